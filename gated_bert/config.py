@@ -1,0 +1,297 @@
+"""The record of one run: frozen, validated, and written to JSON as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.presets import PRESETS, STEP_PRESETS, movement_frequency, schedule_size, spt_epsilon
+
+METHOD_NAMES = ("baseline", "magnitude", "movement", "spt", "soft_movement", "l0", "random")
+CRITERIA = ("magnitude", "movement", "spt", "soft_movement", "l0", "random")
+PATTERNS = ("element", "head", "neuron", "row", "column", "block")
+SCOPES = ("layer", "global", "role")
+SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
+ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
+ENCODER_ROLES = ROLES[:6]
+
+
+class ConfigError(ValueError):
+    """A refused value: names the field, the value and what is allowed.
+
+    Attributes:
+        field: name of the field of `GatedBertConfig`, so that a command line can name its flag.
+        value: the refused value.
+        allowed: a phrase that says what is allowed.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str):
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(self.describe(field))
+
+    def describe(self, label: str) -> str:
+        """The message with `label` (a field or a flag) as the thing that was set."""
+        return f"{label}: {self.value!r} is refused; allowed: {self.allowed}"
+
+
+@dataclass(frozen=True)
+class GatedBertConfig:
+    """Everything that decides what a run computes.
+
+    Fields left at `None` are filled in when the record is made (size-dependent defaults, the method's own
+    schedule, the scope of the criterion), so a written record always holds the values used. `start_sparsity`
+    and `end_sparsity` are fractions of the prunable weights; `sparsity_steps` are percentages, one per epoch
+    from `pruning_start_epoch` (epochs count from 1).
+
+    Raises:
+        ConfigError: a value that is not allowed, or two that do not fit together.
+    """
+
+    # Model
+    model_size: str = "base"
+    num_layers: int | None = None
+    d_model: int | None = None
+    num_heads: int | None = None
+    dff: int | None = None
+    vocab_size: int | None = None
+    dropout_rate: float = 0.0
+    gate_init_value: float = 1.0
+    gate_trainable: bool = False
+    pretrained: str | None = None
+    # Data
+    task: str = "sst2"
+    data: str = "hub"
+    allow_partial: bool = False
+    vocab: str | None = None
+    max_len: int = 128
+    train_examples: int | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    # Training
+    epochs: int = 25
+    batch_size: int = 96
+    learning_rate: float = 2e-5
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    warmup_ratio: float = 0.1
+    clip_norm: float | None = 1.0
+    seed: int = 42
+    precision: str = "float32"
+    jit_compile: bool = False
+    checkpoint_steps: int = 200
+    # Pruning
+    enable_pruning: bool = True
+    pruning_method: str = "spt"
+    criterion: str | None = None
+    pattern: str | None = None
+    scope: str | None = None
+    schedule: str | None = None
+    start_sparsity: float | None = None
+    end_sparsity: float | None = None
+    pruning_start_epoch: int = 4
+    pruning_end_epoch: int = 23
+    sparsity_steps: tuple[float, ...] | str | None = None
+    prunable_roles: tuple[str, ...] = ENCODER_ROLES
+    min_kept: float = 0.005
+    spt_epsilon: float | None = None
+    spt_explore_per_layer: bool = False
+    spt_reward_alpha: float = 0.125
+    spt_unit: str | None = None
+    spt_reward: str = "measured"
+    spt_credit: str = "mean"
+    spt_variant: str = "default"
+    movement_pruning_frequency_steps: int | None = None
+    movement_schedule: str = "linear"
+    movement_learning_rate: float = 1e-2
+    soft_movement_threshold: float = 0.1
+    soft_movement_penalty: float = 25.0
+    l0_penalty: float = 25.0
+
+    def __post_init__(self):
+        self._fill_in()
+        self._check()
+
+    def _set(self, **values):
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _fill_in(self):
+        choose("model_size", self.model_size, tuple(PRESETS))
+        if self.pruning_method == "none" or not self.enable_pruning:
+            self._set(pruning_method="baseline")
+        choose("pruning_method", self.pruning_method, METHOD_NAMES)
+        if self.pruning_method == "baseline":
+            self._set(enable_pruning=False)
+        preset = PRESETS[self.model_size]
+        for name in ("num_layers", "d_model", "num_heads", "dff"):
+            if getattr(self, name) is None and (self.pretrained is None):
+                self._set(**{name: getattr(preset, name)})
+        if isinstance(self.sparsity_steps, list | tuple):
+            self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
+        self._set(prunable_roles=tuple(self.prunable_roles))
+        if self.criterion is None:
+            self._set(criterion=None if self.pruning_method == "baseline" else self.pruning_method)
+        if self.spt_unit is None:
+            self._set(spt_unit=self.pattern or "element")
+        if self.pattern is None:
+            self._set(pattern=self.spt_unit if self.criterion == "spt" else "element")
+        if self.scope is None:
+            self._set(scope="global" if self.criterion == "spt" else "layer")
+        if self.schedule is None:
+            self._set(schedule=self._default_schedule())
+        size = schedule_size(self.model_size)
+        defaults = {
+            "start_sparsity": 0.0,
+            "end_sparsity": 0.99,
+            "spt_epsilon": spt_epsilon(size),
+            "movement_pruning_frequency_steps": movement_frequency(size),
+        }
+        self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def _default_schedule(self) -> str:
+        if isinstance(self.sparsity_steps, tuple):
+            return "steps"
+        explicit_ends = self.start_sparsity is not None or self.end_sparsity is not None
+        if self.criterion == "spt" and not explicit_ends:
+            return "auto"
+        return self.movement_schedule if self.criterion == "movement" else "linear"
+
+    def _check(self):
+        for name, allowed in {
+            "optimizer": ("adamw", "adam", "sgd"),
+            "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+            "pattern": PATTERNS,
+            "spt_unit": PATTERNS,
+            "scope": SCOPES,
+            "schedule": SCHEDULES,
+            "movement_schedule": ("linear", "cubic"),
+            "spt_reward": ("measured", "taylor"),
+            "spt_credit": ("mean", "regression"),
+            "spt_variant": ("default", "published"),
+        }.items():
+            choose(name, getattr(self, name), allowed)
+        if self.criterion is not None:
+            choose("criterion", self.criterion, CRITERIA)
+        for role in self.prunable_roles:
+            choose("prunable_roles", role, ROLES)
+        if not self.prunable_roles:
+            raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
+        for name in ("epochs", "batch_size", "movement_pruning_frequency_steps", "pruning_start_epoch",
+                     "pruning_end_epoch", "checkpoint_steps"):
+            whole(name, getattr(self, name), 1)
+        for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), 1)
+        whole("max_len", self.max_len, 8, 512)
+        whole("seed", self.seed, 0, 2**31 - 1)
+        for name, low, high in (
+            ("learning_rate", 0.0, 1.0), ("movement_learning_rate", 0.0, 1e3), ("spt_epsilon", 0.0, 1.0),
+            ("spt_reward_alpha", 0.0, 1.0), ("gate_init_value", 0.0, 10.0),
+        ):  # fmt: skip
+            number(name, getattr(self, name), low, high, open_low=True)
+        for name, low, high in (
+            ("dropout_rate", 0.0, 0.99), ("weight_decay", 0.0, 1.0), ("momentum", 0.0, 0.9999), ("warmup_ratio", 0.0, 1.0),
+            ("start_sparsity", 0.0, 1.0), ("end_sparsity", 0.0, 1.0), ("min_kept", 0.0, 1.0),
+            ("soft_movement_threshold", 0.0, 0.9999), ("soft_movement_penalty", 0.0, 1e6), ("l0_penalty", 0.0, 1e6),
+        ):  # fmt: skip
+            number(name, getattr(self, name), low, high)
+        if self.clip_norm is not None:
+            number("clip_norm", self.clip_norm, 0.0, math.inf, open_low=True)
+        self._check_together()
+
+    def _check_together(self):
+        if self.d_model and self.num_heads and self.d_model % self.num_heads:
+            raise ConfigError("num_heads", self.num_heads, f"a divisor of d_model={self.d_model}")
+        if isinstance(self.sparsity_steps, str):
+            choose("sparsity_steps", self.sparsity_steps, ("auto", "a list of percentages, e.g. 10 25 50"))
+        if self.schedule == "auto" and schedule_size(self.model_size) not in STEP_PRESETS:
+            raise ConfigError("schedule", "auto", f"a size with a step preset: {', '.join(STEP_PRESETS)}")
+        if self.criterion == "spt" and self.spt_unit != self.pattern:
+            raise ConfigError("spt_unit", self.spt_unit, f"the pattern that is pruned ({self.pattern}): what SPT "
+                              "explores is what it removes")
+        if self.spt_credit == "regression" and self.spt_unit == "element":
+            raise ConfigError("spt_credit", "regression", "a unit larger than one weight (spt_unit head, neuron, row "
+                              "or column): a ridge regression over every single weight does not fit in memory")
+        if self.spt_credit == "regression" and self.spt_reward == "taylor":
+            raise ConfigError("spt_credit", "regression", "spt_reward measured: a Taylor reward is already per unit")
+        if self.criterion in ("soft_movement", "l0") and self.pattern != "element":
+            raise ConfigError("pattern", self.pattern, f"element: {self.criterion} closes single weights by a threshold")
+        if self.criterion is None:
+            return
+        if self.start_sparsity > self.end_sparsity:
+            raise ConfigError("start_sparsity", self.start_sparsity, f"at most end_sparsity={self.end_sparsity}")
+        if self.pruning_start_epoch > min(self.pruning_end_epoch, self.epochs):
+            raise ConfigError("pruning_start_epoch", self.pruning_start_epoch,
+                              f"1 to {min(self.pruning_end_epoch, self.epochs)} (pruning end and epochs)")
+        if self.schedule == "steps":
+            self._check_steps()
+
+    def _check_steps(self):
+        steps = self.sparsity_steps
+        if not isinstance(steps, tuple) or not steps:
+            raise ConfigError("sparsity_steps", steps, "a list of percentages, e.g. 10 25 50")
+        for before, step in zip((0.0, *steps), steps, strict=False):
+            if not (math.isfinite(step) and 0 <= step <= 100 and step >= before):
+                raise ConfigError("sparsity_steps", step, "percentages from 0 to 100 that never fall")
+        room = self.epochs - self.pruning_start_epoch + 1
+        if len(steps) > room:
+            raise ConfigError("sparsity_steps", " ".join(f"{step:g}" for step in steps),
+                              f"at most {room} values: epochs {self.pruning_start_epoch} to {self.epochs}")
+
+    def replace(self, **changes) -> GatedBertConfig:
+        """A copy with `changes`; fields filled in by size or method keep the values they have."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """The record as JSON text, one field a line."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> GatedBertConfig:
+        """A record from a dictionary.
+
+        Raises:
+            ConfigError: an unknown field, or a refused value.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                raise ConfigError(name, values[name], f"the known fields{f' (did you mean {close[0]}?)' if close else ''}")
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text_or_path: str | os.PathLike) -> GatedBertConfig:
+        """A record from JSON text or from the path of a JSON file."""
+        text = str(text_or_path)
+        if not text.lstrip().startswith("{"):
+            text = Path(text_or_path).read_text(encoding="utf-8")
+        return cls.from_dict(json.loads(text))
+
+
+def choose(name: str, value: object, allowed: tuple[str, ...]):
+    """Raises ConfigError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, 1)
+        raise ConfigError(name, value, ", ".join(allowed) + (f" (did you mean {close[0]}?)" if close else ""))
+
+
+def whole(name: str, value: object, low: int, high: int | None = None):
+    """Raises ConfigError unless `value` is an int in [low, high]."""
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
+    if not good:
+        raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if high is not None else " up"))
+
+
+def number(name: str, value: object, low: float, high: float, open_low: bool = False):
+    """Raises ConfigError unless `value` is a finite number in [low, high], or (low, high] with `open_low`."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or value > high or value < low or (open_low and value == low):
+        raise ConfigError(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")

@@ -1,0 +1,52 @@
+"""Sizes of BERT, and the defaults that depend on the size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of one BERT: encoder layers, hidden size, attention heads, FFN size."""
+
+    num_layers: int
+    d_model: int
+    num_heads: int
+    dff: int
+
+
+PRESETS = {
+    "tiny": Preset(2, 256, 4, 512),
+    "small": Preset(6, 512, 8, 1024),
+    "base": Preset(12, 768, 12, 3072),
+    "large": Preset(24, 1024, 16, 4096),
+    "bert-tiny": Preset(2, 128, 2, 512),
+    "bert-mini": Preset(4, 256, 4, 1024),
+    "bert-small": Preset(4, 512, 8, 2048),
+    "bert-medium": Preset(8, 512, 8, 2048),
+}
+
+_TINY = (10, 25, 50, 70, 75, 80, 84, 88, 90, 92, 93, 94, 95, 96, 97, 97.5, 98, 98.5, 99, 99.5)
+_BASE = (3, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 88, 90, 92, 94, 95, 96, 97, 98, 99)
+STEP_PRESETS = {
+    "tiny": _TINY,
+    "small": tuple((tiny + base) / 2 for tiny, base in zip(_TINY, _BASE, strict=True)),
+    "base": _BASE,
+    "large": (2, 8, 15, 25, 35, 45, 55, 65, 70, 75, 80, 85, 88, 90, 92, 94, 95, 96, 97, 98),
+}
+"""Published SPT sparsity schedules in per cent, one value per epoch over 20 epochs."""
+
+
+def schedule_size(model_size: str) -> str:
+    """The one of tiny, small, base and large whose defaults `model_size` takes."""
+    return {"bert-tiny": "tiny", "bert-mini": "tiny", "bert-small": "small", "bert-medium": "small"}.get(model_size, model_size)
+
+
+def spt_epsilon(size: str) -> float:
+    """Fraction of the open units that SPT explores in a step."""
+    return {"tiny": 0.01, "small": 0.005, "base": 0.0025, "large": 0.001}[size]
+
+
+def movement_frequency(size: str) -> int:
+    """Steps between two recomputations of the movement masks."""
+    return {"tiny": 100, "small": 200, "base": 400, "large": 800}[size]
