@@ -1,0 +1,116 @@
+"""One door to the three sources of data: the hub, a folder or file, and the embedded data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.tasks.examples import Examples, TaskData
+from gated_bert.tasks.glue import find_task_folder, read_glue_folder
+from gated_bert.tasks.own import find_split, own_task_name, read_own_data
+from gated_bert.tasks.tables import SUFFIXES
+from gated_bert.tasks.task import TASKS, Task, get_task
+
+__all__ = ["Examples", "TaskData", "data_path", "load_task_data", "task_name"]
+
+
+def data_path(config: GatedBertConfig) -> Path | None:
+    """The folder or file that `config.data` names; with `hub`, the folder in GATED_BERT_DATA where that is set.
+
+    Returns:
+        The path, or `None` for the hub and for embedded data.
+
+    Raises:
+        ConfigError: the path does not exist.
+    """
+    given = config.data
+    if given == "embedded":
+        return None
+    if given == "hub":
+        given = os.environ.get("GATED_BERT_DATA")
+        if not given:
+            return None
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise ConfigError("data", given, "hub, embedded, or an existing folder or .tsv, .csv or .jsonl file")
+    return path
+
+
+def task_name(config: GatedBertConfig) -> str:
+    """The name of the task that `config` will run, known without reading any data.
+
+    Raises:
+        ConfigError: an unknown task or a missing path.
+    """
+    path = data_path(config)
+    if path is None or not _is_own_data(config, path):
+        return get_task(config.task).name
+    return own_task_name(path) if config.task in TASKS else config.task
+
+
+def load_task_data(config: GatedBertConfig) -> TaskData:
+    """The task and the examples that `config` names.
+
+    Args:
+        config: its `task`, `data`, `allow_partial`, column and `train_examples` fields are read.
+
+    Returns:
+        The data; with `train_examples`, a subset drawn with `config.seed` (all of them where there are fewer).
+
+    Raises:
+        ConfigError: a refused field.
+        UserError: missing or malformed data.
+    """
+    path = data_path(config)
+    if path is not None and _is_own_data(config, path):
+        data = read_own_data(
+            path, task_name(config), config.text_column, config.text_pair_column, config.label_column
+        )
+        return _finish(data, config)
+    task = get_task(config.task)
+    for field in ("text_column", "text_pair_column", "label_column"):
+        if getattr(config, field) is not None:
+            raise ConfigError(field, getattr(config, field), "own data only (-d with a file, or a folder with train.*)")
+    if path is not None:
+        if not path.is_dir():
+            raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")
+        return _finish(read_glue_folder(path, task, config.allow_partial), config)
+    return _finish(_from_embedded(task) if config.data == "embedded" else _from_hub(task), config)
+
+
+def _is_own_data(config: GatedBertConfig, path: Path) -> bool:
+    if path.is_file() or config.text_column is not None:
+        return True
+    if config.task in TASKS and find_task_folder(path, TASKS[config.task]) is not None:
+        return False
+    return find_split(path, "train") is not None
+
+
+def _from_embedded(task: Task) -> TaskData:
+    from gated_bert.tasks.embedded import embedded_examples
+
+    train, dev = embedded_examples(task.name)
+    return TaskData(task, train, dev, {"kind": "embedded", "label": "embedded data", "path": None, "partial": False})
+
+
+def _from_hub(task: Task) -> TaskData:
+    from gated_bert.tasks.hub import read_hub_task
+
+    return read_hub_task(task)
+
+
+def _finish(data: TaskData, config: GatedBertConfig) -> TaskData:
+    source = dict(data.source)
+    train = data.train
+    wanted = config.train_examples
+    if wanted is not None and wanted < len(train):
+        chosen = np.random.default_rng(config.seed).permutation(len(train))[:wanted]
+        train = train.take(np.sort(chosen))
+        source["label"] += f", {wanted:,} training examples"
+    source["rows"] = {"train": len(train), **{split: len(examples) for split, examples in data.dev.items()}}
+    return dataclasses.replace(data, train=train, source=source)

@@ -1,0 +1,52 @@
+"""The examples of a task in memory, whatever source they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gated_bert.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts and their labels.
+
+    Attributes:
+        texts: first text of each example.
+        pairs: second texts, or `None` where the task has single texts.
+        labels: [n] int32 class indices, or float32 targets.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int]) -> Examples:
+        """The examples at `indices`, in that order."""
+        pairs = None if self.pairs is None else [self.pairs[index] for index in indices]
+        labels = self.labels[np.asarray(indices, dtype=np.int64)]
+        return Examples([self.texts[index] for index in indices], pairs, labels)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task with its training and development examples.
+
+    Attributes:
+        task: what is learnt.
+        train: training examples.
+        dev: development examples by split, in the order of `task.dev_splits`.
+        source: where they came from: kind, label (for tables and plots), path, partial, rows, and `split` where
+            the development examples were cut out of the training file.
+    """
+
+    task: Task
+    train: Examples
+    dev: dict[str, Examples]
+    source: dict = field(default_factory=dict)

@@ -1,0 +1,123 @@
+"""GLUE: how each task is laid out in the official files and on the hub, and the reader of a folder of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.errors import UserError
+from gated_bert.tasks.examples import Examples, TaskData
+from gated_bert.tasks.tables import read_table
+from gated_bert.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class GlueLayout:
+    """One task in the official files and in the hub's `nyu-mll/glue`.
+
+    Attributes:
+        folder: folder of the task.
+        texts: text columns of the files.
+        label: label column of the files.
+        hub_texts: text columns on the hub.
+        file_labels: spelling of the classes in the files, in the order of the task's labels.
+        header: columns of files without a header line.
+    """
+
+    folder: str
+    texts: tuple[str, ...]
+    label: str
+    hub_texts: tuple[str, ...]
+    file_labels: tuple[str, ...] = ("0", "1")
+    header: tuple[str, ...] | None = None
+
+
+_TWO = ("sentence1", "sentence2")
+_NAMED = ("entailment", "not_entailment")
+LAYOUTS = {
+    "sst2": GlueLayout("SST-2", ("sentence",), "label", ("sentence",)),
+    "cola": GlueLayout("CoLA", ("sentence",), "label", ("sentence",), header=("source", "label", "mark", "sentence")),
+    "mrpc": GlueLayout("MRPC", ("#1 String", "#2 String"), "Quality", _TWO),
+    "stsb": GlueLayout("STS-B", _TWO, "score", _TWO, ()),
+    "qnli": GlueLayout("QNLI", ("question", "sentence"), "label", ("question", "sentence"), _NAMED),
+    "rte": GlueLayout("RTE", _TWO, "label", _TWO, _NAMED),
+    "wnli": GlueLayout("WNLI", _TWO, "label", _TWO),
+    "mnli": GlueLayout(
+        "MNLI", _TWO, "gold_label", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction")
+    ),
+}
+
+
+def find_task_folder(folder: Path, task: Task) -> Path | None:
+    """The folder of `task` in `folder`, in `folder`/glue, or `folder` itself where it has the task's name."""
+    name = LAYOUTS[task.name].folder
+    for candidate in (folder / name, folder / "glue" / name, folder / "GLUE" / name):
+        if candidate.is_dir():
+            return candidate
+    return folder if folder.resolve().name == name else None
+
+
+def read_glue_folder(folder: Path, task: Task, allow_partial: bool = False) -> TaskData:
+    """The examples of `task` in a folder in the official GLUE layout.
+
+    Args:
+        folder: holds `SST-2/train.tsv` and so on, or is one task's folder; `.gz` accepted.
+        task: one of the GLUE tasks.
+        allow_partial: take `train_partial.tsv` and the like where the whole file is missing.
+
+    Raises:
+        UserError: a missing or malformed file.
+    """
+    place = find_task_folder(folder, task)
+    if place is None:
+        raise UserError(
+            f"{folder}: no folder {LAYOUTS[task.name].folder} in it; give a folder in the GLUE layout "
+            "(`gated-bert download glue FOLDER` makes one), or name the columns of your own data with --text-column"
+        )
+    paths = {split: _split_file(place, split, allow_partial) for split in ("train", *task.dev_splits)}
+    splits = {split: _read_split(path, task) for split, path in paths.items()}
+    train = splits.pop("train")
+    partial = {split: _is_partial(path) for split, path in paths.items()}
+    source = {
+        "kind": "folder",
+        "label": task.title + _partial_note(partial),
+        "path": str(place),
+        "partial": any(partial.values()),
+    }
+    return TaskData(task, train, splits, source)
+
+
+def _split_file(place: Path, split: str, allow_partial: bool) -> Path:
+    names = [f"{split}.tsv", f"{split}.tsv.gz"]
+    partials = [f"{split}_partial.tsv", f"{split}_partial.tsv.gz"]
+    for name in names + (partials if allow_partial else []):
+        if (place / name).is_file():
+            return place / name
+    for name in partials:
+        if (place / name).is_file():
+            raise UserError(f"{place}: {names[0]} is missing, only {name} is there; pass --allow-partial to use it")
+    raise UserError(
+        f"{place}: {names[0]} (or .gz) is missing; put the official GLUE file there, "
+        "or fetch it with `gated-bert download glue FOLDER`"
+    )
+
+
+def _is_partial(path: Path) -> bool:
+    return "_partial." in path.name
+
+
+def _partial_note(partial: dict[str, bool]) -> str:
+    dev = any(is_partial for split, is_partial in partial.items() if split != "train")
+    parts = ["training"] * partial["train"] + ["development"] * dev
+    return f" (partial {' and '.join(parts)} data)" if parts else ""
+
+
+def _read_split(path: Path, task: Task) -> Examples:
+    layout = LAYOUTS[task.name]
+    table = read_table(path, layout.header)
+    texts = [table.texts(name) for name in layout.texts]
+    if task.kind == "regression":
+        labels = table.targets(layout.label, *task.target_range)
+    else:
+        labels = table.classes(layout.label, layout.file_labels)
+    return Examples(texts[0], texts[1] if task.pair else None, labels)

@@ -1,0 +1,162 @@
+"""The official GLUE metrics: on arrays for results, streaming for the progress of `fit`."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import special, stats
+from sklearn import metrics as sklearn_metrics
+
+from gated_bert.tasks.task import Task
+
+
+def evaluate(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Loss and metrics of a task.
+
+    Args:
+        task: what is judged.
+        outputs: [n, num_outputs] logits, or predicted targets.
+        labels: [n] classes or targets.
+
+    Returns:
+        "loss" (mean cross-entropy in nats, or mean squared error) and each of the task's metrics, as fractions.
+        Constant predictions have correlation 0; outputs that are not finite give NaN everywhere.
+    """
+    outputs = np.asarray(outputs, dtype=np.float64)
+    if not np.isfinite(outputs).all():
+        return dict.fromkeys(("loss", *task.metrics), float("nan"))
+    if task.kind == "regression":
+        predicted, labels = outputs[:, 0], np.asarray(labels, dtype=np.float64)
+        loss = np.mean((predicted - labels) ** 2)
+    else:
+        predicted = outputs.argmax(axis=1)
+        loss = -special.log_softmax(outputs, axis=1)[np.arange(len(labels)), labels].mean()
+    return {"loss": float(loss), **{name: float(METRICS[name](labels, predicted)) for name in task.metrics}}
+
+
+def evaluate_all(task: Task, results: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Loss and metrics of every development set.
+
+    Args:
+        task: what is judged.
+        results: (outputs, labels) by split.
+
+    Returns:
+        As `evaluate`; the first of the task's splits keeps the plain names, the others add theirs
+        ("accuracy_mismatched", "loss_mismatched").
+    """
+    named = {}
+    for split in task.dev_splits:
+        suffix = "" if split == task.dev_splits[0] else "_" + split.removeprefix("dev_")
+        named |= {name + suffix: value for name, value in evaluate(task, *results[split]).items()}
+    return named
+
+
+def _correlation(function):
+    def correlate(labels: np.ndarray, predicted: np.ndarray) -> float:
+        if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predicted) == 0:
+            return 0.0
+        return function(labels, predicted).statistic
+
+    return correlate
+
+
+METRICS = {
+    "accuracy": sklearn_metrics.accuracy_score,
+    "f1": lambda labels, predicted: sklearn_metrics.f1_score(labels, predicted, zero_division=0.0),
+    "matthews": sklearn_metrics.matthews_corrcoef,
+    "pearson": _correlation(stats.pearsonr),
+    "spearman": _correlation(stats.spearmanr),
+}
+"""Metrics of (labels, predictions) by name."""
+
+
+def streaming_metric(task: Task) -> keras.metrics.Metric:
+    """The task's primary metric on (labels, outputs), batch by batch in `fit`.
+
+    Raises:
+        ValueError: the primary metric has no streaming form (Spearman needs all ranks at once).
+    """
+    name = task.primary_metric
+    if name not in STREAMING:
+        raise ValueError(f"no streaming form of {name}; there is one of {', '.join(STREAMING)}")
+    return STREAMING[name](name=name)
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingCounts(keras.metrics.Metric):
+    """Base of the two-class metrics: counts of (label, prediction)."""
+
+    def __init__(self, name: str, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.counts = self.add_weight(shape=(2, 2), initializer="zeros", name="counts")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        labels = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), 2, dtype="float32")
+        predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), 2, dtype="float32")
+        self.counts.assign_add(ops.matmul(ops.transpose(labels), predicted))
+
+    def rates(self) -> tuple:
+        """True negatives, false positives, false negatives and true positives."""
+        return self.counts[0, 0], self.counts[0, 1], self.counts[1, 0], self.counts[1, 1]
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingF1(StreamingCounts):
+    """F1 of the second class."""
+
+    def result(self):
+        _, false_positive, false_negative, true_positive = self.rates()
+        return ops.divide_no_nan(2 * true_positive, 2 * true_positive + false_positive + false_negative)
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingMatthews(StreamingCounts):
+    """Matthews correlation of two classes."""
+
+    def result(self):
+        true_negative, false_positive, false_negative, true_positive = self.rates()
+        product = (true_positive + false_positive) * (true_positive + false_negative)
+        other = (true_negative + false_positive) * (true_negative + false_negative)
+        covariance = true_positive * true_negative - false_positive * false_negative
+        return ops.divide_no_nan(covariance, ops.sqrt(product) * ops.sqrt(other))
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingPearson(keras.metrics.Metric):
+    """Pearson correlation, from running means and co-moments."""
+
+    def __init__(self, name: str = "pearson", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.count = self.add_weight(shape=(), initializer="zeros", name="count")
+        self.means = self.add_weight(shape=(2,), initializer="zeros", name="means")
+        self.moments = self.add_weight(shape=(2, 2), initializer="zeros", name="moments")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        columns = [ops.cast(ops.reshape(values, (-1,)), "float32") for values in (y_true, y_pred)]
+        batch = ops.stack(columns, axis=1)
+        size = ops.cast(ops.shape(batch)[0], "float32")
+        batch_means = ops.mean(batch, axis=0)
+        centred = batch - batch_means
+        # Merging means and moments, not sums of squares: in float32 those cancel.
+        shift = batch_means - self.means
+        total = self.count + size
+        self.moments.assign_add(
+            ops.matmul(ops.transpose(centred), centred) + ops.outer(shift, shift) * (self.count * size / total)
+        )
+        self.means.assign_add(shift * (size / total))
+        self.count.assign(total)
+
+    def result(self):
+        scale = ops.sqrt(self.moments[0, 0]) * ops.sqrt(self.moments[1, 1])
+        return ops.divide_no_nan(self.moments[0, 1], scale)
+
+
+STREAMING = {
+    "accuracy": keras.metrics.SparseCategoricalAccuracy,
+    "f1": StreamingF1,
+    "matthews": StreamingMatthews,
+    "pearson": StreamingPearson,
+}
+"""Streaming metrics by name."""

@@ -1,0 +1,164 @@
+"""Batches of examples of about one length, padded to a few bucket lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from gated_bert.tasks.wordpiece import Encoded
+
+BUCKET_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+SMALLEST_SHARE = 0.05
+
+
+def choose_buckets(lengths: np.ndarray, max_len: int) -> tuple[int, ...]:
+    """The few padded lengths that fit the data.
+
+    Args:
+        lengths: [n] tokens of each example.
+        max_len: most tokens of an example.
+
+    Returns:
+        Rising lengths. The last holds the longest example; a bucket with less than 5 % of the examples is left out,
+        since every shape costs a compilation.
+    """
+    longest = int(lengths.max())
+    candidates = [length for length in BUCKET_LENGTHS if length < min(longest, max_len)]
+    last = next((length for length in BUCKET_LENGTHS if length >= longest), longest)
+    last = min(last, max(max_len, longest))
+    buckets, below = [], 0
+    for candidate in candidates:
+        reached = int((lengths <= candidate).sum())
+        if reached - below >= SMALLEST_SHARE * len(lengths):
+            buckets.append(candidate)
+            below = reached
+    return (*buckets, last)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The batches of one epoch, as indices of examples, the padded length of each, and the first to be yielded."""
+
+    batches: list[np.ndarray]
+    lengths: np.ndarray
+    first_batch: int
+
+
+class BucketedDataset(keras.utils.PyDataset):
+    """Length-bucketed batches for `fit`, `evaluate` and `predict`, a pure function of (seed, epoch, index).
+
+    A batch is filled from one bucket. What is left of a bucket when its batches are full goes up to the next, so
+    that at most one batch of an epoch is small. Keras fixes a data set's shapes by its first two batches on
+    TensorFlow, so these two differ in length wherever the data has more than one.
+
+    Args:
+        encoded: token ids of n examples.
+        labels: [n] classes or targets; `None` yields inputs only.
+        batch_size: examples in a batch.
+        max_len: most tokens of an example.
+        seed: seed of the order; `None` keeps the order of the data within each bucket, the same in every epoch.
+        buckets: padded lengths, the last of which holds the longest example; by default `choose_buckets`.
+        pad_id: token id of the padding.
+
+    Raises:
+        ValueError: an example is longer than the last bucket, or there are no examples.
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        labels: np.ndarray | None,
+        batch_size: int,
+        max_len: int,
+        seed: int | None = None,
+        buckets: Sequence[int] | None = None,
+        pad_id: int = 0,
+    ):
+        super().__init__(workers=1, use_multiprocessing=False)
+        if len(encoded) == 0:
+            raise ValueError("a data set needs at least one example")
+        lengths = encoded.lengths
+        self.buckets = tuple(buckets) if buckets is not None else choose_buckets(lengths, max_len)
+        if lengths.max() > self.buckets[-1]:
+            raise ValueError(f"an example has {lengths.max()} tokens, more than the last bucket, {self.buckets[-1]}")
+        self.encoded, self.labels = encoded, labels
+        self.batch_size, self.seed, self.pad_id = batch_size, seed, pad_id
+        self._bucket_of = np.searchsorted(self.buckets, lengths)
+        self.set_epoch(0)
+
+    @property
+    def examples(self) -> int:
+        """Examples in an epoch."""
+        return len(self.encoded)
+
+    def set_epoch(self, epoch: int, first_batch: int = 0):
+        """Sets the order to that of `epoch`; with `first_batch`, only the batches from there on are yielded.
+
+        Args:
+            epoch: epoch, counted from 0.
+            first_batch: batches of the epoch that are already done, an index for which `can_start_at` holds.
+        """
+        # One assignment: Keras may still read ahead in another thread.
+        self._plan = self._make_plan(epoch, first_batch)
+
+    def can_start_at(self, index: int) -> bool:
+        """Whether `fit` can start at batch `index` of this epoch on TensorFlow, see above; 0 always is such a batch."""
+        lengths = self._plan.lengths
+        return lengths[index : index + 2].min() != lengths[index : index + 2].max() or lengths.min() == lengths.max()
+
+    def row_order(self) -> np.ndarray:
+        """Index of each example in the order of yielding: `outputs[np.argsort(order)]` is in the data's order."""
+        return np.concatenate(self._plan.batches[self._plan.first_batch :])
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(examples, length) of each batch."""
+        return [(len(rows), int(length)) for rows, length in zip(self._plan.batches, self._plan.lengths, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._plan.batches) - self._plan.first_batch
+
+    def __getitem__(self, index: int):
+        plan = self._plan
+        rows, length = plan.batches[plan.first_batch + index], int(plan.lengths[plan.first_batch + index])
+        inputs = self._collate(rows, length)
+        return inputs if self.labels is None else (inputs, self.labels[rows])
+
+    def _collate(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        starts, ends = self.encoded.offsets[rows, None], self.encoded.offsets[rows + 1, None]
+        places = starts + np.arange(length)
+        real = places < ends
+        places = np.where(real, places, 0)
+        return {
+            "input_ids": np.where(real, self.encoded.input_ids[places], np.int32(self.pad_id)),
+            "token_type_ids": np.where(real, self.encoded.token_type_ids[places], np.int32(0)),
+            "attention_mask": real.astype(np.int32),
+        }
+
+    def _make_plan(self, epoch: int, first_batch: int) -> _Plan:
+        random = None if self.seed is None else np.random.default_rng((self.seed, epoch))
+        batches, lengths = [], []
+        waiting = np.empty(0, dtype=np.int64)
+        for bucket, length in enumerate(self.buckets):
+            rows = np.flatnonzero(self._bucket_of == bucket)
+            if random is not None:
+                random.shuffle(rows)
+            # Those promoted come first, so that they are not promoted again and again into longer padding.
+            rows = np.concatenate([waiting, rows])
+            last = bucket == len(self.buckets) - 1
+            full = len(rows) if last else len(rows) // self.batch_size * self.batch_size
+            for start in range(0, full, self.batch_size):
+                batches.append(rows[start : min(start + self.batch_size, full)])
+                lengths.append(length)
+            waiting = rows[full:]
+        order = np.arange(len(batches))
+        if random is not None:
+            random.shuffle(order)
+        lengths = np.array(lengths)
+        others = np.flatnonzero(lengths[order] != lengths[order[0]])
+        if len(others):
+            order[[1, others[0]]] = order[[others[0], 1]]
+        return _Plan([batches[place] for place in order], lengths[order], first_batch)

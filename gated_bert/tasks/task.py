@@ -1,0 +1,88 @@
+"""What is learnt: the eight GLUE tasks, and the record that a user's own task fills in too."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from gated_bert.config import choose
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: what goes in, what comes out, how it is judged.
+
+    Attributes:
+        name: short name, also in file names ("sst2").
+        title: name for tables and plots ("SST-2").
+        kind: "classification" or "regression".
+        labels: class names in the order of the outputs; empty for regression.
+        metrics: metric names, the primary one first: accuracy, f1, matthews, pearson, spearman.
+        pair: whether an example is a pair of texts.
+        dev_splits: names of the development sets, the one that decides first.
+        target_range: lowest and highest target of a regression; `None` where it is unknown or for classes.
+    """
+
+    name: str
+    title: str
+    kind: str = "classification"
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    pair: bool = False
+    dev_splits: tuple[str, ...] = ("dev",)
+    target_range: tuple[float, float] | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the model: one per class, or 1 for regression."""
+        return len(self.labels) or 1
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that a run is judged by."""
+        return self.metrics[0]
+
+    def to_dict(self) -> dict:
+        """The record as a dictionary that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Task:
+        """The record from `to_dict`, also after a round trip through JSON."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        parts = {name: values[name] for name in known if name in values}
+        return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()})
+
+
+ENTAILMENT = ("entailment", "not_entailment")
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("sst2", "SST-2", labels=("negative", "positive")),
+        Task("cola", "CoLA", labels=("unacceptable", "acceptable"), metrics=("matthews",)),
+        Task("mrpc", "MRPC", labels=("not_equivalent", "equivalent"), metrics=("accuracy", "f1"), pair=True),
+        Task("stsb", "STS-B", "regression", metrics=("pearson", "spearman"), pair=True, target_range=(0.0, 5.0)),
+        Task("qnli", "QNLI", labels=ENTAILMENT, pair=True),
+        Task("rte", "RTE", labels=ENTAILMENT, pair=True),
+        Task("wnli", "WNLI", labels=("not_entailment", "entailment"), pair=True),
+        Task(
+            "mnli",
+            "MNLI",
+            labels=("entailment", "neutral", "contradiction"),
+            pair=True,
+            dev_splits=("dev_matched", "dev_mismatched"),
+        ),
+    )
+}
+"""The GLUE tasks by name."""
+
+
+def get_task(name: str) -> Task:
+    """The GLUE task called `name`.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    choose("task", name, tuple(TASKS))
+    return TASKS[name]

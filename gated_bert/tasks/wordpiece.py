@@ -1,0 +1,191 @@
+"""BERT's uncased WordPiece tokeniser, with a cache of what was tokenised."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from gated_bert.errors import UserError
+from gated_bert.tasks.tables import read_text
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CACHED_FROM = 1000
+"""Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of n examples, one after the other.
+
+    Attributes:
+        input_ids: [tokens] int32.
+        token_type_ids: [tokens] int32, 0 in the first text and 1 in the second.
+        offsets: [n + 1] int64; example i is at `offsets[i]:offsets[i + 1]`.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, [n] int64."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> np.ndarray:
+        """Token ids of one example."""
+        return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
+
+
+class Tokenizer:
+    """BERT's tokeniser: lower case, accents stripped, WordPiece.
+
+    Args:
+        backend: a tokeniser of the `tokenizers` library that knows [PAD], [UNK], [CLS] and [SEP].
+        origin: where it came from, for messages.
+
+    Raises:
+        UserError: a special token is missing.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, origin: str = "tokenizer"):
+        for token in SPECIAL_TOKENS[:4]:
+            if backend.token_to_id(token) is None:
+                raise UserError(f"{origin}: token {token} is missing; a BERT vocabulary is needed")
+        # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+
+    @classmethod
+    def from_vocab(cls, vocabulary: str | os.PathLike | Sequence[str], lowercase: bool = True) -> Tokenizer:
+        """A tokeniser from a `vocab.txt` or from the list of its tokens in the order of their ids.
+
+        Raises:
+            UserError: an unreadable file, a repeated or a missing token.
+        """
+        if isinstance(vocabulary, str | os.PathLike):
+            origin = str(vocabulary)
+            tokens = [line.rstrip("\r") for line in read_text(Path(vocabulary)).removesuffix("\n").split("\n")]
+        else:
+            origin, tokens = "vocabulary", list(vocabulary)
+        ids = {token: index for index, token in enumerate(tokens)}
+        if len(ids) != len(tokens):
+            line = next(index for index, token in enumerate(tokens) if ids[token] != index) + 1
+            raise UserError(f"{origin}, line {line}: token {tokens[line - 1]!r} appears again; keep one line per token")
+        for token in SPECIAL_TOKENS[:4]:
+            if token not in ids:
+                raise UserError(f"{origin}: token {token} is missing; a BERT vocabulary is needed")
+        backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+        backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
+        return cls(backend, origin)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> Tokenizer:
+        """A tokeniser from a `tokenizer.json`.
+
+        Raises:
+            UserError: a missing or malformed file.
+        """
+        text = read_text(Path(path))
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        # The library raises nothing narrower for text that is no tokeniser.
+        except Exception as error:
+            raise UserError(f"{path}: not a tokenizer.json ({error}); fetch it again or give --vocab FILE") from error
+        return cls(backend, str(path))
+
+    def save(self, path: str | os.PathLike):
+        """Writes a `tokenizer.json` that `from_file` and other tools read."""
+        self.backend.save(str(path))
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows that the token embedding needs: the highest id and one."""
+        return max(self.backend.get_vocab().values()) + 1
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_len: int = 128) -> Encoded:
+        """Token ids with [CLS] and [SEP], cut to `max_len` tokens; of a pair the longer text is cut first.
+
+        Args:
+            texts: first texts.
+            pairs: second texts, or `None`.
+            max_len: most tokens of an example, special tokens included.
+        """
+        if len(texts) < CACHED_FROM:
+            return self._encode(texts, pairs, max_len)
+        path = cache_folder() / "tokens" / f"{self._digest(texts, pairs, max_len)}.npz"
+        cached = _read_cache(path, len(texts))
+        if cached is None:
+            cached = self._encode(texts, pairs, max_len)
+            _write_cache(path, cached)
+        return cached
+
+    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> Encoded:
+        self.backend.enable_truncation(max_len, strategy="longest_first")
+        try:
+            batch = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+            encodings = self.backend.encode_batch_fast(batch)
+        finally:
+            self.backend.no_truncation()
+        offsets = np.zeros(len(encodings) + 1, dtype=np.int64)
+        np.cumsum([len(encoding) for encoding in encodings], out=offsets[1:])
+        input_ids = np.empty(offsets[-1], dtype=np.int32)
+        token_type_ids = np.zeros(offsets[-1], dtype=np.int32)
+        for index, encoding in enumerate(encodings):
+            input_ids[offsets[index] : offsets[index + 1]] = encoding.ids
+            if pairs is not None:
+                token_type_ids[offsets[index] : offsets[index + 1]] = encoding.type_ids
+        return Encoded(input_ids, token_type_ids, offsets)
+
+    def _digest(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> str:
+        digest = hashlib.sha256(f"{tokenizers.__version__} {max_len} ".encode())
+        digest.update(self.backend.to_str().encode())
+        for column in (texts, pairs or ()):
+            for text in column:
+                data = text.encode()
+                digest.update(b"%d:" % len(data))
+                digest.update(data)
+            digest.update(b"|")
+        return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where derived files are kept between runs: `gated_bert` in XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gated_bert"
+
+
+def _read_cache(path: Path, rows: int) -> Encoded | None:
+    try:
+        with np.load(path) as arrays:
+            encoded = Encoded(arrays["input_ids"], arrays["token_type_ids"], arrays["offsets"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    whole = len(encoded) == rows and len(encoded.input_ids) == len(encoded.token_type_ids) == encoded.offsets[-1]
+    return encoded if whole else None
+
+
+def _write_cache(path: Path, encoded: Encoded):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
+        os.replace(file.name, path)
+    except OSError:
+        # The cache saves time only: a home folder that cannot be written to must not stop a run.
+        return
