@@ -1,0 +1,300 @@
+"""Plots of one run and of many: metric, loss and rewards against epochs and sparsity."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gated_bert.experiments.aggregate import Group, group_runs, statistics
+from gated_bert.experiments.results import Run, metric_scale, metric_title, write_bytes_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COMPARISON_PNG = "pruning_methods_comparison_dual_axis.png"
+STRETCH_FROM = 0.95
+"""Runs that go beyond this sparsity are drawn over the logarithm of the weights left."""
+
+STYLES = {
+    "baseline": ("#333333", "o"),
+    "magnitude": ("#0072B2", "s"),
+    "movement": ("#D55E00", "^"),
+    "spt": ("#009E73", "o"),
+    "soft_movement": ("#E69F00", "v"),
+    "l0": ("#CC79A7", "D"),
+    "random": ("#56B4E9", "X"),
+}
+"""Colour (Okabe and Ito 2008, told apart by colour-blind readers) and marker of every method, the same in all plots."""
+
+_OTHER_COLOURS = ("#882255", "#999933", "#332288", "#117733", "#AA4499", "#661100")
+_OTHER_MARKERS = "PhpdH*"
+_TICKS = (0, 30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
+_LEAST_LEFT = 1e-4
+_TITLE = {"fontsize": "medium", "color": "0.25"}
+_DPI = 120
+
+
+def plot_run(run: Run) -> list[Path]:
+    """Writes the plots of one run into its folder.
+
+    Args:
+        run: a run with at least one epoch.
+
+    Returns:
+        `accuracy_sparsity_…png` (the primary metric, whatever its name), `loss_sparsity_…png` and, where the run
+        has rewards, `reward_sparsity_…png`.
+    """
+    return [write_bytes_atomic(run.folder / name, png(figure)) for name, figure in run_figures(run).items()]
+
+
+def run_figures(run: Run) -> dict[str, Figure]:
+    """The plots of one run, by file name."""
+    suffix = f"sparsity_{run.csv.stem.removeprefix('results_')}.png"
+    figures = {
+        f"accuracy_{suffix}": _curves(run, {name: f"{name}_{run.metric}" for name in ("train", "val")},
+                                      metric_title(run.metric), metric_scale(run.metric)),
+        f"loss_{suffix}": _curves(run, {"train": "train_loss", "val": "val_loss"}, "loss", 1.0),
+    }  # fmt: skip
+    rewards = {name.removeprefix("reward_").replace("_", " "): name for name in run.rows if name.startswith("reward_")}
+    if rewards and run.rows[list(rewards.values())].notna().any(axis=None):
+        figures[f"reward_{suffix}"] = _curves(run, rewards, "mean reward of a role (loss closed − loss open)", 1.0)
+    return figures
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file with a palette, a third of the size: reports hold dozens of them."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas, content = FigureCanvasAgg(figure), io.BytesIO()
+    figure.set_dpi(_DPI)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image.quantize(128, dither=Image.Dither.NONE).save(content, "PNG", optimize=True, dpi=(_DPI, _DPI))
+    return content.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _curves(run: Run, columns: dict[str, str], title: str, scale: float) -> Figure:
+    """`columns` (label → column) over epochs and, where the run was pruned, over sparsity."""
+    pruned = bool((run.rows["sparsity"] > 0).any())
+    figure = _figure(11 if pruned else 7, 4.6)
+    panels = figure.subplots(1, 2 if pruned else 1, squeeze=False)[0]
+    names = {"train": "training", "val": "development"}
+    colours = {"train": "#E69F00", "val": "#0072B2"}
+    for index, (label, column) in enumerate(columns.items()):
+        if column not in run.rows:
+            continue
+        values = run.rows[column] * scale
+        colour = colours.get(label, list(STYLES.values())[1:][index % (len(STYLES) - 1)][0])
+        style = {"color": colour, "marker": "osv^DXP"[index % 7], "markersize": 4, "label": names.get(label, label)}
+        panels[0].plot(run.rows["epoch"], values, **style)
+        if pruned:
+            _over_sparsity(panels[1], run.rows["sparsity"], values, style)
+    _epoch_axis(panels[0], run, pruned)
+    panels[0].set_ylabel(title)
+    if pruned:
+        _sparsity_axis(panels[1], run.rows["sparsity"].max())
+        panels[1].set_ylabel(title)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
+    seed = "" if run.seed is None else f" · seed {run.seed}"
+    state = "" if run.finished else f" · {run.status}"
+    figure.suptitle(f"{run.method} · {heading(run.task_title, run.data_label)} · {run.model}{seed}{state}", **_TITLE)
+    return figure
+
+
+def _over_sparsity(axes: Axes, sparsity: pd.Series, values: pd.Series, style: dict):
+    """A line through the last epoch at each sparsity, as in the comparison; the epochs before it as faint points."""
+    x, last = sparsity.map(_position(sparsity.max())), _last_at_each_sparsity(sparsity)
+    axes.plot(x[last], values[last], **style)
+    faint = {"linestyle": "", "marker": style["marker"], "markersize": 3, "color": style["color"], "alpha": 0.35}
+    axes.plot(x[~last], values[~last], **faint)
+
+
+def _last_at_each_sparsity(sparsity: pd.Series) -> pd.Series:
+    return sparsity.diff(-1).abs().fillna(1.0) > 1e-6
+
+
+def _epoch_axis(axes: Axes, run: Run, pruned: bool):
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(run.rows["epoch"].min() - 0.5, run.rows["epoch"].max() + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.3)
+    if not pruned:
+        return
+    behind = axes.twinx()
+    behind.fill_between(run.rows["epoch"], run.rows["sparsity"] * 100, step="mid", color="0.88")
+    behind.set_ylim(0, 100)
+    behind.set_ylabel("sparsity (%)", color="0.45")
+    behind.tick_params(axis="y", colors="0.45")
+    axes.set_zorder(behind.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.fill_between([], [], color="0.88", label="sparsity (right axis)")
+
+
+def heading(task_title: str, data_label: str) -> str:
+    """Task and data in one phrase, without naming the task twice."""
+    return data_label if data_label.startswith(task_title) else f"{task_title} · {data_label}"
+
+
+def _position(highest: float):
+    """Sparsity (fraction) → place on the axis: per cent, or decades of weights removed where runs end near 100 %."""
+    if highest <= STRETCH_FROM:
+        return lambda sparsity: 100 * sparsity
+    return lambda sparsity: -math.log10(max(1 - sparsity, _LEAST_LEFT))
+
+
+def _sparsity_axis(axes: Axes, highest: float):
+    axes.grid(alpha=0.3)
+    if highest <= STRETCH_FROM:
+        axes.set_xlabel("sparsity (%)")
+        return
+    place = _position(highest)
+    ticks = [tick for tick in _TICKS if tick / 100 <= highest + 1e-4]
+    axes.set_xticks([place(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks])
+    axes.set_xlabel("sparsity (%), stretched near 100 % (log of the weights left)")
+
+
+def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:
+    """Draws metric (left, solid) and loss (right, dashed) of all methods against sparsity, one panel per task.
+
+    A method's curve takes the last epoch at each sparsity, the mean over its seeds, with the 95 % t-interval as a
+    band from three seeds on (two give an interval wider than the plot); the baseline is a line at its best epoch.
+
+    Args:
+        runs: runs of any tasks and methods; those that differ in more than the seed get curves of their own.
+        path: the PNG file to write.
+
+    Returns:
+        The path.
+    """
+    groups = group_runs(runs)[0]
+    panels = list(dict.fromkeys(group.panel for group in groups))
+    styles = _styles(groups)
+    columns = 1 if len(panels) == 1 else 2
+    lines = math.ceil(len(panels) / columns)
+    figure = _figure(9.5 if columns == 1 else 15, 5.4 * lines + 1.1)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        _comparison_panel(axis, [group for group in groups if group.panel == panel], styles)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    _comparison_legend(figure, groups, styles)
+    return write_bytes_atomic(path, png(figure))
+
+
+def _styles(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
+    styles, used = {}, 0
+    for group in groups:
+        if group.name in styles:
+            continue
+        if group.method in STYLES and STYLES[group.method] not in styles.values():
+            styles[group.name] = STYLES[group.method]
+        else:
+            index = used % len(_OTHER_COLOURS)
+            styles[group.name] = _OTHER_COLOURS[index], _OTHER_MARKERS[index]
+            used += 1
+    return styles
+
+
+def _comparison_panel(axes: Axes, groups: Sequence[Group], styles: dict):
+    metric, scale = groups[0].metric, metric_scale(groups[0].metric)
+    loss_axes = axes.twinx()
+    highest = max(float(run.rows["sparsity"].max()) for group in groups for run in group.runs)
+    place = _position(highest)
+    spans = {axes: [], loss_axes: []}
+    for group in groups:
+        colour, marker = styles[group.name]
+        baseline = group.method == "baseline"
+        for target, column, factor, line in ((axes, f"val_{metric}", scale, "-"), (loss_axes, "val_loss", 1.0, "--")):
+            points = _dense_level(group, column) if baseline else sparsity_curve(group, column)
+            points = [point | {part: point[part] * factor for part in ("mean", "low", "high")} for point in points]
+            spans[target] += [point["mean"] for point in points if math.isfinite(point["mean"])]
+            if baseline:
+                target.axhline(points[0]["mean"], color=colour, linestyle=line, linewidth=1.4)
+                _band(target, [0, 1], points * 2, colour, transform=target.get_yaxis_transform())
+                continue
+            x = [place(point["sparsity"]) for point in points]
+            look = {"linewidth": 1.8} if line == "-" else {"linewidth": 1.2, "markerfacecolor": "white"}
+            look |= {"color": colour, "marker": marker, "markersize": 4.5}
+            target.plot(x, [point["mean"] for point in points], line, **look)
+            _band(target, x, points, colour)
+    _sparsity_axis(axes, highest)
+    axes.set_title(f"{heading(groups[0].runs[0].task_title, groups[0].data)} · {groups[0].model}")
+    _split(axes, spans[axes], 0.42, 0.96, f"{metric_title(metric)}, solid")
+    _split(loss_axes, spans[loss_axes], 0.04, 0.36, "development loss, dashed")
+
+
+def _band(axes: Axes, x: Sequence[float], points: Sequence[dict], colour: str, **more):
+    wide = [point["n"] >= 3 for point in points]
+    if any(wide):
+        axes.fill_between(x, [point["low"] for point in points], [point["high"] for point in points], where=wide,
+                          color=colour, alpha=0.15, linewidth=0, **more)  # fmt: skip
+
+
+def _split(axes: Axes, values: Sequence[float], low: float, high: float, label: str):
+    """Gives `values` the part [low, high] of the axis' height, and ticks only there: metric and loss do not cross."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    bottom, top = (min(values), max(values)) if values else (0.0, 1.0)
+    if top - bottom < 1e-6 * max(1.0, abs(top)):
+        bottom, top = bottom - 0.5, top + 0.5
+    unit = (top - bottom) / (high - low)
+    axes.set_ylim(bottom - low * unit, bottom + (1 - low) * unit)
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(bottom, top)
+    margin = 0.03 * unit
+    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if bottom - margin <= tick <= top + margin]))
+    axes.set_ylabel(label, y=(low + high) / 2, ha="center")
+
+
+def sparsity_curve(group: Group, column: str) -> list[dict]:
+    """The last epoch at each sparsity, over the seeds of `group`.
+
+    Returns:
+        Points in the order of training: mean `sparsity` (fraction) and `n`, `mean`, `std`, `low`, `high` of `column`.
+    """
+    by_epoch: dict[int, list[pd.Series]] = {}
+    for run in group.runs:
+        for _, row in run.rows[_last_at_each_sparsity(run.rows["sparsity"])].iterrows():
+            by_epoch.setdefault(int(row["epoch"]), []).append(row)
+    return [
+        {"sparsity": statistics(row["sparsity"] for row in rows)["mean"]} | statistics(row[column] for row in rows)
+        for _, rows in sorted(by_epoch.items())
+    ]
+
+
+def _dense_level(group: Group, column: str) -> list[dict]:
+    scored = [run.rows.dropna(subset=f"val_{run.metric}") for run in group.ended]
+    best = [rows.loc[rows[f"val_{group.metric}"].idxmax()] for rows in scored if len(rows)]
+    return [statistics(row[column] for row in best)]
+
+
+def _comparison_legend(figure: Figure, groups: Sequence[Group], styles: dict):
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = []
+    for name, (colour, marker) in styles.items():
+        counts = sorted({len(group.runs) for group in groups if group.name == name})
+        seeds = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        dense = any(group.name == name and group.method == "baseline" for group in groups)
+        label = f"{name}{', dense, best epoch' if dense else ''} ({seeds} seed{'s' if counts[-1] > 1 else ''})"
+        handles.append(Line2D([], [], color=colour, marker="" if dense else marker, label=label))
+    if any(len(group.runs) >= 3 for group in groups):
+        handles.append(Patch(color="0.5", alpha=0.3, label="95 % t-interval over seeds"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle("Metric (left axis, solid) and loss (right axis, dashed), last epoch at each sparsity", **_TITLE)

@@ -1,0 +1,266 @@
+"""The report of a sweep: one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
+from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, png, run_figures
+from gated_bert.experiments.results import Failure, Run, metric_scale, metric_title, write_bytes_atomic
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 80rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; margin: 0.5rem 0; } h2 { font-size: 1.25rem; margin: 2rem 0 0.5rem; }
+h3 { font-size: 1.05rem; margin: 1.2rem 0 0.3rem; }
+.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
+@media (max-width: 45rem) { .wide img { max-width: none; width: 45rem; } }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 0.5rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { background: #f3f5f7; }
+table.text th, table.text td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; }
+pre { background: #f3f5f7; padding: 0.7rem; font-size: 0.85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.notice { background: #fff8e1; border-left: 4px solid #e69f00; padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
+.failed { background: #fdecea; border-left: 4px solid #b3261e; padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
+.note { color: #57606a; font-size: 0.9rem; } summary { cursor: pointer; padding: 0.3rem 0; }
+"""
+
+_FLAGS = {
+    "model_size": "-m", "task": "-t", "data": "-d", "pretrained": "-pt", "epochs": "-e", "batch_size": "-b",
+    "num_layers": "--num-layers", "learning_rate": "-l", "max_len": "-ml",
+    "pruning_start_epoch": "-ps", "pruning_end_epoch": "-pe",
+}  # fmt: skip
+
+
+_COMPARED = ("task", "pruning_method", "seed")
+
+
+def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Failure] = (),
+                 problems: Iterable[str] = ()) -> Path:  # fmt: skip
+    """Writes `report.html`: tables, plots, configuration, environment, failures and the commands to repeat it.
+
+    Args:
+        folder: where the page goes; its comparison plot is taken if it is there, drawn if not.
+        runs: the runs to report, may be empty when all jobs failed.
+        failures: jobs that did not end well.
+        problems: one line for each folder that could not be read.
+
+    Returns:
+        The path of the page, which loads nothing from anywhere.
+    """
+    folder, runs, failures = Path(folder), list(runs), list(failures)
+    groups, notes = group_runs(runs)
+    titles = dict.fromkeys(heading(run.task_title, run.data_label) for run in runs)
+    parts = [f"<h1>Pruning report: {escape('; '.join(titles) or 'no finished run')}</h1>",
+             f'<p class="note">{len(runs)} run(s), {len(failures)} failed job(s) · written '
+             f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}</p>", *_data_notices(runs)]  # fmt: skip
+    parts += [f'<div class="notice">{escape(line)}</div>' for line in [*problems, *notes]]
+    parts += _failures(failures)
+    if runs:
+        comparison = folder / COMPARISON_PNG
+        if not comparison.exists():
+            plot_comparison(runs, comparison)
+        parts += ["<h2>Results</h2>", _image(comparison.read_bytes(), "metric and loss against sparsity")]
+        parts += _tables(runs)
+        parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
+        parts += ["<h2>Environment</h2>", _environment(runs), "<h2>Single runs</h2>"]
+        parts += [_single(run) for group in groups for run in group.runs]
+    page = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Pruning report</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n")  # fmt: skip
+    return write_bytes_atomic(folder / "report.html", page.encode())
+
+
+def _data_notices(runs: Iterable[Run]) -> list[str]:
+    kinds = {(run.metadata.get("data") or {}).get("kind") for run in runs}
+    partial = sorted({run.data_label for run in runs if (run.metadata.get("data") or {}).get("partial")})
+    lines = []
+    if "embedded" in kinds:
+        lines.append("Embedded data: made by this toolkit's own generator. The figures say how the methods compare "
+                     "here; they are not figures on GLUE.")  # fmt: skip
+    lines += [f"{label}: only part of the official training set was there." for label in partial]
+    return [f'<div class="notice">{escape(line)}</div>' for line in lines]
+
+
+def _failures(failures: Iterable[Failure]) -> list[str]:
+    parts = [f'<div class="failed"><b>{escape(failure.job)}</b>: {escape(failure.message)}'
+             + (f"<pre>{escape(failure.log_tail)}</pre>" if failure.log_tail else "") + "</div>"
+             for failure in failures]  # fmt: skip
+    return ["<h2>Failed jobs</h2>", *parts] if parts else []
+
+
+def _tables(runs: Sequence[Run]) -> list[str]:
+    table = summary(runs)
+    titles = {(run.task, run.data_label): heading(run.task_title, run.data_label) for run in runs}
+    parts = []
+    for (task, data, model), part in table.groupby(["task", "data", "model"], sort=False):
+        metric = part["metric"].iloc[0]
+        levels = [level for level in LEVELS if (part[f"best_at_{level}_n"] > 0).any()]
+        heads = ["method", "seeds", "best", "final", "final sparsity", *(f"≥ {level} %" for level in levels), "minutes"]
+        body = [[_name(row), _seeds(row), _value(row, "best", metric), _value(row, "final", metric),
+                 f"{100 * row['final_sparsity_mean']:.2f} %",
+                 *(_value(row, f"best_at_{level}", metric) for level in levels),
+                 f"{row['seconds_mean'] / 60:.1f}"] for _, row in part.iterrows()]  # fmt: skip
+        parts += [f"<h3>{escape(titles[task, data])} · {escape(model)}: {escape(metric_title(metric))}</h3>",
+                  _table(heads, body)]  # fmt: skip
+    parts.append('<p class="note">Mean ± standard deviation over seeds on the development set; a value of one seed '
+                 "has no deviation. [n] stands where fewer seeds reached a value than ran. “best” is the best epoch of "
+                 "all, “≥ 50 %” the best one with at least that sparsity, both picked on the same development set. "
+                 "comparison.csv and comparison_summary.csv hold the 95 % t-intervals.</p>")  # fmt: skip
+    return parts
+
+
+def _name(row: Mapping) -> str:
+    return f"{row['method']} [{row['settings']}]" if row["settings"] else row["method"]
+
+
+def _seeds(row: Mapping) -> str:
+    return f"{row['n']}" + (f" (+{row['unfinished']} unfinished)" if row["unfinished"] else "")
+
+
+def _value(row: Mapping, name: str, metric: str) -> str:
+    mean, std, count = (row[f"{name}_{part}"] for part in ("mean", "std", "n"))
+    if not count:
+        return "–"
+    scale = metric_scale(metric)
+    digits = 2 if scale == 100 else 4
+    text = f"{scale * mean:.{digits}f}" + ("" if math.isnan(std) else f" ± {scale * std:.{digits}f}")
+    return text if count == row["n"] else f"{text} [n = {count}]"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "\n".join(line(row, "td") for row in rows)
+    return f'<div class="wide"><table class="{kind}">{line(heads, "th")}\n{body}</table></div>'
+
+
+def _configuration(runs: Sequence[Run]) -> list[str]:
+    """What the runs share, and what differs, each value with the runs that have it."""
+    names = [name for name in dict.fromkeys(name for run in runs for name in run.config) if name not in _COMPARED]
+    shared, differing = [], []
+    for name in names:
+        values: dict[str, None] = {}
+        for run in runs:
+            values.setdefault(_show(run.config.get(name)), None)
+        if len(values) == 1:
+            shared.append((name, next(iter(values))))
+        else:
+            differing += [(name if value == next(iter(values)) else "", value, _where(name, value, runs))
+                          for value in values]  # fmt: skip
+    parts = []
+    if differing:
+        parts += ["<h3>Differs between runs</h3>", _table(["field", "value", "in"], differing, "text")]
+    return [*parts, "<details><summary>The same in all runs</summary>", _table(["field", "value"], shared, "text"),
+            "</details>"]  # fmt: skip
+
+
+def _where(name: str, value: str, runs: Sequence[Run]) -> str:
+    holders = [run for run in runs if _show(run.config.get(name)) == value]
+    for part in ("method", "task_title", "model", "data_label"):
+        kinds = {getattr(run, part) for run in holders}
+        if not kinds & {getattr(run, part) for run in runs if run not in holders}:
+            return ", ".join(sorted(kinds))
+    return f"{len(holders)} run(s)" if len(holders) > 6 else ", ".join(run.folder.name for run in holders)
+
+
+def _show(value: object) -> str:
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+
+
+def _commands(runs: Sequence[Run]) -> list[str]:
+    """Launcher lines where its main flags give exactly the config of the runs; the whole config where they do not."""
+    lines: dict[tuple, dict[str, list]] = {}
+    rest = []
+    for run in runs:
+        flags = launcher_flags(run.config)
+        if flags is None:
+            rest.append(run)
+            continue
+        line = lines.setdefault(flags, {"-p": [], "--seeds": []})
+        for flag, value in (("-p", run.config["pruning_method"]), ("--seeds", str(run.seed))):
+            if value not in line[flag]:
+                line[flag].append(value)
+    text = "\n".join(shlex.join(["./run_experiments.sh", *flags, *(part for flag, values in line.items()
+                                                                 for part in (flag, ",".join(values)))])
+                     for flags, line in lines.items())  # fmt: skip
+    parts = [f"<pre>{escape(text)}</pre>"] if text else []
+    if rest:
+        parts.append('<p class="note">A configuration that takes more than the launcher’s main flags: save it as '
+                     "run.json, then <code>gated-bert train --config-file run.json --run-dir FOLDER</code>.</p>"
+                     )  # fmt: skip
+    parts += [f"<details><summary>{escape(run.folder.name)}</summary><pre>{escape(json.dumps(run.config, indent=1))}"
+              "</pre></details>" for run in rest]  # fmt: skip
+    return parts
+
+
+def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
+    """The flags of `run_experiments.sh` (method and seed apart) that give `config`, None where they do not suffice."""
+    try:
+        wanted = GatedBertConfig.from_dict(dict(config))
+        fields = {name: config[name] for name in _FLAGS if config.get(name) is not None}
+        if not wanted.pretrained:
+            fields.pop("num_layers", None)
+        flags = [part for name, value in fields.items() for part in (_FLAGS[name], f"{value}")]
+        fields |= {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
+        for more, extra in _schedules(wanted):
+            try:
+                if GatedBertConfig(**fields, **more) == wanted:
+                    return (*flags, *extra)
+            except ConfigError:
+                continue
+    except (ConfigError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _schedules(config: GatedBertConfig) -> list[tuple[dict, list[str]]]:
+    ends = {"start_sparsity": config.start_sparsity, "end_sparsity": config.end_sparsity}
+    found = [({}, []), (ends, ["-s", f"{config.start_sparsity}", "-f", f"{config.end_sparsity}"])]
+    if config.sparsity_steps is not None:
+        steps = config.sparsity_steps
+        text = steps if isinstance(steps, str) else ",".join(f"{step:g}" for step in steps)
+        found.append(({"sparsity_steps": steps}, ["-ss", text]))
+    return found
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for part in ("versions", "hardware"):
+            for name, value in (run.metadata.get(part) or {}).items():
+                found.setdefault(name, {})[_show(value)] = None
+    return _table(["what", "value"], [(name, "; ".join(values)) for name, values in found.items()], "text")
+
+
+def _single(run: Run) -> str:
+    existing = {name: run.folder / name for name in _plot_names(run)}
+    drawn = run_figures(run) if not all(path.exists() for path in existing.values()) else {}
+    images = {name: png(figure) for name, figure in drawn.items()} or {
+        name: path.read_bytes() for name, path in existing.items()}  # fmt: skip
+    seed = "" if run.seed is None else f" · seed {run.seed}"
+    title = f"{run.method} · {heading(run.task_title, run.data_label)} · {run.model}{seed} · {run.status}"
+    parameters = ", ".join(f"{name} {value:,}" for name, value in (run.metadata.get("parameters") or {}).items())
+    return (f"<details><summary>{escape(title)}</summary>"
+            f'<p class="note">{escape(run.folder.name)}{f" · parameters: {parameters}" if parameters else ""}</p>'
+            + "".join(_image(content, name) for name, content in images.items()) + "</details>")  # fmt: skip
+
+
+def _plot_names(run: Run) -> list[str]:
+    suffix = run.csv.stem.removeprefix("results_")
+    kinds = ["accuracy", "loss"] + ["reward"] * any(name.startswith("reward_") for name in run.rows)
+    return [f"{kind}_sparsity_{suffix}.png" for kind in kinds]
+
+
+def _image(content: bytes, what: str) -> str:
+    encoded = base64.b64encode(content).decode()
+    return f'<div class="wide"><img alt="{escape(what)}" src="data:image/png;base64,{encoded}"></div>'

@@ -1,0 +1,350 @@
+"""Run folders: written so that a killed run leaves no half file, read so that one broken run hides no other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gated_bert.errors import UserError
+from gated_bert.presets import PRESETS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = {
+    "accuracy": "accuracy",
+    "accuracy_mismatched": "accuracy (mismatched)",
+    "f1": "F1",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
+"""Metrics that tables and plots show times 100, with their titles."""
+
+_CSV_NAME = re.compile(r"results_(?P<method>.+?)_(?P<timestamp>\d[\dTZ_:.+-]*)\.csv$")
+_SKIPPED = {"saved_results", "__pycache__"}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder as read: the newest CSV, the metadata beside it, and what a table needs to know of them.
+
+    Args:
+        folder: the run folder.
+        metadata: the content of `metadata_{method}_{timestamp}.json`.
+        rows: one row per epoch; sparsity in fractions, metrics as written.
+        csv: the file the rows came from.
+    """
+
+    folder: Path
+    metadata: dict
+    rows: pd.DataFrame
+    csv: Path
+
+    @property
+    def config(self) -> dict:
+        return self.metadata.get("config") or {}
+
+    @property
+    def method(self) -> str:
+        """The name tables and legends show: the label of a point without a name, else the method."""
+        recorded = self.metadata.get("label") or self.metadata.get("method")
+        return str(recorded or _CSV_NAME.match(self.csv.name)["method"])
+
+    @property
+    def timestamp(self) -> str:
+        return _CSV_NAME.match(self.csv.name)["timestamp"]
+
+    @property
+    def task(self) -> str:
+        return str(self._task.get("name") or self.config.get("task"))
+
+    @property
+    def task_title(self) -> str:
+        return str(self._task.get("title") or self.task)
+
+    @property
+    def metric(self) -> str:
+        """The primary metric: the task's first one, else the first `val_` column that is not the loss."""
+        named = [name for name in self._task.get("metrics") or () if f"val_{name}" in self.rows]
+        return named[0] if named else metric_columns(self.rows)[0].removeprefix("val_")
+
+    @property
+    def data_label(self) -> str:
+        data = self.metadata.get("data") or {}
+        label = str(data.get("label") or self.config.get("data") or "data not recorded")
+        return f"{label} (partial training data)" if data.get("partial") and "partial" not in label.lower() else label
+
+    @property
+    def seed(self) -> int | None:
+        return self.metadata.get("seed", self.config.get("seed"))
+
+    @property
+    def model(self) -> str:
+        return model_label(self.config)
+
+    @property
+    def status(self) -> str:
+        return str(self.metadata.get("status") or "unknown")
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    @property
+    def _task(self) -> dict:
+        task = self.metadata.get("task")
+        return task if isinstance(task, dict) else {"name": task}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that did not end well: its name, one line that says why, and the last lines of its log."""
+
+    job: str
+    message: str
+    log_tail: str = ""
+
+
+def metric_columns(rows: pd.DataFrame) -> list[str]:
+    """The `val_` columns of `rows` other than the loss, in their order."""
+    return [name for name in rows.columns if name.startswith("val_") and name != "val_loss"]
+
+
+def metric_title(metric: str) -> str:
+    """How an axis or a table head names `metric`, with its unit."""
+    title = METRICS.get(metric, metric)
+    return f"{title} (%)" if metric in ("accuracy", "accuracy_mismatched", "f1") else (
+        f"{title} × 100" if metric in METRICS else title)  # fmt: skip
+
+
+def metric_scale(metric: str) -> float:
+    """100 for the metrics shown in per cent, 1 for one this toolkit does not know."""
+    return 100.0 if metric in METRICS else 1.0
+
+
+def model_label(config: Mapping) -> str:
+    """The model of a config in words: the preset or the pretrained weights, and the sizes that differ from it."""
+    layers, hidden, dff = config.get("num_layers"), config.get("d_model"), config.get("dff")
+    if config.get("pretrained"):
+        name = Path(str(config["pretrained"])).name or str(config["pretrained"])
+        return f"{name}, {layers} layers" if layers else name
+    size = str(config.get("model_size") or "model not recorded")
+    preset = PRESETS.get(size)
+    parts = [
+        f"{value} {unit}"
+        for value, usual, unit in (
+            (layers, preset and preset.num_layers, "layers"),
+            (hidden, preset and preset.d_model, "hidden"),
+            (config.get("num_heads"), preset and preset.num_heads, "heads"),
+            (dff, preset and preset.dff, "FFN"),
+        )
+        if value is not None and value != usual
+    ]
+    return ", ".join([size, *parts])
+
+
+def write_bytes_atomic(path: str | os.PathLike, content: bytes) -> Path:
+    """Writes `content` under a temporary name in the same folder, syncs it to disk and renames it.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write, with space left"
+                        ) from error  # fmt: skip
+    return path
+
+
+def write_json_atomic(path: str | os.PathLike, content: object) -> Path:
+    """Writes `content` as JSON; NaN and infinity become null, NumPy numbers plain ones, paths text."""
+    return write_bytes_atomic(path, (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_csv_atomic(path: str | os.PathLike, rows: pd.DataFrame | Sequence[Mapping]) -> Path:
+    """Writes rows as CSV; a float keeps all its digits, None and NaN become empty cells.
+
+    Args:
+        path: the file.
+        rows: a data frame, or one mapping per row; the columns are those of all rows, in order of appearance.
+    """
+    columns, records = None, rows
+    if hasattr(rows, "to_dict"):
+        columns, records = list(rows.columns), rows.astype(object).where(rows.notna(), None).to_dict("records")
+    if columns is None:
+        columns = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(record.get(name)) for name in columns] for record in records)
+    return write_bytes_atomic(path, text.getvalue().encode())
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _cell(value):
+    value = value.item() if hasattr(value, "item") else value
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def find_runs(*folders: str | os.PathLike) -> list[Path]:
+    """The run folders among `folders` and below them, sorted, each once; `saved_results` is left out.
+
+    Raises:
+        UserError: a folder that does not exist.
+    """
+    found: dict[Path, Path] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give a run folder (results_…) or any folder above some")
+        for here, below, files in os.walk(folder):
+            if _is_run(Path(here).resolve().name, files):
+                found.setdefault(Path(here).resolve(), Path(here))
+                below.clear()
+            below[:] = sorted(name for name in below if name not in _SKIPPED and not name.startswith("."))
+    return [found[path] for path in sorted(found)]
+
+
+def _is_run(name: str, files: Iterable[str]) -> bool:
+    files = set(files)
+    return (
+        any(_CSV_NAME.match(file) or (file.startswith("metadata_") and file.endswith(".json")) for file in files)
+        or "status.json" in files
+        or (name.startswith("results_") and "log.txt" in files)
+    )
+
+
+def read_run(folder: str | os.PathLike) -> Run:
+    """Reads the newest results of a run folder, whether the run has ended or not.
+
+    Args:
+        folder: a run folder.
+
+    Returns:
+        The run with one row per epoch written so far.
+
+    Raises:
+        UserError: no CSV, a broken one, or no readable metadata beside it.
+    """
+    folder = Path(folder)
+    files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name)]
+    if not files:
+        raise UserError(f"{folder}: no results_*.csv: no epoch of this run is finished")
+    path = max(files, key=_age)
+    rows = _read_rows(path)
+    metadata_path = path.with_name("metadata_" + path.stem.removeprefix("results_") + ".json")
+    return Run(folder, _read_json(metadata_path), rows, path)
+
+
+def _age(file: Path) -> tuple[str, float]:
+    """The timestamp in the name comes first: copying a folder changes the times of its files."""
+    return re.sub(r"\D", "", _CSV_NAME.match(file.name)["timestamp"]), file.stat().st_mtime
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(path, float_precision="round_trip")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({str(error).splitlines()[0]})") from error
+    missing = [name for name in ("epoch", "sparsity", "val_loss") if name not in rows]
+    if missing or not metric_columns(rows):
+        raise UserError(f"{path}: no column {', '.join(missing or ['val_<metric>'])}")
+    if rows.empty:
+        raise UserError(f"{path}: only a header: no epoch of this run is finished")
+    for name in rows.columns:
+        wrong = pd.to_numeric(rows[name], errors="coerce").isna() & rows[name].notna()
+        if wrong.any():
+            row = wrong.idxmax()
+            raise UserError(f"{path}: row {row + 2}, column {name}: {rows[name][row]!r} is no number")
+    if rows["epoch"].isna().any() or rows["epoch"].duplicated().any():
+        raise UserError(f"{path}: column epoch: an epoch is empty or written twice")
+    if not rows["sparsity"].between(0, 1).all():
+        raise UserError(f"{path}: column sparsity: a value is empty or not a fraction from 0 to 1")
+    return rows.sort_values("epoch", ignore_index=True)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: without it the data and the configuration are unknown") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return content
+
+
+def read_runs(folders: Iterable[str | os.PathLike]) -> tuple[list[Run], list[str]]:
+    """Reads every run that can be read.
+
+    Args:
+        folders: run folders, as `find_runs` gives them.
+
+    Returns:
+        The runs, and one line for each folder that was left out.
+    """
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except UserError as error:
+            problems.append(str(error))
+    return runs, problems
+
+
+def read_failure(folder: str | os.PathLike, lines: int = 15) -> Failure | None:
+    """What a failed run left behind: `status.json`'s message and its log's last lines; None if it did not fail."""
+    folder = Path(folder)
+    try:
+        status = _read_json(folder / "status.json")
+    except UserError:
+        return None
+    if status.get("state") != "failed":
+        return None
+    return Failure(str(status.get("job") or folder.name), str(status.get("message") or "failed"),
+                   log_tail(folder / "log.txt", lines))  # fmt: skip
+
+
+def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
+    """The last lines of a log, "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 400 * lines))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except OSError:
+        return ""
