@@ -1,0 +1,78 @@
+"""Multi-head self-attention out of gated layers."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.layers import ConstantOutput, gated_dense
+
+
+class SelfAttention(keras.layers.Layer):
+    """BERT's self-attention with its output projection, of any number of heads, also none.
+
+    `query`, `key`, `value` and `output_dense` are its `GatedDense` layers. Head h owns the columns
+    h·dim … (h+1)·dim − 1 of query, key and value and those rows of the output. Without heads the three are None and
+    `output_dense` is a `ConstantOutput`.
+
+    Args:
+        config: the architecture.
+        layer_index: which of its layers, counted from 0.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, config: BertConfig, layer_index: int, **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = config.layers[layer_index]
+        self.hidden_size = config.hidden_size
+        self.scale = 1.0 / math.sqrt(config.original_head_dim)
+        self.query = self.key = self.value = None
+        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
+        if not self.sizes.num_heads:
+            name = f"encoder_{layer_index}_attention_output"
+            self.output_dense = ConstantOutput(config.hidden_size, name=name, dtype=self.dtype_policy)
+            return
+        query_key, value = (self.sizes.num_heads * dim for dim in (self.sizes.query_key_dim, self.sizes.value_dim))
+        self.query = gated_dense(config, query_key, "query", layer_index, self.dtype_policy)
+        self.key = gated_dense(config, query_key, "key", layer_index, self.dtype_policy)
+        self.value = gated_dense(config, value, "value", layer_index, self.dtype_policy)
+        self.output_dense = gated_dense(
+            config, config.hidden_size, "attention_output", layer_index, self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        for layer in (self.query, self.key, self.value):
+            if layer is not None:
+                layer.build(input_shape)
+        self.output_dense.build((*input_shape[:-1], self.sizes.num_heads * self.sizes.value_dim))
+
+    def call(self, hidden, mask_bias, training=None):
+        """Attends.
+
+        Args:
+            hidden: [batch, length, hidden_size].
+            mask_bias: [batch, 1, 1, length], added to the attention scores.
+            training: whether dropout and stochastic gates are active.
+
+        Returns:
+            [batch, length, hidden_size].
+        """
+        if self.query is None:
+            return self.output_dense(hidden)
+        sizes, length = self.sizes, ops.shape(hidden)[1]
+        query = self.query(hidden, training=training) * self.scale
+        query = self._split(query, length, sizes.query_key_dim, (0, 2, 1, 3))
+        key = self._split(self.key(hidden, training=training), length, sizes.query_key_dim, (0, 2, 3, 1))
+        value = self._split(self.value(hidden, training=training), length, sizes.value_dim, (0, 2, 1, 3))
+        # In float32 in every precision: a 16-bit softmax loses small attention weights.
+        scores = ops.cast(ops.matmul(query, key), "float32") + ops.cast(mask_bias, "float32")
+        weights = self.dropout(ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype), training=training)
+        context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        context = ops.reshape(context, (-1, length, sizes.num_heads * sizes.value_dim))
+        return self.output_dense(context, training=training)
+
+    def _split(self, x, length, dim, order):
+        return ops.transpose(ops.reshape(x, (-1, length, self.sizes.num_heads, dim)), order)

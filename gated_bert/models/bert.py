@@ -1,0 +1,91 @@
+"""BERT with a classification or regression head."""
+
+from __future__ import annotations
+
+import keras
+
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.encoder import BertEncoder
+from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.layers import ConstantOutput, gated_dense
+
+
+@keras.saving.register_keras_serializable(package="gated_bert")
+class BertClassifier(keras.Model):
+    """BERT out of `GatedDense` layers, with a linear head on the pooled first token.
+
+    Its weights exist as soon as it is made. A `.keras` file holds all of it: architecture, weights and gates.
+
+    Args:
+        bert_config: the architecture, a `BertConfig` or its dictionary.
+        **kwargs: `name` and `dtype` of `keras.Model`.
+
+    Example:
+
+    ```python
+    model = BertClassifier(BertConfig.uniform(2, 64, 4, 128, vocab_size=1000))
+    logits = model({"input_ids": [[2, 7, 3]], "token_type_ids": [[0, 0, 0]], "attention_mask": [[1, 1, 1]]})
+    ```
+    """
+
+    def __init__(self, bert_config: BertConfig | dict, name: str = "bert_classifier", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.bert_config = bert_config if isinstance(bert_config, BertConfig) else BertConfig.from_dict(bert_config)
+        config = self.bert_config
+        self.encoder = BertEncoder(config, name="bert", dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
+        # Logits in full precision: the loss of 16-bit logits is too coarse to train on.
+        self.classifier = gated_dense(config, config.num_outputs, "classifier", None, self.variable_dtype)
+        self.build(None)
+
+    def build(self, input_shape=None):
+        self.encoder.build(None)
+        self.classifier.build((None, self.bert_config.hidden_size))
+
+    def call(self, inputs, training=None):
+        """Classifies a batch.
+
+        Args:
+            inputs: dictionary of `input_ids`, `token_type_ids` and `attention_mask`, each int [batch, length].
+            training: whether dropout and stochastic gates are active.
+
+        Returns:
+            Logits [batch, num_outputs], float32.
+        """
+        _, pooled = self.encoder(inputs, training=training)
+        return self.classifier(self.dropout(pooled, training=training), training=training)
+
+    def gated_layers(self, roles: tuple[str, ...] | None = None) -> list[GatedDense]:
+        """The gated layers from input to output.
+
+        Args:
+            roles: only these roles; None for all.
+
+        Returns:
+            For every block query, key, value, attention output and the two of the feed-forward network, as far as
+            the block has them; then pooler and classifier.
+        """
+        layers = []
+        for block in self.encoder.blocks:
+            attention, ffn = block.attention, block.ffn
+            layers += [attention.query, attention.key, attention.value, attention.output_dense]
+            layers += [ffn.intermediate, ffn.output_dense]
+        layers += [self.encoder.pooler, self.classifier]
+        gated = [layer for layer in layers if layer is not None and not isinstance(layer, ConstantOutput)]
+        return [layer for layer in gated if roles is None or layer.role in roles]
+
+    def get_config(self):
+        base = {"name": self.name, "trainable": self.trainable, "dtype": keras.dtype_policies.serialize(self.dtype_policy)}
+        return {**base, "bert_config": self.bert_config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["dtype"] = keras.dtype_policies.deserialize(config["dtype"], custom_objects=custom_objects)
+        trainable = config.pop("trainable", True)
+        model = cls(**config)
+        model.trainable = trainable
+        return model
+
+    def get_build_config(self):
+        return None

@@ -1,0 +1,177 @@
+"""BERT's embeddings, encoder blocks and pooler."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.attention import SelfAttention
+from gated_bert.models.layers import ConstantOutput, LayerNorm, gated_dense, gelu, initializer
+
+# Large enough to vanish in a softmax, small enough to be finite in float16.
+MASKED = -3e4
+
+
+class Embeddings(keras.layers.Layer):
+    """Sum of token, position and segment embeddings, normalised.
+
+    Args:
+        config: the architecture.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, config: BertConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.token = self._embedding(config.vocab_size, "token_embedding")
+        self.token_type = self._embedding(config.type_vocab_size, "token_type_embedding")
+        self.norm = LayerNorm(config.layer_norm_epsilon, name="embeddings_norm", dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
+
+    def _embedding(self, rows, name):
+        return keras.layers.Embedding(
+            rows, self.config.hidden_size, embeddings_initializer=initializer(), name=name, dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape=None):
+        self.token.build((None, None))
+        self.token_type.build((None, None))
+        self.position = self.add_weight(
+            name="position_embedding",
+            shape=(self.config.max_position, self.config.hidden_size),
+            initializer=initializer(),
+        )
+        self.norm.build((None, None, self.config.hidden_size))
+
+    def call(self, token_ids, token_type_ids, training=None):
+        """Embeds token and segment ids, both int [batch, length], as [batch, length, hidden_size]."""
+        position = self.position[: ops.shape(token_ids)[1]]
+        return self.finish(self.token(token_ids) + self.token_type(token_type_ids) + position, training=training)
+
+    def finish(self, summed, training=None):
+        """Normalisation and dropout of the summed embeddings [batch, length, hidden_size]."""
+        return self.dropout(self.norm(summed), training=training)
+
+
+class FeedForward(keras.layers.Layer):
+    """BERT's feed-forward network of any number of neurons, also none.
+
+    `intermediate` and `output_dense` are its `GatedDense` layers. Without neurons `intermediate` is None and
+    `output_dense` is a `ConstantOutput`.
+
+    Args:
+        config: the architecture.
+        layer_index: which of its layers, counted from 0.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, config: BertConfig, layer_index: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = config.layers[layer_index].intermediate_size
+        self.intermediate = None
+        if self.size:
+            self.intermediate = gated_dense(config, self.size, "ffn_intermediate", layer_index, self.dtype_policy)
+            self.output_dense = gated_dense(config, config.hidden_size, "ffn_output", layer_index, self.dtype_policy)
+        else:
+            name = f"encoder_{layer_index}_ffn_output"
+            self.output_dense = ConstantOutput(config.hidden_size, name=name, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        if self.intermediate is not None:
+            self.intermediate.build(input_shape)
+        self.output_dense.build((*input_shape[:-1], self.size))
+
+    def call(self, hidden, training=None):
+        if self.intermediate is None:
+            return self.output_dense(hidden)
+        return self.output_dense(gelu(self.intermediate(hidden, training=training)), training=training)
+
+
+class EncoderBlock(keras.layers.Layer):
+    """One post-norm transformer block: attention and feed-forward network, each with residual path and norm.
+
+    Args:
+        config: the architecture.
+        layer_index: which of its layers, counted from 0.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, config: BertConfig, layer_index: int, **kwargs):
+        super().__init__(name=f"encoder_{layer_index}", **kwargs)
+        dtype = self.dtype_policy
+        self.attention = SelfAttention(config, layer_index, name="attention", dtype=dtype)
+        self.attention_norm = LayerNorm(config.layer_norm_epsilon, name="attention_norm", dtype=dtype)
+        self.ffn = FeedForward(config, layer_index, name="ffn", dtype=dtype)
+        self.ffn_norm = LayerNorm(config.layer_norm_epsilon, name="ffn_norm", dtype=dtype)
+        self.attention_dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+        self.ffn_dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+
+    def build(self, input_shape):
+        for layer in (self.attention, self.attention_norm, self.ffn, self.ffn_norm):
+            layer.build(input_shape)
+
+    def call(self, hidden, mask_bias, training=None):
+        attended = self.attention(hidden, mask_bias, training=training)
+        hidden = self.attention_norm(hidden + self.attention_dropout(attended, training=training))
+        transformed = self.ffn(hidden, training=training)
+        return self.ffn_norm(hidden + self.ffn_dropout(transformed, training=training))
+
+
+@keras.saving.register_keras_serializable(package="gated_bert")
+class BertEncoder(keras.layers.Layer):
+    """BERT without a head: embeddings, encoder blocks and pooler.
+
+    Its weights exist as soon as it is made.
+
+    Args:
+        config: the architecture, a `BertConfig` or its dictionary.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Paper: Devlin et al. 2019, BERT (https://arxiv.org/abs/1810.04805).
+    """
+
+    def __init__(self, config: BertConfig | dict, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
+        dtype = self.dtype_policy
+        self.embeddings = Embeddings(self.config, name="embeddings", dtype=dtype)
+        self.blocks = [EncoderBlock(self.config, index, dtype=dtype) for index in range(self.config.num_layers)]
+        self.pooler = gated_dense(self.config, self.config.hidden_size, "pooler", None, dtype, activation="tanh")
+
+    def build(self, input_shape=None):
+        hidden_shape = (None, None, self.config.hidden_size)
+        self.embeddings.build(None)
+        for block in self.blocks:
+            block.build(hidden_shape)
+        self.pooler.build((None, self.config.hidden_size))
+
+    def call(self, inputs, training=None):
+        """Encodes a batch.
+
+        Args:
+            inputs: `input_ids` and, where they are not all 0 or all 1, `token_type_ids` and `attention_mask`, each
+                int [batch, length].
+            training: whether dropout and stochastic gates are active.
+
+        Returns:
+            The last hidden states [batch, length, hidden_size] and the pooled first token [batch, hidden_size].
+        """
+        token_ids = inputs["input_ids"]
+        token_type_ids = inputs.get("token_type_ids")
+        if token_type_ids is None:
+            token_type_ids = ops.zeros_like(token_ids)
+        hidden = self.embeddings(token_ids, token_type_ids, training=training)
+        return self.encode(hidden, inputs.get("attention_mask"), training=training)
+
+    def encode(self, hidden, attention_mask=None, training=None):
+        """Encodes embedded tokens [batch, length, hidden_size]; returns what `call` returns."""
+        if attention_mask is None:
+            attention_mask = ops.ones(ops.shape(hidden)[:2])
+        mask_bias = (1.0 - ops.cast(attention_mask, "float32"))[:, None, None, :] * MASKED
+        for block in self.blocks:
+            hidden = block(hidden, mask_bias, training=training)
+        return hidden, self.pooler(hidden[:, 0], training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "config": self.config.to_dict()}

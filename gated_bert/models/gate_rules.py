@@ -1,0 +1,164 @@
+"""How the gates of a layer come about: fixed, or from trainable scores."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+HARD_CONCRETE_INIT = 2.197
+HARD_CONCRETE_TEMPERATURE = 2 / 3
+HARD_CONCRETE_LOW, HARD_CONCRETE_HIGH = -0.1, 1.1
+
+GATE_RULES: dict[str, type[GateRule]] = {}
+
+
+def register_gate_rule(name: str):
+    """Class decorator that makes a `GateRule` known under `name`."""
+
+    def register(rule):
+        rule.name = name
+        GATE_RULES[name] = rule
+        return rule
+
+    return register
+
+
+def get_gate_rule(name: str) -> GateRule:
+    """A new gate rule by name.
+
+    Raises:
+        ValueError: `name` is not registered.
+    """
+    if name not in GATE_RULES:
+        raise ValueError(f"gate_rule: {name!r} is refused; allowed: {', '.join(GATE_RULES)}")
+    return GATE_RULES[name]()
+
+
+class GateRule:
+    """Base class: what a rule adds to a layer, the gates it gives, and what it adds to the loss.
+
+    `variables` names the attributes that `build` puts on the layer; the layer saves them in this order.
+    Variables of a rule are float32 and outside autocast in every precision, because steps of the size of a
+    score's update vanish in 16 bits.
+    """
+
+    name = ""
+    variables: tuple[str, ...] = ()
+
+    def build(self, layer, shape: tuple[int, int]):
+        """Adds the rule's variables to `layer`, whose kernel has `shape` [in, out]."""
+
+    def gates(self, layer, training: bool):
+        """Gates [in, out] that multiply the kernel."""
+        raise NotImplementedError
+
+    def penalty(self, layer):
+        """Scalar added to the training loss, or None."""
+        return None
+
+    def _add_scalar(self, layer, name: str):
+        return layer.add_weight(
+            name=name, shape=(), initializer="zeros", trainable=False, autocast=False, dtype="float32"
+        )
+
+    def _add_scores(self, layer, shape, value: float):
+        return layer.add_weight(
+            name="scores",
+            shape=shape,
+            initializer=keras.initializers.Constant(value),
+            trainable=True,
+            autocast=False,
+            dtype="float32",
+        )
+
+
+@register_gate_rule("fixed")
+class FixedGates(GateRule):
+    """The gates are what the mask variable holds."""
+
+    def gates(self, layer, training):
+        return ops.convert_to_tensor(layer.mask_variable)
+
+
+@register_gate_rule("straight_through")
+class StraightThroughGates(GateRule):
+    """The mask in the forward pass; scores receive the gradient of the gates, open and closed ones alike.
+
+    Paper: Sanh et al. 2020, Movement Pruning (https://arxiv.org/abs/2005.07683).
+    """
+
+    variables = ("scores",)
+
+    def build(self, layer, shape):
+        layer.scores = self._add_scores(layer, shape, 0.0)
+
+    def gates(self, layer, training):
+        return straight_through(ops.convert_to_tensor(layer.mask_variable), layer.scores)
+
+
+@register_gate_rule("soft_threshold")
+class SoftThresholdGates(GateRule):
+    """Gates 1 where σ(scores) > `threshold`, identity gradient to the scores.
+
+    The scores alone decide: the mask variable is only written, by `finalize_gates`. The penalty is
+    `penalty_weight` times the mean of σ(scores), of this layer; a mean over layers is the caller's weight
+    divided by their number.
+
+    Paper: Sanh et al. 2020, Movement Pruning (https://arxiv.org/abs/2005.07683), and its published code for the
+    identity gradient.
+    """
+
+    variables = ("scores", "threshold", "penalty_weight")
+
+    def build(self, layer, shape):
+        layer.scores = self._add_scores(layer, shape, 0.0)
+        layer.threshold = self._add_scalar(layer, "threshold")
+        layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
+
+    def gates(self, layer, training):
+        is_open = ops.sigmoid(layer.scores) > layer.threshold
+        return straight_through(ops.cast(is_open, "float32"), layer.scores)
+
+    def penalty(self, layer):
+        return ops.multiply(layer.penalty_weight, ops.mean(ops.sigmoid(layer.scores)))
+
+
+@register_gate_rule("hard_concrete")
+class HardConcreteGates(GateRule):
+    """Stochastic gates in training, their clipped stretched mean otherwise; `scores` holds log α.
+
+    The mask variable is only written, by `finalize_gates`. The penalty is `penalty_weight` times the expected
+    share of open gates of this layer.
+
+    Paper: Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization
+    (https://arxiv.org/abs/1712.01312), equations 10 to 13.
+    """
+
+    variables = ("scores", "penalty_weight")
+
+    def build(self, layer, shape):
+        layer.scores = self._add_scores(layer, shape, HARD_CONCRETE_INIT)
+        layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
+        layer.seed_generator = keras.random.SeedGenerator()
+
+    def gates(self, layer, training):
+        log_alpha = ops.convert_to_tensor(layer.scores)
+        if training:
+            # The margin keeps both logarithms finite.
+            noise = keras.random.uniform(ops.shape(log_alpha), 1e-6, 1 - 1e-6, dtype="float32", seed=layer.seed_generator)
+            log_alpha = (ops.log(noise) - ops.log(1.0 - noise) + log_alpha) / HARD_CONCRETE_TEMPERATURE
+        stretched = ops.sigmoid(log_alpha) * (HARD_CONCRETE_HIGH - HARD_CONCRETE_LOW) + HARD_CONCRETE_LOW
+        return ops.clip(stretched, 0.0, 1.0)
+
+    def penalty(self, layer):
+        shift = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / HARD_CONCRETE_HIGH)
+        return ops.multiply(layer.penalty_weight, ops.mean(ops.sigmoid(layer.scores - shift)))
+
+
+def straight_through(gates, scores):
+    """`gates` in value, with the gradient with respect to `scores` being that of the gates."""
+    # The bracket is exactly zero, so the sum is exactly the gates; other spellings round.
+    scores = ops.convert_to_tensor(scores)
+    return ops.add(gates, scores - ops.stop_gradient(scores))

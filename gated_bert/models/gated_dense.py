@@ -1,0 +1,126 @@
+"""A dense layer whose kernel is multiplied by gates."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from gated_bert.models.gate_rules import get_gate_rule
+
+
+@keras.saving.register_keras_serializable(package="gated_bert")
+class GatedDense(keras.layers.Dense):
+    """`Dense` with a gate on every weight: y = activation(x (W ⊙ G) + b).
+
+    With all gates at 1 it is `Dense`, bit for bit. With `gate_trainable` the gates are trained and a fixed mask M
+    stands beside them, W ⊙ G ⊙ M, so that a closed weight stays closed. Gates, mask and scores are weights of the
+    layer and are saved with it.
+
+    Args:
+        units: size of the output.
+        role: what the layer does in a transformer block (`query`, `ffn_output`, …), or None.
+        layer_index: encoder block it stands in, counted from 0, or None.
+        gate_init_value: initial value of all gates.
+        gate_trainable: whether the gates are trained.
+        gate_rule: name of the rule that gives the gates, see `gated_bert.models.gate_rules`.
+        **kwargs: those of `keras.layers.Dense`.
+
+    Example:
+
+    ```python
+    layer = GatedDense(2)
+    layer.build((None, 3))
+    layer.gates.assign([[1, 0], [1, 1], [0, 1]])
+    ```
+    """
+
+    def __init__(
+        self,
+        units: int,
+        role: str | None = None,
+        layer_index: int | None = None,
+        gate_init_value: float = 1.0,
+        gate_trainable: bool = False,
+        gate_rule: str = "fixed",
+        **kwargs,
+    ):
+        super().__init__(units, **kwargs)
+        self.role = role
+        self.layer_index = layer_index
+        self.gate_init_value = gate_init_value
+        self.gate_trainable = gate_trainable
+        self.gate_rule = gate_rule
+        self.rule = get_gate_rule(gate_rule)
+        self.scores = None
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        shape = (input_shape[-1], self.units)
+        self.gates = self.add_weight(
+            name="gates",
+            shape=shape,
+            initializer=keras.initializers.Constant(self.gate_init_value),
+            trainable=self.gate_trainable,
+        )
+        if self.gate_trainable:
+            self.mask = self.add_weight(name="mask", shape=shape, initializer="ones", trainable=False)
+        self.rule.build(self, shape)
+
+    @property
+    def raw_kernel(self):
+        """The kernel variable W [in, out], without gates."""
+        return self._kernel
+
+    @property
+    def mask_variable(self):
+        """The variable [in, out] that pruning closes: the gates, or the mask where the gates are trained."""
+        return self.mask if self.gate_trainable else self.gates
+
+    def effective_gates(self, training: bool = False):
+        """Everything that multiplies the kernel.
+
+        Args:
+            training: whether stochastic gates are drawn; otherwise they take their deterministic value.
+
+        Returns:
+            Tensor [in, out].
+        """
+        gates = self.rule.gates(self, training)
+        return ops.multiply(self.gates, gates) if self.gate_trainable else gates
+
+    def finalize_gates(self):
+        """Writes the deterministic gates into `mask_variable`, so that a layer with `gate_rule="fixed"` and the
+        same weights computes the same."""
+        # Through NumPy: under JAX one variable must not take over another's buffer.
+        self.mask_variable.assign(ops.convert_to_numpy(self.rule.gates(self, training=False)))
+
+    def call(self, inputs, training=None):
+        gates = ops.cast(self.effective_gates(training=bool(training)), self.compute_dtype)
+        outputs = ops.matmul(inputs, ops.multiply(self.kernel, gates))
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        if self.activation is not None:
+            outputs = self.activation(outputs)
+        if training:
+            penalty = self.rule.penalty(self)
+            if penalty is not None:
+                self.add_loss(penalty)
+        return outputs
+
+    @property
+    def variable_serialization_spec(self):
+        spec = dict(super().variable_serialization_spec)
+        # Dense saves only what is listed here; what is not listed would be lost without an error.
+        gate_variables = ["gates", *(["mask"] if self.gate_trainable else []), *self.rule.variables]
+        spec[None] = [*spec[None], *gate_variables]
+        return spec
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "role": self.role,
+            "layer_index": self.layer_index,
+            "gate_init_value": self.gate_init_value,
+            "gate_trainable": self.gate_trainable,
+            "gate_rule": self.gate_rule,
+        }

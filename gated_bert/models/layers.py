@@ -1,0 +1,91 @@
+"""Small layers and functions that BERT is made of."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.gated_dense import GatedDense
+
+
+def gelu(x):
+    """The exact Gaussian error linear unit, x Φ(x)."""
+    # Spelt with erf because converters to ONNX know it, and not the erfc of keras.activations.gelu.
+    return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
+
+
+def initializer():
+    """The initialiser of all matrices and embeddings of BERT."""
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+def gated_dense(config: BertConfig, units: int, role: str, layer_index: int | None, dtype, **kwargs) -> GatedDense:
+    """A `GatedDense` with the gate options of `config`, named `encoder_{layer_index}_{role}` or `{role}`."""
+    return GatedDense(
+        units,
+        role=role,
+        layer_index=layer_index,
+        gate_init_value=config.gate_init_value,
+        gate_trainable=config.gate_trainable,
+        gate_rule=config.gate_rule,
+        kernel_initializer=initializer(),
+        name=role if layer_index is None else f"encoder_{layer_index}_{role}",
+        dtype=dtype,
+        **kwargs,
+    )
+
+
+class LayerNorm(keras.layers.Layer):
+    """Layer normalisation over the last axis, computed in float32 in every precision.
+
+    `keras.layers.LayerNormalization` computes the same; this spelling is the one that ONNX Runtime fuses, and BERT's
+    ε of 1e-12 does not exist in float16.
+
+    Args:
+        epsilon: added to the variance.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, epsilon: float = 1e-12, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
+        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        centred = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
+        outputs = centred / ops.sqrt(variance + self.epsilon) * self.gamma + self.beta
+        return ops.cast(outputs, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+class ConstantOutput(keras.layers.Layer):
+    """What is left of a sub-layer without heads or neurons: its bias, the same for every input.
+
+    Args:
+        units: size of the output.
+        **kwargs: those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+
+    def call(self, inputs):
+        return ops.broadcast_to(self.bias, ops.shape(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
