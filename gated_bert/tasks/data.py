@@ -79,7 +79,7 @@ def load_task_data(config: GatedBertConfig) -> TaskData:
     if path is not None:
         if not path.is_dir():
             raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")
-        return _finish(read_glue_folder(path, task, config.allow_partial), config)
+        return _finish(_from_folder(path, task, config.allow_partial), config)
     return _finish(_from_embedded(task) if config.data == "embedded" else _from_hub(task), config)
 
 
@@ -96,6 +96,13 @@ def _from_embedded(task: Task) -> TaskData:
 
     train, dev = embedded_examples(task.name)
     return TaskData(task, train, dev, {"kind": "embedded", "label": "embedded data", "path": None, "partial": False})
+
+
+def _from_folder(path: Path, task: Task, allow_partial: bool) -> TaskData:
+    from gated_bert.tasks.hub import find_saved_dataset, read_saved_dataset
+
+    saved = find_saved_dataset(path, task)
+    return read_glue_folder(path, task, allow_partial) if saved is None else read_saved_dataset(saved, task)
 
 
 def _from_hub(task: Task) -> TaskData:

@@ -66,7 +66,7 @@ def _choose(config: GatedBertConfig) -> Tokenizer:
             tokenizer = tokenizer_from_folder(place)
             if tokenizer is not None:
                 return tokenizer
-    return _hub_tokenizer(BERT_ID)
+    return _hub_tokenizer(BERT_ID, "give --vocab FILE, or -pt FOLDER with a vocab.txt in it")
 
 
 def _pretrained_tokenizer(pretrained: str) -> Tokenizer:
@@ -78,11 +78,12 @@ def _pretrained_tokenizer(pretrained: str) -> Tokenizer:
         if tokenizer is None:
             raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put one there or give --vocab FILE")
         return tokenizer
-    return _hub_tokenizer(pretrained)
+    return _hub_tokenizer(pretrained, "check the name, or give -pt FOLDER with a vocab.txt in it")
 
 
-def _hub_tokenizer(name: str) -> Tokenizer:
+def _hub_tokenizer(name: str, remedy: str) -> Tokenizer:
     from gated_bert.tasks.hub import hub_file
 
-    remedy = "give --vocab FILE, or -pt FOLDER with a vocab.txt in it"
-    return Tokenizer.from_file(hub_file(name, "tokenizer.json", remedy))
+    # The published small BERTs have a vocab.txt only.
+    path = hub_file(name, ("tokenizer.json", "vocab.txt"), remedy)
+    return Tokenizer.from_file(path) if path.suffix == ".json" else Tokenizer.from_vocab(path)

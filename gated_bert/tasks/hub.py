@@ -1,0 +1,171 @@
+"""Reading from the Hugging Face hub, from its cache where there is no network, and from a saved data set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.errors import UserError
+from gated_bert.tasks.examples import Examples, TaskData
+from gated_bert.tasks.glue import LAYOUTS
+from gated_bert.tasks.task import Task
+
+GLUE_ID = "nyu-mll/glue"
+ANSWER_SECONDS = 5.0
+"""How long the hub may take to answer at all; the libraries' own retries take half a minute to give up."""
+
+NO_GLUE = "use -d embedded, or -d FOLDER with the GLUE files"
+SAVED_MARK = "dataset_dict.json"
+
+
+def hub_answers(repo: str, repo_type: str) -> bool:
+    """Whether the hub can be asked: not switched off (HF_HUB_OFFLINE), and it answers within seconds."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        huggingface_hub.HfApi().repo_info(repo, repo_type=repo_type, timeout=ANSWER_SECONDS)
+    except HfHubHTTPError as error:
+        # A refusal is an answer, and what is asked for next explains it better; a server in trouble is none.
+        return error.response.status_code < 500
+    except (OSError, HTTPError):
+        return False
+    return True
+
+
+def hub_file(repo: str, names: Sequence[str], remedy: str) -> Path:
+    """A file of a model on the hub, from the cache where it is there.
+
+    Args:
+        repo: id of the model.
+        names: paths in it, of which the first that exists is taken.
+        remedy: what to do without a network, for the message.
+
+    Raises:
+        UserError: no network, or no such model or file.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    wanted = f"{' or '.join(names)} of {repo}"
+    try:
+        for name in names:
+            with contextlib.suppress(LocalEntryNotFoundError):
+                return Path(hf_hub_download(repo, name, local_files_only=True))
+        if not hub_answers(repo, "model"):
+            raise UserError(f"{wanted} is not cached and the Hugging Face hub cannot be reached; {remedy}")
+        for name in names:
+            with contextlib.suppress(EntryNotFoundError):
+                return Path(hf_hub_download(repo, name))
+    except (OSError, HTTPError, HFValidationError) as error:
+        raise UserError(f"{wanted} cannot be had from the Hugging Face hub ({one_line(error)}); {remedy}") from error
+    raise UserError(f"{wanted} is not on the Hugging Face hub; {remedy}")
+
+
+def load_hub_dataset(repo: str, name: str | None, remedy: str):
+    """A data set of the hub as a `datasets.DatasetDict`, from the cache where the hub cannot be reached.
+
+    Args:
+        repo: id of the data set.
+        name: its configuration, if it has several.
+        remedy: what to do without a network, for the message.
+
+    Raises:
+        UserError: neither the hub nor the cache has it.
+    """
+    import datasets
+    from huggingface_hub.errors import HTTPError
+
+    switched_off = datasets.config.HF_HUB_OFFLINE
+    offline = switched_off or not hub_answers(repo, "dataset")
+    full_name = f"{repo} ({name})" if name else repo
+    # Switched off, the library goes to its cache at once; otherwise it retries for half a minute first.
+    datasets.config.HF_HUB_OFFLINE = offline
+    try:
+        return datasets.load_dataset(repo, name)
+    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        if offline:
+            message = f"{full_name} is not cached and the Hugging Face hub cannot be reached; {remedy}"
+        else:
+            message = f"{full_name} cannot be had from the Hugging Face hub ({one_line(error)}); {remedy}"
+        raise UserError(message) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = switched_off
+
+
+def read_hub_task(task: Task) -> TaskData:
+    """The examples of a GLUE task from the hub.
+
+    Raises:
+        UserError: no network and nothing cached, or unexpected columns.
+    """
+    source = {"kind": "hub", "label": task.title, "path": GLUE_ID, "partial": False}
+    return _task_data(load_hub_dataset(GLUE_ID, task.name, NO_GLUE), task, GLUE_ID, source)
+
+
+def find_saved_dataset(folder: Path, task: Task) -> Path | None:
+    """A data set of `task` that `DatasetDict.save_to_disk` wrote: `folder`, or the one called as the task in it."""
+    for candidate in (folder, folder / task.name, folder / LAYOUTS[task.name].folder):
+        if (candidate / SAVED_MARK).is_file():
+            return candidate
+    return None
+
+
+def read_saved_dataset(folder: Path, task: Task) -> TaskData:
+    """The examples of a GLUE task from a folder that `DatasetDict.save_to_disk` wrote.
+
+    Raises:
+        UserError: a damaged folder or unexpected columns.
+    """
+    import datasets
+    import pyarrow
+
+    try:
+        splits = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        raise UserError(f"{folder}: not a whole saved data set ({one_line(error)}); save it again") from error
+    source = {"kind": "folder", "label": task.title, "path": str(folder), "partial": False}
+    return _task_data(splits, task, str(folder), source)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _task_data(splits, task: Task, where: str, source: dict) -> TaskData:
+    dev = {split: _examples(splits, split.replace("dev", "validation"), task, where) for split in task.dev_splits}
+    return TaskData(task, _examples(splits, "train", task, where), dev, source)
+
+
+def _examples(splits, name: str, task: Task, where: str) -> Examples:
+    if name not in splits:
+        raise UserError(f"{where}: no split {name!r}; found: {', '.join(splits)}; give the data set of {task.title}")
+    split = splits[name]
+    texts = LAYOUTS[task.name].hub_texts
+    for column in (*texts, "label"):
+        if column not in split.column_names:
+            found = ", ".join(split.column_names)
+            raise UserError(f"{where}, {name}: no column {column!r}; found: {found}; give the data set of {task.title}")
+    columns = split.select_columns([*texts, "label"]).to_dict()
+    labels = _labels(columns["label"], split.features["label"], task, f"{where}, {name}")
+    return Examples(columns[texts[0]], columns[texts[1]] if task.pair else None, labels)
+
+
+def _labels(values: list, feature, task: Task, where: str) -> np.ndarray:
+    if task.kind == "regression":
+        return np.array(values, dtype=np.float32)
+    names = getattr(feature, "names", task.labels)
+    unknown = [name for name in names if name not in task.labels]
+    if unknown:
+        raise UserError(f"{where}: unknown label {unknown[0]!r}; allowed: {', '.join(task.labels)}")
+    for row, value in enumerate(values):
+        if not 0 <= value < len(names):
+            raise UserError(f"{where}, row {row}: label {value} is no class; allowed: 0 to {len(names) - 1}")
+    order = np.array([task.labels.index(name) for name in names], dtype=np.int32)
+    return order[np.array(values)]
