@@ -1,0 +1,7 @@
+"""`python -m gated_bert` is `gated-bert`."""
+
+import sys
+
+from gated_bert.cli import main
+
+sys.exit(main())

@@ -1,0 +1,213 @@
+"""The command `gated-bert`: one sub-command per job; parses, calls, prints."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.flags import (
+    JOB_FLAGS,
+    SWEEP_FLAGS,
+    Flag,
+    FlagError,
+    did_you_mean,
+    make_parser,
+    read_assignments,
+    read_flags,
+)
+from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells give it."""
+
+_BY_HAND = {
+    errno.ENOSPC: "no space is left on the device; free some, then go on with --resume",
+    errno.EDQUOT: "the disk quota is used up; free some, then go on with --resume",
+    errno.EROFS: "the file system is read-only; choose another folder with -o",
+    errno.EACCES: "permission denied; choose another folder with -o",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: its line in the overview, and the function that takes its words and returns the exit status."""
+
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+def train_command(words: list[str]) -> int:
+    """`gated-bert train`: one run in this process."""
+    typed = _typed("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
+    config, folder = _one_run(typed)
+    prepare_environment()
+    from gated_bert.experiments.job_process import run_job
+
+    return run_job(config, folder, bool(typed.get("resume")))
+
+
+def sweep_command(words: list[str]) -> int:
+    """`gated-bert sweep`: methods × tasks × seeds, each run in a process of its own."""
+    words, defaults = _take_defaults(words)
+    prog = "./run_experiments.sh" if defaults else "gated-bert sweep"
+    text = "Trains BERT pruned by several methods on one or more tasks, and compares the methods."
+    typed = _typed(prog, text, SWEEP_FLAGS, words, {**DEFAULTS, **defaults})
+    settings = read_settings(typed, defaults, os.environ)
+    verbosity(os.environ)
+    from gated_bert.experiments.jobs import plan_jobs
+
+    plan = plan_jobs(settings)
+    if typed.get("check"):
+        return 0
+    if typed.get("dry_run"):
+        from gated_bert.experiments.overview import print_plan
+
+        return print_plan(plan)
+    prepare_environment()
+    from gated_bert.experiments.sweep import sweep
+
+    return sweep(plan)
+
+
+def compare_command(words: list[str]) -> int:
+    """`gated-bert compare`: tables and plots from any set of run folders."""
+    flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the comparison", "output", "FOLDER"),)
+    folders, words = _leading(words)
+    typed = _typed("gated-bert compare FOLDER…", "Compares finished runs.", flags, words, {"output": "comparison"})
+    if not folders:
+        raise FlagError("compare: at least one folder of runs is needed, e.g. gated-bert compare results")
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FlagError.refused("compare", folder, "existing folders of runs")
+    from gated_bert.experiments.compare import compare
+
+    compare([Path(folder) for folder in folders], Path(typed.get("output", "comparison")))
+    return 0
+
+
+def download_command(words: list[str]) -> int:
+    """`gated-bert download`: what a machine without a network will need."""
+    known = ("glue", "ag_news", "squad", "bert")
+    names, words = _leading(words)
+    text = f"Fetches data or weights into a folder: {', '.join(known)}."
+    _typed("gated-bert download WHAT FOLDER", text, (), words)
+    if len(names) != 2:
+        raise FlagError(f"download: needs what and a folder; what is one of {', '.join(known)}")
+    if names[0] not in known:
+        raise FlagError.refused("download", names[0], ", ".join(known) + did_you_mean(names[0], known))
+    from gated_bert.tasks.download import download
+
+    download(names[0], Path(names[1]))
+    return 0
+
+
+COMMANDS = {
+    "train": Command("train and prune one model", train_command),
+    "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
+    "compare": Command("compare finished runs", compare_command),
+    "download": Command("fetch data and weights for a machine without a network", download_command),
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs a sub-command.
+
+    Args:
+        words: the command line without the program's name; `None` takes the process's own.
+
+    Returns:
+        The exit status: 0 done, 1 a job failed, 2 refused, 130 interrupted.
+    """
+    words = sys.argv[1:] if words is None else words
+    try:
+        return _dispatch(words)
+    except ConfigError as error:
+        return _refuse(error.describe(LABELS.get(error.field, error.field)))
+    except UserError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _BY_HAND:
+            raise
+        return _refuse(f"{error.filename or 'output'}: {_BY_HAND[error.errno]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "gated_bert").startswith("gated_bert"):
+            raise
+        return _refuse(f"{error.name} is not installed; pip install 'gated_bert[tensorflow]', or ./run_experiments.sh")
+    except KeyboardInterrupt:
+        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone (`| head`); Python must not complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def prepare_environment():
+    """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
+    if verbosity(os.environ) < 2:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "KERAS_BACKEND" not in os.environ:
+        only_jax = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
+        os.environ["KERAS_BACKEND"] = "jax" if only_jax else "tensorflow"
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else "-h"
+    if name in ("-h", "--help"):
+        print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
+        for command, entry in COMMANDS.items():
+            print(f"  {command:<12}{entry.summary}")
+        return 0 if words else 2
+    if name not in COMMANDS:
+        raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))
+    return COMMANDS[name].run(words[1:])
+
+
+def _refuse(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def _typed(prog: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None) -> dict:
+    return read_flags(make_parser(prog, text, flags, defaults or {}), flags, words)
+
+
+def _leading(words: list[str]) -> tuple[list[str], list[str]]:
+    first_flag = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:first_flag], words[first_flag:]
+
+
+def _take_defaults(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    if words[:1] != ["--defaults"]:
+        return words, {}
+    return words[2:], read_assignments(words[1] if len(words) > 1 else "")
+
+
+def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
+    if "config_file" in typed:
+        others = [LABELS[name] for name in typed if name not in ("config_file", "run_dir", "resume")]
+        if others:
+            raise FlagError(f"{others[0]}: not together with --config-file, which holds the whole record")
+        path = Path(typed["config_file"])
+        if not path.is_file():
+            raise FlagError.refused("--config-file", str(path), "an existing JSON file")
+        try:
+            config = GatedBertConfig.from_json(path)
+        except json.JSONDecodeError as error:
+            raise FlagError(f"--config-file: {path}, line {error.lineno}: no valid JSON ({error.msg})") from None
+        return config, Path(typed.get("run_dir", path.parent))
+    settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
+    if len(settings.methods) != 1 or len(settings.tasks) != 1:
+        raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
+    from gated_bert.experiments.jobs import run_folder_name
+
+    config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
+    return config, Path(typed.get("run_dir") or settings.output / run_folder_name(config))

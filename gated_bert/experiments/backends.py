@@ -1,0 +1,102 @@
+"""Where jobs run. A backend starts a job and hands back a handle; the sweep knows nothing else of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
+from gated_bert.experiments.jobs import LOG_FILE, Job
+from gated_bert.experiments.resources import Machine, share
+
+
+class RunningJob(Protocol):
+    """A started job."""
+
+    def poll(self) -> int | None:
+        """The exit status, or `None` while it runs; negative: the signal that killed it."""
+
+    def stop(self):
+        """Asks it to end and leave consistent files."""
+
+    def kill(self):
+        """Ends it at once."""
+
+
+class Backend(Protocol):
+    """A place that runs up to `slots` jobs at a time.
+
+    Attributes:
+        slots: jobs at a time.
+    """
+
+    slots: int
+
+    def start(self, job: Job, slot: int, resume: bool) -> RunningJob:
+        """Starts `job` as the one in `slot` (0 to slots − 1)."""
+
+
+class LocalBackend:
+    """Jobs as processes of this machine, each in a session of its own, with its share of cores and GPUs.
+
+    Args:
+        machine: what there is to share.
+        slots: jobs at a time.
+    """
+
+    def __init__(self, machine: Machine, slots: int):
+        self.machine, self.slots = machine, slots
+
+    def start(self, job: Job, slot: int, resume: bool) -> LocalProcess:
+        """Starts the process; all it prints goes to the run's log."""
+        environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        environment |= {"PYTHONPATH": _import_path()}
+        # A single job keeps all threads, but shares no GPU it does not need.
+        environment |= share(self.machine, self.slots, slot) if self.slots > 1 or self.machine.gpus else {}
+        command = [*job.command, "--resume"] if resume else list(job.command)
+        with open(job.folder / LOG_FILE, "ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        return LocalProcess(process)
+
+
+def _import_path() -> str:
+    """PYTHONPATH with the folder this package was imported from, so that a job runs the same code from anywhere."""
+    here = str(Path(sys.modules["gated_bert"].__file__).resolve().parents[1])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return os.pathsep.join(paths if here in paths else [here, *paths])
+
+
+class LocalProcess:
+    """A process that leads its own session; signals go to the whole of it."""
+
+    def __init__(self, process: subprocess.Popen):
+        self._process = process
+
+    def poll(self) -> int | None:
+        """The exit status, or `None` while it runs."""
+        return self._process.poll()
+
+    def stop(self):
+        """Sends SIGTERM to the job, which tidies up and ends what it started."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self):
+        """Sends SIGKILL."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int):
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass

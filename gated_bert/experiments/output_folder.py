@@ -1,0 +1,75 @@
+"""The folder of a sweep: writable, with room, used by one launcher, and never losing what was there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gated_bert.errors import UserError
+from gated_bert.experiments.jobs import Job
+from gated_bert.experiments.resources import GIB, job_disk
+
+SAVED = "saved_results"
+_FLAG = "-o/--output-dir"
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Makes `output` and holds its lock, so that two launchers never write into one folder.
+
+    Raises:
+        UserError: it cannot be written, or another launcher uses it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = open(output / ".lock", "a+")
+    except OSError as error:
+        raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip()
+            raise UserError(f"{_FLAG}: {output} is in use by another launcher (process {owner or 'unknown'}); "
+                            "wait for it, or choose another folder") from None  # fmt: skip
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def check_room(output: Path, jobs: Sequence[Job]):
+    """Refuses a sweep whose models do not fit on the disk.
+
+    Raises:
+        UserError: too little space.
+    """
+    need, free = sum(job_disk(job.config) for job in jobs), shutil.disk_usage(output).free
+    if free < need:
+        raise UserError(f"{_FLAG}: {output} has {free / GIB:.1f} GiB of free space, and {len(jobs)} jobs need about "
+                        f"{need / GIB:.1f} GiB; free some, or choose another folder")  # fmt: skip
+
+
+def set_aside(output: Path, folders: Sequence[Path]) -> Path | None:
+    """Moves earlier runs, and the comparison made of them, to `saved_results/{timestamp}/`.
+
+    Returns:
+        Where they are now; `None` if there were none.
+    """
+    there = [folder for folder in folders if folder.exists()]
+    if not there:
+        return None
+    place = output / SAVED / time.strftime("%Y%m%d-%H%M%S")
+    while place.exists():
+        place = place.with_name(place.name + "-again")
+    place.mkdir(parents=True)
+    made = [path for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".png", ".html")]
+    for path in [*there, *made]:
+        os.replace(path, place / path.name)
+    return place

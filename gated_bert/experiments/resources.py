@@ -1,0 +1,133 @@
+"""How many jobs fit on this machine, and the share of it that each of them gets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.presets import PRESETS
+
+GIB = 2**30
+_FRAMEWORK_MEMORY = 1.2 * GIB
+_BERT_VOCABULARY = 30522
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to share: cores, free memory in bytes, ids of the GPUs."""
+
+    cores: int
+    memory: int
+    gpus: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One phrase: `2 cores, 22.9 GiB of free memory, no GPU`."""
+        gpus = "no GPU" if not self.gpus else f"{len(self.gpus)} GPU{'s' * (len(self.gpus) > 1)}"
+        return f"{self.cores} core{'s' * (self.cores > 1)}, {self.memory / GIB:.1f} GiB of free memory, {gpus}"
+
+
+def this_machine() -> Machine:
+    """The cores, the memory and the GPUs that this process may use."""
+    import psutil
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(min(cores, _quota() or cores), min(psutil.virtual_memory().available, _memory_limit()), _gpus())
+
+
+def _quota() -> int | None:
+    """Whole cores of a container's quota (control groups v2), if it has one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, round(int(quota) / int(period)))
+
+
+def _memory_limit() -> int | float:
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return float("inf")
+    return float("inf") if limit == "max" else max(0, int(limit) - used)
+
+
+def _gpus() -> tuple[str, ...]:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(gpu for gpu in chosen.split(",") if gpu and gpu != "-1")
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(line.strip() for line in found.stdout.splitlines() if line.strip().isdecimal())
+
+
+def parameters(config: GatedBertConfig) -> int:
+    """About how many parameters the model of `config` has; the preset's where pretrained sizes are not yet read."""
+    preset = PRESETS[config.model_size]
+    layers, width, dff = (getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff"))
+    return (
+        width * ((config.vocab_size or _BERT_VOCABULARY) + 514) + layers * (4 * width**2 + 2 * width * dff) + width**2
+    )
+
+
+def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
+    """About how many bytes of main memory one job takes.
+
+    Weights, gradients, two optimiser moments, gates and scores are held in float32 (eight numbers a parameter); a
+    training step keeps for each token some sixteen numbers per hidden unit, four per FFN neuron, and three per head
+    and other token.
+    """
+    preset = PRESETS[config.model_size]
+    layers, width, dff, heads = (
+        getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff", "num_heads")
+    )
+    per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
+    activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
+    return int(_FRAMEWORK_MEMORY + 4 * 8 * parameters(config) + activations)
+
+
+def job_disk(config: GatedBertConfig) -> int:
+    """About how many bytes one job writes: the model, and a resume point with the optimiser's moments, old and new."""
+    return 4 * 12 * parameters(config)
+
+
+def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[int, str]:
+    """How many of the jobs run at a time, and why so many.
+
+    With GPUs one job each; without, one job a core. Memory for the largest job has to be free in either case.
+    """
+    need = max(job_memory(config, bool(machine.gpus)) for config in configs)
+    limits = {
+        "jobs": len(configs),
+        "GPUs" if machine.gpus else "cores": len(machine.gpus) or machine.cores,
+        f"memory, about {need / GIB:.1f} GiB a job": max(1, int(machine.memory // need)),
+    }
+    reason = min(limits, key=limits.get)
+    return limits[reason], f"limited by {reason}; {machine.describe()}"
+
+
+def share(machine: Machine, slots: int, slot: int) -> dict[str, str]:
+    """The environment that keeps the job in `slot` of `slots` to its share of the threads and to one GPU."""
+    threads = str(max(1, machine.cores // slots))
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",
+             "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")  # fmt: skip
+    environment = {name: threads for name in names if name not in os.environ}
+    if threads == "1":
+        # XLA's own matrix products ignore the counts above; this alone keeps them in the calling thread.
+        flags = os.environ.get("XLA_FLAGS", "")
+        environment["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    if machine.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = machine.gpus[slot % len(machine.gpus)]
+        if slots > len(machine.gpus):
+            environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return environment

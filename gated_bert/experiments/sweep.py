@@ -1,0 +1,270 @@
+"""A sweep: all jobs of a plan, one after another or several at a time, then the comparison."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.config import ConfigError
+from gated_bert.experiments.backends import Backend, LocalBackend, RunningJob
+from gated_bert.experiments.jobs import (
+    LOG_FILE,
+    Job,
+    Plan,
+    check_same_record,
+    is_finished,
+    mark,
+    read_status,
+    write_job,
+)
+from gated_bert.experiments.output_folder import check_room, locked, set_aside
+from gated_bert.experiments.overview import configuration_text, result_table
+from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
+from gated_bert.experiments.resources import parallel_limit, this_machine
+from gated_bert.experiments.results import log_tail
+from gated_bert.flags import FlagError
+from gated_bert.settings import LABELS, verbosity
+
+GRACE_SECONDS = 30.0
+"""How long a job may take to end after it was asked to, before it is killed."""
+
+
+def sweep(plan: Plan) -> int:
+    """Runs the jobs of `plan` on this machine and compares them.
+
+    Returns:
+        The exit status: 0 all finished, 1 some failed, 130 interrupted.
+
+    Raises:
+        UserError: the output folder or the data cannot be used.
+    """
+    launcher, silent = plan.settings.launcher, verbosity(os.environ) == 0
+    slots, why = _slots(plan)
+    if not silent:
+        print(configuration_text(plan, [("jobs", why)]), flush=True)
+    mode = _output_mode(launcher.get("output_mode"), silent)
+    with locked(plan.output):
+        skipped, resumed = _earlier_runs(plan, bool(launcher.get("resume")), silent)
+        todo = [job for job in plan.jobs if job not in skipped]
+        if todo:
+            check_room(plan.output, todo)
+            check_data(todo)
+        views = make_views(plan.jobs, skipped)
+        display = Display(mode, live=sys.stdout.isatty(), silent=silent)
+        machine = this_machine()
+        interrupted = run_jobs(views, LocalBackend(machine, slots), display, resumed)
+        return _finish(plan, views, interrupted)
+
+
+def _slots(plan: Plan) -> tuple[int, str]:
+    launcher, count = plan.settings.launcher, len(plan.jobs)
+    wanted = launcher.get("max_parallel_jobs")
+    if wanted is not None:
+        slots = min(wanted, count)
+        return slots, f"{count}, up to {slots} at a time (-max-parallel-jobs {wanted})"
+    if not launcher.get("parallel"):
+        return 1, f"{count}, one after another"
+    slots, reason = parallel_limit([job.config for job in plan.jobs], this_machine())
+    return slots, f"{count}, up to {slots} at a time ({reason})"
+
+
+def _output_mode(chosen: object, silent: bool) -> str:
+    if chosen or silent or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return str(chosen or "bars")
+    while True:
+        try:
+            answer = input("Show progress as bars, logs or both? [bars] ").strip().lower() or "bars"
+        except EOFError:
+            return "bars"
+        if answer in ("bars", "logs", "both"):
+            return answer
+
+
+def _earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[Job]]:
+    """The jobs that are finished already and those to go on with; without `resume` earlier runs are set aside."""
+    if resume:
+        there = [job for job in plan.jobs if job.folder.exists()]
+        for job in there:
+            check_same_record(job)
+        finished = {job for job in there if is_finished(job.folder)}
+        return finished, set(there) - finished
+    place = set_aside(plan.output, [job.folder for job in plan.jobs])
+    if place and not silent:
+        print(f"note: earlier runs in {plan.output} are now in {place}; --resume would have gone on with them")
+    return set(), set()
+
+
+def check_data(jobs: Sequence[Job]):
+    """Reads the data of every task once, so that what is wrong with it is said before any job starts.
+
+    Raises:
+        FlagError: a refused field of the record.
+        UserError: missing or malformed data.
+    """
+    from gated_bert.tasks.data import load_task_data
+    from gated_bert.tasks.tokenizer import load_tokenizer
+
+    for config in {job.config.task: job.config for job in jobs}.values():
+        try:
+            load_tokenizer(config)
+            if config.data != "embedded":
+                load_task_data(config)
+        except ConfigError as error:
+            raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
+
+
+@dataclass
+class _Active:
+    view: JobView
+    handle: RunningJob
+    started: float
+
+
+class _StopRequest:
+    """Counts the signals that ask the launcher to stop."""
+
+    def __init__(self):
+        self.count = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Counts SIGINT, SIGTERM and SIGHUP: an exception raised just anywhere could lose a job that has started."""
+        before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.count += 1
+
+
+def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resumed: set[Job]) -> bool:
+    """Runs every waiting job, at most `backend.slots` at a time; a failed one does not stop the others.
+
+    Args:
+        views: the jobs; their states are kept up to date.
+        backend: where they run.
+        display: what shows them.
+        resumed: the jobs that go on from an earlier start.
+
+    Returns:
+        Whether it was interrupted.
+    """
+    waiting = deque(view for view in views if view.state == "waiting")
+    active: dict[int, _Active] = {}
+    request = _StopRequest()
+    with request.listening():
+        display.start(views)
+        try:
+            while (waiting or active) and not request.count:
+                _start_waiting(waiting, active, backend, resumed)
+                _look(active)
+                display.update(views)
+                wait_a_moment()
+            if request.count:
+                _stop_all(active, request, display, views)
+        finally:
+            for entry in active.values():
+                entry.handle.kill()
+            display.update(views)
+            display.stop()
+    return bool(request.count)
+
+
+def _start_waiting(waiting: deque[JobView], active: dict[int, _Active], backend: Backend, resumed: set[Job]):
+    for slot in range(backend.slots):
+        if waiting and slot not in active:
+            view = waiting.popleft()
+            write_job(view.job)
+            mark(view.job, "starting", "")
+            view.state = "starting"
+            active[slot] = _Active(view, backend.start(view.job, slot, view.job in resumed), time.monotonic())
+
+
+def _look(active: dict[int, _Active], stopping: bool = False):
+    for slot, entry in list(active.items()):
+        view, code = entry.view, entry.handle.poll()
+        view.seconds = time.monotonic() - entry.started
+        view.status = read_status(view.job.folder)
+        if code is not None:
+            del active[slot]
+            _end(view, code, stopping)
+        elif view.status.get("state") == "running":
+            view.state = "running"
+
+
+def _end(view: JobView, code: int, stopping: bool):
+    if code == 0:
+        view.state = "finished"
+    elif stopping or code == 130:
+        view.state = "stopped"
+    else:
+        view.state = "failed"
+    if view.status.get("state") != view.state:
+        mark(view.job, view.state, _reason(code))
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}" if code else ""
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _stop_all(active: dict[int, _Active], request: _StopRequest, display: Display, views: Sequence[JobView]):
+    """Asks all jobs to end, waits, and kills what is left; a second Ctrl-C kills at once."""
+    for entry in active.values():
+        entry.handle.stop()
+    deadline, seen = time.monotonic() + GRACE_SECONDS, request.count
+    while active:
+        _look(active, stopping=True)
+        if time.monotonic() > deadline or request.count > seen:
+            for entry in active.values():
+                entry.handle.kill()
+        display.update(views)
+        wait_a_moment()
+
+
+def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool) -> int:
+    failed = [view for view in views if view.state == "failed"]
+    finished = [view for view in views if view.state in ("finished", "skipped")]
+    print("\n" + result_table([(view.job, view.state, view.seconds) for view in views]))
+    for view in failed:
+        folder = view.job.folder
+        print(f"\n{view.job.name} failed ({read_status(folder).get('message')}); the end of {folder / LOG_FILE}:")
+        print(textwrap.indent(log_tail(folder / LOG_FILE), "  "))
+    if interrupted:
+        print("\nstopped; the same command with --resume goes on")
+        return 130
+    files = compare_jobs(plan.output, [*finished, *failed])
+    print(f"\nresults in {plan.output}: {', '.join(path.name for path in files)}, and a folder for each job")
+    if failed:
+        print(f"{len(failed)} of {len(views)} jobs failed; the same command with --resume tries these again")
+    return 1 if failed else 0
+
+
+def compare_jobs(output: Path, ended: Sequence[JobView]) -> list[Path]:
+    """Writes the comparison of the jobs that ended, and the report that also names the failed ones.
+
+    Returns:
+        The files written.
+    """
+    from gated_bert.experiments.compare import compare
+
+    def say(line: str):
+        if line.startswith(("note:", "left out:")):
+            print(line)
+
+    return compare([view.job.folder for view in ended], output, say)

@@ -1,0 +1,305 @@
+"""The flags of a run: one table, read with the standard library alone so that an answer never waits for a framework."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+
+from gated_bert.config import CRITERIA, METHOD_NAMES, PATTERNS, ROLES, SCHEDULES, SCOPES, ConfigError
+from gated_bert.errors import UserError
+from gated_bert.presets import PRESETS
+
+_MINUS = "\N{MINUS SIGN}"
+
+
+class FlagError(UserError):
+    """A refused command line: names the flag, the value and what is allowed."""
+
+    @classmethod
+    def refused(cls, label: str, value: object, allowed: str) -> FlagError:
+        """The error for a `value` of the flag (or environment variable) `label`."""
+        return cls(ConfigError("", value, allowed).describe(label))
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+        options: its spellings, short one first.
+        name: the field of `GatedBertConfig` or of the launcher that it sets.
+        kind: "int", "float", "text", "list" (commas or spaces), "switch" (true or false, alone: true) or "alone".
+        help: what it sets; shown by `-h`.
+        group: the heading in `-h`.
+        metavar: what stands for the value in `-h`.
+        choices: all that is allowed, where that is a fixed list no record checks.
+        nothing: the word that stands for None, e.g. "none".
+    """
+
+    options: tuple[str, ...]
+    name: str
+    kind: str
+    help: str
+    group: str
+    metavar: str = "N"
+    choices: tuple[str, ...] = ()
+    nothing: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The spellings as messages show them: `-e/--epochs`."""
+        return "/".join(self.options)
+
+    def read(self, words: list[str]) -> object:
+        """The value of `words`; what is no number stays text, for the record to refuse and say what is allowed."""
+        if self.kind == "list":
+            value = tuple(item for word in words for item in word.replace(",", " ").split())
+        elif self.kind == "int":
+            value = _number(words[0], int)
+        elif self.kind == "float":
+            value = None if words[0] == self.nothing else _number(words[0], float)
+        elif self.kind == "switch":
+            value = _switch(self, words[0] if words else "true")
+        else:
+            value = words[0]
+        for item in value if self.choices and self.kind == "list" else ():
+            _choose(self, item)
+        if self.choices and self.kind == "text":
+            _choose(self, value)
+        return value
+
+
+def _number(word: str, kind: type) -> object:
+    try:
+        return kind(word)
+    except ValueError:
+        return word
+
+
+def _switch(flag: Flag, word: str) -> bool:
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if word.lower() not in values:
+        raise FlagError.refused(flag.label, word, "true, false")
+    return values[word.lower()]
+
+
+def _choose(flag: Flag, word: str):
+    if word not in flag.choices:
+        raise FlagError.refused(flag.label, word, ", ".join(flag.choices) + did_you_mean(word, flag.choices))
+
+
+def did_you_mean(word: str, known) -> str:
+    """` (did you mean …?)` for the closest of `known`, or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+_RUN, _MODEL, _DATA, _TRAIN, _PRUNE, _OUT = "run", "model", "data", "training", "pruning", "jobs and output"
+_YES = "true|false"
+
+RUN_FLAGS = (
+    Flag(("-e", "--epochs"), "epochs", "int", "training epochs", _RUN),
+    Flag(("-b", "--batch-size"), "batch_size", "int", "examples in a batch", _RUN),
+    Flag(("-l", "--learning-rate"), "learning_rate", "float", "peak learning rate", _RUN, "RATE"),
+    Flag(("-m", "--model-size"), "model_size", "text", ", ".join(PRESETS), _RUN, "SIZE"),
+    Flag(("-p", "--pruning-methods"), "methods", "list", ", ".join(METHOD_NAMES), _RUN, "METHOD",
+         (*METHOD_NAMES, "none")),
+    Flag(("-s", "--start-sparsity"), "start_sparsity", "float",
+         "fraction removed at the start; an explicit -s or -f means a linear schedule", _RUN, "FRACTION"),
+    Flag(("-f", "--end-sparsity"), "end_sparsity", "float", "fraction removed at the end", _RUN, "FRACTION"),
+    Flag(("-ps", "--pruning-start"), "pruning_start_epoch", "int", "first pruning epoch, from 1", _RUN),
+    Flag(("-pe", "--pruning-end"), "pruning_end_epoch", "int", "last pruning epoch; capped at the epochs", _RUN),
+    Flag(("-ss", "--sparsity-steps"), "sparsity_steps", "list",
+         "auto, or percentages, one an epoch from the pruning start: 10 25 50", _RUN, "PERCENT"),
+    Flag(("-se", "--spt-explore"), "spt_explore_per_layer", "switch",
+         "SPT explores one layer role a batch instead of all", _RUN, _YES),
+    Flag(("-t", "--task"), "tasks", "list", "one or more tasks, or all", _RUN, "TASK"),
+    Flag(("-ml", "--max-len"), "max_len", "int", "longest text in tokens, 8 to 512", _RUN),
+    Flag(("-d", "--data"), "data", "text", "hub, embedded, a folder in the GLUE layout, or a .tsv, .csv or .jsonl file",
+         _DATA, "SOURCE"),
+    Flag(("--allow-partial",), "allow_partial", "switch", "accept *_partial files; every table says so", _DATA, _YES),
+    Flag(("--train-examples",), "train_examples", "int", "train on a seeded choice of so many examples", _DATA),
+    Flag(("--vocab",), "vocab", "text", "a WordPiece vocab.txt or tokenizer.json", _DATA, "FILE"),
+    Flag(("--text-column",), "text_column", "text", "column of the text in a file of your own", _DATA, "NAME"),
+    Flag(("--text-pair-column",), "text_pair_column", "text", "column of the second text", _DATA, "NAME"),
+    Flag(("--label-column",), "label_column", "text", "column of the label", _DATA, "NAME"),
+    Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", _MODEL, "FROM"),
+    Flag(("--num-layers",), "num_layers", "int", "encoder layers; of pretrained weights the first so many", _MODEL),
+    Flag(("--d-model",), "d_model", "int", "hidden size", _MODEL),
+    Flag(("--num-heads",), "num_heads", "int", "attention heads", _MODEL),
+    Flag(("--dff",), "dff", "int", "intermediate size", _MODEL),
+    Flag(("--vocab-size",), "vocab_size", "int", "rows of the token embedding", _MODEL),
+    Flag(("--dropout",), "dropout_rate", "float", "dropout rate", _MODEL, "RATE"),
+    Flag(("--gate-trainable",), "gate_trainable", "switch", "train the gates as well", _MODEL, _YES),
+    Flag(("--gate-init-value",), "gate_init_value", "float", "what open gates start at", _MODEL, "VALUE"),
+    Flag(("--optimizer",), "optimizer", "text", "adamw, adam, sgd", _TRAIN, "NAME"),
+    Flag(("--weight-decay",), "weight_decay", "float", "weight decay", _TRAIN, "RATE"),
+    Flag(("--momentum",), "momentum", "float", "momentum of sgd", _TRAIN, "RATE"),
+    Flag(("--warmup",), "warmup_ratio", "float", "fraction of the steps that warm up", _TRAIN, "FRACTION"),
+    Flag(("--clip-norm",), "clip_norm", "float", "largest gradient norm, or none", _TRAIN, "NORM", (), "none"),
+    Flag(("--seed",), "seed", "int", "seed of the run", _TRAIN),
+    Flag(("--precision",), "precision", "text", "float32, mixed_bfloat16, mixed_float16", _TRAIN, "POLICY"),
+    Flag(("--jit-compile",), "jit_compile", "switch", "compile the training step with XLA", _TRAIN, _YES),
+    Flag(("--checkpoint-steps",), "checkpoint_steps", "int", "steps between two resume points", _TRAIN),
+    Flag(("--criterion",), "criterion", "text", "instead of -p, a point without a name: " + ", ".join(CRITERIA), _PRUNE,
+         "NAME"),
+    Flag(("--pattern",), "pattern", "text", "what is removed at once: " + ", ".join(PATTERNS), _PRUNE, "NAME"),
+    Flag(("--scope",), "scope", "text", "what competes: " + ", ".join(SCOPES), _PRUNE, "NAME"),
+    Flag(("--schedule",), "schedule", "text", "how sparsity rises: " + ", ".join(SCHEDULES), _PRUNE, "NAME"),
+    Flag(("--prunable-roles",), "prunable_roles", "list", "of " + ", ".join(ROLES), _PRUNE, "ROLE"),
+    Flag(("--min-kept",), "min_kept", "float", "fraction of every matrix that always stays", _PRUNE, "FRACTION"),
+    Flag(("--spt-epsilon",), "spt_epsilon", "float", "fraction of the open units explored a step", _PRUNE, "FRACTION"),
+    Flag(("--spt-unit",), "spt_unit", "text", "what SPT explores; its pattern", _PRUNE, "NAME"),
+    Flag(("--spt-reward-alpha",), "spt_reward_alpha", "float", "weight of a new reward in the mean", _PRUNE, "ALPHA"),
+    Flag(("--spt-reward",), "spt_reward", "text", "measured, taylor", _PRUNE, "NAME"),
+    Flag(("--spt-credit",), "spt_credit", "text", "mean, regression", _PRUNE, "NAME"),
+    Flag(("--spt-variant",), "spt_variant", "text", "default, published", _PRUNE, "NAME"),
+    Flag(("--movement-frequency",), "movement_pruning_frequency_steps", "int", "steps between two masks", _PRUNE),
+    Flag(("--movement-schedule",), "movement_schedule", "text", "linear, cubic", _PRUNE, "NAME"),
+    Flag(("--movement-learning-rate",), "movement_learning_rate", "float", "rate of the scores", _PRUNE, "RATE"),
+    Flag(("--soft-movement-threshold",), "soft_movement_threshold", "float", "final threshold", _PRUNE, "VALUE"),
+    Flag(("--soft-movement-penalty",), "soft_movement_penalty", "float", "weight of its penalty", _PRUNE, "WEIGHT"),
+    Flag(("--l0-penalty",), "l0_penalty", "float", "weight of the expected-L0 penalty", _PRUNE, "WEIGHT"),
+    Flag(("-o", "--output-dir"), "output", "text", "folder of the results", _OUT, "FOLDER"),
+    Flag(("--resume",), "resume", "alone", "skip what is finished and go on with what is not", _OUT),
+)  # fmt: skip
+
+SWEEP_FLAGS = RUN_FLAGS + (
+    Flag(("--seeds",), "seeds", "list", "several seeds: 1,2,3", _OUT, "SEED"),
+    Flag(("-parallel", "--parallel"), "parallel", "alone", "run jobs at the same time", _OUT),
+    Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "max_parallel_jobs", "int",
+         "most jobs at a time; by default what cores, memory and GPUs allow", _OUT),
+    Flag(("--output-mode",), "output_mode", "text", "bars, logs, both", _OUT, "MODE", ("bars", "logs", "both")),
+    Flag(("--dry-run",), "dry_run", "alone", "show the configuration and the jobs, start nothing", _OUT),
+    Flag(("--check",), "check", "alone", "only check the flags", _OUT),
+)  # fmt: skip
+
+JOB_FLAGS = RUN_FLAGS + (
+    Flag(("--config-file",), "config_file", "text", "a JSON record of the run instead of flags", _OUT, "FILE"),
+    Flag(("--run-dir",), "run_dir", "text", "folder of this run", _OUT, "FOLDER"),
+)
+
+
+def labels(flags: tuple[Flag, ...]) -> dict[str, str]:
+    """Name of a field → its flag as messages show it."""
+    return {flag.name: flag.label for flag in flags}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose refusals are `FlagError`s of one line."""
+
+    def error(self, message: str):
+        label, _, what = message.removeprefix("argument ").partition(": ")
+        meaning = next(
+            (f" ({action.help})" for action in self._actions if "/".join(action.option_strings) == label), ""
+        )
+        raise FlagError(f"{label}: a value is missing{meaning}" if what.startswith("expected") else f"{label}: {what}")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help with each flag's value named once: `-e, --epochs N`."""
+
+    def __init__(self, prog: str, **options):
+        super().__init__(prog, max_help_position=32, **options)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        value = "" if action.nargs == 0 else " " + action.metavar + " …" * (action.nargs == "+")
+        return ", ".join(action.option_strings) + value
+
+
+def make_parser(
+    prog: str, description: str, flags: tuple[Flag, ...], defaults: dict[str, str]
+) -> argparse.ArgumentParser:
+    """The parser of `flags`.
+
+    Args:
+        prog: how the command is called.
+        description: the first lines of its help.
+        flags: the flags, grouped by their group in the order of its first one.
+        defaults: name → what help shows as the default.
+    """
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        usage=f"{prog} [flags]",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    groups = {}
+    for flag in flags:
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        default = f" (default {defaults[flag.name]})" if flag.name in defaults else ""
+        values = {"alone": {"action": "store_true"}, "list": {"nargs": "+"}, "switch": {"nargs": "?", "const": None}}
+        options = values.get(flag.kind, {"nargs": 1})
+        if flag.kind != "alone":
+            options["metavar"] = flag.metavar
+        groups[flag.group].add_argument(
+            *flag.options,
+            dest=flag.name,
+            default=argparse.SUPPRESS,
+            help=(flag.help + default).replace("%", "%%"),
+            **options,
+        )
+    parser.add_argument_group("help").add_argument("-h", "--help", action="help", help="show this and stop")
+    return parser
+
+
+def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: list[str]) -> dict[str, object]:
+    """What was typed: name → value, nothing for flags that were not.
+
+    Raises:
+        FlagError: an unknown flag, a missing or refused value, a stray word.
+    """
+    known = {option for flag in flags for option in flag.options} | {"-h", "--help"}
+    words = [_shield(word, known) for word in words]
+    found, rest = parser.parse_known_args(words)
+    if rest:
+        raise FlagError(f"{rest[0]!r} belongs to no flag; -h lists what is allowed")
+    typed = {}
+    for flag in flags:
+        if hasattr(found, flag.name):
+            value = getattr(found, flag.name)
+            values = [] if value is None or value is True else value if isinstance(value, list) else [value]
+            values = [word.replace(_MINUS, "-") for word in values]
+            typed[flag.name] = True if flag.kind == "alone" else flag.read(values)
+            if typed[flag.name] in ((), ""):
+                raise FlagError.refused(flag.label, " ".join(values), f"a value: {flag.help}")
+    return typed
+
+
+def _shield(word: str, known: set[str]) -> str:
+    """Makes the minus of a negative number unlike that of a flag, and refuses a word that looks like a flag."""
+    if not word.startswith("-") or word == "-":
+        return word
+    if isinstance(_number(word, float), float):
+        return _MINUS + word[1:]
+    option = word.split("=", 1)[0]
+    if option not in known:
+        raise FlagError(f"{option}: unknown flag{did_you_mean(option, known)}; -h lists what is allowed")
+    return word
+
+
+def read_assignments(text: str) -> dict[str, str]:
+    """The defaults a launcher script hands over: `epochs=25 batch_size=96 …` as name → text."""
+    pairs = [word.partition("=") for word in text.split()]
+    return {name: value for name, _, value in pairs}
+
+
+def record_fields() -> set[str]:
+    """The names of the fields of `GatedBertConfig`."""
+    from gated_bert.config import GatedBertConfig
+
+    return {field.name for field in dataclasses.fields(GatedBertConfig)}
+
+
+def hint(name: str, value: object) -> str:
+    """A remark for a refused value that looks like a known slip: a percentage where a fraction is meant."""
+    fraction = name in ("start_sparsity", "end_sparsity", "dropout_rate", "warmup_ratio", "min_kept")
+    if fraction and isinstance(value, int | float) and math.isfinite(value) and 1 < value <= 100:
+        return f" (did you mean {value / 100:g}?)"
+    return ""

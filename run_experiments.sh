@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Trains BERT pruned by several methods and compares them: ./run_experiments.sh -h
+set -euo pipefail
+
+EPOCHS=25
+BATCH_SIZE=96
+LEARNING_RATE=2e-5
+MODEL_SIZE=base
+PRUNING_METHODS=magnitude,movement,spt,baseline
+START_SPARSITY=0.0
+END_SPARSITY=0.99
+PRUNING_START=4
+PRUNING_END=23
+SPARSITY_STEPS=auto
+SPT_EXPLORE=false
+TASK=sst2
+MAX_LEN=128
+
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
+
+defaults="epochs=$EPOCHS batch_size=$BATCH_SIZE learning_rate=$LEARNING_RATE model_size=$MODEL_SIZE
+methods=$PRUNING_METHODS start_sparsity=$START_SPARSITY end_sparsity=$END_SPARSITY
+pruning_start_epoch=$PRUNING_START pruning_end_epoch=$PRUNING_END sparsity_steps=${SPARSITY_STEPS// /,}
+spt_explore_per_layer=$SPT_EXPLORE tasks=$TASK max_len=$MAX_LEN"
+
+find_python
+for word in "$@"; do
+    case "$word" in
+        -h | --help | --dry-run) exec "$python" -m gated_bert sweep --defaults "$defaults" "$@" ;;
+    esac
+done
+# A refused flag is answered before anything is installed.
+"$python" -m gated_bert sweep --defaults "$defaults" "$@" --check
+ensure_installed "${KERAS_BACKEND:-tensorflow}"
+exec "$python" -m gated_bert sweep --defaults "$defaults" "$@"

@@ -1,0 +1,63 @@
+# Sourced by run_experiments.sh and run_tests.sh: finds a Python, and installs what it lacks into .venv.
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="$here/.venv"
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+
+# Sets $python to the first Python from 3.10 on; those that TensorFlow has no wheels for come last.
+find_python() {
+    local candidate
+    for candidate in python3 python python3.13 python3.12 python3.11 python3.10 python3.14; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+            python="$candidate"
+            return
+        fi
+    done
+    echo "error: no Python 3.10 or newer is on the PATH; install one" >&2
+    exit 2
+}
+
+# has PYTHON EXTRA…: whether that Python has all the requirements.
+has() {
+    "$1" -m gated_bert.installation "${@:2}" >/dev/null 2>&1
+}
+
+# ensure_installed EXTRA…: leaves in $python one that has all the requirements.
+ensure_installed() {
+    if has "$python" "$@"; then
+        return
+    fi
+    # Two launchers that start at once must not fill one .venv together.
+    if command -v flock >/dev/null; then
+        exec 9>"$here/.venv.lock"
+        flock -n 9 || { echo "waiting for another installation into $venv" >&2; flock 9; }
+    fi
+    if [ -e "$venv/.incomplete" ] || { [ -d "$venv" ] && ! "$venv/bin/python" -c '' 2>/dev/null; }; then
+        echo "$venv is half made; it is made anew" >&2
+        rm -rf "$venv"
+    fi
+    if ! has "$venv/bin/python" "$@"; then
+        install "$@"
+    fi
+    exec 9>&-
+    python="$venv/bin/python"
+}
+
+install() {
+    local extras
+    extras="$(IFS=,; echo "$*")"
+    echo "installing gated_bert[$extras] into $venv (once; some minutes and about 2 GB)" >&2
+    if [ ! -d "$venv" ]; then
+        mkdir "$venv"
+        touch "$venv/.incomplete"
+        "$python" -m venv "$venv" >&2 || {
+            echo "error: $python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2
+            exit 2
+        }
+    fi
+    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check -e "$here[$extras]" >&2 || {
+        echo "error: the installation failed (above is why); the same command tries again" >&2
+        exit 2
+    }
+    rm -f "$venv/.incomplete"
+}
