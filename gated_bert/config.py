@@ -245,6 +245,19 @@ class GatedBertConfig:
             raise ConfigError("sparsity_steps", " ".join(f"{step:g}" for step in steps),
                               f"at most {room} values: epochs {self.pruning_start_epoch} to {self.epochs}")
 
+    @property
+    def label(self) -> str:
+        """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name."""
+        variants = [value for value, usual in ((self.spt_reward, "measured"), (self.spt_credit, "mean"),
+                                               (self.spt_variant, "default")) if value != usual]  # fmt: skip
+        method = "-".join([self.pruning_method, *(variants if self.criterion == "spt" else ())])
+        usual_scope = "global" if self.criterion == "spt" else "layer"
+        if self.criterion is None:
+            return method
+        if self.criterion == self.pruning_method and (self.pattern, self.scope) == ("element", usual_scope):
+            return method
+        return "-".join([method if self.criterion == self.pruning_method else self.criterion, self.pattern, self.scope, self.schedule])
+
     def replace(self, **changes) -> GatedBertConfig:
         """A copy with `changes`; fields filled in by size or method keep the values they have."""
         return dataclasses.replace(self, **changes)

@@ -1,1 +1,1 @@
-
+"""Pruning: criterion × pattern × scope × schedule."""

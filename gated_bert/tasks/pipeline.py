@@ -10,7 +10,7 @@ import numpy as np
 
 from gated_bert.tasks.wordpiece import Encoded
 
-BUCKET_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+BUCKET_LENGTHS = (8, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512)
 SMALLEST_SHARE = 0.05
 
 

@@ -1,1 +1,28 @@
+"""Criteria: how important a weight is."""
 
+from __future__ import annotations
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.pruning.criteria.base import Criterion, StepContext
+from gated_bert.pruning.criteria.magnitude import Magnitude
+from gated_bert.pruning.criteria.movement import L0, Movement, SoftMovement
+from gated_bert.pruning.criteria.random import Random
+from gated_bert.pruning.criteria.spt import Spt, SptTaylor
+
+_CRITERIA = {
+    "magnitude": Magnitude,
+    "movement": Movement,
+    "soft_movement": SoftMovement,
+    "l0": L0,
+    "spt": Spt,
+    "random": Random,
+}
+
+__all__ = ["Criterion", "StepContext", "criterion_class"]
+
+
+def criterion_class(config: GatedBertConfig) -> type[Criterion] | None:
+    """The class of the record's criterion, None for a baseline."""
+    if config.criterion == "spt" and config.spt_reward == "taylor":
+        return SptTaylor
+    return _CRITERIA[config.criterion] if config.criterion else None

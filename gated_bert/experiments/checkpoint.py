@@ -1,0 +1,127 @@
+"""Checkpoints that a killed run goes on from exactly: variables, optimiser, metrics, masks, criterion and place."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from gated_bert.errors import UserError
+from gated_bert.experiments.results import write_bytes_atomic
+from gated_bert.pruning.callbacks import StepCallback
+
+CHECKPOINT = "checkpoint.npz"
+
+
+def model_arrays(model: keras.Model, criterion) -> dict[str, np.ndarray]:
+    """Everything that a run's next step depends on, by name."""
+    arrays = {}
+    for name, variables in _variables(model).items():
+        arrays |= {f"{name}/{i}": ops.convert_to_numpy(variable) for i, variable in enumerate(variables)}
+    if criterion is not None:
+        arrays |= {f"criterion/{name}": array for name, array in criterion.state().items()}
+    return arrays
+
+
+def _variables(model: keras.Model) -> dict[str, list]:
+    return {"model": model.variables, "optimizer": model.optimizer.variables}
+
+
+def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict):
+    """Writes a checkpoint atomically.
+
+    Args:
+        path: the file.
+        model: the compiled model.
+        criterion: the criterion, or None.
+        place: JSON-able: `epoch` (from 0), `batches` done in it, and what else the caller wants back.
+    """
+    arrays = model_arrays(model, criterion)
+    arrays |= {f"metrics/{i}": ops.convert_to_numpy(variable) for i, variable in enumerate(model.metrics_variables)}
+    content = io.BytesIO()
+    np.savez(content, place=np.array(json.dumps(place)), **arrays)
+    write_bytes_atomic(path, content.getbuffer())
+
+
+class Checkpoint:
+    """A checkpoint read from disk.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            with np.load(path) as file:
+                self._arrays = dict(file)
+            self.place = json.loads(str(self._arrays.pop("place")))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{path}: damaged checkpoint ({error}); run again without --resume to start afresh") from error
+
+    def restore(self, model: keras.Model, criterion):
+        """Puts the variables, the optimiser and the criterion back; `model` must be compiled and its optimiser built."""
+        for name, variables in _variables(model).items():
+            for i, variable in enumerate(variables):
+                saved = self._arrays.get(f"{name}/{i}")
+                if saved is None or saved.shape != tuple(variable.shape):
+                    raise UserError(f"{self.path}: was written by another model; run again without --resume to start afresh")
+                variable.assign(saved)
+        if criterion is not None:
+            prefix = "criterion/"
+            criterion.load_state({k.removeprefix(prefix): v for k, v in self._arrays.items() if k.startswith(prefix)})
+
+    def restore_metrics(self, model: keras.Model):
+        """Puts the broken epoch's running means back; `fit` has just reset them."""
+        for i, variable in enumerate(model.metrics_variables):
+            variable.assign(self._arrays[f"metrics/{i}"])
+
+
+class CheckpointCallback(StepCallback):
+    """Writes a checkpoint every so many steps and at every epoch's end, and puts a broken epoch's metrics back.
+
+    Args:
+        path: the file.
+        criterion: the criterion, or None.
+        steps_per_epoch: batches in a whole epoch.
+        every: steps between two checkpoints, give or take a few: an epoch cannot go on from every batch.
+        can_go_on: says of a number of batches done in this epoch whether `fit` can start there.
+        restored: the checkpoint the run goes on from, or None.
+        extra: returns what else to put into the checkpoint's place.
+    """
+
+    def __init__(self, path: Path, criterion, steps_per_epoch: int, every: int, can_go_on, restored: Checkpoint | None, extra):
+        super().__init__(steps_per_epoch)
+        self.path, self.criterion, self.every, self.can_go_on = path, criterion, every, can_go_on
+        self.restored, self.extra = restored, extra
+        self._due = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        if self.restored is not None and self.first_batch:
+            self.restored.restore_metrics(self.model)
+        self.restored = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = self.batches_done(batch)
+        self._due |= (self.epoch * self.steps_per_epoch + done) % self.every == 0
+        if self._due and done < self.steps_per_epoch and self.can_go_on(done):
+            self._write(self.epoch, done)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._write(epoch + 1, 0)
+
+    def _write(self, epoch: int, batches: int):
+        self._due = False
+        place = {**self.extra(), "epoch": epoch, "batches": batches}
+        if not batches:
+            place["seconds"] = 0.0
+        write_checkpoint(self.path, self.model, self.criterion, place)

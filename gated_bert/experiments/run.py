@@ -1,0 +1,328 @@
+"""One run: data, model, training with pruning, evaluation, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
+from gated_bert.experiments.environment import hardware, versions
+from gated_bert.experiments.plots import plot_run
+from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
+from gated_bert.experiments.status import Status, StatusCallback
+from gated_bert.models.build import build_model
+from gated_bert.models.folder import save_model
+from gated_bert.pruning.callbacks import PruningCallback, StepCallback
+from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.optimizers import build_optimizer
+from gated_bert.tasks.data import load_task_data
+from gated_bert.tasks.metrics import evaluate_all, streaming_metric
+from gated_bert.tasks.pipeline import BucketedDataset
+from gated_bert.tasks.tokenizer import load_tokenizer
+
+LOGGER = logging.getLogger("gated_bert")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves.
+
+    Args:
+        folder: the run folder.
+        rows: one dictionary per epoch.
+        best: the row with the best validation metric at the highest sparsity asked for; its model is in `model_best/`.
+        final: the last row; its model is in `model/`.
+    """
+
+    folder: Path
+    rows: list[dict]
+    best: dict
+    final: dict
+
+
+def train(
+    config: GatedBertConfig,
+    run_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    notify: Callable[[dict], None] | None = None,
+) -> RunResult:
+    """Trains, prunes and evaluates one model and writes its run folder.
+
+    Args:
+        config: the run's record.
+        run_dir: where everything is written; default `results/results_{method}_{task}`.
+        resume: go on from the folder's last checkpoint where there is one.
+        notify: called with the live status, twice a second at most.
+
+    Returns:
+        The rows of the results and the folder.
+
+    Raises:
+        UserError: data, pretrained weights, folder or loss that cannot be used.
+    """
+    folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output-dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another run is writing there; wait for it or choose another --output-dir") from error
+        return _Run(config, folder, resume, notify).train()
+
+
+class _Run:
+    """The state that one run's steps share."""
+
+    def __init__(self, config: GatedBertConfig, folder: Path, resume: bool, notify):
+        self.config, self.folder = config, folder
+        self.checkpoint = None
+        if resume and (folder / CHECKPOINT).exists():
+            self.checkpoint = Checkpoint(folder / CHECKPOINT)
+            self._refuse_other_config(self.checkpoint.place["config"])
+        place = self.checkpoint.place if self.checkpoint else {}
+        self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
+        self.rows: list[dict] = place.get("rows", [])
+        self.metadata: dict = {}
+        self.status = Status(folder, notify, job=folder.name, method=config.label, task=config.task, seed=config.seed,
+                             epochs=config.epochs)  # fmt: skip
+
+    def _refuse_other_config(self, before: dict):
+        now = dataclasses.asdict(GatedBertConfig.from_dict(before)), dataclasses.asdict(self.config)
+        for name, value in now[1].items():
+            if now[0][name] != value and name != "checkpoint_steps":
+                raise UserError(f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {now[0][name]!r}; "
+                                "give the same value, or leave --resume out to start afresh")  # fmt: skip
+
+    def train(self) -> RunResult:
+        handler = logging.FileHandler(self.folder / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOGGER.addHandler(handler)
+        LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)
+        LOGGER.propagate = False
+        self.status.update(state="starting", message="reading data")
+        began = time.time()
+        try:
+            self._prepare()
+            self._fit()
+            result = self._finish(time.time() - began)
+        except KeyboardInterrupt:
+            self._end("stopped", "stopped; --resume goes on")
+            raise
+        except BaseException as error:
+            self._end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            LOGGER.exception("failed")
+            raise
+        finally:
+            LOGGER.removeHandler(handler)
+            handler.close()
+        return result
+
+    def _end(self, state: str, message: str):
+        self.status.update(state=state, message=message)
+        LOGGER.info("%s: %s", state, message)
+        if self.metadata:
+            self._write_metadata(status=state, message=message)
+
+    def _prepare(self):
+        config = self.config
+        keras.utils.set_random_seed(config.seed)
+        keras.config.set_dtype_policy(config.precision)
+        self.data = load_task_data(config)
+        self.task = self.data.task
+        self.tokenizer = load_tokenizer(config)
+        self.train_set = self._dataset(self.data.train, seed=config.seed)
+        self.dev_sets = {name: self._dataset(examples) for name, examples in self.data.dev.items()}
+        self.status.update(message="building the model")
+        criterion = criterion_class(config)
+        rule = criterion.gate_rule if criterion else "fixed"
+        self.model = build_model(config, self.task, self.tokenizer.vocab_size, gate_rule=rule)
+        self.steps = len(self.train_set)
+        score_rule = criterion.score_rule if criterion else "gradient"
+        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
+        self.model.compile(optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=config.jit_compile)
+        self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if criterion else None
+        self.criterion = self.pruning.criterion if self.pruning else None
+        self._start_metadata()
+
+    def _dataset(self, examples, seed=None) -> BucketedDataset:
+        encoded = self.tokenizer.encode(examples.texts, examples.pairs, self.config.max_len)
+        return BucketedDataset(encoded, examples.labels, self.config.batch_size, self.config.max_len, seed=seed)
+
+    def _start_metadata(self):
+        prunable = [layer for layer in self.model.gated_layers(self.config.prunable_roles)]
+        weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in prunable)
+        gates = ("gates", "scores")
+        total = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables if v.name not in gates)
+        self.metadata = {
+            "method": self.config.label,
+            "label": self.config.label,
+            "config": dataclasses.asdict(self.config),
+            "task": {name: getattr(self.task, name) for name in ("name", "title", "kind", "labels", "metrics")},
+            "data": self.data.source,
+            "seed": self.config.seed,
+            "versions": versions(),
+            "hardware": hardware(),
+            "parameters": {"total": total, "prunable": weights, "remaining": total},
+            "schedule": self.pruning.schedule.to_dict() if self.pruning else None,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        self._write_metadata(status="running")
+
+    def _write_metadata(self, **fields):
+        self.metadata |= fields
+        write_json_atomic(self.folder / f"metadata_{self.config.label}_{self.stamp}.json", self.metadata)
+
+    def _fit(self):
+        place = self.checkpoint.place if self.checkpoint else {"epoch": 0, "batches": 0, "seconds": 0.0}
+        epoch, batches = place["epoch"], place["batches"]
+        if self.checkpoint:
+            self.checkpoint.restore(self.model, self.criterion)
+            LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
+        done = epoch * self.steps + batches
+        epochs = EpochCallback(self, place["seconds"])
+        saving = CheckpointCallback(self.folder / CHECKPOINT, self.criterion, self.steps, self.config.checkpoint_steps,
+                                    self.train_set.can_start_at, self.checkpoint, self._place(epochs))  # fmt: skip
+        status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done)
+        callbacks = [callback for callback in (self.pruning, epochs, status, saving) if callback is not None]
+        if batches:
+            for callback in callbacks:
+                callback.first_batch = batches
+            self._fit_epochs(callbacks, epoch, epoch + 1)
+            for callback in callbacks:
+                callback.first_batch = 0
+            epoch += 1
+        self._fit_epochs(callbacks, epoch, self.config.epochs)
+
+    def _place(self, epochs):
+        def extra() -> dict:
+            return {"seconds": epochs.seconds(), "rows": self.rows, "stamp": self.stamp,
+                    "config": dataclasses.asdict(self.config)}  # fmt: skip
+
+        return extra
+
+    def _fit_epochs(self, callbacks, first: int, last: int):
+        if first < last:
+            self.train_set.set_epoch(first, callbacks[0].first_batch)
+            self.model.fit(self.train_set, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False)
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and metrics on the development sets."""
+        outputs = {}
+        for name, dataset in self.dev_sets.items():
+            predicted = np.empty((dataset.examples, self.task.num_outputs), np.float32)
+            predicted[dataset.row_order()] = self.model.predict(dataset, verbose=0)
+            outputs[name] = (predicted, self.data.dev[name].labels)
+        return evaluate_all(self.task, outputs)
+
+    def write_rows(self):
+        """Writes the results so far."""
+        write_csv_atomic(self.folder / f"results_{self.config.label}_{self.stamp}.csv", pd.DataFrame(self.rows))
+
+    def save(self, name: str, row: dict):
+        """Saves the model as folder `name`."""
+        metadata = self.metadata | {"row": row}
+        save_model(self.folder / name, self.model, self.tokenizer, self.task, metadata)
+
+    @property
+    def primary(self) -> str:
+        """Column of the validation metric that decides what is best."""
+        return f"val_{self.task.metrics[0]}"
+
+    def _finish(self, seconds: float) -> RunResult:
+        final = self.rows[-1]
+        deepest = max(row["sparsity"] for row in self.rows) - 1e-3
+        best = max((row for row in self.rows if row["sparsity"] >= deepest), key=lambda row: row[self.primary])
+        self.save("model", final)
+        remaining = self.metadata["parameters"]["total"] - round(final["sparsity"] * self.metadata["parameters"]["prunable"])
+        self.metadata["parameters"]["remaining"] = remaining
+        self._write_metadata(status="finished", final=final, best=best, seconds=round(seconds, 1), message="",
+                             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"))  # fmt: skip
+        plot_run(read_run(self.folder))
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        self._end("finished", f"{self.primary} {final[self.primary]:.4f} at sparsity {final['sparsity']:.4f}")
+        return RunResult(self.folder, self.rows, best, final)
+
+
+class EpochCallback(StepCallback):
+    """At an epoch's end: evaluates, adds the row, keeps the best model. In between: stops on a loss that is not finite."""
+
+    def __init__(self, run: _Run, seconds: float):
+        super().__init__(run.steps)
+        self.run = run
+        self._before = seconds
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        self.run.train_set.set_epoch(epoch, self.first_batch)
+        self._began = time.time()
+
+    def seconds(self) -> float:
+        """Seconds spent training in this epoch, those before a stop included."""
+        return self._before + time.time() - self._began
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; the rows so "
+                "far are kept. Try a lower --learning-rate, a longer --warmup-ratio or --precision float32"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        run, seconds = self.run, self.seconds()
+        primary = run.task.metrics[0]
+        validation = {f"val_{name}": value for name, value in run.evaluate().items()}
+        logs.setdefault("target_sparsity", 0.0)
+        logs.setdefault("sparsity", 0.0)
+        logs.update(validation)
+        optimizer = getattr(run.model.optimizer, "inner_optimizer", run.model.optimizer)
+        row = {
+            "epoch": epoch + 1,
+            "target_sparsity": logs["target_sparsity"],
+            "sparsity": logs["sparsity"],
+            "train_loss": logs["loss"],
+            f"train_{primary}": logs[primary],
+            **validation,
+            "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
+            "seconds": seconds,
+            "examples_per_second": len(run.data.train.texts) / seconds,
+        }
+        row |= {name: logs[name] for name in (run.pruning.columns if run.pruning else ())}
+        run.rows.append({name: float(value) if name != "epoch" else value for name, value in row.items()})
+        run.write_rows()
+        self._keep_best(row)
+        self._before = 0.0
+        LOGGER.info("epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s", epoch + 1, row["train_loss"], run.primary,
+                    row[run.primary], row["sparsity"], seconds)  # fmt: skip
+
+    def _keep_best(self, row: dict):
+        run = self.run
+        due = run.pruning.schedule(run.config.epochs + 1) if run.pruning and run.criterion.selects else row["sparsity"]
+        rivals = [other for other in run.rows if other["sparsity"] >= row["sparsity"] - 1e-3]
+        if row["sparsity"] >= due - 1e-3 and row[run.primary] >= max(other[run.primary] for other in rivals):
+            run.save("model_best", row)
+
+
+def _loss(task) -> keras.losses.Loss:
+    if task.kind == "regression":
+        return keras.losses.MeanSquaredError()
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,0 +1,83 @@
+"""What every criterion offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.models.gated_dense import GatedDense
+from gated_bert.pruning.patterns import Group, Pattern
+
+
+@dataclass
+class StepContext:
+    """What a criterion may look at after an optimiser step.
+
+    Args:
+        model: the model in training.
+        inputs: the step's inputs, dict of int arrays [batch, length].
+        labels: array [batch].
+        step: steps done since the run began, this one included.
+    """
+
+    model: object
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray
+    step: int
+
+
+class Criterion:
+    """Importance of weights: larger is kept.
+
+    Class attributes:
+        signed: scores carry a sign, so that units pool them by the mean.
+        gate_rule: the rule of `gated_bert.models.gate_rules` that the model must be built with.
+        score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward` or `squared`.
+        reopens: a mask may open again what an earlier one closed.
+        selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
+        every_step: masks may change inside an epoch.
+        needs_batch: `after_step` wants the step's batch.
+        columns: names of the columns that `report` adds to the results.
+
+    Args:
+        config: the run's record.
+        groups: the groups that compete.
+        pattern: the pattern that made them.
+    """
+
+    signed = False
+    gate_rule = "fixed"
+    score_rule = "gradient"
+    reopens = False
+    selects = True
+    every_step = False
+    needs_batch = False
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, config: GatedBertConfig, groups: Sequence[Group], pattern: Pattern):
+        self.config, self.groups, self.pattern = config, groups, pattern
+
+    def scores(self, layer: GatedDense) -> np.ndarray:
+        """Importance of each weight of `layer`, array [in, out]."""
+        raise NotImplementedError(f"{type(self).__name__} scores no single weights")
+
+    def unit_scores(self, index: int, group: Group) -> np.ndarray:
+        """Importance of each unit of group number `index`, array [num_units]."""
+        return self.pattern.pool(group, [self.scores(layer) for layer in group.layers], self.signed)
+
+    def after_step(self, context: StepContext):
+        """Looks at a step that was just done."""
+
+    def report(self) -> dict[str, float]:
+        """The values of `columns`, at the end of an epoch."""
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays outside the model that a stopped run needs to go on."""
+        return {}
+
+    def load_state(self, state: dict[str, np.ndarray]):
+        """Takes back what `state` gave."""

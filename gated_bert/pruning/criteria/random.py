@@ -1,0 +1,17 @@
+"""Random: the control that every criterion must beat."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from gated_bert.pruning.criteria.base import Criterion
+
+
+class Random(Criterion):
+    """Uniform scores, fixed by the seed and the layer's name, so that a mask only grows."""
+
+    def scores(self, layer):
+        rng = np.random.default_rng([self.config.seed, zlib.crc32(layer.name.encode())])
+        return rng.random(tuple(layer.raw_kernel.shape), dtype=np.float32)

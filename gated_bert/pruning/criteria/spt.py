@@ -1,0 +1,163 @@
+"""SPT, structured pruning with training: close a few units, see what the loss does, remember it."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+from gated_bert.backend import compiled
+from gated_bert.config import ConfigError
+from gated_bert.pruning.criteria.base import Criterion, StepContext
+from gated_bert.pruning.criteria.ridge import RidgeCredit
+
+_SMALL_GROUP = 4096
+_MOST_REGRESSED = 8192
+
+
+class Spt(Criterion):
+    """Exploration rewards: Q ← α r + (1 − α) Q with r = L(some units closed) − L(open).
+
+    The published text writes the difference the other way round but ranks like this: a positive reward means that the
+    units matter. Variants, each an option of the record: `spt_unit` (what is closed together), `spt_explore_per_layer`
+    (one layer role a batch), `spt_credit="regression"` (ridge regression of rewards on explored sets). Units never
+    explored rank at the mean Q; `spt_variant="published"` ranks them at 0.
+    """
+
+    signed = True
+    needs_batch = True
+
+    def __init__(self, config, groups, pattern):
+        super().__init__(config, groups, pattern)
+        self.roles = list(dict.fromkeys(group.role for group in groups))
+        self.columns = tuple(f"reward_{role}" for role in self.roles)
+        self.q = [np.full(group.num_units, np.nan, np.float32) for group in groups]
+        self.explored = [np.zeros(group.num_units, np.int32) for group in groups]
+        self._probes = {}
+        self._ridge = None
+        if config.spt_credit == "regression":
+            units = sum(group.num_units for group in groups)
+            if units > _MOST_REGRESSED:
+                raise ConfigError("spt_credit", "regression", f"at most {_MOST_REGRESSED} units; spt_unit={config.spt_unit} makes {units}")
+            self._ridge = RidgeCredit(units)
+            self._offsets = np.cumsum([0, *(group.num_units for group in groups)])
+
+    def after_step(self, context: StepContext):
+        """Explores on the batch of the step just done (model in inference mode)."""
+        role = self.roles[context.step % len(self.roles)] if self.config.spt_explore_per_layer else None
+        members = [i for i, group in enumerate(self.groups) if role in (None, group.role)]
+        rng = np.random.default_rng([self.config.seed, context.step])
+        chosen = [self._choose(index, rng) for index in members]
+        if role not in self._probes:
+            self._probes[role] = compiled(self._probe(context.model, members))
+        model = context.model
+        loss_closed, loss_open = self._probes[role](
+            [variable.value for variable in model.trainable_variables],
+            [variable.value for variable in model.non_trainable_variables],
+            context.inputs, context.labels, chosen,
+        )  # fmt: skip
+        self.credit(members, chosen, float(loss_closed) - float(loss_open))
+
+    def _choose(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """Units to explore: always the same number, so that the probe is compiled once."""
+        size = self.groups[index].num_units
+        count = max(1, round(self.config.spt_epsilon * size))
+        if size > _SMALL_GROUP:
+            # Closed units among them change nothing, and of the open ones a fraction ε is met.
+            return rng.integers(0, size, count, dtype=np.int32)
+        return rng.choice(np.flatnonzero(self._open(index)), count).astype(np.int32)
+
+    def _open(self, index: int) -> np.ndarray:
+        group = self.groups[index]
+        masks = [ops.convert_to_numpy(layer.mask_variable) for layer in group.layers]
+        return self.pattern.pool(group, masks, signed=True) != 0
+
+    def _probe(self, model, members):
+        places = {id(variable): place for place, variable in enumerate(model.non_trainable_variables)}
+
+        def probe(trainable, non_trainable, inputs, labels, chosen):
+            closed = list(non_trainable)
+            for index, units in zip(members, chosen, strict=True):
+                group = self.groups[index]
+                keep = ops.scatter_update(ops.ones(group.num_units), units[:, None], ops.zeros(units.shape[0]))
+                for layer, factor in zip(group.layers, self.pattern.expand(group, keep, ops), strict=True):
+                    place = places[id(layer.mask_variable)]
+                    closed[place] = closed[place] * ops.cast(factor, closed[place].dtype)
+            return tuple(
+                model.loss(labels, model.stateless_call(trainable, state, inputs, training=False)[0])
+                for state in (closed, non_trainable)
+            )
+
+        return probe
+
+    def credit(self, members: list[int], chosen: list[np.ndarray], reward: float):
+        """Gives `reward` to the explored units: `chosen[i]` are unit indices of group `members[i]`."""
+        alpha = self.config.spt_reward_alpha
+        for index, units in zip(members, chosen, strict=True):
+            q = self.q[index]
+            before = q[units]
+            q[units] = np.where(np.isnan(before), reward, alpha * reward + (1 - alpha) * before)
+            self.explored[index][np.unique(units)] += 1
+        if self._ridge is not None:
+            together = [self._offsets[index] + units for index, units in zip(members, chosen, strict=True)]
+            self._ridge.add(np.unique(np.concatenate(together)), reward)
+
+    def unit_scores(self, index, group):
+        if self._ridge is not None:
+            return self._ridge.solve()[self._offsets[index] : self._offsets[index + 1]]
+        return np.where(np.isnan(self.q[index]), np.float32(self._rank_of_unexplored()), self.q[index])
+
+    def _rank_of_unexplored(self) -> float:
+        if self.config.spt_variant == "published":
+            return 0.0
+        count = sum(int(np.count_nonzero(~np.isnan(q))) for q in self.q)
+        return sum(float(np.nansum(q, dtype=np.float64)) for q in self.q) / count if count else 0.0
+
+    def report(self):
+        """Mean Q of the explored open units of each role; NaN before any was explored."""
+        rewards = {}
+        for role in self.roles:
+            values = [
+                self.q[index][self._open(index) & (self.explored[index] > 0)]
+                for index, group in enumerate(self.groups) if group.role == role
+            ]  # fmt: skip
+            values = np.concatenate(values)
+            rewards[f"reward_{role}"] = float(values.mean(dtype=np.float64)) if len(values) else float("nan")
+        return rewards
+
+    def state(self):
+        arrays = {f"q{i}": q for i, q in enumerate(self.q)} | {f"n{i}": n for i, n in enumerate(self.explored)}
+        return arrays | (self._ridge.state() if self._ridge else {})
+
+    def load_state(self, state):
+        for i in range(len(self.groups)):
+            self.q[i][:], self.explored[i][:] = state[f"q{i}"], state[f"n{i}"]
+        if self._ridge:
+            self._ridge.load_state(state)
+
+
+class SptTaylor(Criterion):
+    """SPT with first-order rewards: r = −Σ W ⊙ ∂L/∂W' over the unit, of every open unit, from training's own backward pass.
+
+    The layers' `scores` hold Q; their gradient is ∂L/∂G, which the optimiser turns into the moving average.
+    """
+
+    signed = True
+    gate_rule = "straight_through"
+    score_rule = "reward"
+
+    def __init__(self, config, groups, pattern):
+        super().__init__(config, groups, pattern)
+        self.roles = list(dict.fromkeys(group.role for group in groups))
+        self.columns = tuple(f"reward_{role}" for role in self.roles)
+
+    def scores(self, layer):
+        return ops.convert_to_numpy(layer.scores)
+
+    def report(self):
+        """Mean Q of the open weights of each role."""
+        rewards = {}
+        for role in self.roles:
+            layers = [layer for group in self.groups if group.role == role for layer in group.layers]
+            values = [self.scores(layer)[ops.convert_to_numpy(layer.mask_variable) != 0] for layer in layers]
+            rewards[f"reward_{role}"] = float(np.concatenate(values).mean(dtype=np.float64))
+        return rewards

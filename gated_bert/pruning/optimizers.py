@@ -1,0 +1,136 @@
+"""Optimisers that treat the gates' scores apart: own learning rate or own rule, no decay, no share in the clipping."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from gated_bert.config import GatedBertConfig
+
+SCORES = "scores"
+"""Name of the variable in which gated layers keep trainable scores."""
+
+
+class _ScoreAware:
+    """Mixin over a Keras optimiser.
+
+    Keras optimisers have no parameter groups, so variables called `scores` are found by index at build time: inside
+    `update_step` TensorFlow hands over a raw variable without a path.
+
+    Args:
+        score_rule: `gradient` (the optimiser's own step), `reward` (moving average of −gradient, whose first value is
+            taken whole) or `squared` (sum of squared gradients).
+        score_multiplier: learning rate of the scores as a multiple of the weights'; for `gradient`.
+        score_alpha: weight of a new value in the moving average; for `reward`.
+    """
+
+    def __init__(self, *args, score_rule="gradient", score_multiplier=1.0, score_alpha=0.125, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.score_rule, self.score_multiplier, self.score_alpha = score_rule, score_multiplier, score_alpha
+        self._score_places = frozenset()
+
+    def build(self, variables):
+        if not self.built:
+            self._score_places = frozenset(i for i, variable in enumerate(variables) if variable.name == SCORES)
+        super().build(variables)
+
+    def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
+        if self.score_rule != "gradient" and getattr(reference_variable, "name", None) == SCORES:
+            return None
+        return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        self._applied = [self._get_variable_index(variable) in self._score_places for variable in trainable_variables]
+        super()._backend_apply_gradients(grads, trainable_variables)
+
+    def _clip_gradients(self, grads):
+        """Clips the weights' gradients; scores neither add to the norm nor are clipped."""
+        weights = iter(super()._clip_gradients([g for g, score in zip(grads, self._applied, strict=True) if not score]))
+        return [g if score else next(weights) for g, score in zip(grads, self._applied, strict=True)]
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self._get_variable_index(variable) not in self._score_places:
+            super().update_step(gradient, variable, learning_rate)
+        elif self.score_rule == "gradient":
+            super().update_step(gradient, variable, learning_rate * self.score_multiplier)
+        elif self.score_rule == "squared":
+            self.assign_add(variable, ops.square(gradient))
+        else:
+            alpha = ops.where(ops.equal(self.iterations, 0), 1.0, self.score_alpha)
+            self.assign_add(variable, alpha * (-gradient - variable))
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("score_rule", "score_multiplier", "score_alpha")}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class ScoreAdamW(_ScoreAware, keras.optimizers.AdamW):
+    """AdamW with separate treatment of scores (Loshchilov & Hutter 2019)."""
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class ScoreAdam(_ScoreAware, keras.optimizers.Adam):
+    """Adam with separate treatment of scores (Kingma & Ba 2015)."""
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class ScoreSGD(_ScoreAware, keras.optimizers.SGD):
+    """SGD with momentum and separate treatment of scores."""
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Straight line from 0 to `peak` over the warm-up, then straight down to 0 (Devlin et al. 2019).
+
+    Args:
+        peak: highest learning rate.
+        warmup_steps: steps of the warm-up.
+        total_steps: steps of the run.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int, total_steps: int):
+        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32") + 1.0
+        rising = step / max(self.warmup_steps, 1)
+        falling = (self.total_steps + 1.0 - step) / max(self.total_steps + 1 - self.warmup_steps, 1)
+        return self.peak * ops.maximum(ops.minimum(rising, falling), 0.0)
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+
+
+def build_optimizer(config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str) -> keras.optimizers.Optimizer:
+    """The optimiser of a run, built on the model's trainable variables.
+
+    Biases, layer norms, gates and scores are not decayed.
+
+    Args:
+        config: the run's record.
+        model: a built model.
+        total_steps: steps of the whole run, for the learning-rate schedule.
+        score_rule: what moves the scores; see `_ScoreAware`.
+    """
+    rate = WarmupLinearDecay(config.learning_rate, round(config.warmup_ratio * total_steps), total_steps)
+    options = {
+        "learning_rate": rate,
+        "weight_decay": config.weight_decay,
+        "global_clipnorm": config.clip_norm,
+        "score_rule": score_rule,
+        "score_multiplier": config.movement_learning_rate / config.learning_rate,
+        "score_alpha": config.spt_reward_alpha,
+    }
+    if config.optimizer == "sgd":
+        optimizer = ScoreSGD(momentum=config.momentum, **options)
+    else:
+        optimizer = {"adamw": ScoreAdamW, "adam": ScoreAdam}[config.optimizer](epsilon=1e-8, **options)
+    undecayed = ("bias", "gamma", "beta", "gates", SCORES)
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.name in undecayed])
+    optimizer.build(model.trainable_variables)
+    if config.precision == "mixed_float16":
+        # At the default scale of 2¹⁵ the first steps overflow and are skipped.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=256.0)
+        optimizer.build(model.trainable_variables)
+    return optimizer

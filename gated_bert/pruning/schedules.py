@@ -1,0 +1,121 @@
+"""Schedules: epoch (fractional inside an epoch) → sparsity."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.presets import STEP_PRESETS, schedule_size
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sparsity over time. Time counts epochs from 1: 4.5 is the middle of epoch 4.
+
+    Args:
+        start: sparsity at `first`, a fraction of the prunable weights.
+        end: sparsity from `last` on.
+        first: epoch at whose beginning pruning starts; nothing is pruned before.
+        last: epoch at whose beginning the end sparsity is due.
+    """
+
+    start: float
+    end: float
+    first: float
+    last: float
+
+    def __call__(self, time: float) -> float:
+        """Sparsity due at `time`, 0 before `first`."""
+        if time < self.first:
+            return 0.0
+        return self.at(self.progress(time))
+
+    def progress(self, time: float) -> float:
+        """Share of the way from `first` to `last`, in [0, 1]."""
+        if self.last <= self.first:
+            return 1.0
+        return min(max((time - self.first) / (self.last - self.first), 0.0), 1.0)
+
+    def at(self, progress: float) -> float:
+        """Sparsity at a share `progress` of the way; straight line."""
+        return self.start + progress * (self.end - self.start)
+
+    def to_dict(self) -> dict:
+        """Class name and fields, enough for `schedule_from_dict`."""
+        return {"class": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """s = s₀ + p (s₁ − s₀)."""
+
+
+@dataclass(frozen=True)
+class Cubic(Schedule):
+    """s = s₁ + (s₀ − s₁)(1 − p)³ between a warm-up and a cool-down (Zhu & Gupta 2017; Sanh et al. 2020).
+
+    Args:
+        window: warm-up and cool-down, each as a share of the way from `first` to `last`.
+    """
+
+    window: float = 0.1
+
+    def at(self, progress: float) -> float:
+        moved = min(max((progress - self.window) / (1 - 2 * self.window), 0.0), 1.0)
+        return self.end + (self.start - self.end) * (1 - moved) ** 3
+
+
+@dataclass(frozen=True)
+class Steps(Schedule):
+    """One sparsity per epoch from `first`; after the last entry it stays.
+
+    Args:
+        values: sparsities as fractions, in order.
+    """
+
+    values: tuple[float, ...] = ()
+
+    def __call__(self, time: float) -> float:
+        epoch = math.floor(time - self.first)
+        return 0.0 if epoch < 0 else self.values[min(epoch, len(self.values) - 1)]
+
+
+@dataclass(frozen=True)
+class OneShot(Schedule):
+    """The end sparsity at once, at `first`."""
+
+    def __call__(self, time: float) -> float:
+        return self.end if time >= self.first else 0.0
+
+
+_CLASSES = {cls.__name__: cls for cls in (Linear, Cubic, Steps, OneShot)}
+
+
+def schedule_from_dict(values: dict) -> Schedule:
+    """The schedule that `Schedule.to_dict` wrote down."""
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "class"}
+    return _CLASSES[values["class"]](**fields)
+
+
+def resample(values: tuple[float, ...], count: int, highest: float) -> tuple[float, ...]:
+    """`values` stretched or squeezed onto `count` entries by linear interpolation, capped at `highest`."""
+    positions = np.linspace(0, len(values) - 1, count) if count > 1 else [len(values) - 1]
+    return tuple(float(min(value, highest)) for value in np.interp(positions, range(len(values)), values))
+
+
+def build_schedule(config: GatedBertConfig) -> Schedule:
+    """The schedule a run's record names; the end of pruning is capped at the number of epochs."""
+    first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, config.epochs)
+    ends = (config.start_sparsity, config.end_sparsity, first, last)
+    if config.schedule == "steps":
+        values = tuple(step / 100 for step in config.sparsity_steps)
+        return Steps(values[0], values[-1], first, first + len(values) - 1, values)
+    if config.schedule == "auto":
+        preset = tuple(step / 100 for step in STEP_PRESETS[schedule_size(config.model_size)])
+        values = resample(preset, last - first + 1, config.end_sparsity)
+        return Steps(values[0], values[-1], first, last, values)
+    return {"linear": Linear, "cubic": Cubic, "one_shot": OneShot}[config.schedule](*ends)

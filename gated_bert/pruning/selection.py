@@ -1,0 +1,125 @@
+"""Exact selection of the smallest scores, in O(n) and with little extra memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_SAMPLE = 200_000
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Units that compete: all of one weight count.
+
+    Args:
+        read: returns the units' scores, float array [n]; called once per pass, so that only one pool's scores are in
+            memory at a time. −inf closes a unit whatever the others are, +inf keeps it.
+        size: n.
+        unit_weights: weights in one unit.
+        name: shown in errors.
+    """
+
+    read: Callable[[], np.ndarray]
+    size: int
+    unit_weights: int = 1
+    name: str = "scores"
+
+    def scores(self) -> np.ndarray:
+        """The scores; raises ValueError where one of them is NaN."""
+        scores = self.read()
+        if np.isnan(np.min(scores)):
+            raise ValueError(f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN")
+        return scores
+
+
+def kth_smallest(pools: Sequence[Pool], k: int) -> tuple[float, int, int]:
+    """The k-th smallest score (k from 1) of all pools together, how many scores are smaller, and how many equal.
+
+    A strided sample brackets the answer; one pass counts what lies below the bracket and gathers what lies
+    inside; the bracket is widened in the rare case that it missed.
+    """
+    total = sum(pool.size for pool in pools)
+    stride = max(1, total // _SAMPLE)
+    sample = np.sort(np.concatenate([pool.scores()[::stride] for pool in pools]))
+    margin = 8 * np.sqrt(len(sample)) if stride > 1 else 0
+    while True:
+        place = (k - 0.5) / total * len(sample)
+        low = sample[int(max(place - margin, 0))] if place - margin >= 0 else -np.inf
+        high = sample[int(place + margin)] if place + margin < len(sample) else np.inf
+        found = _search_bracket(pools, k, low, high)
+        if found is not None:
+            return found
+        margin = 4 * margin + 16
+
+
+def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> tuple[float, int, int] | None:
+    below = at_low = at_high = 0
+    inside = []
+    for pool in pools:
+        scores = pool.scores()
+        below += int(np.count_nonzero(scores < low))
+        at_low += int(np.count_nonzero(scores == low))
+        if high > low:
+            at_high += int(np.count_nonzero(scores == high))
+            inside.append(scores[(scores > low) & (scores < high)])
+    if below < k <= below + at_low:
+        return float(low), below, at_low
+    inside = np.concatenate(inside) if inside else np.empty(0, np.float32)
+    rank = k - below - at_low
+    if 0 < rank <= len(inside):
+        value = np.partition(inside, rank - 1)[rank - 1]
+        return float(value), below + at_low + int(np.count_nonzero(inside < value)), int(np.count_nonzero(inside == value))
+    if len(inside) < rank <= len(inside) + at_high:
+        return float(high), below + at_low + len(inside), at_high
+    return None
+
+
+def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use: Callable[[int, np.ndarray], None]):
+    """Chooses the smallest-scored units until they hold `weights` weights, to within half a unit.
+
+    Ties are broken at random: in index order the first layers would lose everything.
+
+    Args:
+        pools: the competing units.
+        weights: number of weights to choose.
+        rng: breaks ties.
+        use: called with a pool's index and its choice, a bool array [n], pool after pool, so that no more than one
+            pool's choice need be in memory.
+    """
+    if len({pool.unit_weights for pool in pools}) > 1:
+        _smallest_of_unequal(pools, weights, rng, use)
+        return
+    total = sum(pool.size for pool in pools)
+    k = min(max(round(weights / pools[0].unit_weights), 0), total)
+    if k in (0, total):
+        for index, pool in enumerate(pools):
+            use(index, np.full(pool.size, k == total))
+        return
+    threshold, below, ties_left = kth_smallest(pools, k)
+    ties_wanted = k - below
+    for index, pool in enumerate(pools):
+        scores = pool.scores()
+        chosen = scores < threshold
+        ties = np.flatnonzero(scores == threshold)
+        take = int(rng.hypergeometric(ties_wanted, ties_left - ties_wanted, len(ties))) if len(ties) else 0
+        chosen[ties if take == len(ties) else rng.permutation(ties)[:take]] = True
+        ties_wanted, ties_left = ties_wanted - take, ties_left - len(ties)
+        use(index, chosen)
+
+
+def _smallest_of_unequal(pools, weights, rng, use):
+    scores = np.concatenate([pool.scores() for pool in pools])
+    sizes = np.repeat([pool.unit_weights for pool in pools], [pool.size for pool in pools])
+    order = np.lexsort((rng.permutation(len(scores)), scores))
+    cumulative = np.cumsum(sizes[order])
+    count = int(np.searchsorted(cumulative, weights, side="right"))
+    if count < len(order):
+        before = cumulative[count - 1] if count else 0
+        count += bool(cumulative[count] - weights < weights - before)
+    chosen = np.zeros(len(scores), bool)
+    chosen[order[:count]] = True
+    for index, part in enumerate(np.split(chosen, np.cumsum([pool.size for pool in pools])[:-1])):
+        use(index, part)
