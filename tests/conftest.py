@@ -1,0 +1,35 @@
+"""Fixtures for what a checkout does not hold: real data and pretrained weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "real_data: needs the real GLUE files (GATED_BERT_DATA)")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with `glue/` and `bert/vocab.txt`."""
+    given = os.environ.get("GATED_BERT_DATA")
+    folder = Path(given).expanduser() if given else REPOSITORY.parent / "shared" / "data"
+    if not (folder / "glue").is_dir():
+        pytest.skip(f"no real data in {folder}: set GATED_BERT_DATA to a folder with glue/ and bert/vocab.txt in it")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of sentence-transformers/all-MiniLM-L6-v2."""
+    given = os.environ.get("GATED_BERT_MINILM")
+    folder = Path(given or "~/.cache/gated_bert/all-MiniLM-L6-v2").expanduser()
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"no all-MiniLM-L6-v2 in {folder}: set GATED_BERT_MINILM to its folder")
+    return folder.resolve()

@@ -1,0 +1,33 @@
+import json
+
+import pytest
+
+from gated_bert.config import ConfigError
+from gated_bert.tasks.task import TASKS, Task, get_task
+
+
+def test_the_eight_tasks_are_judged_by_their_official_metrics():
+    assert {name: task.metrics for name, task in TASKS.items()} == {
+        "sst2": ("accuracy",),
+        "cola": ("matthews",),
+        "mrpc": ("accuracy", "f1"),
+        "stsb": ("pearson", "spearman"),
+        "qnli": ("accuracy",),
+        "rte": ("accuracy",),
+        "wnli": ("accuracy",),
+        "mnli": ("accuracy",),
+    }
+    assert {name for name, task in TASKS.items() if not task.pair} == {"sst2", "cola"}
+    assert get_task("stsb").num_outputs == 1
+    assert get_task("mnli").num_outputs == 3
+    assert get_task("mnli").dev_splits == ("dev_matched", "dev_mismatched")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_survives_json(name):
+    assert Task.from_dict(json.loads(json.dumps(TASKS[name].to_dict()))) == TASKS[name]
+
+
+def test_an_unknown_task_is_refused_with_the_closest_name():
+    with pytest.raises(ConfigError, match=r"task: 'sst-2' is refused; allowed: sst2, .*did you mean sst2\?"):
+        get_task("sst-2")
