@@ -113,9 +113,13 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     return sorted(newest.values(), key=lambda run: (run.seed is None, run.seed)), notes
 
 
+def method_rank(method: str) -> tuple[int, str]:
+    """Sorts methods as tables and legends list them: the dense baseline first, points without a name last."""
+    return METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method
+
+
 def _order(group: Group) -> tuple:
-    known = METHOD_ORDER.index(group.method) if group.method in METHOD_ORDER else len(METHOD_ORDER)
-    return group.task, group.data, group.model, known, group.method, group.settings
+    return group.task, group.data, group.model, *method_rank(group.method), group.settings
 
 
 def statistics(values: Iterable[float]) -> dict[str, float]:

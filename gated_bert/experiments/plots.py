@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gated_bert.experiments.aggregate import Group, group_runs, statistics
+from gated_bert.experiments.aggregate import Group, group_runs, method_rank, statistics
 from gated_bert.experiments.results import Run, metric_scale, metric_title, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ STYLES = {
 }
 """Colour (Okabe and Ito 2008, told apart by colour-blind readers) and marker of every method, the same in all plots."""
 
-_OTHER_COLOURS = ("#882255", "#999933", "#332288", "#117733", "#AA4499", "#661100")
+_OTHER_COLOURS = ("#882255", "#332288", "#999933", "#AA4499", "#661100", "#DDAA33")
 _OTHER_MARKERS = "PhpdH*"
 _TICKS = (0, 30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
 _LEAST_LEFT = 1e-4
@@ -160,10 +160,12 @@ def _position(highest: float):
 
 def _sparsity_axis(axes: Axes, highest: float):
     axes.grid(alpha=0.3)
+    place = _position(highest)
+    end = max(place(highest), place(0.1))
+    axes.set_xlim(-0.04 * end, 1.04 * end)
     if highest <= STRETCH_FROM:
         axes.set_xlabel("sparsity (%)")
         return
-    place = _position(highest)
     ticks = [tick for tick in _TICKS if tick / 100 <= highest + 1e-4]
     axes.set_xticks([place(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks])
     axes.set_xlabel("sparsity (%), stretched near 100 % (log of the weights left)")
@@ -252,7 +254,8 @@ def _split(axes: Axes, values: Sequence[float], low: float, high: float, label: 
 
     bottom, top = (min(values), max(values)) if values else (0.0, 1.0)
     if top - bottom < 1e-6 * max(1.0, abs(top)):
-        bottom, top = bottom - 0.5, top + 0.5
+        half = max(0.02 * abs(top), 0.01)
+        bottom, top = bottom - half, top + half
     unit = (top - bottom) / (high - low)
     axes.set_ylim(bottom - low * unit, bottom + (1 - low) * unit)
     ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(bottom, top)
@@ -288,10 +291,11 @@ def _comparison_legend(figure: Figure, groups: Sequence[Group], styles: dict):
     from matplotlib.patches import Patch
 
     handles = []
-    for name, (colour, marker) in styles.items():
+    methods = {group.name: group.method for group in groups}
+    for name, (colour, marker) in sorted(styles.items(), key=lambda item: method_rank(methods[item[0]])):
         counts = sorted({len(group.runs) for group in groups if group.name == name})
         seeds = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        dense = any(group.name == name and group.method == "baseline" for group in groups)
+        dense = methods[name] == "baseline"
         label = f"{name}{', dense, best epoch' if dense else ''} ({seeds} seed{'s' if counts[-1] > 1 else ''})"
         handles.append(Line2D([], [], color=colour, marker="" if dense else marker, label=label))
     if any(len(group.runs) >= 3 for group in groups):

@@ -15,6 +15,7 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
 from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, png, run_figures
 from gated_bert.experiments.results import Failure, Run, metric_scale, metric_title, write_bytes_atomic
+from gated_bert.flags import RUN_FLAGS
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -33,13 +34,8 @@ pre { background: #f3f5f7; padding: 0.7rem; font-size: 0.85rem; white-space: pre
 .note { color: #57606a; font-size: 0.9rem; } summary { cursor: pointer; padding: 0.3rem 0; }
 """
 
-_FLAGS = {
-    "model_size": "-m", "task": "-t", "data": "-d", "pretrained": "-pt", "epochs": "-e", "batch_size": "-b",
-    "num_layers": "--num-layers", "learning_rate": "-l", "max_len": "-ml",
-    "pruning_start_epoch": "-ps", "pruning_end_epoch": "-pe",
-}  # fmt: skip
-
-
+_ALWAYS = ("model_size", "task", "data", "epochs", "batch_size", "learning_rate", "pruning_start_epoch",
+           "pruning_end_epoch")  # fmt: skip
 _COMPARED = ("task", "pruning_method", "seed")
 
 
@@ -204,33 +200,35 @@ def _commands(runs: Sequence[Run]) -> list[str]:
 
 
 def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
-    """The flags of `run_experiments.sh` (method and seed apart) that give `config`, None where they do not suffice."""
+    """The flags of `run_experiments.sh` (method and seed apart) that give `config`, None where none do."""
     try:
         wanted = GatedBertConfig.from_dict(dict(config))
-        fields = {name: config[name] for name in _FLAGS if config.get(name) is not None}
-        if not wanted.pretrained:
-            fields.pop("num_layers", None)
-        flags = [part for name, value in fields.items() for part in (_FLAGS[name], f"{value}")]
-        fields |= {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
-        for more, extra in _schedules(wanted):
-            try:
-                if GatedBertConfig(**fields, **more) == wanted:
-                    return (*flags, *extra)
-            except ConfigError:
-                continue
-    except (ConfigError, KeyError, TypeError):
+        shown = {name: getattr(wanted, name) for name in (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))}
+        fixed = {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
+        usual = GatedBertConfig(**shown, **fixed)
+        more = {name: value for name, value in vars(wanted).items() if value != getattr(usual, name)}
+        # -s, -f and -ss imply a schedule: name it only where they do not.
+        for left_out in ("schedule", None):
+            chosen = shown | {name: value for name, value in more.items() if name != left_out}
+            if GatedBertConfig(**chosen, **fixed) == wanted:
+                return _flags(chosen)
+    except (ConfigError, TypeError):
         return None
     return None
 
 
-def _schedules(config: GatedBertConfig) -> list[tuple[dict, list[str]]]:
-    ends = {"start_sparsity": config.start_sparsity, "end_sparsity": config.end_sparsity}
-    found = [({}, []), (ends, ["-s", f"{config.start_sparsity}", "-f", f"{config.end_sparsity}"])]
-    if config.sparsity_steps is not None:
-        steps = config.sparsity_steps
-        text = steps if isinstance(steps, str) else ",".join(f"{step:g}" for step in steps)
-        found.append(({"sparsity_steps": steps}, ["-ss", text]))
-    return found
+def _flags(fields: Mapping[str, object]) -> tuple[str, ...] | None:
+    known = {{"tasks": "task"}.get(flag.name, flag.name): flag for flag in RUN_FLAGS}
+    words = []
+    for name, value in fields.items():
+        flag = known.get(name)
+        if flag is None or name == "criterion" or (value is None and not flag.nothing):
+            return None
+        text = flag.nothing if value is None else (
+            ",".join(f"{item:g}" if isinstance(item, float) else item for item in value) if isinstance(value, tuple)
+            else str(value).lower() if isinstance(value, bool) else str(value))  # fmt: skip
+        words += [flag.options[0], text]
+    return tuple(words)
 
 
 def _environment(runs: Sequence[Run]) -> str:
@@ -243,22 +241,22 @@ def _environment(runs: Sequence[Run]) -> str:
 
 
 def _single(run: Run) -> str:
-    existing = {name: run.folder / name for name in _plot_names(run)}
-    drawn = run_figures(run) if not all(path.exists() for path in existing.values()) else {}
-    images = {name: png(figure) for name, figure in drawn.items()} or {
-        name: path.read_bytes() for name, path in existing.items()}  # fmt: skip
     seed = "" if run.seed is None else f" · seed {run.seed}"
     title = f"{run.method} · {heading(run.task_title, run.data_label)} · {run.model}{seed} · {run.status}"
     parameters = ", ".join(f"{name} {value:,}" for name, value in (run.metadata.get("parameters") or {}).items())
     return (f"<details><summary>{escape(title)}</summary>"
             f'<p class="note">{escape(run.folder.name)}{f" · parameters: {parameters}" if parameters else ""}</p>'
-            + "".join(_image(content, name) for name, content in images.items()) + "</details>")  # fmt: skip
+            + "".join(_image(content, name) for name, content in _plots(run).items()) + "</details>")  # fmt: skip
 
 
-def _plot_names(run: Run) -> list[str]:
-    suffix = run.csv.stem.removeprefix("results_")
-    kinds = ["accuracy", "loss"] + ["reward"] * any(name.startswith("reward_") for name in run.rows)
-    return [f"{kind}_sparsity_{suffix}.png" for kind in kinds]
+def _plots(run: Run) -> dict[str, bytes]:
+    """The plots the run wrote; drawn here where it was stopped before it wrote them, or has gone on since."""
+    suffix = f"_sparsity_{run.csv.stem.removeprefix('results_')}.png"
+    found = {kind + suffix: run.folder / (kind + suffix) for kind in ("accuracy", "loss", "reward")}
+    written = {name: path for name, path in found.items() if path.exists()}
+    if written and min(path.stat().st_mtime for path in written.values()) >= run.csv.stat().st_mtime:
+        return {name: path.read_bytes() for name, path in written.items()}
+    return {name: png(figure) for name, figure in run_figures(run).items()}
 
 
 def _image(content: bytes, what: str) -> str:

@@ -276,7 +276,7 @@ def _read_rows(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        rows = pd.read_csv(path, float_precision="round_trip")
+        rows = pd.read_csv(path, dtype=str)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: cannot be read as CSV ({str(error).splitlines()[0]})") from error
     missing = [name for name in ("epoch", "sparsity", "val_loss") if name not in rows]
@@ -284,16 +284,23 @@ def _read_rows(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no column {', '.join(missing or ['val_<metric>'])}")
     if rows.empty:
         raise UserError(f"{path}: only a header: no epoch of this run is finished")
-    for name in rows.columns:
-        wrong = pd.to_numeric(rows[name], errors="coerce").isna() & rows[name].notna()
-        if wrong.any():
-            row = wrong.idxmax()
-            raise UserError(f"{path}: row {row + 2}, column {name}: {rows[name][row]!r} is no number")
+    rows = pd.DataFrame({name: _numbers(path, name, rows[name]) for name in rows.columns})
     if rows["epoch"].isna().any() or rows["epoch"].duplicated().any():
         raise UserError(f"{path}: column epoch: an epoch is empty or written twice")
     if not rows["sparsity"].between(0, 1).all():
         raise UserError(f"{path}: column sparsity: a value is empty or not a fraction from 0 to 1")
-    return rows.sort_values("epoch", ignore_index=True)
+    return rows.astype({"epoch": int}).sort_values("epoch", ignore_index=True)
+
+
+def _numbers(path: Path, column: str, cells: Iterable) -> list[float]:
+    """The cells as floats with all their digits, which pandas' own parser does not keep."""
+    numbers = []
+    for row, cell in enumerate(cells, start=2):
+        try:
+            numbers.append(float(cell))
+        except ValueError:
+            raise UserError(f"{path}: row {row}, column {column}: {cell!r} is no number") from None
+    return numbers
 
 
 def _read_json(path: Path) -> dict:

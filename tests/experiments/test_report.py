@@ -1,0 +1,112 @@
+"""The report: one page that stands alone and says what is on it."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+from synthetic_runs import write_run
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.report import launcher_flags, write_report
+from gated_bert.experiments.results import Failure, find_runs, read_runs
+from gated_bert.flags import RUN_FLAGS, make_parser, read_flags
+
+
+class Page(HTMLParser):
+    """Collects text and what a browser would load, and sees that tags are closed."""
+
+    VOID = {"meta", "img", "br"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.loads = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for method in ("baseline", "spt"):
+        for seed in (1, 2):
+            write_run(tmp_path / "runs", method, seed=seed, epochs=5, steps=(50, 90))
+    return read_runs(find_runs(tmp_path / "runs"))[0]
+
+
+def test_the_page_stands_alone(tmp_path, runs):
+    text = write_report(tmp_path, runs).read_text()
+    page = Page(text)
+    assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert not re.search(r"https?://|@import|url\(|<script", text)
+    assert 'name="viewport"' in text and len(page.loads) == 1 + 2 * 2 + 2 * 3
+
+
+def test_tables_show_seeds_means_and_deviations(tmp_path, runs):
+    text = " ".join(Page(write_report(tmp_path, runs).read_text()).text)
+    best = [100 * run.rows["val_accuracy"].max() for run in runs if run.method == "baseline"]
+    mean, deviation = sum(best) / 2, abs(best[0] - best[1]) / 2**0.5
+    assert f"{mean:.2f} ± {deviation:.2f}" in text and "90.00 %" in text
+    assert "Embedded data" in text and "not figures on GLUE" in text
+    assert "keras" in text and "3.15.0" in text and "learning_rate" in text
+
+
+def test_everything_from_outside_is_escaped(tmp_path):
+    nasty = "<script>alert(1)</script>"
+    write_run(tmp_path / "runs", epochs=3, label=nasty, data=nasty)
+    runs = read_runs(find_runs(tmp_path / "runs"))[0]
+    text = write_report(tmp_path, runs, [Failure(nasty, nasty, nasty)], [nasty]).read_text()
+    assert "<script" not in text and "&lt;script&gt;" in text
+    Page(text)
+
+
+def test_failed_jobs_stand_with_the_end_of_their_log(tmp_path):
+    text = " ".join(Page(write_report(tmp_path, [], [Failure("l0_sst2", "killed", "last line")]).read_text()).text)
+    assert "l0_sst2" in text and "killed" in text and "last line" in text and "no finished run" in text
+
+
+def test_what_differs_stands_apart_from_what_is_the_same(tmp_path):
+    write_run(tmp_path / "a", epochs=3)
+    write_run(tmp_path / "b", "magnitude", epochs=3, learning_rate=1e-4)
+    text = write_report(tmp_path, read_runs(find_runs(tmp_path))[0]).read_text()
+    differs, same = text.split("Differs between runs")[1].split("The same in all runs")
+    assert "<td>learning_rate</td><td>2e-05</td><td>spt</td>" in differs and "<td>num_layers</td>" in same
+    assert "learning_rate" not in same.split("Commands")[0]
+
+
+CONFIGS = (
+    {},
+    {"model_size": "tiny", "pruning_method": "magnitude", "end_sparsity": 0.9, "epochs": 8, "pruning_end_epoch": 8},
+    {"pruning_method": "spt", "end_sparsity": 0.9, "spt_explore_per_layer": True, "clip_norm": None},
+    {"pruning_method": "movement", "movement_schedule": "cubic", "pretrained": "../MiniLM", "num_layers": 3},
+    {"sparsity_steps": (10, 97.5), "prunable_roles": ("query", "key")},
+    {"pruning_method": "baseline", "dropout_rate": 0.1},
+)
+
+
+@pytest.mark.parametrize("values", CONFIGS)
+def test_the_commands_give_the_same_configuration(values):
+    config = GatedBertConfig(**values)
+    words = list(launcher_flags(dataclasses.asdict(config)))
+    typed = read_flags(make_parser("x", "x", RUN_FLAGS, {}), RUN_FLAGS, words)
+    typed["task"] = typed.pop("tasks")[0]
+    if "sparsity_steps" in typed:
+        typed["sparsity_steps"] = tuple(map(float, typed["sparsity_steps"]))
+    assert GatedBertConfig(**typed, pruning_method=config.pruning_method, seed=config.seed) == config
+
+
+def test_a_configuration_without_flags_is_given_whole(tmp_path):
+    assert launcher_flags(dataclasses.asdict(GatedBertConfig(criterion="magnitude", pattern="block"))) is None
+    write_run(tmp_path, epochs=3, unknown_field=1)
+    text = write_report(tmp_path, read_runs(find_runs(tmp_path))[0]).read_text()
+    assert "gated-bert train --config-file run.json" in text and "unknown_field" in text
