@@ -66,7 +66,14 @@ class BertConfig:
     gate_rule: str = "fixed"
 
     def __post_init__(self):
-        for name in ("vocab_size", "hidden_size", "original_head_dim", "max_position", "type_vocab_size", "num_outputs"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "original_head_dim",
+            "max_position",
+            "type_vocab_size",
+            "num_outputs",
+        ):
             _at_least(name, getattr(self, name), 1)
         for index, sizes in enumerate(self.layers):
             smallest = 1 if sizes.num_heads else 0
@@ -79,9 +86,7 @@ class BertConfig:
                 _at_least(f"layers[{index}].{name}", getattr(sizes, name), low)
 
     @classmethod
-    def uniform(
-        cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others
-    ) -> BertConfig:
+    def uniform(cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others) -> BertConfig:
         """An architecture whose layers are all alike, as every published BERT is.
 
         Args:

@@ -39,9 +39,7 @@ class SelfAttention(keras.layers.Layer):
         self.query = gated_dense(config, query_key, "query", layer_index, self.dtype_policy)
         self.key = gated_dense(config, query_key, "key", layer_index, self.dtype_policy)
         self.value = gated_dense(config, value, "value", layer_index, self.dtype_policy)
-        self.output_dense = gated_dense(
-            config, config.hidden_size, "attention_output", layer_index, self.dtype_policy
-        )
+        self.output_dense = gated_dense(config, config.hidden_size, "attention_output", layer_index, self.dtype_policy)
 
     def build(self, input_shape):
         for layer in (self.query, self.key, self.value):

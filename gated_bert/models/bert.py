@@ -75,7 +75,11 @@ class BertClassifier(keras.Model):
         return [layer for layer in gated if roles is None or layer.role in roles]
 
     def get_config(self):
-        base = {"name": self.name, "trainable": self.trainable, "dtype": keras.dtype_policies.serialize(self.dtype_policy)}
+        base = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
         return {**base, "bert_config": self.bert_config.to_dict()}
 
     @classmethod

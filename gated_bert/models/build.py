@@ -5,6 +5,7 @@ from __future__ import annotations
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
+from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.tasks.task import Task
 
 
@@ -37,8 +38,6 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
         sizes = (config.num_layers, config.d_model, config.num_heads, config.dff)
         bert_config = BertConfig.uniform(*sizes, vocab_size=config.vocab_size or vocab_size, **options)
         return BertClassifier(bert_config, dtype=config.precision)
-    from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
-
     bert_config = read_pretrained_architecture(config.pretrained, config.num_layers).replace(**options)
     _check_sizes(config, bert_config, vocab_size)
     model = BertClassifier(bert_config, dtype=config.precision)

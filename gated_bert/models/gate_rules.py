@@ -147,7 +147,9 @@ class HardConcreteGates(GateRule):
         log_alpha = ops.convert_to_tensor(layer.scores)
         if training:
             # The margin keeps both logarithms finite.
-            noise = keras.random.uniform(ops.shape(log_alpha), 1e-6, 1 - 1e-6, dtype="float32", seed=layer.seed_generator)
+            noise = keras.random.uniform(
+                ops.shape(log_alpha), 1e-6, 1 - 1e-6, dtype="float32", seed=layer.seed_generator
+            )
             log_alpha = (ops.log(noise) - ops.log(1.0 - noise) + log_alpha) / HARD_CONCRETE_TEMPERATURE
         stretched = ops.sigmoid(log_alpha) * (HARD_CONCRETE_HIGH - HARD_CONCRETE_LOW) + HARD_CONCRETE_LOW
         return ops.clip(stretched, 0.0, 1.0)

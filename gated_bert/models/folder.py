@@ -1,0 +1,172 @@
+"""The model folder: what a run leaves and every later command takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from keras import ops
+
+from gated_bert.errors import UserError
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.bert import BertClassifier
+from gated_bert.tasks.hub import one_line
+from gated_bert.tasks.task import Task
+from gated_bert.tasks.wordpiece import Tokenizer
+
+CONFIG, WEIGHTS, TOKENIZER, METADATA = FILES = ("config.json", "model.keras", "tokenizer.json", "metadata.json")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a model folder holds.
+
+    Attributes:
+        model: the model, its gates as they were saved.
+        tokenizer: the tokeniser it was trained with.
+        task: what it was trained for.
+        config: its architecture.
+        metadata: how it came to be.
+    """
+
+    model: BertClassifier
+    tokenizer: Tokenizer
+    task: Task
+    config: BertConfig
+    metadata: dict
+
+
+def save_model(folder: str | Path, model: BertClassifier, tokenizer: Tokenizer, task: Task, metadata: dict):
+    """Writes a model folder; one that is there is replaced as a whole.
+
+    The saved model computes what `model` computes in inference, with `gate_rule="fixed"`, and carries no optimiser.
+
+    Args:
+        folder: where to.
+        model: the model.
+        tokenizer: the tokeniser it was trained with.
+        task: what it was trained for.
+        metadata: how it came to be; JSON values.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    saved = with_fixed_gates(model)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            new.chmod(0o755)
+            saved.save(new / WEIGHTS)
+            tokenizer.save(new / TOKENIZER)
+            record = {"architecture": saved.bert_config.to_dict(), "task": task.to_dict()}
+            (new / CONFIG).write_text(json.dumps(record, indent=2), encoding="utf-8")
+            (new / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+            _replace(folder, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder}: the model cannot be written ({one_line(error)}); choose another folder") from error
+
+
+def load_model(folder: str | Path) -> LoadedModel:
+    """Reads a model folder.
+
+    Args:
+        folder: a folder that `save_model` wrote.
+
+    Returns:
+        The model, which predicts bit for bit what the saved one predicted, and what belongs to it.
+
+    Raises:
+        UserError: a missing, truncated or malformed file.
+    """
+    folder = _where_it_is(Path(folder).expanduser())
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
+    config = read_architecture(folder)
+    task = Task.from_dict(_read_json(folder / CONFIG)["task"])
+    try:
+        model = keras.saving.load_model(folder / WEIGHTS, compile=False)
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / WEIGHTS}: not a whole model ({one_line(error)}); save or copy it again") from error
+    if not isinstance(model, BertClassifier) or model.bert_config != config:
+        raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+    return LoadedModel(model, tokenizer, task, config, _read_json(folder / METADATA))
+
+
+def is_model_folder(path: str | Path) -> bool:
+    """Whether `path` is a folder that `save_model` wrote, rather than a checkpoint of other tools."""
+    return (_where_it_is(Path(path).expanduser()) / WEIGHTS).is_file()
+
+
+def read_architecture(folder: str | Path) -> BertConfig:
+    """The architecture in a model folder, without loading its weights.
+
+    Raises:
+        UserError: a missing or malformed `config.json`.
+    """
+    path = _where_it_is(Path(folder).expanduser()) / CONFIG
+    record = _read_json(path)
+    if not {"architecture", "task"} <= record.keys():
+        raise UserError(f"{path}: no architecture and task in it; it is not the {CONFIG} of a model folder")
+    try:
+        return BertConfig.from_dict(record["architecture"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def with_fixed_gates(model: BertClassifier) -> BertClassifier:
+    """A copy of a model that computes what it computes in inference, with its gates written down.
+
+    Args:
+        model: a model with any gate rule; it is not changed.
+
+    Returns:
+        The model with `gate_rule="fixed"`, not compiled.
+    """
+    config = model.bert_config.replace(gate_rule="fixed")
+    copy = BertClassifier(config, name=model.name, dtype=model.dtype_policy)
+    values = {variable.path: variable for variable in model.weights}
+    for variable in copy.weights:
+        # Through NumPy: under JAX one variable must not take over another's buffer.
+        variable.assign(ops.convert_to_numpy(values[variable.path]))
+    for source, target in zip(model.gated_layers(), copy.gated_layers(), strict=True):
+        target.mask_variable.assign(ops.convert_to_numpy(source.rule.gates(source, training=False)))
+    return copy
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _replace(folder: Path, new: Path):
+    previous = _previous(folder)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    new.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _where_it_is(folder: Path) -> Path:
+    """The folder, or its previous version where a process was killed between the two renames of `_replace`."""
+    return _previous(folder) if not folder.exists() and _previous(folder).is_dir() else folder
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); save or copy it again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object; save or copy it again")
+    return values
