@@ -19,9 +19,9 @@ MAX_LEN=128
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
 
 defaults="epochs=$EPOCHS batch_size=$BATCH_SIZE learning_rate=$LEARNING_RATE model_size=$MODEL_SIZE
-methods=$PRUNING_METHODS start_sparsity=$START_SPARSITY end_sparsity=$END_SPARSITY
+methods=${PRUNING_METHODS// /,} start_sparsity=$START_SPARSITY end_sparsity=$END_SPARSITY
 pruning_start_epoch=$PRUNING_START pruning_end_epoch=$PRUNING_END sparsity_steps=${SPARSITY_STEPS// /,}
-spt_explore_per_layer=$SPT_EXPLORE tasks=$TASK max_len=$MAX_LEN"
+spt_explore_per_layer=$SPT_EXPLORE tasks=${TASK// /,} max_len=$MAX_LEN"
 
 find_python
 for word in "$@"; do

@@ -200,9 +200,12 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         if not path.is_file():
             raise FlagError.refused("--config-file", str(path), "an existing JSON file")
         try:
-            config = GatedBertConfig.from_json(path)
+            record = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise FlagError(f"--config-file: {path}, line {error.lineno}: no valid JSON ({error.msg})") from None
+        if not isinstance(record, dict):
+            raise FlagError(f"--config-file: {path}: holds no JSON object of fields and values")
+        config = GatedBertConfig.from_dict(record)
         return config, Path(typed.get("run_dir", path.parent))
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:

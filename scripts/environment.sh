@@ -29,7 +29,7 @@ ensure_installed() {
     fi
     # Two launchers that start at once must not fill one .venv together.
     if command -v flock >/dev/null; then
-        exec 9>"$here/.venv.lock"
+        exec 9<"$here/setup.cfg"
         flock -n 9 || { echo "waiting for another installation into $venv" >&2; flock 9; }
     fi
     if [ -e "$venv/.incomplete" ] || { [ -d "$venv" ] && ! "$venv/bin/python" -c '' 2>/dev/null; }; then
@@ -39,7 +39,7 @@ ensure_installed() {
     if ! has "$venv/bin/python" "$@"; then
         install "$@"
     fi
-    exec 9>&-
+    exec 9<&-
     python="$venv/bin/python"
 }
 

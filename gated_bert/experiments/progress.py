@@ -73,8 +73,8 @@ def _sparsity(view: JobView) -> str:
 
 def _left(view: JobView) -> str:
     left = view.status.get("seconds_left")
-    if view.state == "running" and isinstance(left, int | float):
-        return clock(left)
+    if view.state == "running":
+        return clock(left) if isinstance(left, int | float) else "…"
     return view.state
 
 
@@ -98,9 +98,10 @@ class LogLines:
                 text = file.read()
             end = len(text) if view.state in ENDED else text.rfind(b"\n") + 1
             self._offsets[view.job.folder] = start + end
-            for line in text[:end].decode("utf-8", "replace").splitlines():
+            for line in text[:end].decode("utf-8", "replace").split("\n"):
+                # Of a line that was overwritten in place, the last state counts.
                 if line.strip():
-                    lines.append(f"[{view.job.name}] {line.rsplit(chr(13), 1)[-1]}")
+                    lines.append(f"[{view.job.name}] {line.rstrip().rpartition(chr(13))[2]}")
         return lines
 
 

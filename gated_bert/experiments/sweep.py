@@ -173,11 +173,8 @@ def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resum
                 _look(active)
                 display.update(views)
                 wait_a_moment()
-            if request.count:
-                _stop_all(active, request, display, views)
         finally:
-            for entry in active.values():
-                entry.handle.kill()
+            _stop_all(active, request, display, views)
             display.update(views)
             display.stop()
     return bool(request.count)

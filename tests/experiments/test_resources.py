@@ -1,0 +1,64 @@
+"""How many jobs fit, and what each of them gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.experiments import output_folder, resources
+from gated_bert.experiments.jobs import Job
+from gated_bert.experiments.resources import GIB, Machine, job_memory, parallel_limit, parameters, share
+
+TINY = GatedBertConfig(model_size="tiny")
+BASE = GatedBertConfig(model_size="base")
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("tiny", 9), ("small", 28), ("base", 108), ("large", 333), ("bert-tiny", 4.4)]
+)
+def test_parameters_are_those_of_the_sizes(size, millions):
+    assert parameters(GatedBertConfig(model_size=size)) / 1e6 == pytest.approx(millions, rel=0.05)
+
+
+def test_the_scarcest_thing_limits_the_jobs():
+    assert parallel_limit([TINY] * 4, Machine(2, 64 * GIB))[0] == 2
+    assert parallel_limit([TINY] * 4, Machine(64, 64 * GIB))[0] == 4
+    assert parallel_limit([TINY] * 8, Machine(64, 64 * GIB, ("0", "1")))[0] == 2
+    slots, why = parallel_limit([TINY, BASE], Machine(64, int(1.5 * job_memory(BASE, False))))
+    assert slots == 1 and "memory" in why
+    assert parallel_limit([BASE], Machine(4, GIB))[0] == 1
+
+
+def test_threads_and_gpus_are_shared(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    four = share(Machine(8, GIB), 2, 0)
+    assert four["OMP_NUM_THREADS"] == four["TF_NUM_INTRAOP_THREADS"] == "4"
+    assert "CUDA_VISIBLE_DEVICES" not in four and "XLA_FLAGS" not in four
+    assert "multi_thread_eigen=false" in share(Machine(2, GIB), 4, 0)["XLA_FLAGS"]
+    gpus = [share(Machine(8, GIB, ("0", "2")), 3, slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert gpus == ["0", "2", "0"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert "OMP_NUM_THREADS" not in share(Machine(8, GIB), 2, 0)
+
+
+def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert resources.this_machine().gpus == ("0", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert resources.this_machine().gpus == ("3",)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert resources.this_machine().gpus == ()
+
+
+def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": GIB})())
+    jobs = [Job("spt sst2", BASE, tmp_path, ())] * 4
+    with pytest.raises(UserError, match=r"has 1.0 GiB of free space, and 4 jobs need about"):
+        output_folder.check_room(tmp_path, jobs)
+    output_folder.check_room(tmp_path, [Job("spt sst2", TINY, tmp_path, ())])

@@ -1,0 +1,212 @@
+"""The command line: every flag, every refusal in one line, and an answer before any framework is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gated_bert.cli import main
+from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+HEAVY = ("tensorflow", "keras", "jax", "numpy", "pandas", "matplotlib", "rich", "psutil")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch, tmp_path):
+    for name in ("BENCHMARK_EPOCHS", "VERBOSE", "GATED_BERT_DATA", "KERAS_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(capsys, *words: str) -> str:
+    """The one line that refuses `words`."""
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("-e abc", ["-e/--epochs: 'abc'", "whole number from 1"]),
+        ("-e 0", ["-e/--epochs: 0"]),
+        ("-e 2.5", ["-e/--epochs: '2.5'"]),
+        ("-b -3", ["-b/--batch-size: -3", "from 1"]),
+        ("-l 0", ["-l/--learning-rate", "above 0"]),
+        ("-l -1e-5", ["-l/--learning-rate: -1e-05"]),
+        ("-l nan", ["-l/--learning-rate: nan"]),
+        ("-m huge", ["-m/--model-size: 'huge'", "tiny, small, base, large"]),
+        ("-p movment", ["-p/--pruning-methods: 'movment'", "(did you mean movement?)"]),
+        ("-p ,", ["-p/--pruning-methods"]),
+        ("-s 90", ["-s/--start-sparsity: 90", "did you mean 0.9?"]),
+        ("-f -0.1", ["-f/--end-sparsity: -0.1", "from 0 to 1"]),
+        ("-s 0.9 -f 0.5", ["-s/--start-sparsity: 0.9", "end_sparsity=0.5"]),
+        ("-ps 0", ["-ps/--pruning-start: 0"]),
+        ("-ps 9 -e 5", ["-ps/--pruning-start: 9", "1 to 5"]),
+        ("-ps 5 -pe 4", ["-ps/--pruning-start: 5"]),
+        ("-pe x", ["-pe/--pruning-end: 'x'"]),
+        ("-ss 10 abc", ["-ss/--sparsity-steps: '10 abc'", "percentages"]),
+        ("-ss 50 10", ["-ss/--sparsity-steps: 10", "never fall"]),
+        ("-ss 10,120", ["-ss/--sparsity-steps: 120"]),
+        ("-e 3 -ss 1 2 3 4", ["-ss/--sparsity-steps", "at most 3 values"]),
+        ("-se maybe", ["-se/--spt-explore: 'maybe'", "true, false"]),
+        ("-t sst", ["-t/--task: 'sst'", "sst2, cola", "did you mean sst2?"]),
+        ("-ml 4", ["-ml/--max-len: 4", "8 to 512"]),
+        ("-max-parallel-jobs 0", ["-max-parallel-jobs/--max-parallel-jobs: 0"]),
+        ("-d nowhere", ["-d/--data: 'nowhere'", "hub, embedded"]),
+        ("-d embeded", ["did you mean embedded?"]),
+        ("-pt ./nowhere", ["-pt/--pretrained: './nowhere'", "Hugging Face id"]),
+        ("--vocab nowhere.txt", ["--vocab: 'nowhere.txt'"]),
+        ("--seeds 1,x", ["--seeds: 'x'"]),
+        ("--seed -1", ["--seed: -1"]),
+        ("--output-mode pictures", ["--output-mode: 'pictures'", "bars, logs, both"]),
+        ("--criterion weight", ["--criterion: 'weight'", "magnitude"]),
+        ("--criterion spt -p magnitude", ["--criterion", "-p/--pruning-methods"]),
+        ("--pattern hed", ["--pattern: 'hed'", "did you mean head?"]),
+        ("-p l0 --pattern head", ["--pattern: 'head'", "element"]),
+        ("--scope local", ["--scope: 'local'", "layer, global, role"]),
+        ("--schedule square", ["--schedule: 'square'", "linear"]),
+        ("--schedule steps", ["-ss/--sparsity-steps"]),
+        ("--optimizer lion", ["--optimizer: 'lion'", "adamw, adam, sgd"]),
+        ("--weight-decay 2", ["--weight-decay: 2"]),
+        ("--momentum 1", ["--momentum: 1"]),
+        ("--dropout 1", ["--dropout: 1"]),
+        ("--warmup 2", ["--warmup: 2"]),
+        ("--clip-norm 0", ["--clip-norm: 0"]),
+        ("--train-examples 0", ["--train-examples: 0"]),
+        ("--num-layers x", ["--num-layers: 'x'"]),
+        ("--num-heads 5 -m tiny", ["--num-heads: 5", "divisor"]),
+        ("--precision int8", ["--precision: 'int8'"]),
+        ("--jit-compile perhaps", ["--jit-compile: 'perhaps'"]),
+        ("--prunable-roles query,keys", ["--prunable-roles: 'keys'"]),
+        ("--spt-unit tile", ["--spt-unit: 'tile'"]),
+        ("--spt-reward shared", ["--spt-reward: 'shared'"]),
+        ("--movement-schedule step", ["--movement-schedule: 'step'"]),
+        ("--epoch 3", ["--epoch: unknown flag", "did you mean --epochs?"]),
+        ("-pz 3", ["-pz: unknown flag"]),
+        ("-e5", ["-e5: unknown flag"]),
+        ("-e", ["-e/--epochs: a value is missing"]),
+        ("-e -b 3", ["-e/--epochs: a value is missing"]),
+        ("-o", ["-o/--output-dir: a value is missing"]),
+        ("stray", ["'stray'"]),
+        ("-parallel 4", ["'4'"]),
+        ("--resume=yes", ["--resume"]),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(capsys, words, parts):
+    line = refusal(capsys, "sweep", *words.split())
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    "flag", [flag for flag in SWEEP_FLAGS if flag.kind in ("int", "float")], ids=lambda flag: flag.name
+)
+@pytest.mark.parametrize("value", ["", "many", "1,5", "-7"])
+def test_no_number_gets_past_its_flag(capsys, flag, value):
+    assert flag.options[0] in refusal(capsys, "sweep", "--check", "-p", "l0,magnitude,spt", flag.options[0], value)
+
+
+def test_every_flag_has_its_own_spellings():
+    for flags in (SWEEP_FLAGS, JOB_FLAGS):
+        options = [option for flag in flags for option in flag.options]
+        assert len(options) == len(set(options))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("BENCHMARK_EPOCHS", "few", "BENCHMARK_EPOCHS: 'few'"),
+        ("BENCHMARK_EPOCHS", "0", "BENCHMARK_EPOCHS: '0'"),
+        ("VERBOSE", "3", "VERBOSE: '3'"),
+        ("GATED_BERT_DATA", "/nowhere/at/all", "GATED_BERT_DATA: '/nowhere/at/all'"),
+        ("KERAS_BACKEND", "theano", "KERAS_BACKEND: 'theano'"),
+    ],
+)
+def test_bad_environment_variables_are_refused(capsys, monkeypatch, name, value, part):
+    monkeypatch.setenv(name, value)
+    assert part in refusal(capsys, "sweep", "--check")
+
+
+def test_commands_are_known_by_name(capsys):
+    assert "did you mean sweep?" in refusal(capsys, "swep")
+    assert main(["-h"]) == 0
+    assert "compare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("compare", "at least one folder"),
+        ("compare nowhere", "'nowhere'"),
+        ("download", "glue, ag_news, squad, bert"),
+        ("download glu data", "did you mean glue?"),
+        ("train -p magnitude,spt", "one method"),
+        ("train --config-file nowhere.json", "--config-file: 'nowhere.json'"),
+        ("train --seeds 1,2", "--seeds: unknown flag"),
+    ],
+)
+def test_other_commands_refuse_in_one_line(capsys, words, part):
+    assert part in refusal(capsys, *words.split())
+
+
+def test_broken_and_foreign_records_are_refused(capsys, tmp_path):
+    record = tmp_path / "job.json"
+    record.write_text('{"epochs": 3,\n "batch_si')
+    assert "line 2" in refusal(capsys, "train", "--config-file", str(record))
+    record.write_text('{"epochz": 3}')
+    assert "did you mean epochs?" in refusal(capsys, "train", "--config-file", str(record))
+    record.write_text("[1, 2]")
+    assert "--config-file" in refusal(capsys, "train", "--config-file", str(record))
+    record.write_text("{}")
+    assert "-e/--epochs" in refusal(capsys, "train", "--config-file", str(record), "-e", "3")
+
+
+@pytest.mark.parametrize("words", [["-h"], ["-p", "movment"], ["--dry-run", "-d", "embedded"]])
+def test_an_answer_needs_no_framework_and_less_than_a_second(words):
+    code = f"import sys; from gated_bert.cli import main\ntry: main(['sweep', *{words!r}])\nfinally: " \
+           f"print([name for name in {HEAVY!r} if name in sys.modules])"  # fmt: skip
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert time.perf_counter() - began < 1.0
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_script_refuses_before_it_installs(tmp_path):
+    script = REPOSITORY / "run_experiments.sh"
+    began = time.perf_counter()
+    done = subprocess.run(
+        [script, "-p", "movment"], capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL
+    )
+    assert time.perf_counter() - began < 2.0
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "did you mean movement?" in done.stderr
+    shown = subprocess.run(
+        [script, "-h"], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}
+    )
+    assert shown.returncode == 0
+    for part in ("default 25", "default 96", "default 2e-5", "default magnitude,movement,spt,baseline", "default sst2"):
+        assert part in shown.stdout
+
+
+def test_the_defaults_at_the_head_of_the_script_are_used(tmp_path):
+    text = (REPOSITORY / "run_experiments.sh").read_text()
+    text = text.replace("EPOCHS=25", "EPOCHS=7").replace("END_SPARSITY=0.99", "END_SPARSITY=0.8")
+    text = text.replace("SPARSITY_STEPS=auto", 'SPARSITY_STEPS="10 50"')
+    text = text.replace('$(dirname "${BASH_SOURCE[0]}")', str(REPOSITORY))
+    script = tmp_path / "mine.sh"
+    script.write_text(text)
+    words = ["bash", script, "--dry-run", "-d", "embedded"]
+    shown = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path).stdout.split("\n")
+    rows = dict(line.strip().split("  ", 1) for line in shown if line.startswith("  ") and "  " in line.strip())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert (rows["epochs"], rows["end sparsity"], rows["schedule"]) == ("7", "80 %", "10 50 %")

@@ -1,0 +1,132 @@
+"""What a command line comes to: defaults, schedules, the pruning window, the list of jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from gated_bert.experiments.jobs import plan_jobs
+from gated_bert.flags import SWEEP_FLAGS, FlagError, make_parser, read_assignments, read_flags
+from gated_bert.settings import read_settings
+
+
+def plan(words: str = "", defaults: str = "", **environ):
+    """The plan of a sweep with these flags."""
+    typed = read_flags(make_parser("sweep", "", SWEEP_FLAGS, {}), SWEEP_FLAGS, words.split())
+    return plan_jobs(read_settings(typed, read_assignments(defaults), environ))
+
+
+def by_method(words: str = "", **environ) -> dict:
+    """Method → the record of its job."""
+    return {job.config.pruning_method: job.config for job in plan(words, **environ).jobs}
+
+
+def test_the_defaults_are_those_of_the_published_launcher():
+    configs = by_method()
+    assert list(configs) == ["magnitude", "movement", "spt", "baseline"]
+    spt = configs["spt"]
+    assert (spt.epochs, spt.batch_size, spt.learning_rate, spt.model_size) == (25, 96, 2e-5, "base")
+    assert (spt.start_sparsity, spt.end_sparsity, spt.pruning_start_epoch, spt.pruning_end_epoch) == (0.0, 0.99, 4, 23)
+    assert (spt.spt_explore_per_layer, spt.task, spt.max_len, spt.data, spt.seed) == (False, "sst2", 128, "hub", 42)
+
+
+def test_spt_follows_its_preset_until_an_end_is_typed():
+    assert {name: config.schedule for name, config in by_method().items()} == {
+        "magnitude": "linear", "movement": "linear", "spt": "auto", "baseline": "linear"}  # fmt: skip
+    assert by_method("-f 0.9")["spt"].schedule == "linear"
+    assert by_method("-s 0.0")["spt"].schedule == "linear"
+    edited = plan("-p spt", "end_sparsity=0.8").jobs[0].config
+    assert (edited.schedule, edited.end_sparsity) == ("auto", 0.8)
+
+
+@pytest.mark.parametrize("words", ["-ss 10 25 50", "-ss 10,25,50", "-ss 10, 25 50 -e 25"])
+def test_steps_are_separated_by_spaces_or_commas(words):
+    config = by_method(words)["magnitude"]
+    assert (config.sparsity_steps, config.schedule) == ((10.0, 25.0, 50.0), "steps")
+
+
+@pytest.mark.parametrize(
+    ("words", "window"),
+    [
+        ("", (4, 23)),
+        ("-e 30", (4, 23)),
+        ("-e 10", (4, 10)),
+        ("-e 5", (4, 5)),
+        ("-e 4", (1, 4)),
+        ("-e 1", (1, 1)),
+        ("-e 10 -pe 20", (4, 10)),
+        ("-e 10 -pe 3", (1, 3)),
+        ("-e 30 -ps 25", (25, 25)),
+        ("-e 5 -ss 10 20 30", (3, 5)),
+    ],
+)
+def test_a_window_nobody_typed_fits_the_epochs(words, window):
+    config = by_method(words)["magnitude"]
+    assert (config.pruning_start_epoch, config.pruning_end_epoch) == window
+
+
+def test_a_fitted_window_is_told():
+    assert plan("-e 3").settings.notes == (
+        "pruning ends at epoch 3 instead of 23, to fit 3 epochs",
+        "pruning starts at epoch 1 instead of 4, to fit 3 epochs",
+    )
+    assert plan("").settings.notes == ()
+
+
+def test_jobs_are_tasks_times_seeds_times_methods():
+    jobs = plan("-t sst2,mrpc -p spt baseline --seeds 1,2 -o out").jobs
+    assert [str(job.folder) for job in jobs[:4]] == [
+        "out/results_spt_sst2_seed1", "out/results_baseline_sst2_seed1",
+        "out/results_spt_sst2_seed2", "out/results_baseline_sst2_seed2"]  # fmt: skip
+    assert len(jobs) == 8 and jobs[-1].config.task == "mrpc" and jobs[-1].config.seed == 2
+    assert [job.folder.name for job in plan("-p spt --seed 7").jobs] == ["results_spt_sst2"]
+    assert len(plan("-t all -p none").jobs) == 8
+    assert len(plan("-p spt,spt,spt --seeds 1 1").jobs) == 1
+
+
+def test_a_point_without_a_name():
+    (job,) = plan("--criterion movement --pattern head --scope global --schedule cubic").jobs
+    config = job.config
+    assert (config.criterion, config.pattern, config.scope, config.schedule) == ("movement", "head", "global", "cubic")
+    assert job.folder.name == "results_movement-head-global-cubic_sst2"
+
+
+def test_switches_stand_alone_or_take_a_word():
+    assert by_method("-se")["spt"].spt_explore_per_layer is True
+    assert by_method("-se -e 30")["spt"].spt_explore_per_layer is True
+    assert by_method("-se False")["spt"].spt_explore_per_layer is False
+    assert by_method("--clip-norm none")["spt"].clip_norm is None
+
+
+def test_benchmark_epochs_override_the_flag():
+    made = plan("-e 20", BENCHMARK_EPOCHS="3")
+    assert made.jobs[0].config.epochs == 3
+    assert "BENCHMARK_EPOCHS" in made.settings.notes[0]
+
+
+def test_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glue").mkdir()
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    config = plan("-d glue --vocab vocab.txt -pt glue").jobs[0].config
+    assert config.data == config.pretrained == str(tmp_path / "glue")
+    assert config.vocab == str(tmp_path / "vocab.txt")
+    assert plan("-pt google/bert_uncased_L-2_H-128_A-2").jobs[0].config.pretrained.startswith("google/")
+
+
+def test_a_file_of_ones_own_is_its_own_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "My reviews.csv").write_text("text,label\n")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "train.tsv").write_text("text\tlabel\n")
+    typed = {"data": "My reviews.csv"}
+    (first, *_) = plan_jobs(read_settings(typed, {}, {})).jobs
+    assert (first.config.task, first.folder.name) == ("my_reviews", "results_magnitude_my_reviews")
+    assert plan("-d letters").jobs[0].config.task == "letters"
+    assert plan("-d letters -t post").jobs[0].config.task == "post"
+    with pytest.raises(FlagError, match="one name"):
+        plan("-d letters --text-column text -t post mail")
+
+
+def test_unknown_defaults_of_a_script_are_refused():
+    with pytest.raises(FlagError, match="epochs"):
+        plan("", "epoch=3")
