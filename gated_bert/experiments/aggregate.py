@@ -187,7 +187,8 @@ def summary(runs: Iterable[Run]) -> pd.DataFrame:
     """One row per group: what a table of results shows.
 
     Args:
-        runs: any runs; only finished ones count where a group has any (`n`; `unfinished` are the others).
+        runs: any runs; only finished ones count where a group has any. `status` says which those `n` are,
+            `unfinished` how many of the group are not finished.
 
     Returns:
         For the primary metric `dense_best` (the baseline of the same task, data and model), `best`, `final`, and
@@ -200,7 +201,8 @@ def summary(runs: Iterable[Run]) -> pd.DataFrame:
 
 def _summary(group: Group, baseline: Group | None) -> dict:
     runs, column = group.ended, f"val_{group.metric}"
-    record = _head(group, runs) | {"unfinished": sum(not run.finished for run in group.runs)}
+    record = _head(group, runs) | {"status": "finished" if runs[0].finished else "unfinished"}
+    record["unfinished"] = sum(not run.finished for run in group.runs)
     record |= _columns("dense_best", [run.rows[column].max() for run in baseline.ended] if baseline else [])
     record |= _columns("best", [run.rows[column].max() for run in runs])
     record |= _columns("final", [run.rows[column].iloc[-1] for run in runs])

@@ -25,8 +25,8 @@ def compare(folders: Sequence[str | Path], out: str | Path, say: Callable[[str],
     Raises:
         UserError: a folder that is not there, no readable run in any of them, or `out` that cannot be written.
     """
-    found = find_runs(*folders)
-    if not found:
+    found, failures = find_runs(*folders), tuple(failures)
+    if not found and not failures:
         raise UserError(f"{', '.join(map(str, folders))}: no runs here; a run is a folder results_<method>_<task> with "
                         "results_*.csv and metadata_*.json")  # fmt: skip
     runs, problems = read_runs(found)
@@ -37,7 +37,7 @@ def compare(folders: Sequence[str | Path], out: str | Path, say: Callable[[str],
     if not runs and not known:
         raise UserError(f"none of {len(found)} run folder(s) can be read; the first: {problems[0]}")
     from gated_bert.experiments.aggregate import group_runs, write_comparison
-    from gated_bert.experiments.plots import COMPARISON_PNG, plot_comparison
+    from gated_bert.experiments.plots import COMPARISON_PNG
     from gated_bert.experiments.report import write_report
 
     for line in problems:
@@ -48,7 +48,7 @@ def compare(folders: Sequence[str | Path], out: str | Path, say: Callable[[str],
         say(f"note: {line}")
     out, files = Path(out), []
     if runs:
-        files = [*write_comparison(out, runs), plot_comparison(runs, out / COMPARISON_PNG)]
+        files = [*write_comparison(out, runs), out / COMPARISON_PNG]
     files.append(write_report(out, runs, known.values(), problems))
     for path in files:
         say(f"wrote {path}")

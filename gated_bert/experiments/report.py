@@ -31,6 +31,7 @@ table.text th, table.text td { text-align: left; vertical-align: top; white-spac
 pre { background: #f3f5f7; padding: 0.7rem; font-size: 0.85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .notice { background: #fff8e1; border-left: 4px solid #e69f00; padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
 .failed { background: #fdecea; border-left: 4px solid #b3261e; padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
+.notice, .failed { overflow-wrap: anywhere; }
 .note { color: #57606a; font-size: 0.9rem; } summary { cursor: pointer; padding: 0.3rem 0; }
 """
 
@@ -43,8 +44,10 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
                  problems: Iterable[str] = ()) -> Path:  # fmt: skip
     """Writes `report.html`: tables, plots, configuration, environment, failures and the commands to repeat it.
 
+    The comparison plot is written beside it, so that both show the same runs.
+
     Args:
-        folder: where the page goes; its comparison plot is taken if it is there, drawn if not.
+        folder: where the page and the plot go.
         runs: the runs to report, may be empty when all jobs failed.
         failures: jobs that did not end well.
         problems: one line for each folder that could not be read.
@@ -61,9 +64,7 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
     parts += [f'<div class="notice">{escape(line)}</div>' for line in [*problems, *notes]]
     parts += _failures(failures)
     if runs:
-        comparison = folder / COMPARISON_PNG
-        if not comparison.exists():
-            plot_comparison(runs, comparison)
+        comparison = plot_comparison(runs, folder / COMPARISON_PNG)
         parts += ["<h2>Results</h2>", _image(comparison.read_bytes(), "metric and loss against sparsity")]
         parts += _tables(runs)
         parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
@@ -119,6 +120,8 @@ def _name(row: Mapping) -> str:
 
 
 def _seeds(row: Mapping) -> str:
+    if row["status"] == "unfinished":
+        return f"{row['n']}, unfinished"
     return f"{row['n']}" + (f" (+{row['unfinished']} unfinished)" if row["unfinished"] else "")
 
 

@@ -133,23 +133,27 @@ def metric_scale(metric: str) -> float:
 
 def model_label(config: Mapping) -> str:
     """The model of a config in words: the preset or the pretrained weights, and the sizes that differ from it."""
-    layers, hidden, dff = config.get("num_layers"), config.get("d_model"), config.get("dff")
+    layers, hidden, heads, dff = (config.get(name) for name in ("num_layers", "d_model", "num_heads", "dff"))
     if config.get("pretrained"):
         name = Path(str(config["pretrained"])).name or str(config["pretrained"])
-        return f"{name}, {layers} layers" if layers else name
+        return f"{name}, {_count(layers, 'layer')}" if layers else name
     size = str(config.get("model_size") or "model not recorded")
     preset = PRESETS.get(size)
     parts = [
-        f"{value} {unit}"
-        for value, usual, unit in (
-            (layers, preset and preset.num_layers, "layers"),
-            (hidden, preset and preset.d_model, "hidden"),
-            (config.get("num_heads"), preset and preset.num_heads, "heads"),
-            (dff, preset and preset.dff, "FFN"),
+        text
+        for value, usual, text in (
+            (layers, preset and preset.num_layers, _count(layers, "layer")),
+            (hidden, preset and preset.d_model, f"hidden size {hidden}"),
+            (heads, preset and preset.num_heads, _count(heads, "head")),
+            (dff, preset and preset.dff, f"FFN {dff}"),
         )
         if value is not None and value != usual
     ]
     return ", ".join([size, *parts])
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def write_bytes_atomic(path: str | os.PathLike, content: bytes) -> Path:

@@ -16,6 +16,7 @@ from gated_bert.errors import UserError
 from gated_bert.experiments.aggregate import best_at, comparison, group_runs, statistics, summary, write_comparison
 from gated_bert.experiments.compare import compare
 from gated_bert.experiments.results import (
+    Failure,
     find_runs,
     model_label,
     read_failure,
@@ -175,7 +176,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path):
     write_run(tmp_path / "c", seed=3, epochs=4, num_layers=1)
     groups, notes = group_runs(read_runs(find_runs(tmp_path))[0])
     assert sorted((group.model, group.settings, len(group.runs)) for group in groups) == [
-        ("tiny", "learning_rate=0.0001", 1), ("tiny", "learning_rate=2e-05", 1), ("tiny, 1 layers", "", 1)]  # fmt: skip
+        ("tiny", "learning_rate=0.0001", 1), ("tiny", "learning_rate=2e-05", 1), ("tiny, 1 layer", "", 1)]  # fmt: skip
     assert len(notes) == 1 and "differ in learning_rate" in notes[0]
 
 
@@ -193,7 +194,8 @@ def test_unfinished_runs_are_said_and_kept_out_of_final_results(tmp_path):
     path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
     runs = read_runs(find_runs(tmp_path))[0]
     row = summary(runs).iloc[0]
-    assert (row["n"], row["unfinished"], row["final_sparsity_mean"]) == (1, 1, 0.9)
+    assert (row["n"], row["status"], row["unfinished"], row["final_sparsity_mean"]) == (1, "finished", 1, 0.9)
+    assert summary(runs[1:])["status"][0] == "unfinished"
     assert any("running after epoch 2 of 5" in note for note in group_runs(runs)[1])
     assert list(comparison(runs)["n"]) == [2, 2, 1, 1, 1]
 
@@ -201,7 +203,7 @@ def test_unfinished_runs_are_said_and_kept_out_of_final_results(tmp_path):
 def test_model_names():
     tiny = {"model_size": "tiny", "num_layers": 2, "d_model": 256, "num_heads": 4, "dff": 512}
     assert model_label(tiny) == "tiny"
-    assert model_label(tiny | {"d_model": 128}) == "tiny, 128 hidden"
+    assert model_label(tiny | {"d_model": 128}) == "tiny, hidden size 128"
     assert model_label({"pretrained": "some/MiniLM", "num_layers": 3}) == "MiniLM, 3 layers"
 
 
@@ -258,3 +260,9 @@ def test_numbers_come_back_as_they_were_written(tmp_path):
     write_csv_atomic(path, pd.read_csv(path).assign(val_accuracy=values))
     rows = read_run(path.parent).rows
     assert list(rows["val_accuracy"]) == values and rows["epoch"].dtype == int
+
+
+def test_a_sweep_of_failures_still_gets_its_report(tmp_path):
+    said = []
+    files = compare([tmp_path], tmp_path / "out", said.append, [Failure("spt_sst2", "killed")])
+    assert [path.name for path in files] == ["report.html"] and said[0] == "failed: spt_sst2: killed"
