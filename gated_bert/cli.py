@@ -109,10 +109,39 @@ def download_command(words: list[str]) -> int:
     return 0
 
 
+def study_command(words: list[str]) -> int:
+    """`gated-bert study`: a named set of sweeps, resumed where it stopped, and its comparison."""
+    flags = (
+        Flag(("--scale",), "scale", "text", "smoke, standard or full", "study", "SCALE"),
+        Flag(("-o", "--output-dir"), "output", "text", "folder of the study", "study", "FOLDER"),
+        Flag(("-d", "--data"), "data", "text", "hub or a folder in the GLUE layout", "study", "SOURCE"),
+        Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
+        Flag(("-max-parallel-jobs",), "jobs", "text", "jobs at a time", "study", "N"),
+        Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),
+    )
+    from gated_bert.experiments.studies import SCALES, STUDIES, publish, run_study
+
+    names, words = _leading(words)
+    text = "Runs a study, or goes on with it: " + "; ".join(f"{name}: {study.question}" for name, study in STUDIES.items())
+    typed = _typed("gated-bert study NAME", text, flags, words, {"scale": "standard"})
+    if len(names) != 1 or names[0] not in STUDIES:
+        raise FlagError.refused("study", " ".join(names), ", ".join(STUDIES) + did_you_mean(" ".join(names), STUDIES))
+    scale = typed.get("scale", "standard")
+    if scale not in SCALES:
+        raise FlagError.refused("--scale", scale, ", ".join(SCALES) + did_you_mean(scale, SCALES))
+    output = Path(typed.get("output", f"results/study_{names[0]}_{scale}"))
+    extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
+    status = run_study(names[0], scale, output, sweep_command, typed.get("data"), typed.get("pretrained"), extra)
+    if status == 0 and "publish" in typed:
+        publish(output, Path(typed["publish"]))
+    return status
+
+
 COMMANDS = {
     "train": Command("train and prune one model", train_command),
     "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
     "compare": Command("compare finished runs", compare_command),
+    "study": Command("run a study whose figures the project publishes", study_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 

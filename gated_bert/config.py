@@ -138,6 +138,8 @@ class GatedBertConfig:
         self._set(prunable_roles=tuple(self.prunable_roles))
         if self.criterion is None:
             self._set(criterion=None if self.pruning_method == "baseline" else self.pruning_method)
+        if self.criterion == "spt" and self.spt_variant == "published":
+            self._restore_published_spt()
         if self.spt_unit is None:
             self._set(spt_unit=self.pattern or "element")
         if self.pattern is None:
@@ -154,6 +156,12 @@ class GatedBertConfig:
             "movement_pruning_frequency_steps": movement_frequency(size),
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def _restore_published_spt(self):
+        for name, published in (("spt_unit", "element"), ("spt_reward", "measured"), ("spt_credit", "mean")):
+            if getattr(self, name) not in (published, getattr(type(self), name)):
+                raise ConfigError(name, getattr(self, name), f"{published}, with spt_variant=published")
+            self._set(**{name: published})
 
     def _default_schedule(self) -> str:
         if isinstance(self.sparsity_steps, tuple):

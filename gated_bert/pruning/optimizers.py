@@ -93,9 +93,9 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
 
     def __call__(self, step):
-        step = ops.cast(step, "float32") + 1.0
-        rising = step / max(self.warmup_steps, 1)
-        falling = (self.total_steps + 1.0 - step) / max(self.total_steps + 1 - self.warmup_steps, 1)
+        step = ops.cast(step, "float32")
+        rising = (step + 1.0) / max(self.warmup_steps, 1)
+        falling = (self.total_steps - step) / (self.total_steps - max(self.warmup_steps - 1, 0))
         return self.peak * ops.maximum(ops.minimum(rising, falling), 0.0)
 
     def get_config(self):

@@ -1,0 +1,171 @@
+"""Studies: named sets of sweeps whose figures the project publishes, at three scales."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.errors import UserError
+from gated_bert.experiments.compare import compare
+from gated_bert.experiments.results import find_runs
+
+SCALES = ("smoke", "standard", "full")
+FOUR = "baseline,magnitude,movement,spt"
+FIVE = f"{FOUR},random"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sweep of a study: the name of its folder, and its flags as they would be typed."""
+
+    name: str
+    flags: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, and the sweeps that answer it.
+
+    Args:
+        question: what the study shows.
+        data: `embedded`, or None where the user says which.
+        parts: the sweeps at each scale.
+        pretrained: whether the sweeps start from pretrained weights.
+    """
+
+    question: str
+    data: str | None
+    parts: dict[str, tuple[Part, ...]]
+    pretrained: bool = False
+
+
+_EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
+_SST2 = "-t sst2 -m tiny -l 5e-4 --dropout 0.1 --schedule auto"
+_TUNE = "-l 5e-5 -b 32 -ml 128"
+
+STUDIES = {
+    "embedded": Study(
+        "accuracy against sparsity up to 90 % on embedded data, four methods beside random, three seeds",
+        "embedded",
+        {
+            "smoke": (Part("sst2", f"{_EMBEDDED} -p {FOUR} -e 2 -ps 1 -pe 2 -f 0.9 --train-examples 300 --seeds 1"),),
+            "standard": (Part("sst2", f"{_EMBEDDED} -p {FIVE} -e 8 -ps 3 -pe 7 -f 0.9 --seeds 1,2,3"),),
+            "full": (Part("sst2", f"{_EMBEDDED} -p {FIVE} -e 16 -ps 4 -pe 13 -f 0.99 --seeds 1,2,3,4,5"),),
+        },
+    ),
+    "spt": Study(
+        "what each SPT option is worth against random and against the published behaviour, at 70, 80 and 90 %",
+        "embedded",
+        {
+            scale: tuple(
+                Part(name, f"{_EMBEDDED} {common} {flags}")
+                for name, flags in {
+                    "element-random-layer": "-p random",
+                    "element-random-global": "-p random --scope global",
+                    "element-published": "-p spt --spt-variant published",
+                    "element-measured": "-p spt",
+                    "element-measured-per-role": "-p spt -se true",
+                    "element-taylor": "-p spt --spt-reward taylor",
+                    "neuron-random": "-p random --pattern neuron --scope global",
+                    "neuron-measured": "-p spt --spt-unit neuron",
+                    "neuron-regression": "-p spt --spt-unit neuron --spt-credit regression",
+                    "neuron-taylor": "-p spt --spt-unit neuron --spt-reward taylor",
+                }.items()
+            )
+            for scale, common in {
+                "smoke": "-e 2 -ps 1 -pe 2 -ss 50 70 --train-examples 200 --seeds 1",
+                "standard": "-e 6 -ps 3 -pe 6 -ss 50 70 80 90 --train-examples 2000 --seeds 1,2,3",
+                "full": "-e 16 -ps 5 -pe 12 -ss 30 50 60 70 75 80 85 90 --seeds 1,2,3,4,5",
+            }.items()
+        },
+    ),
+    "sst2": Study(
+        "accuracy against sparsity on SST-2, tiny from scratch, the published step schedule resampled",
+        None,
+        {
+            "smoke": (Part("sst2", f"{_SST2} -p {FOUR} -e 3 -ps 1 -pe 3 -b 32 -ml 32 --train-examples 300"),),
+            "standard": (Part("sst2", f"{_SST2} -p {FOUR} -e 10 -ps 2 -pe 9 -b 96 -ml 64"),),
+            "full": (Part("sst2", f"{_SST2} -p {FIVE} -e 25 -ps 4 -pe 23 -b 96 -ml 128 --seeds 1,2,3"),),
+        },
+    ),
+    "pretrained": Study(
+        "MRPC and STS-B from pretrained weights, dense and down to 5 % of the weights, beside random",
+        None,
+        {
+            "smoke": (
+                Part("mrpc-dense", f"{_TUNE} -t mrpc -p baseline -e 1 -b 16 -ml 48 --num-layers 1 --train-examples 64"),
+                Part("mrpc", f"{_TUNE} -t mrpc -p magnitude,random -e 1 -ps 1 -pe 1 -f 0.95 -b 16 -ml 48 --num-layers 1 "
+                     "--train-examples 64"),
+            ),
+            "standard": (
+                Part("mrpc-6-layers", f"{_TUNE} -t mrpc -p baseline -e 3"),
+                Part("stsb-6-layers", f"{_TUNE} -t stsb -p baseline -e 2"),
+                Part("mrpc-3-layers", f"{_TUNE} -t mrpc --num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 --train-examples 2000"),
+                Part("stsb-3-layers", f"{_TUNE} -t stsb --num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 --train-examples 2000"),
+            ),
+            "full": tuple(
+                Part(f"{task}-6-layers", f"{_TUNE} -t {task} -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5")
+                for task in ("mrpc", "stsb")
+            ),
+        },
+        pretrained=True,
+    ),
+}  # fmt: skip
+
+
+def run_study(
+    name: str,
+    scale: str,
+    output: Path,
+    run_sweep: Callable[[list[str]], int],
+    data: str | None = None,
+    pretrained: str | None = None,
+    extra: Sequence[str] = (),
+) -> int:
+    """Runs what is left of a study and compares all its runs.
+
+    Args:
+        name: one of `STUDIES`.
+        scale: one of `SCALES`.
+        output: the study's folder; finished runs in it are kept, broken ones go on.
+        run_sweep: takes the words of a sweep's command line and returns its exit status.
+        data: folder or `hub`; only for studies that are not about embedded data.
+        pretrained: id or folder of pretrained weights, for studies that start from them.
+        extra: more words for every sweep, e.g. `-parallel`.
+
+    Returns:
+        The exit status of the first sweep that failed, else 0.
+
+    Raises:
+        UserError: pretrained weights are needed and not given, or data are given that the study does not read.
+    """
+    study = STUDIES[name]
+    if study.pretrained and not pretrained:
+        raise UserError(f"study {name}: starts from pretrained weights; name an id or a folder with -pt")
+    if study.data and data:
+        raise UserError(f"study {name}: is about {study.data} data; leave -d out")
+    words = ["-d", study.data or data or "hub", *(["-pt", pretrained] if pretrained else []), *extra]
+    for part in study.parts[scale]:
+        status = run_sweep([*part.flags.split(), *words, "-o", str(output / part.name), "--resume"])
+        if status:
+            return status
+    compare([output / part.name for part in study.parts[scale]], output)
+    return 0
+
+
+def publish(output: Path, folder: Path):
+    """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
+
+    Args:
+        output: the study's folder.
+        folder: where the copies go.
+    """
+    runs = find_runs(output)
+    for run in [output, *runs]:
+        target = folder / run.relative_to(output)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in run.iterdir():
+            if file.suffix in (".csv", ".png") or file.name.startswith("metadata_") or file.name == "report.html":
+                shutil.copyfile(file, target / file.name)
