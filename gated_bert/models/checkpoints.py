@@ -48,7 +48,7 @@ class HuggingFaceCheckpoint:
         arrays = {}
         try:
             with safe_open(self.weights_path, framework="numpy") as file:
-                stored = {_without_prefix(name): name for name in file.keys()}
+                stored = {name.removeprefix("bert."): name for name in file.keys()}
                 for name in names:
                     found = next((stored[each] for each in _hugging_face_names(name) if each in stored), None)
                     if found is not None:
@@ -93,8 +93,8 @@ class GoogleCheckpoint:
                 full_name = name if name in HEAD else f"bert/{name}"
                 if full_name in stored:
                     arrays[name] = reader.get_tensor(full_name).astype(np.float32)
-        # The reader raises plain RuntimeError where a data file is cut short.
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        # The reader raises IndexError where a data file is cut short, RuntimeError where it is damaged.
+        except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{self.weights_path}: not a whole TensorFlow checkpoint ({one_line(error)}); fetch it again"
             ) from error
@@ -165,10 +165,6 @@ def read_bert_config(path: Path) -> BertConfig:
         raise UserError(f"{path}: no field {error}; a BERT configuration is needed") from error
     except (UserError, TypeError) as error:
         raise UserError(f"{path}: {one_line(error)}") from error
-
-
-def _without_prefix(name: str) -> str:
-    return name.removeprefix("bert.")
 
 
 def _hugging_face_names(name: str) -> tuple[str, ...]:

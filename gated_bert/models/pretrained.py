@@ -61,12 +61,12 @@ def load_pretrained(model: BertClassifier, path_or_id: str):
     variables = _variables(model)
     arrays = checkpoint.read(variables)
     _drop_head_of_other_shape(arrays, model)
+    if "pooler/dense/kernel" not in arrays:
+        warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
     for name, variable in variables.items():
         if name in arrays:
             _assign(variable, arrays[name], f"{checkpoint.weights_path}: {name}")
-        elif name.startswith("pooler/"):
-            warnings.warn(f"{checkpoint.weights_path}: no {name}; it starts from random values", stacklevel=2)
-        elif not name.startswith("output_"):
+        elif not name.startswith(("pooler/", "output_")):
             raise UserError(f"{checkpoint.weights_path}: no {name} in it; weights of a BERT are needed")
 
 

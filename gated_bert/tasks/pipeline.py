@@ -52,7 +52,8 @@ class BucketedDataset(keras.utils.PyDataset):
 
     A batch is filled from one bucket. What is left of a bucket when its batches are full goes up to the next, so
     that at most one batch of an epoch is small. Keras fixes a data set's shapes by its first two batches on
-    TensorFlow, so these two differ in length wherever the data has more than one.
+    TensorFlow, so these two differ in length wherever the data has more than one. Give `fit` also `shuffle=False`: by
+    default it shuffles the batches with a generator of its own.
 
     Args:
         encoded: token ids of n examples.

@@ -1,0 +1,41 @@
+"""The record of the sizes."""
+
+import json
+
+import pytest
+
+from gated_bert.errors import UserError
+from gated_bert.models.architecture import BertConfig, LayerSizes
+
+
+def test_json_round_trip_with_different_layers():
+    layers = (LayerSizes(3, 8, 5, 100), LayerSizes(0, 0, 0, 7), LayerSizes(1, 8, 8, 0))
+    config = BertConfig(
+        100, 32, layers, original_head_dim=8, num_outputs=3, dropout_rate=0.1, gate_rule="hard_concrete"
+    )
+    assert BertConfig.from_json(config.to_json()) == config
+    assert json.loads(config.to_json())["layers"][1]["num_heads"] == 0
+
+
+def test_uniform_divides_the_hidden_size_between_the_heads():
+    config = BertConfig.uniform(2, 768, 12, 3072, vocab_size=30522)
+    assert config.layers == (LayerSizes(12, 64, 64, 3072),) * 2
+    assert config.original_head_dim == 64
+    assert config.num_layers == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BertConfig.uniform(2, 10, 3, 5, vocab_size=9), "num_heads: 3 does not divide the hidden size 10"),
+        (lambda: BertConfig.uniform(2, 10, 0, 5, vocab_size=9), "num_heads is 0; it must be a whole number from 1 up"),
+        (lambda: BertConfig(9, 8, (LayerSizes(2, 0, 4, 8),), 4), r"layers\[0\].query_key_dim is 0"),
+        (lambda: BertConfig(9, 8, (LayerSizes(2, 4, 4, -1),), 4), r"layers\[0\].intermediate_size is -1"),
+        (lambda: BertConfig(9.5, 8, (), 4), "vocab_size is 9.5"),
+        (lambda: BertConfig.from_dict({"vocab_size": 3}), "no field 'layers'"),
+        (lambda: BertConfig.from_dict({"layers": [], "depth": 3}), "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_sizes_that_make_no_model_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
