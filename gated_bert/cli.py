@@ -122,7 +122,9 @@ def study_command(words: list[str]) -> int:
     from gated_bert.experiments.studies import SCALES, STUDIES, publish, run_study
 
     names, words = _leading(words)
-    text = "Runs a study, or goes on with it: " + "; ".join(f"{name}: {study.question}" for name, study in STUDIES.items())
+    text = "Runs a study, or goes on with it: " + "; ".join(
+        f"{name}: {study.question}" for name, study in STUDIES.items()
+    )
     typed = _typed("gated-bert study NAME", text, flags, words, {"scale": "standard"})
     if len(names) != 1 or names[0] not in STUDIES:
         raise FlagError.refused("study", " ".join(names), ", ".join(STUDIES) + did_you_mean(" ".join(names), STUDIES))

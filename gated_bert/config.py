@@ -191,8 +191,14 @@ class GatedBertConfig:
             choose("prunable_roles", role, ROLES)
         if not self.prunable_roles:
             raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
-        for name in ("epochs", "batch_size", "movement_pruning_frequency_steps", "pruning_start_epoch",
-                     "pruning_end_epoch", "checkpoint_steps"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "movement_pruning_frequency_steps",
+            "pruning_start_epoch",
+            "pruning_end_epoch",
+            "checkpoint_steps",
+        ):
             whole(name, getattr(self, name), 1)
         for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
             if getattr(self, name) is not None:
@@ -200,15 +206,25 @@ class GatedBertConfig:
         whole("max_len", self.max_len, 8, 512)
         whole("seed", self.seed, 0, 2**31 - 1)
         for name, low, high in (
-            ("learning_rate", 0.0, 1.0), ("movement_learning_rate", 0.0, 1e3), ("spt_epsilon", 0.0, 1.0),
-            ("spt_reward_alpha", 0.0, 1.0), ("gate_init_value", 0.0, 10.0),
-        ):  # fmt: skip
+            ("learning_rate", 0.0, 1.0),
+            ("movement_learning_rate", 0.0, 1e3),
+            ("spt_epsilon", 0.0, 1.0),
+            ("spt_reward_alpha", 0.0, 1.0),
+            ("gate_init_value", 0.0, 10.0),
+        ):
             number(name, getattr(self, name), low, high, open_low=True)
         for name, low, high in (
-            ("dropout_rate", 0.0, 0.99), ("weight_decay", 0.0, 1.0), ("momentum", 0.0, 0.9999), ("warmup_ratio", 0.0, 1.0),
-            ("start_sparsity", 0.0, 1.0), ("end_sparsity", 0.0, 1.0), ("min_kept", 0.0, 1.0),
-            ("soft_movement_threshold", 0.0, 0.9999), ("soft_movement_penalty", 0.0, 1e6), ("l0_penalty", 0.0, 1e6),
-        ):  # fmt: skip
+            ("dropout_rate", 0.0, 0.99),
+            ("weight_decay", 0.0, 1.0),
+            ("momentum", 0.0, 0.9999),
+            ("warmup_ratio", 0.0, 1.0),
+            ("start_sparsity", 0.0, 1.0),
+            ("end_sparsity", 0.0, 1.0),
+            ("min_kept", 0.0, 1.0),
+            ("soft_movement_threshold", 0.0, 0.9999),
+            ("soft_movement_penalty", 0.0, 1e6),
+            ("l0_penalty", 0.0, 1e6),
+        ):
             number(name, getattr(self, name), low, high)
         if self.clip_norm is not None:
             number("clip_norm", self.clip_norm, 0.0, math.inf, open_low=True)
@@ -222,22 +238,34 @@ class GatedBertConfig:
         if self.schedule == "auto" and schedule_size(self.model_size) not in STEP_PRESETS:
             raise ConfigError("schedule", "auto", f"a size with a step preset: {', '.join(STEP_PRESETS)}")
         if self.criterion == "spt" and self.spt_unit != self.pattern:
-            raise ConfigError("spt_unit", self.spt_unit, f"the pattern that is pruned ({self.pattern}): what SPT "
-                              "explores is what it removes")
+            raise ConfigError(
+                "spt_unit",
+                self.spt_unit,
+                f"the pattern that is pruned ({self.pattern}): what SPT explores is what it removes",
+            )
         if self.spt_credit == "regression" and self.spt_unit == "element":
-            raise ConfigError("spt_credit", "regression", "a unit larger than one weight (spt_unit head, neuron, row "
-                              "or column): a ridge regression over every single weight does not fit in memory")
+            raise ConfigError(
+                "spt_credit",
+                "regression",
+                "a unit larger than one weight (spt_unit head, neuron, row "
+                "or column): a ridge regression over every single weight does not fit in memory",
+            )
         if self.spt_credit == "regression" and self.spt_reward == "taylor":
             raise ConfigError("spt_credit", "regression", "spt_reward measured: a Taylor reward is already per unit")
         if self.criterion in ("soft_movement", "l0") and self.pattern != "element":
-            raise ConfigError("pattern", self.pattern, f"element: {self.criterion} closes single weights by a threshold")
+            raise ConfigError(
+                "pattern", self.pattern, f"element: {self.criterion} closes single weights by a threshold"
+            )
         if self.criterion is None:
             return
         if self.start_sparsity > self.end_sparsity:
             raise ConfigError("start_sparsity", self.start_sparsity, f"at most end_sparsity={self.end_sparsity}")
         if self.pruning_start_epoch > min(self.pruning_end_epoch, self.epochs):
-            raise ConfigError("pruning_start_epoch", self.pruning_start_epoch,
-                              f"1 to {min(self.pruning_end_epoch, self.epochs)} (pruning end and epochs)")
+            raise ConfigError(
+                "pruning_start_epoch",
+                self.pruning_start_epoch,
+                f"1 to {min(self.pruning_end_epoch, self.epochs)} (pruning end and epochs)",
+            )
         if self.schedule == "steps":
             self._check_steps()
 
@@ -250,21 +278,38 @@ class GatedBertConfig:
                 raise ConfigError("sparsity_steps", step, "percentages from 0 to 100 that never fall")
         room = self.epochs - self.pruning_start_epoch + 1
         if len(steps) > room:
-            raise ConfigError("sparsity_steps", " ".join(f"{step:g}" for step in steps),
-                              f"at most {room} values: epochs {self.pruning_start_epoch} to {self.epochs}")
+            raise ConfigError(
+                "sparsity_steps",
+                " ".join(f"{step:g}" for step in steps),
+                f"at most {room} values: epochs {self.pruning_start_epoch} to {self.epochs}",
+            )
 
     @property
     def label(self) -> str:
         """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name."""
-        variants = [value for value, usual in ((self.spt_reward, "measured"), (self.spt_credit, "mean"),
-                                               (self.spt_variant, "default")) if value != usual]  # fmt: skip
+        variants = [
+            value
+            for value, usual in (
+                (self.spt_reward, "measured"),
+                (self.spt_credit, "mean"),
+                (self.spt_variant, "default"),
+            )
+            if value != usual
+        ]
         method = "-".join([self.pruning_method, *(variants if self.criterion == "spt" else ())])
         usual_scope = "global" if self.criterion == "spt" else "layer"
         if self.criterion is None:
             return method
         if self.criterion == self.pruning_method and (self.pattern, self.scope) == ("element", usual_scope):
             return method
-        return "-".join([method if self.criterion == self.pruning_method else self.criterion, self.pattern, self.scope, self.schedule])
+        return "-".join(
+            [
+                method if self.criterion == self.pruning_method else self.criterion,
+                self.pattern,
+                self.scope,
+                self.schedule,
+            ]
+        )
 
     def replace(self, **changes) -> GatedBertConfig:
         """A copy with `changes`; fields filled in by size or method keep the values they have."""
@@ -285,7 +330,9 @@ class GatedBertConfig:
         for name in values:
             if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
-                raise ConfigError(name, values[name], f"the known fields{f' (did you mean {close[0]}?)' if close else ''}")
+                raise ConfigError(
+                    name, values[name], f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
+                )
         return cls(**values)
 
     @classmethod

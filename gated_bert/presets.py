@@ -39,7 +39,9 @@ STEP_PRESETS = {
 
 def schedule_size(model_size: str) -> str:
     """The one of tiny, small, base and large whose defaults `model_size` takes."""
-    return {"bert-tiny": "tiny", "bert-mini": "tiny", "bert-small": "small", "bert-medium": "small"}.get(model_size, model_size)
+    return {"bert-tiny": "tiny", "bert-mini": "tiny", "bert-small": "small", "bert-medium": "small"}.get(
+        model_size, model_size
+    )
 
 
 def spt_epsilon(size: str) -> float:

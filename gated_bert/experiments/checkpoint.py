@@ -65,15 +65,19 @@ class Checkpoint:
                 self._arrays = dict(file)
             self.place = json.loads(str(self._arrays.pop("place")))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{path}: damaged checkpoint ({error}); run again without --resume to start afresh") from error
+            raise UserError(
+                f"{path}: damaged checkpoint ({error}); run again without --resume to start afresh"
+            ) from error
 
     def restore(self, model: keras.Model, criterion):
-        """Puts the variables, the optimiser and the criterion back; `model` must be compiled and its optimiser built."""
+        """Puts variables, optimiser and criterion back; `model` must be compiled and its optimiser built."""
         for name, variables in _variables(model).items():
             for i, variable in enumerate(variables):
                 saved = self._arrays.get(f"{name}/{i}")
                 if saved is None or saved.shape != tuple(variable.shape):
-                    raise UserError(f"{self.path}: was written by another model; run again without --resume to start afresh")
+                    raise UserError(
+                        f"{self.path}: was written by another model; run again without --resume to start afresh"
+                    )
                 variable.assign(saved)
         if criterion is not None:
             prefix = "criterion/"
@@ -98,7 +102,9 @@ class CheckpointCallback(StepCallback):
         extra: returns what else to put into the checkpoint's place.
     """
 
-    def __init__(self, path: Path, criterion, steps_per_epoch: int, every: int, can_go_on, restored: Checkpoint | None, extra):
+    def __init__(
+        self, path: Path, criterion, steps_per_epoch: int, every: int, can_go_on, restored: Checkpoint | None, extra
+    ):
         super().__init__(steps_per_epoch)
         self.path, self.criterion, self.every, self.can_go_on = path, criterion, every, can_go_on
         self.restored, self.extra = restored, extra

@@ -85,7 +85,9 @@ def train(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{folder}: another run is writing there; wait for it or choose another --output-dir") from error
+            raise UserError(
+                f"{folder}: another run is writing there; wait for it or choose another --output-dir"
+            ) from error
         return _Run(config, folder, resume, notify).train()
 
 
@@ -102,15 +104,24 @@ class _Run:
         self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
         self.rows: list[dict] = place.get("rows", [])
         self.metadata: dict = {}
-        self.status = Status(folder, notify, job=folder.name, method=config.label, task=config.task, seed=config.seed,
-                             epochs=config.epochs)  # fmt: skip
+        self.status = Status(
+            folder,
+            notify,
+            job=folder.name,
+            method=config.label,
+            task=config.task,
+            seed=config.seed,
+            epochs=config.epochs,
+        )
 
     def _refuse_other_config(self, before: dict):
         now = dataclasses.asdict(GatedBertConfig.from_dict(before)), dataclasses.asdict(self.config)
         for name, value in now[1].items():
             if now[0][name] != value and name != "checkpoint_steps":
-                raise UserError(f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {now[0][name]!r}; "
-                                "give the same value, or leave --resume out to start afresh")  # fmt: skip
+                raise UserError(
+                    f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {now[0][name]!r}; "
+                    "give the same value, or leave --resume out to start afresh"
+                )
 
     def train(self) -> RunResult:
         handler = logging.FileHandler(self.folder / "log.txt")
@@ -158,7 +169,9 @@ class _Run:
         self.steps = len(self.train_set)
         score_rule = criterion.score_rule if criterion else "gradient"
         optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
-        self.model.compile(optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=config.jit_compile)
+        self.model.compile(
+            optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=config.jit_compile
+        )
         self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if criterion else None
         self.criterion = self.pruning.criterion if self.pruning else None
         self._start_metadata()
@@ -199,8 +212,15 @@ class _Run:
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         done = epoch * self.steps + batches
         epochs = EpochCallback(self, place["seconds"])
-        saving = CheckpointCallback(self.folder / CHECKPOINT, self.criterion, self.steps, self.config.checkpoint_steps,
-                                    self.train_set.can_start_at, self.checkpoint, self._place(epochs))  # fmt: skip
+        saving = CheckpointCallback(
+            self.folder / CHECKPOINT,
+            self.criterion,
+            self.steps,
+            self.config.checkpoint_steps,
+            self.train_set.can_start_at,
+            self.checkpoint,
+            self._place(epochs),
+        )
         status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done)
         callbacks = [callback for callback in (self.pruning, epochs, status, saving) if callback is not None]
         if batches:
@@ -214,15 +234,21 @@ class _Run:
 
     def _place(self, epochs):
         def extra() -> dict:
-            return {"seconds": epochs.seconds(), "rows": self.rows, "stamp": self.stamp,
-                    "config": dataclasses.asdict(self.config)}  # fmt: skip
+            return {
+                "seconds": epochs.seconds(),
+                "rows": self.rows,
+                "stamp": self.stamp,
+                "config": dataclasses.asdict(self.config),
+            }
 
         return extra
 
     def _fit_epochs(self, callbacks, first: int, last: int):
         if first < last:
             self.train_set.set_epoch(first, callbacks[0].first_batch)
-            self.model.fit(self.train_set, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False)
+            self.model.fit(
+                self.train_set, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False
+            )
 
     def evaluate(self) -> dict[str, float]:
         """Loss and metrics on the development sets."""
@@ -252,10 +278,18 @@ class _Run:
         deepest = max(row["sparsity"] for row in self.rows) - 1e-3
         best = max((row for row in self.rows if row["sparsity"] >= deepest), key=lambda row: row[self.primary])
         self.save("model", final)
-        remaining = self.metadata["parameters"]["total"] - round(final["sparsity"] * self.metadata["parameters"]["prunable"])
+        remaining = self.metadata["parameters"]["total"] - round(
+            final["sparsity"] * self.metadata["parameters"]["prunable"]
+        )
         self.metadata["parameters"]["remaining"] = remaining
-        self._write_metadata(status="finished", final=final, best=best, seconds=round(seconds, 1), message="",
-                             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"))  # fmt: skip
+        self._write_metadata(
+            status="finished",
+            final=final,
+            best=best,
+            seconds=round(seconds, 1),
+            message="",
+            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
         plot_run(read_run(self.folder))
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._end("finished", f"{self.primary} {final[self.primary]:.4f} at sparsity {final['sparsity']:.4f}")
@@ -263,7 +297,7 @@ class _Run:
 
 
 class EpochCallback(StepCallback):
-    """At an epoch's end: evaluates, adds the row, keeps the best model. In between: stops on a loss that is not finite."""
+    """At an epoch's end: evaluates, adds the row, keeps the best model. In between: stops on a NaN loss."""
 
     def __init__(self, run: _Run, seconds: float):
         super().__init__(run.steps)
@@ -283,8 +317,8 @@ class EpochCallback(StepCallback):
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             raise UserError(
-                f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; the rows so "
-                "far are kept. Try a lower --learning-rate, a longer --warmup-ratio or --precision float32"
+                f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; "
+                "the rows so far are kept. Try a lower --learning-rate, a longer --warmup-ratio or --precision float32"
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -311,8 +345,15 @@ class EpochCallback(StepCallback):
         run.write_rows()
         self._keep_best(row)
         self._before = 0.0
-        LOGGER.info("epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s", epoch + 1, row["train_loss"], run.primary,
-                    row[run.primary], row["sparsity"], seconds)  # fmt: skip
+        LOGGER.info(
+            "epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s",
+            epoch + 1,
+            row["train_loss"],
+            run.primary,
+            row[run.primary],
+            row["sparsity"],
+            seconds,
+        )
 
     def _keep_best(self, row: dict):
         run = self.run

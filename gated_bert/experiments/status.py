@@ -25,7 +25,15 @@ class Status:
     def __init__(self, folder: Path, notify: Callable[[dict], None] | None = None, **fields):
         self.path = folder / STATUS
         self.notify = notify
-        self.fields = {"state": "starting", "epoch": 0, "step": 0, "metric": None, "sparsity": 0.0, "message": "", **fields}
+        self.fields = {
+            "state": "starting",
+            "epoch": 0,
+            "step": 0,
+            "metric": None,
+            "sparsity": 0.0,
+            "message": "",
+            **fields,
+        }
         self._written = 0.0
 
     def update(self, **fields):
@@ -68,7 +76,9 @@ class StatusCallback(StepCallback):
         done = self.epoch * self.steps_per_epoch + self.batches_done(batch)
         pace = (time.time() - self._began) / max(done - self._done_before, 1)
         self.status.update(
-            step=self.batches_done(batch), loss=float(logs["loss"]), seconds_left=pace * (self.epochs * self.steps_per_epoch - done)
+            step=self.batches_done(batch),
+            loss=float(logs["loss"]),
+            seconds_left=pace * (self.epochs * self.steps_per_epoch - done),
         )
 
     def on_epoch_end(self, epoch, logs=None):

@@ -102,7 +102,9 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
 
 
-def build_optimizer(config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str
+) -> keras.optimizers.Optimizer:
     """The optimiser of a run, built on the model's trainable variables.
 
     Biases, layer norms, gates and scores are not decayed.

@@ -125,12 +125,18 @@ class _AcrossLayers(Pattern):
         for index, members in sorted(blocks.items()):
             missing = self._members().keys() - members.keys()
             if missing:
-                raise ValueError(f"encoder block {index}: {', '.join(sorted(missing))} not prunable, but the pattern ties it")
+                raise ValueError(
+                    f"encoder block {index}: {', '.join(sorted(missing))} not prunable, but the pattern ties it"
+                )
             tied = tuple(members[role] for role in self._members())
             units = self._units(members, num_heads[index] if num_heads else 0)
             weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in tied)
             if units:
-                found.append(Group(tied, tied[0].role, units, weights // units, f"encoder_{index} {type(self).__name__.lower()}s"))
+                found.append(
+                    Group(
+                        tied, tied[0].role, units, weights // units, f"encoder_{index} {type(self).__name__.lower()}s"
+                    )
+                )
         if not found:
             raise ValueError(f"no prunable matrices with the roles {', '.join(self._members())}")
         return found

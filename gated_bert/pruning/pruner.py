@@ -59,9 +59,14 @@ class Pruner:
         protected: dict[int, np.ndarray] = {}
         while True:
             pools = [
-                Pool(lambda i=i, place=place: self._ranked(i, protected.get(place)), group.num_units, group.unit_weights, group.name)
+                Pool(
+                    lambda i=i, place=place: self._ranked(i, protected.get(place)),
+                    group.num_units,
+                    group.unit_weights,
+                    group.name,
+                )
                 for place, (i, group) in enumerate(zip(members, groups, strict=True))
-            ]  # fmt: skip
+            ]
             closed: list[np.ndarray] = [None] * len(groups)
             smallest(pools, target, rng, closed.__setitem__)
             kept = [group.num_units - np.count_nonzero(part) for group, part in zip(groups, closed, strict=True)]

@@ -97,7 +97,9 @@ _CLASSES = {cls.__name__: cls for cls in (Linear, Cubic, Steps, OneShot)}
 
 def schedule_from_dict(values: dict) -> Schedule:
     """The schedule that `Schedule.to_dict` wrote down."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "class"}
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "class"
+    }
     return _CLASSES[values["class"]](**fields)
 
 

@@ -31,7 +31,9 @@ class Pool:
         """The scores; raises ValueError where one of them is NaN."""
         scores = self.read()
         if np.isnan(np.min(scores)):
-            raise ValueError(f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN")
+            raise ValueError(
+                f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN"
+            )
         return scores
 
 
@@ -71,7 +73,11 @@ def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> t
     rank = k - below - at_low
     if 0 < rank <= len(inside):
         value = np.partition(inside, rank - 1)[rank - 1]
-        return float(value), below + at_low + int(np.count_nonzero(inside < value)), int(np.count_nonzero(inside == value))
+        return (
+            float(value),
+            below + at_low + int(np.count_nonzero(inside < value)),
+            int(np.count_nonzero(inside == value)),
+        )
     if len(inside) < rank <= len(inside) + at_high:
         return float(high), below + at_low + len(inside), at_high
     return None

@@ -14,7 +14,9 @@ def make_model():
 
     def make(gate_rule="fixed", num_layers=2, **options):
         keras.utils.set_random_seed(0)
-        config = BertConfig.uniform(num_layers, 32, 4, 64, vocab_size=VOCAB, num_outputs=2, gate_rule=gate_rule, **options)
+        config = BertConfig.uniform(
+            num_layers, 32, 4, 64, vocab_size=VOCAB, num_outputs=2, gate_rule=gate_rule, **options
+        )
         model = BertClassifier(config)
         # The usual initial deviation of 0.02 leaves losses that hardly differ.
         for layer in model.gated_layers():

@@ -19,8 +19,15 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def config_of(method, **options):
-    defaults = {"model_size": "tiny", "epochs": 3, "learning_rate": 1e-3, "pruning_start_epoch": 1, "pruning_end_epoch": 3,
-                "end_sparsity": 0.9, "warmup_ratio": 0.0}  # fmt: skip
+    defaults = {
+        "model_size": "tiny",
+        "epochs": 3,
+        "learning_rate": 1e-3,
+        "pruning_start_epoch": 1,
+        "pruning_end_epoch": 3,
+        "end_sparsity": 0.9,
+        "warmup_ratio": 0.0,
+    }
     return GatedBertConfig(pruning_method=method, **{**defaults, **options})
 
 
@@ -33,16 +40,31 @@ def fit(make_model, batches, config, epochs=None):
     return model, callback, logs
 
 
-@pytest.mark.parametrize("options", [
-    {"pruning_method": "magnitude"}, {"pruning_method": "random"}, {"pruning_method": "movement"}, {"pruning_method": "spt"},
-    {"pruning_method": "movement", "movement_schedule": "cubic"}, {"pruning_method": "spt", "spt_reward": "taylor"},
-    {"pruning_method": "spt", "spt_unit": "neuron", "spt_credit": "regression"}, {"pruning_method": "spt", "spt_unit": "head"},
-    {"pruning_method": "spt", "spt_explore_per_layer": True}, {"pruning_method": "spt", "spt_variant": "published"},
-    {"pruning_method": "movement", "pattern": "block"}, {"pruning_method": "magnitude", "schedule": "one_shot"},
-], ids=lambda options: "-".join(map(str, options.values())))  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pruning_method": "magnitude"},
+        {"pruning_method": "random"},
+        {"pruning_method": "movement"},
+        {"pruning_method": "spt"},
+        {"pruning_method": "movement", "movement_schedule": "cubic"},
+        {"pruning_method": "spt", "spt_reward": "taylor"},
+        {"pruning_method": "spt", "spt_unit": "neuron", "spt_credit": "regression"},
+        {"pruning_method": "spt", "spt_unit": "head"},
+        {"pruning_method": "spt", "spt_explore_per_layer": True},
+        {"pruning_method": "spt", "spt_variant": "published"},
+        {"pruning_method": "movement", "pattern": "block"},
+        {"pruning_method": "magnitude", "schedule": "one_shot"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
 def test_every_method_reaches_the_scheduled_sparsity(make_model, batches, options):
-    config = config_of(options["pruning_method"], **{name: value for name, value in options.items() if name != "pruning_method"},
-                       movement_pruning_frequency_steps=2, end_sparsity=0.75)  # fmt: skip
+    config = config_of(
+        options["pruning_method"],
+        **{name: value for name, value in options.items() if name != "pruning_method"},
+        movement_pruning_frequency_steps=2,
+        end_sparsity=0.75,
+    )
     model, callback, logs = fit(make_model, batches, config)
     group = callback.pruner.groups[0]
     layers = [layer for tied in callback.pruner.groups for layer in tied.layers]
@@ -60,8 +82,19 @@ def test_masks_of_one_epoch_are_those_of_its_beginning(make_model, batches):
 
 def test_movement_scores_take_one_sgd_step_along_the_gates_gradient(make_model, batches):
     """S ← S − η_S g ⊙ W, with g ⊙ W from finite differences of the loss in one gate."""
-    config = config_of("movement", optimizer="sgd", momentum=0.0, clip_norm=None, weight_decay=0.0, epochs=1, pruning_end_epoch=1,
-                       start_sparsity=0.0, end_sparsity=0.0, movement_learning_rate=1.0, warmup_ratio=0.0)  # fmt: skip
+    config = config_of(
+        "movement",
+        optimizer="sgd",
+        momentum=0.0,
+        clip_norm=None,
+        weight_decay=0.0,
+        epochs=1,
+        pruning_end_epoch=1,
+        start_sparsity=0.0,
+        end_sparsity=0.0,
+        movement_learning_rate=1.0,
+        warmup_ratio=0.0,
+    )
     model = make_model("straight_through")
     layer = model.gated_layers()[2]
     gates = ops.convert_to_numpy(layer.gates)
@@ -154,7 +187,9 @@ def test_one_role_a_batch(make_model, batches):
     for step in range(6):
         before = [n.sum() for n in criterion.explored]
         criterion.after_step(StepContext(model, *batches[0], step=step))
-        touched.append({g.role for g, n, b in zip(criterion.groups, criterion.explored, before, strict=True) if n.sum() > b})
+        touched.append(
+            {g.role for g, n, b in zip(criterion.groups, criterion.explored, before, strict=True) if n.sum() > b}
+        )
     assert touched == [{"query"}, {"key"}, {"value"}, {"attention_output"}, {"ffn_intermediate"}, {"ffn_output"}]
 
 

@@ -31,7 +31,9 @@ def test_one_shot():
 
 
 def test_auto_is_the_preset_itself_where_the_epochs_are_twenty():
-    schedule = build_schedule(GatedBertConfig(model_size="tiny", end_sparsity=1.0, sparsity_steps="auto", schedule="auto"))
+    schedule = build_schedule(
+        GatedBertConfig(model_size="tiny", end_sparsity=1.0, sparsity_steps="auto", schedule="auto")
+    )
     assert [round(100 * schedule(epoch), 6) for epoch in range(4, 24)] == list(STEP_PRESETS["tiny"])
 
 
@@ -53,6 +55,8 @@ def test_pruning_ends_with_the_last_epoch():
     assert build_schedule(GatedBertConfig(pruning_method="magnitude", epochs=10, end_sparsity=0.9)).last == 10
 
 
-@pytest.mark.parametrize("schedule", [Linear(0, 0.9, 1, 5), Cubic(0, 0.9, 1, 5), Steps(0.1, 0.9, 1, 2, (0.1, 0.9)), OneShot(0, 0.9, 2, 2)])
+@pytest.mark.parametrize(
+    "schedule", [Linear(0, 0.9, 1, 5), Cubic(0, 0.9, 1, 5), Steps(0.1, 0.9, 1, 2, (0.1, 0.9)), OneShot(0, 0.9, 2, 2)]
+)
 def test_a_schedule_survives_its_dictionary(schedule):
     assert schedule_from_dict(schedule.to_dict()) == schedule

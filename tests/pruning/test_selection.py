@@ -18,7 +18,9 @@ def choose(groups, weights, seed=0):
     return [chosen[i] for i in range(len(groups))]
 
 
-values = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0]) | st.floats(-5, 5, width=32), min_size=1, max_size=40)
+values = st.lists(
+    st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0]) | st.floats(-5, 5, width=32), min_size=1, max_size=40
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -35,7 +37,10 @@ def test_chooses_the_smallest_and_exactly_as_many_as_asked(lists, share):
 @pytest.mark.parametrize("k", [1, 5_000, 399_999, 600_000, 1_000_000])
 def test_the_sampled_bracket_finds_the_rank_in_a_million_scores(k):
     rng = np.random.default_rng(3)
-    arrays = [rng.standard_normal(700_000).astype(np.float32), np.round(rng.standard_normal(300_000), 1).astype(np.float32)]
+    arrays = [
+        rng.standard_normal(700_000).astype(np.float32),
+        np.round(rng.standard_normal(300_000), 1).astype(np.float32),
+    ]
     value, below, equal = kth_smallest(pools(arrays), k)
     everything = np.sort(np.concatenate(arrays))
     assert value == everything[k - 1]

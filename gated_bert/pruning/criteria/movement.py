@@ -21,7 +21,7 @@ class Movement(Criterion):
 
 
 class SoftMovement(Movement):
-    """Weights stay while σ(S) is above a rising threshold; a penalty on mean σ(S) pushes scores down (Sanh et al. 2020)."""
+    """Weights stay while σ(S) is above a rising threshold; a penalty on mean σ(S) lowers scores (Sanh et al. 2020)."""
 
     gate_rule = "soft_threshold"
     selects = False
@@ -50,7 +50,11 @@ class L0(Movement):
         """Moves the penalty to a share `progress` of its final value."""
         total = sum(int(np.prod(group.layers[0].raw_kernel.shape)) for group in self.groups)
         for layer in (group.layers[0] for group in self.groups):
-            layer.penalty_weight.assign(progress * self.config.l0_penalty * int(np.prod(layer.raw_kernel.shape)) / total)
+            layer.penalty_weight.assign(
+                progress * self.config.l0_penalty * int(np.prod(layer.raw_kernel.shape)) / total
+            )
 
     def report(self):
-        return {"penalty_weight": sum(float(ops.convert_to_numpy(group.layers[0].penalty_weight)) for group in self.groups)}
+        return {
+            "penalty_weight": sum(float(ops.convert_to_numpy(group.layers[0].penalty_weight)) for group in self.groups)
+        }

@@ -37,7 +37,11 @@ class Spt(Criterion):
         if config.spt_credit == "regression":
             units = sum(group.num_units for group in groups)
             if units > _MOST_REGRESSED:
-                raise ConfigError("spt_credit", "regression", f"at most {_MOST_REGRESSED} units; spt_unit={config.spt_unit} makes {units}")
+                raise ConfigError(
+                    "spt_credit",
+                    "regression",
+                    f"at most {_MOST_REGRESSED} units; spt_unit={config.spt_unit} makes {units}",
+                )
             self._ridge = RidgeCredit(units)
             self._offsets = np.cumsum([0, *(group.num_units for group in groups)])
 
@@ -136,7 +140,7 @@ class Spt(Criterion):
 
 
 class SptTaylor(Criterion):
-    """SPT with first-order rewards: r = −Σ W ⊙ ∂L/∂W' over the unit, of every open unit, from training's own backward pass.
+    """SPT with first-order rewards: r = −Σ W ⊙ ∂L/∂W' over every open unit, from training's own backward pass.
 
     The layers' `scores` hold Q; their gradient is ∂L/∂G, which the optimiser turns into the moving average.
     """
