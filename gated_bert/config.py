@@ -10,10 +10,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, STEP_PRESETS, movement_frequency, schedule_size, spt_epsilon
 
-METHOD_NAMES = ("baseline", "magnitude", "movement", "spt", "soft_movement", "l0", "random")
-CRITERIA = ("magnitude", "movement", "spt", "soft_movement", "l0", "random")
 PATTERNS = ("element", "head", "neuron", "row", "column", "block")
 SCOPES = ("layer", "global", "role")
 SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
@@ -126,9 +125,14 @@ class GatedBertConfig:
         choose("model_size", self.model_size, tuple(PRESETS))
         if self.pruning_method == "none" or not self.enable_pruning:
             self._set(pruning_method="baseline")
-        choose("pruning_method", self.pruning_method, METHOD_NAMES)
+        choose("pruning_method", self.pruning_method, tuple(METHODS))
         if self.pruning_method == "baseline":
-            self._set(enable_pruning=False)
+            self._set(enable_pruning=False, criterion=None)
+        elif self.criterion is None:
+            self._set(criterion=METHODS[self.pruning_method].criterion)
+        else:
+            choose("criterion", self.criterion, CRITERIA)
+        usual = method_of_criterion(self.criterion)
         preset = PRESETS[self.model_size]
         for name in ("num_layers", "d_model", "num_heads", "dff"):
             if getattr(self, name) is None and (self.pretrained is None):
@@ -136,18 +140,16 @@ class GatedBertConfig:
         if isinstance(self.sparsity_steps, list | tuple):
             self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
         self._set(prunable_roles=tuple(self.prunable_roles))
-        if self.criterion is None:
-            self._set(criterion=None if self.pruning_method == "baseline" else self.pruning_method)
         if self.criterion == "spt" and self.spt_variant == "published":
             self._restore_published_spt()
         if self.spt_unit is None:
             self._set(spt_unit=self.pattern or "element")
         if self.pattern is None:
-            self._set(pattern=self.spt_unit if self.criterion == "spt" else "element")
+            self._set(pattern=self.spt_unit if self.criterion == "spt" else usual.pattern)
         if self.scope is None:
-            self._set(scope="global" if self.criterion == "spt" else "layer")
+            self._set(scope=usual.scope)
         if self.schedule is None:
-            self._set(schedule=self._default_schedule())
+            self._set(schedule=self._default_schedule(usual.schedule))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": 0.0,
@@ -163,13 +165,13 @@ class GatedBertConfig:
                 raise ConfigError(name, getattr(self, name), f"{published}, with spt_variant=published")
             self._set(**{name: published})
 
-    def _default_schedule(self) -> str:
+    def _default_schedule(self, usual: str) -> str:
         if isinstance(self.sparsity_steps, tuple):
             return "steps"
         explicit_ends = self.start_sparsity is not None or self.end_sparsity is not None
-        if self.criterion == "spt" and not explicit_ends:
-            return "auto"
-        return self.movement_schedule if self.criterion == "movement" else "linear"
+        if self.criterion == "movement":
+            return self.movement_schedule
+        return "linear" if explicit_ends else usual
 
     def _check(self):
         for name, allowed in {
@@ -185,8 +187,6 @@ class GatedBertConfig:
             "spt_variant": ("default", "published"),
         }.items():
             choose(name, getattr(self, name), allowed)
-        if self.criterion is not None:
-            choose("criterion", self.criterion, CRITERIA)
         for role in self.prunable_roles:
             choose("prunable_roles", role, ROLES)
         if not self.prunable_roles:
@@ -297,19 +297,12 @@ class GatedBertConfig:
             if value != usual
         ]
         method = "-".join([self.pruning_method, *(variants if self.criterion == "spt" else ())])
-        usual_scope = "global" if self.criterion == "spt" else "layer"
-        if self.criterion is None:
+        named = METHODS[self.pruning_method]
+        point = (self.criterion, self.pattern, self.scope)
+        if self.criterion is None or point == (named.criterion, named.pattern, named.scope):
             return method
-        if self.criterion == self.pruning_method and (self.pattern, self.scope) == ("element", usual_scope):
-            return method
-        return "-".join(
-            [
-                method if self.criterion == self.pruning_method else self.criterion,
-                self.pattern,
-                self.scope,
-                self.schedule,
-            ]
-        )
+        first = method if self.criterion == named.criterion else self.criterion
+        return "-".join([first, self.pattern, self.scope, self.schedule])
 
     def replace(self, **changes) -> GatedBertConfig:
         """A copy with `changes`; fields filled in by size or method keep the values they have."""

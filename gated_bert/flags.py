@@ -8,8 +8,9 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from gated_bert.config import CRITERIA, METHOD_NAMES, PATTERNS, ROLES, SCHEDULES, SCOPES, ConfigError
+from gated_bert.config import PATTERNS, ROLES, SCHEDULES, SCOPES, ConfigError
 from gated_bert.errors import UserError
+from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.presets import PRESETS
 
 _MINUS = "\N{MINUS SIGN}"
@@ -105,8 +106,8 @@ RUN_FLAGS = (
     Flag(("-b", "--batch-size"), "batch_size", "int", "examples in a batch", _RUN),
     Flag(("-l", "--learning-rate"), "learning_rate", "float", "peak learning rate", _RUN, "RATE"),
     Flag(("-m", "--model-size"), "model_size", "text", ", ".join(PRESETS), _RUN, "SIZE"),
-    Flag(("-p", "--pruning-methods"), "methods", "list", ", ".join(METHOD_NAMES), _RUN, "METHOD",
-         (*METHOD_NAMES, "none")),
+    Flag(("-p", "--pruning-methods"), "methods", "list", ", ".join(METHODS), _RUN, "METHOD",
+         (*METHODS, "none")),
     Flag(("-s", "--start-sparsity"), "start_sparsity", "float",
          "fraction removed at the start; an explicit -s or -f means a linear schedule", _RUN, "FRACTION"),
     Flag(("-f", "--end-sparsity"), "end_sparsity", "float", "fraction removed at the end", _RUN, "FRACTION"),

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gated_bert.config import CRITERIA, METHOD_NAMES, ConfigError, GatedBertConfig, choose
+from gated_bert.config import ConfigError, GatedBertConfig, choose
 from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS, FlagError, did_you_mean, hint, labels, record_fields
+from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.tasks.task import TASKS
 
 DEFAULTS = {
@@ -162,10 +163,10 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
             start = min(start, max(1, epochs - len(steps) + 1))
     notes = []
     if end != values["pruning_end_epoch"]:
-        notes.append(f"pruning ends at epoch {end} instead of {values['pruning_end_epoch']}, to fit {epochs} epochs")
+        notes.append(f"pruning ends at epoch {end} instead of {values['pruning_end_epoch']}, to fit -e {epochs}")
     if start != values["pruning_start_epoch"]:
         before = values["pruning_start_epoch"]
-        notes.append(f"pruning starts at epoch {start} instead of {before}, to fit {epochs} epochs")
+        notes.append(f"pruning starts at epoch {start} instead of {before}, to fit -e {epochs}")
     values["pruning_start_epoch"], values["pruning_end_epoch"] = start, end
     return tuple(notes)
 
@@ -227,7 +228,7 @@ def _methods(values: dict, typed: set[str]) -> tuple[str, ...]:
     if values["criterion"] not in CRITERIA:
         allowed = ", ".join(CRITERIA) + did_you_mean(values["criterion"], CRITERIA)
         raise FlagError.refused(label, values["criterion"], allowed)
-    return (values["criterion"] if values["criterion"] in METHOD_NAMES else "magnitude",)
+    return (values["criterion"] if values["criterion"] in METHODS else "magnitude",)
 
 
 def _tasks(values: dict, typed: set[str]) -> tuple[str, ...]:
