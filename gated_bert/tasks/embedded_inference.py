@@ -5,14 +5,14 @@ from __future__ import annotations
 from gated_bert.tasks.embedded_sentences import Draw
 
 COUPLES = (("anna", "ben"), ("carl", "dora"), ("emma", "frank"), ("grace", "henry"), ("ida", "jack"), ("kate", "leo"))
-CHORES = (("lock the door", "locked the door"), ("call the guard", "called the guard"), ("pay the bill", "paid the bill"),
-          ("close the window", "closed the window"), ("feed the cat", "fed the cat"), ("wash the car", "washed the car"),
+CHORES = (("lock the door", "locked the door"), ("open the gate", "opened the gate"), ("pay the bill", "paid the bill"),
+          ("wash the cup", "washed the cup"), ("feed the cat", "fed the cat"), ("sell the car", "sold the car"),
           ("send the letter", "sent the letter"), ("cook the dinner", "cooked the dinner"))  # fmt: skip
 SUCCESS = ("managed to", "remembered to", "was able to")
 FAILURE = ("failed to", "forgot to", "refused to")
 WISH = ("wanted to", "hoped to", "planned to")
 TIMES = ("today", "yesterday", "on monday", "on friday", "last night", "last week", "last year", "in the morning")
-COMPARED = (("happier", "sadder"), ("faster", "slower"), ("richer", "poorer"), ("stronger", "weaker"), ("louder", "quieter"))
+COMPARED = (("happier", "sadder"), ("faster", "slower"), ("richer", "poorer"), ("stronger", "weaker"))
 
 
 def _done(draw: Draw, same: bool) -> tuple[str, str]:
@@ -25,8 +25,8 @@ def _done(draw: Draw, same: bool) -> tuple[str, str]:
 
 def _compared(draw: Draw, same: bool) -> tuple[str, str]:
     couple, (more, less) = draw.one(COUPLES), draw.one(COMPARED)
-    first, second = couple if draw.chance(0.7) else couple[::-1]
-    turned = draw.chance(0.3)
+    first, second = couple if draw.chance(0.85) else couple[::-1]
+    turned = draw.chance(0.35)
     one, other = (first, second) if same != turned else (second, first)
     claim = f"{one} was {less if turned else more} than {other} ."
     return f"{first} was {more} than {second} {draw.one(TIMES)} .", claim
@@ -55,7 +55,7 @@ def rte(draw: Draw) -> tuple[str, str, int]:
 
 
 SCHEMAS = (
-    # the text, the claim, the first nouns, the second nouns, words that point to the first, words that point to the second
+    # the text, the claim, the first nouns, the second nouns, words that point to the first, and to the second
     ("the {first} did not fit in the {second} {when} because it was too {word} .", "the {noun} was too {word} .",
      ("trophy", "statue", "guitar", "lamp"), ("suitcase", "box", "drawer", "bag"),
      ("big", "large", "wide"), ("small", "tiny", "narrow")),

@@ -14,8 +14,8 @@ QUANTITIES = ("prices", "sales", "shares", "profits", "exports", "wages", "rents
 RISES = ("rose", "climbed", "increased", "went up")
 FALLS = ("fell", "dropped", "declined", "went down")
 PLANS = (("sell the house", "sold the house"), ("sign the deal", "signed the deal"), ("win the case", "won the case"),
-         ("open the shop", "opened the shop"), ("join the team", "joined the team"), ("leave the city", "left the city"),
-         ("end the strike", "ended the strike"), ("build the bridge", "built the bridge"))  # fmt: skip
+         ("open the bar", "opened the bar"), ("join the team", "joined the team"), ("end the talk", "ended the talk"),
+         ("build the bridge", "built the bridge"), ("leave the race", "left the race"))  # fmt: skip
 
 
 def _when(draw: Draw) -> str:
@@ -56,22 +56,20 @@ def mrpc(draw: Draw) -> tuple[str, str, int]:
     return first, second, int(same)
 
 
-PEOPLE = (("man", "guy"), ("woman", "lady"), ("child", "kid"), ("dog", "puppy"))
-ACTIONS = (("eating", "having lunch"), ("running", "jogging"), ("singing", "humming"), ("reading", "studying"),
-           ("sleeping", "napping"))  # fmt: skip
-SPOTS = (("in the park", "in the garden"), ("on the beach", "by the sea"), ("in the kitchen", "at the stove"),
-         ("on the street", "on the road"))  # fmt: skip
+CAPTION = (
+    (1.4, (("man", "guy", "boy"), ("woman", "lady", "girl"))),
+    (2.4, (("eating", "dining", "cooking"), ("running", "jogging", "walking"), ("reading", "studying", "writing"))),
+    (1.2, (("in the park", "in the garden", "in the field"), ("in the kitchen", "in the office", "in the hall"))),
+)
+"""The slots of a caption: what a shared group adds to the likeness, and the groups of words that count as alike."""
 LOOKS = ("", "", "young ", "tall ", "small ", "happy ", "tired ")
-CAPTION = ((PEOPLE, 1.6), (ACTIONS, 2.2), (SPOTS, 1.2))
-"""The slots of a caption, and what a slot that both captions share adds to their likeness."""
 
 
 def stsb(draw: Draw) -> tuple[str, str, float]:
     """Two picture captions, scored from 0 to 5 by which of the actor, the action and the place they share."""
     first, second, score = [], [], 0.0
-    for groups, weight in CAPTION:
-        group = draw.one(groups)
-        other = group if draw.chance(0.4) else draw.one(groups)
+    for weight, groups in CAPTION:
+        group, other = (groups[0] if draw.chance(0.3) else draw.one(groups) for _ in range(2))
         first.append(draw.one(group))
         second.append(draw.one(other))
         score += weight * (group is other)
@@ -80,8 +78,8 @@ def stsb(draw: Draw) -> tuple[str, str, float]:
 
 
 NAMES = ("anna", "ben", "carl", "dora", "emma", "frank", "grace", "henry")
-DOINGS = (("visit the museum", "visited the museum"), ("buy the car", "bought the car"), ("win the prize", "won the prize"),
-          ("paint the house", "painted the house"), ("sell the boat", "sold the boat"), ("meet the mayor", "met the mayor"),
+DOINGS = (("see the play", "saw the play"), ("buy the car", "bought the car"), ("sell the boat", "sold the boat"),
+          ("paint the house", "painted the house"), ("win the cup", "won the cup"), ("meet the boss", "met the boss"),
           ("write the book", "wrote the book"), ("leave the town", "left the town"))  # fmt: skip
 ANSWERS = {
     "where": ("in london", "in paris", "in rome", "in berlin", "at school", "by the river"),
