@@ -1,1 +1,37 @@
 """Pruning BERT-style models in Keras 3: gated layers, criteria, patterns, scopes and schedules."""
+
+from __future__ import annotations
+
+import importlib
+
+# Imported when first asked for: `gated-bert -h` must not wait for Keras.
+_PUBLIC = {
+    "GatedBertConfig": "gated_bert.config",
+    "ConfigError": "gated_bert.config",
+    "UserError": "gated_bert.errors",
+    "METHODS": "gated_bert.methods",
+    "Method": "gated_bert.methods",
+    "train": "gated_bert.experiments.run",
+    "RunResult": "gated_bert.experiments.run",
+    "GatedDense": "gated_bert.models.gated_dense",
+    "BertClassifier": "gated_bert.models.bert",
+    "BertConfig": "gated_bert.models.architecture",
+    "load_model": "gated_bert.models.folder",
+    "save_model": "gated_bert.models.folder",
+    "Pruner": "gated_bert.pruning.pruner",
+    "PruningCallback": "gated_bert.pruning.callbacks",
+    "Pattern": "gated_bert.pruning.patterns",
+    "Schedule": "gated_bert.pruning.schedules",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'gated_bert' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -70,7 +70,9 @@ class StatusCallback(StepCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
-        self.status.update(state="running", epoch=epoch + 1, step=self.first_batch, steps=self.steps_per_epoch)
+        self.status.update(
+            state="running", message="", epoch=epoch + 1, step=self.first_batch, steps=self.steps_per_epoch
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         done = self.epoch * self.steps_per_epoch + self.batches_done(batch)

@@ -1,0 +1,164 @@
+"""One run: its files, its exact resumption after kill -9, and what it says when the loss is lost."""
+
+import json
+import math
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.experiments import run as run_module
+from gated_bert.experiments.results import read_run
+from gated_bert.experiments.run import train
+from gated_bert.models.folder import load_model
+
+TIMED = ["seconds", "examples_per_second"]
+
+
+def config_of(method, **options):
+    sizes = {"model_size": "tiny", "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}
+    plan = {"epochs": 3, "pruning_start_epoch": 2, "pruning_end_epoch": 3, "batch_size": 16, "train_examples": 150}
+    return GatedBertConfig(
+        pruning_method=method, data="embedded", learning_rate=1e-3, **{**sizes, **plan, "end_sparsity": 0.8, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of magnitude pruning."""
+    statuses = []
+    result = train(config_of("magnitude"), tmp_path_factory.mktemp("run"), notify=statuses.append)
+    return result, statuses
+
+
+def test_a_run_leaves_its_files(finished):
+    result, statuses = finished
+    run = read_run(result.folder)
+    assert run.finished and run.method == "magnitude" and run.data_label
+    assert list(run.rows.columns[:5]) == ["epoch", "target_sparsity", "sparsity", "train_loss", "train_accuracy"]
+    np.testing.assert_allclose(run.rows["sparsity"], [0.0, 0.0, 0.8], atol=2e-3)
+    assert {path.suffix for path in result.folder.iterdir() if path.is_file()} >= {".csv", ".json", ".png", ".txt"}
+    assert not list(result.folder.glob("*.tmp")) and not (result.folder / "checkpoint.npz").exists()
+    assert run.metadata["parameters"]["remaining"] < run.metadata["parameters"]["total"]
+    assert statuses[-1]["state"] == "finished"
+
+
+def test_the_saved_model_predicts_what_the_last_row_says(finished):
+    result, _ = finished
+    loaded = load_model(result.folder / "model")
+    from gated_bert.tasks.data import load_task_data
+
+    data = load_task_data(config_of("magnitude"))
+    dev = data.dev["dev"]
+    encoded = loaded.tokenizer.encode(dev.texts, dev.pairs, 128)
+    from gated_bert.tasks.pipeline import BucketedDataset
+
+    batches = BucketedDataset(encoded, None, 64, 128)
+    outputs = loaded.model.predict(batches, verbose=0)
+    accuracy = np.mean(outputs.argmax(1) == dev.labels[batches.row_order()])
+    assert accuracy == pytest.approx(result.final["val_accuracy"])
+    closed = [float(np.mean(np.asarray(layer.gates) == 0)) for layer in loaded.model.gated_layers(("query", "ffn_output"))]
+    np.testing.assert_allclose(closed, 0.8, atol=5e-3)
+
+
+def test_the_parameters_are_those_of_the_model(finished):
+    result, _ = finished
+    metadata = read_run(result.folder).metadata
+    prunable = 4 * 16 * 16 + 2 * 16 * 32
+    assert metadata["parameters"]["prunable"] == prunable
+    assert metadata["parameters"]["total"] - metadata["parameters"]["remaining"] == round(result.final["sparsity"] * prunable)
+    assert result.final["sparsity"] == pytest.approx(0.8, abs=1e-3)
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, sys
+    from gated_bert.config import GatedBertConfig
+    from gated_bert.experiments import checkpoint
+    from gated_bert.experiments.run import train
+
+    kill_at, seen = int(sys.argv[3]), 0
+    whole = checkpoint.CheckpointCallback.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        global seen
+        whole(self, batch, logs)
+        seen += 1
+        if seen == kill_at:
+            os.kill(os.getpid(), 9)
+
+    checkpoint.CheckpointCallback.on_train_batch_end = on_train_batch_end
+    train(GatedBertConfig.from_json(sys.argv[1]), sys.argv[2], resume=True)
+    """
+)
+
+
+def run_in_process(config, folder, kill_at=0):
+    words = [sys.executable, "-c", KILLED, config.to_json(), str(folder), str(kill_at)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=280)
+
+
+def rows_of(folder):
+    return read_run(folder).rows.drop(columns=TIMED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spt", "movement"])
+def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
+    """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
+    config = config_of(method, checkpoint_steps=3, dropout_rate=0.1, movement_pruning_frequency_steps=4)
+    for kill_at in np.random.default_rng().integers(4, 12, 2):
+        killed = run_in_process(config, tmp_path / "broken", int(kill_at))
+        assert killed.returncode == -9, killed.stderr
+    assert run_in_process(config, tmp_path / "broken").returncode == 0
+    assert run_in_process(config, tmp_path / "whole").returncode == 0
+    pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
+
+
+def test_another_record_is_not_resumed(tmp_path):
+    config = config_of("baseline", epochs=1, train_examples=40)
+    run = run_module._Run(config, tmp_path, False, None)
+    run._refuse_other_config(json.loads(config.to_json()))
+    with pytest.raises(UserError, match="--resume with learning_rate=0.5, but the run was begun with 0.001"):
+        run_module._Run(config.replace(learning_rate=0.5), tmp_path, False, None)._refuse_other_config(
+            json.loads(config.to_json())
+        )
+
+
+def test_a_nan_loss_stops_the_run_and_keeps_the_rows(tmp_path, monkeypatch):
+    class Poisoned(run_module.EpochCallback):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch)
+            if epoch == 1:
+                self.model.gated_layers()[0].bias.assign(np.full(16, math.nan))
+
+    monkeypatch.setattr(run_module, "EpochCallback", Poisoned)
+    with pytest.raises(UserError, match=r"training loss became nan at epoch 2, step 1; the rows so far are kept"):
+        train(config_of("baseline"), tmp_path)
+    assert len(read_run(tmp_path).rows) == 1
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    import fcntl
+
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is writing there"):
+            train(config_of("baseline"), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 not all of it")
+    with pytest.raises(UserError, match=r"checkpoint.npz: damaged checkpoint .* run again without --resume"):
+        train(config_of("baseline"), tmp_path, resume=True)
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    result = train(config_of("baseline", epochs=1, pruning_start_epoch=1, batch_size=512, train_examples=20), tmp_path)
+    assert len(result.rows) == 1

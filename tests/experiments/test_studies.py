@@ -1,0 +1,71 @@
+"""Studies, run as a user runs them, at the smallest scale."""
+
+import pandas as pd
+import pytest
+
+from gated_bert.cli import main
+from gated_bert.errors import UserError
+from gated_bert.experiments.studies import SCALES, STUDIES, run_study
+from gated_bert.flags import SWEEP_FLAGS, make_parser, read_flags
+from gated_bert.settings import DEFAULTS, read_settings
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_sweep_of_every_study_is_accepted(name, scale):
+    for part in STUDIES[name].parts[scale]:
+        flags = [*part.flags.split(), "-d", "embedded"]
+        typed = read_flags(make_parser("sweep", "", SWEEP_FLAGS, DEFAULTS), SWEEP_FLAGS, flags)
+        settings = read_settings(typed, {}, {})
+        for method in settings.methods:
+            for seed in settings.seeds:
+                settings.config(method, settings.tasks[0], seed)
+
+
+def test_a_sweep_that_fails_ends_the_study(tmp_path):
+    calls = []
+    assert run_study("spt", "smoke", tmp_path, lambda words: calls.append(words) or 1) == 1
+    assert len(calls) == 1 and "--resume" in calls[0]
+
+
+def test_a_study_says_what_it_lacks(tmp_path):
+    with pytest.raises(UserError, match="study pretrained: .* -pt"):
+        run_study("pretrained", "smoke", tmp_path, lambda words: 0)
+    with pytest.raises(UserError, match="study spt: is about embedded data; leave -d out"):
+        run_study("spt", "smoke", tmp_path, lambda words: 0, data="hub")
+
+
+def smoke(tmp_path, name, *flags):
+    words = ["study", name, "--scale", "smoke", "-o", str(tmp_path / "study"), "--publish", str(tmp_path / "published")]
+    assert main([*words, "-max-parallel-jobs", "2", *flags]) == 0
+    published = tmp_path / "published"
+    assert (published / "report.html").exists()
+    assert (published / "pruning_methods_comparison_dual_axis.png").exists()
+    assert not list(published.rglob("model.keras"))
+    return pd.read_csv(published / "comparison_summary.csv")
+
+
+@pytest.mark.slow
+def test_the_embedded_study(tmp_path, capfd):
+    summary = smoke(tmp_path, "embedded")
+    assert set(summary["method"]) == {"baseline", "magnitude", "movement", "spt"}
+    pruned = summary[summary["method"] != "baseline"]
+    assert (pruned["final_sparsity_mean"] - 0.9).abs().max() < 2e-3
+    # A second start finds everything finished.
+    assert main(["study", "embedded", "--scale", "smoke", "-o", str(tmp_path / "study")]) == 0
+
+
+@pytest.mark.slow
+def test_the_spt_study(tmp_path):
+    assert len(smoke(tmp_path, "spt")) == len(STUDIES["spt"].parts["smoke"])
+
+
+@pytest.mark.slow
+def test_the_sst2_study(tmp_path, real_data):
+    assert len(smoke(tmp_path, "sst2", "-d", str(real_data / "glue"))) == 4
+
+
+@pytest.mark.slow
+def test_the_pretrained_study(tmp_path, real_data, minilm):
+    summary = smoke(tmp_path, "pretrained", "-d", str(real_data / "glue"), "-pt", str(minilm))
+    assert set(summary["method"]) == {"baseline", "magnitude", "random"}
