@@ -66,8 +66,8 @@ def test_a_window_nobody_typed_fits_the_epochs(words, window):
 
 def test_a_fitted_window_is_told():
     assert plan("-e 3").settings.notes == (
-        "pruning ends at epoch 3 instead of 23, to fit 3 epochs",
-        "pruning starts at epoch 1 instead of 4, to fit 3 epochs",
+        "pruning ends at epoch 3 instead of 23, to fit -e 3",
+        "pruning starts at epoch 1 instead of 4, to fit -e 3",
     )
     assert plan("").settings.notes == ()
 

@@ -25,6 +25,7 @@ def locked(output: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be written, or another launcher uses it.
     """
+    made = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = open(output / ".lock", "a+")
@@ -41,7 +42,12 @@ def locked(output: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            # A sweep that was refused leaves no folder behind.
+            if made and [path.name for path in output.iterdir()] == [".lock"]:
+                shutil.rmtree(output)
 
 
 def check_room(output: Path, jobs: Sequence[Job]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from gated_bert.experiments.jobs import LOG_FILE, Job
 from gated_bert.experiments.overview import clock
 
 ENDED = ("finished", "failed", "stopped", "skipped")
+_LIBRARY_LINE = re.compile(r"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d")
 _STYLES = {"finished": "green", "skipped": "green", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
 
 
@@ -79,9 +81,15 @@ def _left(view: JobView) -> str:
 
 
 class LogLines:
-    """Follows the logs of all jobs and hands out what is new, line by line."""
+    """Follows the logs of all jobs and hands out what is new, line by line.
 
-    def __init__(self, views: Sequence[JobView]):
+    Args:
+        views: the jobs.
+        all_lines: whether to keep what TensorFlow's own library writes, which no setting of it silences.
+    """
+
+    def __init__(self, views: Sequence[JobView], all_lines: bool = False):
+        self._all_lines = all_lines
         # A log that is there before the job starts is an earlier run's, which --resume goes on with.
         self._offsets = {view.job.folder: _size(view.job.folder / LOG_FILE) for view in views}
 
@@ -100,8 +108,9 @@ class LogLines:
             self._offsets[view.job.folder] = start + end
             for line in text[:end].decode("utf-8", "replace").split("\n"):
                 # Of a line that was overwritten in place, the last state counts.
-                if line.strip():
-                    lines.append(f"[{view.job.name}] {line.rstrip().rpartition(chr(13))[2]}")
+                line = line.rstrip().rpartition("\r")[2]
+                if line and (self._all_lines or not _LIBRARY_LINE.match(line)):
+                    lines.append(f"[{view.job.name}] {line}")
         return lines
 
 
@@ -118,13 +127,15 @@ class Display:
     Args:
         mode: "bars", "logs" or "both".
         live: whether bars are redrawn in place (a terminal) or told as plain lines at every tenth.
-        silent: show nothing.
+        verbosity: 0 shows nothing, 2 also TensorFlow's own log lines.
         console: where to; by default the standard output.
     """
 
-    def __init__(self, mode: str, live: bool, silent: bool = False, console: Console | None = None):
+    def __init__(self, mode: str, live: bool, verbosity: int = 1, console: Console | None = None):
         self.console = console or Console()
-        self._bars, self._logs = mode in ("bars", "both") and not silent, mode in ("logs", "both") and not silent
+        self._bars = verbosity > 0 and mode in ("bars", "both")
+        self._logs = verbosity > 0 and mode in ("logs", "both")
+        self._all_lines = verbosity > 1
         self._live = (
             Live(console=self.console, auto_refresh=False, vertical_overflow="crop") if live and self._bars else None
         )
@@ -133,7 +144,7 @@ class Display:
 
     def start(self, views: Sequence[JobView]):
         """Begins to show `views`."""
-        self._lines = LogLines(views)
+        self._lines = LogLines(views, self._all_lines)
         if self._live:
             self._live.start()
         self.update(views)

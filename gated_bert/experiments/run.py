@@ -224,6 +224,8 @@ class _Run:
         status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done)
         callbacks = [callback for callback in (self.pruning, epochs, status, saving) if callback is not None]
         if batches:
+            # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
+            self.model.test_on_batch(*self.train_set[0])
             for callback in callbacks:
                 callback.first_batch = batches
             self._fit_epochs(callbacks, epoch, epoch + 1)

@@ -42,9 +42,9 @@ class Study:
 
 
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
-_SST2 = "-t sst2 -m tiny -l 5e-4 --dropout 0.1 --schedule auto"
+_SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
 _TUNE = "-l 5e-5 -b 32 -ml 128"
-_SHORT = f"--num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 --train-examples 2000"
+_SHORT = f"--num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 --train-examples 1500"
 _LONG = f"-p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
 
@@ -65,11 +65,9 @@ STUDIES = {
             scale: tuple(
                 Part(name, f"{_EMBEDDED} {common} {flags}")
                 for name, flags in {
-                    "element-random-layer": "-p random",
-                    "element-random-global": "-p random --scope global",
+                    "element-random": "-p random --scope global",
                     "element-published": "-p spt --spt-variant published",
                     "element-measured": "-p spt",
-                    "element-measured-per-role": "-p spt -se true",
                     "element-taylor": "-p spt --spt-reward taylor",
                     "neuron-random": "-p random --pattern neuron --scope global",
                     "neuron-measured": "-p spt --spt-unit neuron",
@@ -89,7 +87,7 @@ STUDIES = {
         None,
         {
             "smoke": (Part("sst2", f"{_SST2} -p {FOUR} -e 3 -ps 1 -pe 3 -b 32 -ml 32 --train-examples 300"),),
-            "standard": (Part("sst2", f"{_SST2} -p {FOUR} -e 10 -ps 2 -pe 9 -b 96 -ml 64"),),
+            "standard": (Part("sst2", f"{_SST2} -p {FOUR} -e 8 -ps 1 -pe 8 -b 96 -ml 48"),),
             "full": (Part("sst2", f"{_SST2} -p {FIVE} -e 25 -ps 4 -pe 23 -b 96 -ml 128 --seeds 1,2,3"),),
         },
     ),

@@ -58,7 +58,7 @@ def sweep(plan: Plan) -> int:
             check_room(plan.output, todo)
             check_data(todo)
         views = make_views(plan.jobs, skipped)
-        display = Display(mode, live=sys.stdout.isatty(), silent=silent)
+        display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
         machine = this_machine()
         interrupted = run_jobs(views, LocalBackend(machine, slots), display, resumed)
         return _finish(plan, views, interrupted)
@@ -114,9 +114,9 @@ def check_data(jobs: Sequence[Job]):
 
     for config in {job.config.task: job.config for job in jobs}.values():
         try:
-            load_tokenizer(config)
             if config.data != "embedded":
                 load_task_data(config)
+            load_tokenizer(config)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
 

@@ -70,10 +70,11 @@ def test_log_lines_are_whole_and_new(tmp_path):
     job.job.folder.mkdir()
     log = job.job.folder / "log.txt"
     log.write_text("from an earlier start\n")
+    noise = b"I0000 00:00:1795224392.760590   19666 port.cc:153] oneDNN custom operations are on.\n"
     lines = LogLines([job])
     assert lines.new([job]) == []
     with open(log, "ab") as file:
-        file.write(b"one\n10%\r20%\rtwo\n\nhalf a li")
+        file.write(noise + b"one\n10%\r20%\rtwo\n\nhalf a li")
     assert lines.new([job]) == ["[spt sst2] one", "[spt sst2] two"]
     with open(log, "ab") as file:
         file.write("ne \u00e9".encode())

@@ -20,17 +20,16 @@ SLOW = {"FAKE_STEP": "0.5"}
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("FAKE_", "VERBOSE", "BENCHMARK_"))
-    }
-    for name in ("OMP_NUM_THREADS", "GATED_BERT_DATA", "CUDA_VISIBLE_DEVICES"):
+    kept = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "GATED_BERT_DATA", "CUDA_VISIBLE_DEVICES", "VERBOSE", "BENCHMARK_EPOCHS"):
         kept.pop(name, None)
     return {**kept, "PYTHONPATH": str(REPOSITORY), "FAKE_STEP": "0.01", "COLUMNS": "110", **more}
 
 
 def launch(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, LAUNCHER, "-o", "out", *words], cwd=folder, env=environment(**more), text=True,
-                          capture_output=True, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
+    options = {"text": True, "capture_output": True, "stdin": subprocess.DEVNULL, "timeout": 60}
+    command = [sys.executable, LAUNCHER, "-o", "out", *words]
+    return subprocess.run(command, cwd=folder, env=environment(**more), **options)
 
 
 def start(folder: Path, *words: str, **more: str) -> subprocess.Popen:
@@ -74,11 +73,8 @@ def mixed(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
 def test_a_failed_job_stops_no_other_and_is_reported(mixed):
     folder, done = mixed
     assert done.returncode == 1, done.stderr
-    assert [status(folder, name)["state"] for name in ("spt", "magnitude", "baseline")] == [
-        "failed",
-        "finished",
-        "finished",
-    ]
+    states = [status(folder, name)["state"] for name in ("spt", "magnitude", "baseline")]
+    assert states == ["failed", "finished", "finished"]
     end = done.stdout[done.stdout.index("spt sst2 failed") :]
     assert "ValueError: this job was made to fail" in end and "1 of 3 jobs failed" in end
     assert "Configuration" in done.stdout and "up to 2 at a time" in done.stdout
@@ -170,6 +166,12 @@ def test_one_launcher_a_folder_and_no_orphans_after_kill_9(tmp_path):
     launcher.wait()
     wait_until(lambda: not any(is_alive(pid) for pid in pids), 8)
     assert (tmp_path / "out/results_spt_sst2/tidied-up").exists()
+
+
+def test_a_refused_sweep_leaves_no_folder(tmp_path):
+    done = launch(tmp_path, "-p", "spt", "-d", str(tmp_path))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):
