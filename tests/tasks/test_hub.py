@@ -110,7 +110,7 @@ def test_without_a_network_the_cache_is_read_at_once(cached, monkeypatch):
         UserError, match=r"nyu-mll/glue \(rte\) is not cached and the Hugging Face hub cannot be reached"
     ):
         load_task_data(GatedBertConfig(task="rte"))
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 10, "the library's retries alone take 23 seconds"
     assert not datasets.config.HF_HUB_OFFLINE, "the library's own switch is put back"
 
 
@@ -139,18 +139,18 @@ def test_a_model_file_from_the_cache_and_the_name_of_a_missing_one(tmp_path, mon
 
 def test_a_machine_without_a_network_is_told_so_within_seconds(tmp_path):
     code = (
-        "from gated_bert.config import GatedBertConfig; from gated_bert.errors import UserError\n"
-        "from gated_bert.tasks.data import load_task_data\n"
+        "import time, datasets; from gated_bert.config import GatedBertConfig\n"
+        "from gated_bert.errors import UserError; from gated_bert.tasks.data import load_task_data\n"
+        "start = time.perf_counter()\n"
         "try: load_task_data(GatedBertConfig())\n"
-        "except UserError as error: print(error)"
+        "except UserError as error: print(error); print(time.perf_counter() - start)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GATED_BERT"))}
     environment |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
     environment |= {"PYTHONPATH": str(REPOSITORY), "no_proxy": "127.0.0.1"}
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 15
-    (line,) = done.stdout.splitlines()
+    line, seconds = done.stdout.splitlines()
+    assert float(seconds) < 10 and "Retrying" not in done.stderr
     assert line == (
         "nyu-mll/glue (sst2) is not cached and the Hugging Face hub cannot be reached; "
         "use -d embedded, or -d FOLDER with the GLUE files"
