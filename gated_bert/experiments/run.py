@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import logging
-import math
 import os
 import time
 from collections.abc import Callable
@@ -16,18 +15,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
 from gated_bert.experiments.environment import hardware, versions
+from gated_bert.experiments.epochs import EpochCallback
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import save_model
-from gated_bert.pruning.callbacks import PruningCallback, StepCallback
+from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.tasks.data import load_task_data
@@ -296,73 +295,6 @@ class _Run:
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._end("finished", f"{self.primary} {final[self.primary]:.4f} at sparsity {final['sparsity']:.4f}")
         return RunResult(self.folder, self.rows, best, final)
-
-
-class EpochCallback(StepCallback):
-    """At an epoch's end: evaluates, adds the row, keeps the best model. In between: stops on a NaN loss."""
-
-    def __init__(self, run: _Run, seconds: float):
-        super().__init__(run.steps)
-        self.run = run
-        self._before = seconds
-        self._began = 0.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch)
-        self.run.train_set.set_epoch(epoch, self.first_batch)
-        self._began = time.time()
-
-    def seconds(self) -> float:
-        """Seconds spent training in this epoch, those before a stop included."""
-        return self._before + time.time() - self._began
-
-    def on_train_batch_end(self, batch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; "
-                "the rows so far are kept. Try a lower --learning-rate, a longer --warmup-ratio or --precision float32"
-            )
-
-    def on_epoch_end(self, epoch, logs=None):
-        run, seconds = self.run, self.seconds()
-        primary = run.task.metrics[0]
-        validation = {f"val_{name}": value for name, value in run.evaluate().items()}
-        logs.setdefault("target_sparsity", 0.0)
-        logs.setdefault("sparsity", 0.0)
-        logs.update(validation)
-        optimizer = getattr(run.model.optimizer, "inner_optimizer", run.model.optimizer)
-        row = {
-            "epoch": epoch + 1,
-            "target_sparsity": logs["target_sparsity"],
-            "sparsity": logs["sparsity"],
-            "train_loss": logs["loss"],
-            f"train_{primary}": logs[primary],
-            **validation,
-            "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
-            "seconds": seconds,
-            "examples_per_second": len(run.data.train.texts) / seconds,
-        }
-        row |= {name: logs[name] for name in (run.pruning.columns if run.pruning else ())}
-        run.rows.append({name: float(value) if name != "epoch" else value for name, value in row.items()})
-        run.write_rows()
-        self._keep_best(row)
-        self._before = 0.0
-        LOGGER.info(
-            "epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s",
-            epoch + 1,
-            row["train_loss"],
-            run.primary,
-            row[run.primary],
-            row["sparsity"],
-            seconds,
-        )
-
-    def _keep_best(self, row: dict):
-        run = self.run
-        due = run.pruning.schedule(run.config.epochs + 1) if run.pruning and run.criterion.selects else row["sparsity"]
-        rivals = [other for other in run.rows if other["sparsity"] >= row["sparsity"] - 1e-3]
-        if row["sparsity"] >= due - 1e-3 and row[run.primary] >= max(other[run.primary] for other in rivals):
-            run.save("model_best", row)
 
 
 def _loss(task) -> keras.losses.Loss:

@@ -1,0 +1,86 @@
+"""What happens at the end of every epoch of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from keras import ops
+
+from gated_bert.errors import UserError
+from gated_bert.pruning.callbacks import StepCallback
+
+LOGGER = logging.getLogger("gated_bert")
+
+
+class EpochCallback(StepCallback):
+    """At an epoch's end: evaluates, adds the row, keeps the best model. In between: stops on a NaN loss.
+
+    Args:
+        run: the run, for its data, model, rows and files.
+        seconds: seconds that an earlier, broken run spent in the epoch that this one goes on with.
+    """
+
+    def __init__(self, run, seconds: float):
+        super().__init__(run.steps)
+        self.run = run
+        self._before = seconds
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        self.run.train_set.set_epoch(epoch, self.first_batch)
+        self._began = time.time()
+
+    def seconds(self) -> float:
+        """Seconds spent training in this epoch, those before a stop included."""
+        return self._before + time.time() - self._began
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; "
+                "the rows so far are kept. Try a lower --learning-rate, a longer --warmup-ratio or --precision float32"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        run, seconds = self.run, self.seconds()
+        primary = run.task.metrics[0]
+        validation = {f"val_{name}": value for name, value in run.evaluate().items()}
+        logs.setdefault("target_sparsity", 0.0)
+        logs.setdefault("sparsity", 0.0)
+        logs.update(validation)
+        optimizer = getattr(run.model.optimizer, "inner_optimizer", run.model.optimizer)
+        row = {
+            "epoch": epoch + 1,
+            "target_sparsity": logs["target_sparsity"],
+            "sparsity": logs["sparsity"],
+            "train_loss": logs["loss"],
+            f"train_{primary}": logs[primary],
+            **validation,
+            "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
+            "seconds": seconds,
+            "examples_per_second": len(run.data.train.texts) / seconds,
+        }
+        row |= {name: logs[name] for name in (run.pruning.columns if run.pruning else ())}
+        run.rows.append({name: float(value) if name != "epoch" else value for name, value in row.items()})
+        run.write_rows()
+        self._keep_best(row)
+        self._before = 0.0
+        LOGGER.info(
+            "epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s",
+            epoch + 1,
+            row["train_loss"],
+            run.primary,
+            row[run.primary],
+            row["sparsity"],
+            seconds,
+        )
+
+    def _keep_best(self, row: dict):
+        run = self.run
+        due = run.pruning.schedule(run.config.epochs + 1) if run.pruning and run.criterion.selects else row["sparsity"]
+        rivals = [other for other in run.rows if other["sparsity"] >= row["sparsity"] - 1e-3]
+        if row["sparsity"] >= due - 1e-3 and row[run.primary] >= max(other[run.primary] for other in rivals):
+            run.save("model_best", row)
