@@ -4,14 +4,16 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$here/.venv"
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 
-# Sets $python to the first Python from 3.10 on; those that TensorFlow has no wheels for come last.
+# Sets $python to the first Python from 3.10 on; newer ones than TensorFlow has wheels for only where there is no other.
 find_python() {
-    local candidate
-    for candidate in python3 python python3.13 python3.12 python3.11 python3.10 python3.14; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
-            python="$candidate"
-            return
-        fi
+    local candidate newest
+    for newest in 13 99; do
+        for candidate in python3 python python3.13 python3.12 python3.11 python3.10 python3.14; do
+            if "$candidate" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $newest))" 2>/dev/null; then
+                python="$candidate"
+                return
+            fi
+        done
     done
     echo "error: no Python 3.10 or newer is on the PATH; install one" >&2
     exit 2
@@ -37,7 +39,9 @@ ensure_installed() {
         rm -rf "$venv"
     fi
     if ! has "$venv/bin/python" "$@"; then
+        trap 'echo "stopped; the same command goes on with the installation" >&2; exit 130' INT TERM
         install "$@"
+        trap - INT TERM
     fi
     exec 9<&-
     python="$venv/bin/python"

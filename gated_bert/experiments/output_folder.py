@@ -58,8 +58,8 @@ def check_room(output: Path, jobs: Sequence[Job]):
     """
     need, free = sum(job_disk(job.config) for job in jobs), shutil.disk_usage(output).free
     if free < need:
-        raise UserError(f"{_FLAG}: {output} has {free / GIB:.1f} GiB of free space, and {len(jobs)} jobs need about "
-                        f"{need / GIB:.1f} GiB; free some, or choose another folder")  # fmt: skip
+        raise UserError(f"{_FLAG}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
+                        f"{need / GIB:.2f} GiB; free some, or choose another folder")  # fmt: skip
 
 
 def set_aside(output: Path, folders: Sequence[Path]) -> Path | None:

@@ -59,6 +59,6 @@ def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path):
 def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": GIB})())
     jobs = [Job("spt sst2", BASE, tmp_path, ())] * 4
-    with pytest.raises(UserError, match=r"has 1.0 GiB of free space, and 4 jobs need about"):
+    with pytest.raises(UserError, match=r"has 1.00 GiB of free space, and 4 job\(s\) need about"):
         output_folder.check_room(tmp_path, jobs)
     output_folder.check_room(tmp_path, [Job("spt sst2", TINY, tmp_path, ())])
