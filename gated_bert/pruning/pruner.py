@@ -52,7 +52,7 @@ class Pruner:
                 self._write(self.groups[index], closed)
 
     def _choose(self, members: list[int], sparsity: float, rng: np.random.Generator) -> list[np.ndarray]:
-        """Bool arrays [num_units], True where closed; a group under its floor gets its best units back, others pay."""
+        """Bits, packed, 1 where a unit is closed; a group under its floor gets its best units back, others pay."""
         groups = [self.groups[index] for index in members]
         target = sparsity * sum(group.num_units * group.unit_weights for group in groups)
         floors = [max(1, math.ceil(self.config.min_kept * group.num_units)) for group in groups]
@@ -68,13 +68,18 @@ class Pruner:
                 for place, (i, group) in enumerate(zip(members, groups, strict=True))
             ]
             closed: list[np.ndarray] = [None] * len(groups)
-            smallest(pools, target, rng, closed.__setitem__)
-            kept = [group.num_units - np.count_nonzero(part) for group, part in zip(groups, closed, strict=True)]
+            kept = [0] * len(groups)
+
+            def keep(place: int, part: np.ndarray, closed=closed, kept=kept):
+                # Packed: under global scope all groups' choices are in memory at once.
+                closed[place], kept[place] = np.packbits(part), len(part) - np.count_nonzero(part)
+
+            smallest(pools, target, rng, keep)
             poor = [place for place in range(len(groups)) if kept[place] < floors[place]]
             if all(place in protected for place in poor):
                 # A target that leaves less than the floors of all groups together: the floors win.
                 for place in poor:
-                    closed[place] &= ~protected[place]
+                    closed[place] &= ~np.packbits(protected[place])
                 return closed
             for place in set(poor) - protected.keys():
                 best = np.argpartition(pools[place].scores(), -floors[place])[-floors[place] :]
@@ -85,18 +90,21 @@ class Pruner:
         group = self.groups[index]
         scores = self.criterion.unit_scores(index, group)
         if not self.criterion.reopens:
-            scores = np.where(self.closed(group), np.float32(-np.inf), scores)
+            # −inf where closed. Not np.where: it branches, and masks are random, which no processor predicts.
+            ceiling = np.float32(0.5) - self.closed(group)
+            ceiling *= np.float32(np.inf)
+            scores = np.minimum(scores, ceiling, out=ceiling)
         if protected is not None:
             scores = np.where(protected, np.float32(np.inf), scores)
         return scores
 
     def closed(self, group: Group) -> np.ndarray:
         """Which units of `group` are closed now, bool [num_units]."""
-        masks = [ops.convert_to_numpy(layer.mask_variable) for layer in group.layers]
+        masks = [np.asarray(layer.mask_variable) for layer in group.layers]
         return self.pattern.pool(group, masks, signed=True) == 0
 
     def _write(self, group: Group, closed: np.ndarray):
-        kept = np.logical_not(closed).astype(np.float32)
+        kept = np.logical_not(np.unpackbits(closed, count=group.num_units)).astype(np.float32)
         for layer, factor in zip(group.layers, self.pattern.expand(group, kept), strict=True):
             value = 1.0 if layer.gate_trainable else layer.gate_init_value
             factor = factor if value == 1.0 else factor * np.float32(value)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 _SAMPLE = 200_000
+# Shortest stride of the sample: sorting more of a small pool costs more than the narrower bracket saves.
+_STRIDE = 32
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ def kth_smallest(pools: Sequence[Pool], k: int) -> tuple[float, int, int]:
     inside; the bracket is widened in the rare case that it missed.
     """
     total = sum(pool.size for pool in pools)
-    stride = max(1, total // _SAMPLE)
+    stride = max(_STRIDE, total // _SAMPLE) if total > _STRIDE**2 else 1
     sample = np.sort(np.concatenate([pool.scores()[::stride] for pool in pools]))
-    margin = 8 * np.sqrt(len(sample)) if stride > 1 else 0
+    # Five standard deviations of a rank in the sample, at most √n / 2 each.
+    margin = 2.5 * np.sqrt(len(sample)) if stride > 1 else 0
     while True:
         place = (k - 0.5) / total * len(sample)
         low = sample[int(max(place - margin, 0))] if place - margin >= 0 else -np.inf
@@ -98,6 +101,10 @@ def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use:
     if len({pool.unit_weights for pool in pools}) > 1:
         _smallest_of_unequal(pools, weights, rng, use)
         return
+    if len(pools) == 1:
+        # One pool's scores may stay in memory, so one reading serves all passes.
+        scores = pools[0].read()
+        pools = [replace(pools[0], read=lambda: scores)]
     total = sum(pool.size for pool in pools)
     k = min(max(round(weights / pools[0].unit_weights), 0), total)
     if k in (0, total):
