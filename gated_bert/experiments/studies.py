@@ -44,17 +44,17 @@ class Study:
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
 _SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
 _TUNE = "-l 5e-5 -b 32 -ml 128"
-_SHORT = f"--num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 --train-examples 1500"
+_SHORT = f"--num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 --train-examples 1200"
 _LONG = f"-p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
 
 STUDIES = {
     "embedded": Study(
-        "accuracy against sparsity up to 90 % on embedded data, four methods beside random, three seeds",
+        "accuracy against sparsity up to 90 % on embedded data, four methods, three seeds",
         "embedded",
         {
             "smoke": (Part("sst2", f"{_EMBEDDED} -p {FOUR} -e 2 -ps 1 -pe 2 -f 0.9 --train-examples 300 --seeds 1"),),
-            "standard": (Part("sst2", f"{_EMBEDDED} -p {FIVE} -e 8 -ps 3 -pe 7 -f 0.9 --seeds 1,2,3"),),
+            "standard": (Part("sst2", f"{_EMBEDDED} -p {FOUR} -e 8 -ps 3 -pe 7 -f 0.9 --seeds 1,2,3"),),
             "full": (Part("sst2", f"{_EMBEDDED} -p {FIVE} -e 16 -ps 4 -pe 13 -f 0.99 --seeds 1,2,3,4,5"),),
         },
     ),
