@@ -31,6 +31,7 @@ class Pruner:
         self.criterion = criterion_class(config)(config, self.groups, self.pattern)
         self.prunable = sum(_weights(layer) for layer in layers)
         self._scopes = self._competitors()
+        self._asked = 0.0
 
     def _competitors(self) -> list[list[int]]:
         keys = {"global": lambda i: 0, "layer": lambda i: i, "role": lambda i: self.groups[i].role}
@@ -42,10 +43,15 @@ class Pruner:
     def update(self, sparsity: float, step: int):
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
 
+        A lower sparsity than before changes nothing, unless the criterion opens units again.
+
         Args:
             sparsity: fraction of the weights.
             step: steps done so far; with the seed it decides how ties are broken.
         """
+        if sparsity < self._asked and not self.criterion.reopens:
+            return
+        self._asked = sparsity
         rng = np.random.default_rng([self.config.seed, step])
         for members in self._scopes:
             for index, closed in zip(members, self._choose(members, sparsity, rng), strict=True):

@@ -122,6 +122,8 @@ def test_a_mask_never_opens_again_under_magnitude(make_model):
     after = gates(model)
     assert sparsity(model.gated_layers(ENCODER_ROLES)) == pytest.approx(0.8, abs=1e-3)
     assert all((after[name] <= before[name]).all() for name in before)
+    pruner.update(0.1, step=3)
+    assert all((gates(model)[name] == after[name]).all() for name in after)
 
 
 def test_movement_opens_again(make_model):
