@@ -65,8 +65,9 @@ def test_every_pattern_and_scope_reaches_the_target_to_within_one_unit(make_mode
         unit = max(group.unit_weights for group in groups)
         closed = sum(int(pruner.closed(group).sum()) * group.unit_weights for group in groups)
         total = sum(group.num_units * group.unit_weights for group in groups)
-        # A matrix that is a single block cannot lose it: something always stays.
-        assert abs(closed - 0.5 * total) <= unit or total == unit
+        # One unit of every group always stays; where groups are single blocks that is less than the target.
+        reachable = total - sum(group.unit_weights for group in groups)
+        assert abs(closed - min(0.5 * total, reachable)) <= unit
 
 
 def test_a_head_is_its_columns_of_qkv_and_its_rows_of_the_output(make_model):
