@@ -20,10 +20,10 @@ _FLAG = "-o/--output-dir"
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """Makes `output` and holds its lock, so that two launchers never write into one folder.
+    """Makes `output`, a folder of one run or of several, and holds its lock, so that no two ever write into it.
 
     Raises:
-        UserError: it cannot be written, or another launcher uses it.
+        UserError: it cannot be written, or another process uses it.
     """
     made = not output.exists()
     try:
@@ -37,7 +37,7 @@ def locked(output: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip()
-            raise UserError(f"{_FLAG}: {output} is in use by another launcher (process {owner or 'unknown'}); "
+            raise UserError(f"{_FLAG}: {output} is in use by another run (process {owner or 'unknown'}); "
                             "wait for it, or choose another folder") from None  # fmt: skip
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from gated_bert.errors import UserError
 from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback
+from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.status import Status, StatusCallback
@@ -75,18 +75,7 @@ def train(
         UserError: data, pretrained weights, folder or loss that cannot be used.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another --output-dir") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{folder}: another run is writing there; wait for it or choose another --output-dir"
-            ) from error
+    with locked(folder):
         return _Run(config, folder, resume, notify).train()
 
 

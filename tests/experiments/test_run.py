@@ -62,7 +62,8 @@ def test_the_saved_model_predicts_what_the_last_row_says(finished):
     outputs = loaded.model.predict(batches, verbose=0)
     accuracy = np.mean(outputs.argmax(1) == dev.labels[batches.row_order()])
     assert accuracy == pytest.approx(result.final["val_accuracy"])
-    closed = [float(np.mean(np.asarray(layer.gates) == 0)) for layer in loaded.model.gated_layers(("query", "ffn_output"))]
+    layers = loaded.model.gated_layers(("query", "ffn_output"))
+    closed = [float(np.mean(np.asarray(layer.gates) == 0)) for layer in layers]
     np.testing.assert_allclose(closed, 0.8, atol=5e-3)
 
 
@@ -71,7 +72,8 @@ def test_the_parameters_are_those_of_the_model(finished):
     metadata = read_run(result.folder).metadata
     prunable = 4 * 16 * 16 + 2 * 16 * 32
     assert metadata["parameters"]["prunable"] == prunable
-    assert metadata["parameters"]["total"] - metadata["parameters"]["remaining"] == round(result.final["sparsity"] * prunable)
+    removed = metadata["parameters"]["total"] - metadata["parameters"]["remaining"]
+    assert removed == round(result.final["sparsity"] * prunable)
     assert result.final["sparsity"] == pytest.approx(0.8, abs=1e-3)
 
 
@@ -149,7 +151,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run is writing there"):
+        with pytest.raises(UserError, match="is in use by another run"):
             train(config_of("baseline"), tmp_path)
 
 

@@ -160,7 +160,7 @@ def test_one_launcher_a_folder_and_no_orphans_after_kill_9(tmp_path):
     wait_until(lambda: all("pid" in status(tmp_path, name) for name in ("spt", "magnitude")))
     second = launch(tmp_path, "-p", "movement")
     assert second.returncode == 2 and second.stderr.count("\n") == 1
-    assert f"-o/--output-dir: out is in use by another launcher (process {launcher.pid})" in second.stderr
+    assert f"-o/--output-dir: out is in use by another run (process {launcher.pid})" in second.stderr
     pids = [status(tmp_path, name)["pid"] for name in ("spt", "magnitude")]
     launcher.kill()
     launcher.wait()

@@ -59,6 +59,7 @@ class Criterion:
 
     def __init__(self, config: GatedBertConfig, groups: Sequence[Group], pattern: Pattern):
         self.config, self.groups, self.pattern = config, groups, pattern
+        self.roles = list(dict.fromkeys(group.role for group in groups))
 
     def scores(self, layer: GatedDense) -> np.ndarray:
         """Importance of each weight of `layer`, array [in, out]."""

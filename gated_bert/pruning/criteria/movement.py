@@ -20,41 +20,50 @@ class Movement(Criterion):
         return ops.convert_to_numpy(layer.scores)
 
 
-class SoftMovement(Movement):
-    """Weights stay while σ(S) is above a rising threshold; a penalty on mean σ(S) lowers scores (Sanh et al. 2020)."""
+class Penalised(Movement):
+    """Base of criteria whose gates close by themselves under a rising penalty, the mean over all prunable weights."""
 
-    gate_rule = "soft_threshold"
-    selects = False
-    columns = ("threshold",)
-
-    def set_progress(self, progress: float):
-        """Moves threshold and penalty to a share `progress` of their final values."""
-        total = sum(int(np.prod(group.layers[0].raw_kernel.shape)) for group in self.groups)
-        for layer in (group.layers[0] for group in self.groups):
-            share = int(np.prod(layer.raw_kernel.shape)) / total
-            layer.threshold.assign(progress * self.config.soft_movement_threshold)
-            layer.penalty_weight.assign(progress * self.config.soft_movement_penalty * share)
-
-    def report(self):
-        return {"threshold": float(ops.convert_to_numpy(self.groups[0].layers[0].threshold))}
-
-
-class L0(Movement):
-    """Hard-concrete gates with an expected-L0 penalty (Louizos et al. 2018, Learning sparse networks through L0)."""
-
-    gate_rule = "hard_concrete"
     selects = False
     columns = ("penalty_weight",)
 
+    def final_penalty(self) -> float:
+        """Weight of the penalty at the end of the schedule."""
+        raise NotImplementedError(f"{type(self).__name__} does not say its penalty")
+
     def set_progress(self, progress: float):
-        """Moves the penalty to a share `progress` of its final value."""
-        total = sum(int(np.prod(group.layers[0].raw_kernel.shape)) for group in self.groups)
-        for layer in (group.layers[0] for group in self.groups):
-            layer.penalty_weight.assign(
-                progress * self.config.l0_penalty * int(np.prod(layer.raw_kernel.shape)) / total
-            )
+        """Moves the penalty to a share `progress` of its final weight."""
+        layers = [group.layers[0] for group in self.groups]
+        sizes = [int(np.prod(layer.raw_kernel.shape)) for layer in layers]
+        for layer, size in zip(layers, sizes, strict=True):
+            layer.penalty_weight.assign(progress * self.final_penalty() * size / sum(sizes))
 
     def report(self):
-        return {
-            "penalty_weight": sum(float(ops.convert_to_numpy(group.layers[0].penalty_weight)) for group in self.groups)
-        }
+        weights = [float(ops.convert_to_numpy(group.layers[0].penalty_weight)) for group in self.groups]
+        return {"penalty_weight": sum(weights)}
+
+
+class SoftMovement(Penalised):
+    """Weights stay while σ(S) is above a rising threshold; a penalty on mean σ(S) lowers scores (Sanh et al. 2020)."""
+
+    gate_rule = "soft_threshold"
+    columns = ("threshold", "penalty_weight")
+
+    def final_penalty(self):
+        return self.config.soft_movement_penalty
+
+    def set_progress(self, progress):
+        super().set_progress(progress)
+        for group in self.groups:
+            group.layers[0].threshold.assign(progress * self.config.soft_movement_threshold)
+
+    def report(self):
+        return {"threshold": float(ops.convert_to_numpy(self.groups[0].layers[0].threshold)), **super().report()}
+
+
+class L0(Penalised):
+    """Hard-concrete gates with an expected-L0 penalty (Louizos et al. 2018, Learning sparse networks through L0)."""
+
+    gate_rule = "hard_concrete"
+
+    def final_penalty(self):
+        return self.config.l0_penalty

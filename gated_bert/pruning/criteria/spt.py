@@ -28,7 +28,6 @@ class Spt(Criterion):
 
     def __init__(self, config, groups, pattern):
         super().__init__(config, groups, pattern)
-        self.roles = list(dict.fromkeys(group.role for group in groups))
         self.columns = tuple(f"reward_{role}" for role in self.roles)
         self.q = [np.full(group.num_units, np.nan, np.float32) for group in groups]
         self.explored = [np.zeros(group.num_units, np.int32) for group in groups]
@@ -151,7 +150,6 @@ class SptTaylor(Criterion):
 
     def __init__(self, config, groups, pattern):
         super().__init__(config, groups, pattern)
-        self.roles = list(dict.fromkeys(group.role for group in groups))
         self.columns = tuple(f"reward_{role}" for role in self.roles)
 
     def scores(self, layer):
