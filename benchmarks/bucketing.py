@@ -55,7 +55,7 @@ class Side:
 
 def measure(options) -> list[Figure]:
     """Examples a second, and accuracy, of bucketed against padded training of the tiny model on SST-2."""
-    examples, epochs = (960, 1) if options.quick else (8000, 2)
+    examples, epochs = (384, 1) if options.quick else (8000, 2)
     config = GatedBertConfig(
         model_size="tiny", pruning_method="baseline", task="sst2", data=options.data, max_len=PADDED,
         epochs=epochs, batch_size=96, learning_rate=5e-4, train_examples=examples,

@@ -67,7 +67,7 @@ def test_the_plain_model_computes_what_the_gated_one_does():
     assert len(plain.variables) == len(gated.variables) - len(gated.gated_layers())
     inputs, _ = make_batch(2, 8)
     check_same_logits(gated, plain, inputs)
-    gated.gated_layers()[0].gates.assign(np.zeros((16, 16), np.float32))
+    gated.gated_layers()[-1].gates.assign(np.full((16, 2), 0.5, np.float32))
     with pytest.raises(RuntimeError, match="differ"):
         check_same_logits(gated, plain, inputs)
 
