@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from keras import ops
 
 from gated_bert.pruning.criteria.base import Criterion
 
@@ -12,4 +11,4 @@ class Magnitude(Criterion):
     """|W| (Han et al. 2015, Learning both weights and connections; Zhu & Gupta 2017)."""
 
     def scores(self, layer):
-        return np.abs(ops.convert_to_numpy(layer.raw_kernel))
+        return np.abs(np.asarray(layer.raw_kernel))

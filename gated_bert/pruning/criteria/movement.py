@@ -17,7 +17,7 @@ class Movement(Criterion):
     every_step = True
 
     def scores(self, layer):
-        return ops.convert_to_numpy(layer.scores)
+        return np.asarray(layer.scores)
 
 
 class Penalised(Movement):
