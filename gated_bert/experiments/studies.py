@@ -48,6 +48,22 @@ _SHORT = f"--num-layers 3 -p {FIVE} -e 5 -ps 2 -pe 4 -f 0.95 -b 16 --train-examp
 _LONG = f"-b 32 -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
 
+_SPT = {
+    "element-random": "-p random --scope global",
+    "element-taylor": "-p spt --spt-reward taylor",
+    "neuron-regression": "-p spt --spt-unit neuron --spt-credit regression",
+    "element-measured": "-p spt",
+    "element-published": "-p spt --spt-variant published",
+    "neuron-random": "-p random --pattern neuron --scope global",
+    "neuron-measured": "-p spt --spt-unit neuron",
+    "neuron-taylor": "-p spt --spt-unit neuron --spt-reward taylor",
+}
+
+
+def _spt_parts(common: str, most: int | None = None) -> tuple[Part, ...]:
+    return tuple(Part(name, f"{_EMBEDDED} {common} {flags}") for name, flags in list(_SPT.items())[:most])
+
+
 STUDIES = {
     "embedded": Study(
         "accuracy against sparsity up to 90 % on embedded data, four methods, three seeds",
@@ -62,24 +78,9 @@ STUDIES = {
         "what each SPT option is worth against random and against the published behaviour, at 70, 80 and 90 %",
         "embedded",
         {
-            scale: tuple(
-                Part(name, f"{_EMBEDDED} {common} {flags}")
-                for name, flags in {
-                    "element-random": "-p random --scope global",
-                    "element-published": "-p spt --spt-variant published",
-                    "element-measured": "-p spt",
-                    "element-taylor": "-p spt --spt-reward taylor",
-                    "neuron-random": "-p random --pattern neuron --scope global",
-                    "neuron-measured": "-p spt --spt-unit neuron",
-                    "neuron-regression": "-p spt --spt-unit neuron --spt-credit regression",
-                    "neuron-taylor": "-p spt --spt-unit neuron --spt-reward taylor",
-                }.items()
-            )
-            for scale, common in {
-                "smoke": "-e 2 -ps 1 -pe 2 -ss 50 70 --train-examples 200 --seeds 1",
-                "standard": "-e 6 -ps 3 -pe 6 -ss 50 70 80 90 --train-examples 2000 --seeds 1,2,3",
-                "full": "-e 16 -ps 5 -pe 12 -ss 30 50 60 70 75 80 85 90 --seeds 1,2,3,4,5",
-            }.items()
+            "smoke": _spt_parts("-e 2 -ps 1 -pe 2 -ss 50 70 --train-examples 200 --seeds 1", 3),
+            "standard": _spt_parts("-e 7 -ps 4 -pe 7 -ss 50 70 80 90 --seeds 1,2,3"),
+            "full": _spt_parts("-e 16 -ps 5 -pe 12 -ss 30 50 60 70 75 80 85 90 --seeds 1,2,3,4,5"),
         },
     ),
     "sst2": Study(
