@@ -43,7 +43,7 @@ class Study:
 
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
 _SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
-_TUNE = "-l 5e-5 -ml 128 --dropout 0.1"
+_TUNE = "-l 1.5e-4 -ml 128 --dropout 0.1"
 _SHORT = f"--num-layers 3 -p {FIVE} -e 4 -ps 2 -pe 3 -f 0.95 -b 16 --train-examples 600 --movement-frequency 10"
 _LONG = f"-b 32 -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
@@ -101,8 +101,8 @@ STUDIES = {
                 Part("mrpc", f"{_CUT} -t mrpc -p magnitude,random -e 1 -ps 1 -pe 1 -f 0.95"),
             ),
             "standard": (
-                Part("mrpc-6-layers", f"{_TUNE} -b 16 -t mrpc -p baseline -e 4"),
-                Part("stsb-6-layers", f"{_TUNE} -b 16 -t stsb -p baseline -e 2"),
+                Part("mrpc-6-layers", f"{_TUNE} -b 32 -t mrpc -p baseline -e 3"),
+                Part("stsb-6-layers", f"{_TUNE} -b 32 -t stsb -p baseline -e 2"),
                 Part("mrpc-3-layers", f"{_TUNE} -t mrpc {_SHORT}"),
                 Part("stsb-3-layers", f"{_TUNE} -t stsb {_SHORT}"),
             ),
