@@ -135,7 +135,8 @@ def study_command(words: list[str]) -> int:
     extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
     status = run_study(names[0], scale, output, sweep_command, typed.get("data"), typed.get("pretrained"), extra)
     if status == 0 and "publish" in typed:
-        publish(output, Path(typed["publish"]))
+        places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
+        publish(output, Path(typed["publish"]), [str(output), *places])
     return status
 
 

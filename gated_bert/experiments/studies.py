@@ -153,17 +153,22 @@ def run_study(
     return 0
 
 
-def publish(output: Path, folder: Path):
+def publish(output: Path, folder: Path, places: Sequence[str] = ()):
     """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
 
     Args:
         output: the study's folder.
         folder: where the copies go.
+        places: paths of this machine, of which the copies keep only the last name.
     """
-    runs = find_runs(output)
-    for run in [output, *runs]:
+    for run in [output, *find_runs(output)]:
         target = folder / run.relative_to(output)
         target.mkdir(parents=True, exist_ok=True)
         for file in run.iterdir():
-            if file.suffix in (".csv", ".png") or file.name.startswith("metadata_") or file.name == "report.html":
+            if file.suffix == ".png":
                 shutil.copyfile(file, target / file.name)
+            elif file.suffix == ".csv" or file.name.startswith("metadata_") or file.name == "report.html":
+                text = file.read_text(encoding="utf-8")
+                for place in places:
+                    text = text.replace(str(Path(place).absolute()), Path(place).name).replace(place, Path(place).name)
+                (target / file.name).write_text(text, encoding="utf-8")

@@ -42,6 +42,8 @@ def smoke(tmp_path, name, *flags):
     assert (published / "report.html").exists()
     assert (published / "pruning_methods_comparison_dual_axis.png").exists()
     assert not list(published.rglob("model.keras"))
+    texts = [path.read_text() for path in published.rglob("*") if path.suffix in (".csv", ".json", ".html")]
+    assert len(texts) > 4 and not any(str(tmp_path) in text for text in texts)
     return pd.read_csv(published / "comparison_summary.csv")
 
 
