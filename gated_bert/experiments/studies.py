@@ -44,7 +44,7 @@ class Study:
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
 _SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
 _TUNE = "-l 1.5e-4 -ml 128 --dropout 0.1"
-_SHORT = f"--num-layers 3 -p {FIVE} -e 4 -ps 2 -pe 3 -f 0.95 -b 16 --train-examples 600 --movement-frequency 10"
+_SHORT = f"--num-layers 3 -p {FIVE} -b 32 -e 6 -ps 2 -pe 5 -f 0.95 --movement-frequency 20"
 _LONG = f"-b 32 -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
 
