@@ -29,7 +29,6 @@ class Pruner:
         self.pattern = get_pattern(config.pattern)
         self.groups = self.pattern.groups(layers, num_heads)
         self.criterion = criterion_class(config)(config, self.groups, self.pattern)
-        self.prunable = sum(_weights(layer) for layer in layers)
         self._scopes = self._competitors()
         self._asked = 0.0
 
