@@ -50,7 +50,7 @@ def measure(options) -> list[Figure]:
             wall.append(time.perf_counter() - began[0])
             cpu.append(time.process_time() - began[1])
     times = {name: Times(np.array(wall), np.array(cpu)) for name, (wall, cpu) in clocks.items()}
-    weights = pruners["global"].prunable / 1e6
+    weights = sum(group.num_units for group in pruners["global"].groups) / 1e6
     figures = []
     for scope, goal in GOALS.items():
         seconds, cpu = float(np.median(times[scope].wall)), float(np.median(times[scope].cpu))

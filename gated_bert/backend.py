@@ -1,10 +1,11 @@
-"""The one thing Keras 3 has no common name for: compiling a function of tensors."""
+"""What Keras 3 has no common name for: compiling a function of tensors, and looking at a variable without a copy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
 
 def compiled(function: Callable) -> Callable:
@@ -23,3 +24,12 @@ def compiled(function: Callable) -> Callable:
 
         return jax.jit(function)
     raise RuntimeError(f"KERAS_BACKEND={backend}: gated_bert runs on tensorflow or jax")
+
+
+def view(variable: keras.Variable) -> np.ndarray:
+    """The variable's values now, read-only, copied only where they are not in the host's memory.
+
+    `np.asarray(variable)` and `ops.convert_to_numpy` copy; a snapshot of the value (here the identity that stops
+    gradients) lends its buffer.
+    """
+    return np.asarray(keras.ops.stop_gradient(variable))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
+from gated_bert.backend import view
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
@@ -65,7 +66,7 @@ class Pruner:
         while True:
             pools = [
                 Pool(
-                    lambda i=i, place=place: self._ranked(i, protected.get(place)),
+                    lambda every, i=i, place=place: self._ranked(i, protected.get(place), every),
                     group.num_units,
                     group.unit_weights,
                     group.name,
@@ -91,22 +92,24 @@ class Pruner:
                 protected[place] = np.zeros(groups[place].num_units, bool)
                 protected[place][best] = True
 
-    def _ranked(self, index: int, protected: np.ndarray | None) -> np.ndarray:
+    def _ranked(self, index: int, protected: np.ndarray | None, every: int) -> np.ndarray:
         group = self.groups[index]
-        scores = self.criterion.unit_scores(index, group)
+        scores = self.criterion.unit_scores(index, group)[::every]
         if not self.criterion.reopens:
             # −inf where closed. Not np.where: it branches, and masks are random, which no processor predicts.
-            ceiling = np.float32(0.5) - self.closed(group)
+            ceiling = self._openness(group)[::every] - np.finfo(np.float32).tiny
             ceiling *= np.float32(np.inf)
             scores = np.minimum(scores, ceiling, out=ceiling)
         if protected is not None:
-            scores = np.where(protected, np.float32(np.inf), scores)
+            scores = np.where(protected[::every], np.float32(np.inf), scores)
         return scores
 
     def closed(self, group: Group) -> np.ndarray:
         """Which units of `group` are closed now, bool [num_units]."""
-        masks = [np.asarray(layer.mask_variable) for layer in group.layers]
-        return self.pattern.pool(group, masks, signed=True) == 0
+        return self._openness(group) == 0
+
+    def _openness(self, group: Group) -> np.ndarray:
+        return self.pattern.pool(group, [view(layer.mask_variable) for layer in group.layers], signed=True)
 
     def _write(self, group: Group, closed: np.ndarray):
         kept = np.logical_not(np.unpackbits(closed, count=group.num_units)).astype(np.float32)

@@ -17,21 +17,21 @@ class Pool:
     """Units that compete: all of one weight count.
 
     Args:
-        read: returns the units' scores, float array [n]; called once per pass, so that only one pool's scores are in
-            memory at a time. −inf closes a unit whatever the others are, +inf keeps it.
+        read: given a stride, returns the scores of every so manyth unit, float array; called once per pass, so that
+            only one pool's scores are in memory at a time. −inf closes a unit whatever the others are, +inf keeps it.
         size: n.
         unit_weights: weights in one unit.
         name: shown in errors.
     """
 
-    read: Callable[[], np.ndarray]
+    read: Callable[[int], np.ndarray]
     size: int
     unit_weights: int = 1
     name: str = "scores"
 
     def scores(self) -> np.ndarray:
-        """The scores; raises ValueError where one of them is NaN."""
-        scores = self.read()
+        """All scores; raises ValueError where one of them is NaN."""
+        scores = self.read(1)
         if np.isnan(np.min(scores)):
             raise ValueError(
                 f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN"
@@ -47,7 +47,7 @@ def kth_smallest(pools: Sequence[Pool], k: int) -> tuple[float, int, int]:
     """
     total = sum(pool.size for pool in pools)
     stride = max(_STRIDE, total // _SAMPLE) if total > _STRIDE**2 else 1
-    sample = np.sort(np.concatenate([pool.scores()[::stride] for pool in pools]))
+    sample = np.sort(np.concatenate([pool.read(stride) for pool in pools]))
     # Five standard deviations of a rank in the sample, at most √n / 2 each.
     margin = 2.5 * np.sqrt(len(sample)) if stride > 1 else 0
     while True:
@@ -103,8 +103,8 @@ def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use:
         return
     if len(pools) == 1:
         # One pool's scores may stay in memory, so one reading serves all passes.
-        scores = pools[0].read()
-        pools = [replace(pools[0], read=lambda: scores)]
+        scores = pools[0].read(1)
+        pools = [replace(pools[0], read=lambda every: scores[::every])]
     total = sum(pool.size for pool in pools)
     k = min(max(round(weights / pools[0].unit_weights), 0), total)
     if k in (0, total):
@@ -114,7 +114,7 @@ def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use:
     threshold, below, ties_left = kth_smallest(pools, k)
     ties_wanted = k - below
     for index, pool in enumerate(pools):
-        scores = pool.scores()
+        scores = pool.read(1)
         chosen = scores < threshold
         ties = np.flatnonzero(scores == threshold)
         take = int(rng.hypergeometric(ties_wanted, ties_left - ties_wanted, len(ties))) if len(ties) else 0

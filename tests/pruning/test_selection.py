@@ -9,7 +9,7 @@ from gated_bert.pruning.selection import Pool, kth_smallest, smallest
 
 
 def pools(arrays, unit_weights=1):
-    return [Pool(lambda a=a: a, len(a), unit_weights, f"pool {i}") for i, a in enumerate(arrays)]
+    return [Pool(lambda every, a=a: a[::every], len(a), unit_weights, f"pool {i}") for i, a in enumerate(arrays)]
 
 
 def choose(groups, weights, seed=0):
@@ -74,7 +74,7 @@ def test_all_and_nothing():
 
 def test_units_of_several_sizes_are_chosen_by_weights():
     small, large = np.array([0.1, 0.4, 0.9]), np.array([0.2, 0.3])
-    groups = [Pool(lambda: small, 3, 10), Pool(lambda: large, 2, 100)]
+    groups = [Pool(lambda every: small[::every], 3, 10), Pool(lambda every: large[::every], 2, 100)]
     first, second = choose(groups, 110)
     assert first.tolist() == [True, False, False] and second.tolist() == [True, False]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from gated_bert.backend import view
 from gated_bert.pruning.criteria.base import Criterion
 
 
@@ -17,7 +18,7 @@ class Movement(Criterion):
     every_step = True
 
     def scores(self, layer):
-        return np.asarray(layer.scores)
+        return view(layer.scores)
 
 
 class Penalised(Movement):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from gated_bert.backend import compiled
+from gated_bert.backend import compiled, view
 from gated_bert.config import ConfigError
 from gated_bert.pruning.criteria.base import Criterion, StepContext
 from gated_bert.pruning.criteria.ridge import RidgeCredit
@@ -71,7 +71,7 @@ class Spt(Criterion):
 
     def _open(self, index: int) -> np.ndarray:
         group = self.groups[index]
-        masks = [ops.convert_to_numpy(layer.mask_variable) for layer in group.layers]
+        masks = [view(layer.mask_variable) for layer in group.layers]
         return self.pattern.pool(group, masks, signed=True) != 0
 
     def _probe(self, model, members):
@@ -153,13 +153,13 @@ class SptTaylor(Criterion):
         self.columns = tuple(f"reward_{role}" for role in self.roles)
 
     def scores(self, layer):
-        return ops.convert_to_numpy(layer.scores)
+        return view(layer.scores)
 
     def report(self):
         """Mean Q of the open weights of each role."""
         rewards = {}
         for role in self.roles:
             layers = [layer for group in self.groups if group.role == role for layer in group.layers]
-            values = [self.scores(layer)[ops.convert_to_numpy(layer.mask_variable) != 0] for layer in layers]
+            values = [self.scores(layer)[view(layer.mask_variable) != 0] for layer in layers]
             rewards[f"reward_{role}"] = float(np.concatenate(values).mean(dtype=np.float64))
         return rewards
