@@ -44,7 +44,7 @@ class Study:
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
 _SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
 _TUNE = "-l 1.5e-4 -ml 128 --dropout 0.1"
-_SHORT = f"--num-layers 3 -p {FIVE} -b 32 -e 6 -ps 2 -pe 5 -f 0.95 --movement-frequency 20"
+_SHORT = "-p magnitude,movement,spt,random -b 32 -e 5 -ps 1 -pe 4 -f 0.95 --movement-frequency 20"
 _LONG = f"-b 32 -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
 
@@ -103,8 +103,8 @@ STUDIES = {
             "standard": (
                 Part("mrpc-6-layers", f"{_TUNE} -b 32 -t mrpc -p baseline -e 3"),
                 Part("stsb-6-layers", f"{_TUNE} -b 32 -t stsb -p baseline -e 2"),
-                Part("mrpc-3-layers", f"{_TUNE} -t mrpc {_SHORT}"),
-                Part("stsb-3-layers", f"{_TUNE} -t stsb {_SHORT}"),
+                Part("mrpc-pruned", f"{_TUNE} -t mrpc {_SHORT}"),
+                Part("stsb-pruned", f"{_TUNE} -t stsb {_SHORT}"),
             ),
             "full": tuple(Part(f"{task}-6-layers", f"{_TUNE} -t {task} {_LONG}") for task in ("mrpc", "stsb")),
         },
