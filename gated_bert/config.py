@@ -10,32 +10,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gated_bert.checks import ConfigError, choose, number, whole
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, STEP_PRESETS, movement_frequency, schedule_size, spt_epsilon
 
-PATTERNS = ("element", "head", "neuron", "row", "column", "block")
+PATTERNS = ("element", "head", "head_dim", "neuron", "head_neuron", "k_tile", "qkv_row", "vector", "block", "row",
+            "column", "tile", "tile_element")  # fmt: skip
+PRUNING_TYPES = {0: "head", 1: "head_dim", 2: "k_tile", 3: "qkv_row", 4: "vector", 5: "block", 7: "tile", 8: "tile"}
+"""TileSparsity's numbers; 7 prunes rows of tiles, 8 columns first; 6 was never published."""
+POOLINGS = ("mean", "l1", "l2", "published")
 SCOPES = ("layer", "global", "role")
 SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
 ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
 ENCODER_ROLES = ROLES[:6]
-
-
-class ConfigError(ValueError):
-    """A refused value: names the field, the value and what is allowed.
-
-    Attributes:
-        field: name of the field of `GatedBertConfig`, so that a command line can name its flag.
-        value: the refused value.
-        allowed: a phrase that says what is allowed.
-    """
-
-    def __init__(self, field: str, value: object, allowed: str):
-        self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(self.describe(field))
-
-    def describe(self, label: str) -> str:
-        """The message with `label` (a field or a flag) as the thing that was set."""
-        return f"{label}: {self.value!r} is refused; allowed: {self.allowed}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +78,17 @@ class GatedBertConfig:
     criterion: str | None = None
     pattern: str | None = None
     scope: str | None = None
+    pruning_type: int | None = None
+    granularity: int = 128
+    block_size: tuple[int, int] = (32, 32)
+    vector_size: int = 16
+    vector_axis: str = "k"
+    tile_dims: str | None = None
+    g1percent: float = 5.0
+    sparsity_per_dim: bool = False
+    pooling: str | None = None
+    normalize_scores: bool = False
+    taylor_variant: str = "default"
     schedule: str | None = None
     start_sparsity: float | None = None
     end_sparsity: float | None = None
@@ -142,6 +140,7 @@ class GatedBertConfig:
         self._set(prunable_roles=tuple(self.prunable_roles))
         if self.criterion == "spt" and self.spt_variant == "published":
             self._restore_published_spt()
+        self._fill_in_pattern()
         if self.spt_unit is None:
             self._set(spt_unit=self.pattern or "element")
         if self.pattern is None:
@@ -158,6 +157,24 @@ class GatedBertConfig:
             "movement_pruning_frequency_steps": movement_frequency(size),
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def _fill_in_pattern(self):
+        self._set(block_size=tuple(self.block_size))
+        if self.pruning_type is not None:
+            allowed = ", ".join(map(str, PRUNING_TYPES)) + " (6 was never published)"
+            if self.pruning_type not in PRUNING_TYPES:
+                raise ConfigError("pruning_type", self.pruning_type, allowed)
+            pattern = PRUNING_TYPES[self.pruning_type]
+            dims = {7: "k", 8: "kn"}.get(self.pruning_type)
+            for name, value in (("pattern", pattern), ("tile_dims", dims)):
+                if getattr(self, name) not in (None, value) and value is not None:
+                    raise ConfigError(name, getattr(self, name), f"{value}, with pruning_type={self.pruning_type}")
+                if value is not None:
+                    self._set(**{name: value})
+            if pattern == "tile" and self.scope is None:
+                self._set(scope="global")
+        if self.tile_dims is None:
+            self._set(tile_dims="k")
 
     def _restore_published_spt(self):
         for name, published in (("spt_unit", "element"), ("spt_reward", "measured"), ("spt_credit", "mean")):
@@ -185,6 +202,9 @@ class GatedBertConfig:
             "spt_reward": ("measured", "taylor"),
             "spt_credit": ("mean", "regression"),
             "spt_variant": ("default", "published"),
+            "taylor_variant": ("default", "published"),
+            "tile_dims": ("k", "kn"),
+            "vector_axis": ("k", "n"),
         }.items():
             choose(name, getattr(self, name), allowed)
         for role in self.prunable_roles:
@@ -198,12 +218,18 @@ class GatedBertConfig:
             "pruning_start_epoch",
             "pruning_end_epoch",
             "checkpoint_steps",
+            "granularity",
         ):
             whole(name, getattr(self, name), 1)
         for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), 1)
         whole("max_len", self.max_len, 8, 512)
+        whole("vector_size", self.vector_size, 2)
+        if len(self.block_size) != 2:
+            raise ConfigError("block_size", self.block_size, "rows and columns, e.g. 32x32")
+        for length in self.block_size:
+            whole("block_size", length, 1)
         whole("seed", self.seed, 0, 2**31 - 1)
         for name, low, high in (
             ("learning_rate", 0.0, 1.0),
@@ -224,6 +250,7 @@ class GatedBertConfig:
             ("soft_movement_threshold", 0.0, 0.9999),
             ("soft_movement_penalty", 0.0, 1e6),
             ("l0_penalty", 0.0, 1e6),
+            ("g1percent", 0.0, 100.0),
         ):
             number(name, getattr(self, name), low, high)
         if self.clip_norm is not None:
@@ -258,6 +285,7 @@ class GatedBertConfig:
             )
         if self.criterion is None:
             return
+        self._check_pattern()
         if self.start_sparsity > self.end_sparsity:
             raise ConfigError("start_sparsity", self.start_sparsity, f"at most end_sparsity={self.end_sparsity}")
         if self.pruning_start_epoch > min(self.pruning_end_epoch, self.epochs):
@@ -268,6 +296,26 @@ class GatedBertConfig:
             )
         if self.schedule == "steps":
             self._check_steps()
+
+    def _check_pattern(self):
+        units_move = self.pattern in ("head_dim", "k_tile", "vector", "tile_element") or (
+            self.pattern == "tile" and self.tile_dims == "kn"
+        )
+        if self.criterion == "spt" and self.spt_reward == "measured" and units_move:
+            raise ConfigError(
+                "pattern", self.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
+                "unit means nothing once its weights belong to another",
+            )  # fmt: skip
+        if self.pooling is not None:
+            choose("pooling", self.pooling, POOLINGS)
+            if self.criterion in ("movement", "spt") and self.pooling != "mean":
+                raise ConfigError(
+                    "pooling", self.pooling, f"mean: a norm would keep what {self.criterion} wants removed"
+                )
+        if self.sparsity_per_dim and not (self.pattern in ("tile", "tile_element") and self.tile_dims == "kn"):
+            raise ConfigError("sparsity_per_dim", True, "pattern tile or tile_element with tile_dims kn: two steps")
+        if self.criterion == "taylor" and self.pruning_start_epoch < 2:
+            raise ConfigError("pruning_start_epoch", self.pruning_start_epoch, "2 up: taylor adds up gradients first")
 
     def _check_steps(self):
         steps = self.sparsity_steps
@@ -294,9 +342,11 @@ class GatedBertConfig:
                 (self.spt_credit, "mean"),
                 (self.spt_variant, "default"),
             )
-            if value != usual
+            if value != usual and self.criterion == "spt"
         ]
-        method = "-".join([self.pruning_method, *(variants if self.criterion == "spt" else ())])
+        if self.criterion == "taylor" and self.taylor_variant != "default":
+            variants.append(self.taylor_variant)
+        method = "-".join([self.pruning_method, *variants])
         named = METHODS[self.pruning_method]
         point = (self.criterion, self.pattern, self.scope)
         if self.criterion is None or point == (named.criterion, named.pattern, named.scope):
@@ -335,24 +385,3 @@ class GatedBertConfig:
         if not text.lstrip().startswith("{"):
             text = Path(text_or_path).read_text(encoding="utf-8")
         return cls.from_dict(json.loads(text))
-
-
-def choose(name: str, value: object, allowed: tuple[str, ...]):
-    """Raises ConfigError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, 1)
-        raise ConfigError(name, value, ", ".join(allowed) + (f" (did you mean {close[0]}?)" if close else ""))
-
-
-def whole(name: str, value: object, low: int, high: int | None = None):
-    """Raises ConfigError unless `value` is an int in [low, high]."""
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-    if not good:
-        raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if high is not None else " up"))
-
-
-def number(name: str, value: object, low: float, high: float, open_low: bool = False):
-    """Raises ConfigError unless `value` is a finite number in [low, high], or (low, high] with `open_low`."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value > high or value < low or (open_low and value == low):
-        raise ConfigError(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")

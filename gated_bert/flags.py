@@ -32,7 +32,8 @@ class Flag:
     Attributes:
         options: its spellings, short one first.
         name: the field of `GatedBertConfig` or of the launcher that it sets.
-        kind: "int", "float", "text", "list" (commas or spaces), "switch" (true or false, alone: true) or "alone".
+        kind: "int", "float", "text", "list" (commas or spaces), "size" (32x16, or 32 for 32x32), "switch" (true or
+            false, alone: true) or "alone".
         help: what it sets; shown by `-h`.
         group: the heading in `-h`.
         metavar: what stands for the value in `-h`.
@@ -60,6 +61,9 @@ class Flag:
             value = tuple(item for word in words for item in word.replace(",", " ").split())
         elif self.kind == "int":
             value = _number(words[0], int)
+        elif self.kind == "size":
+            sides = [_number(side, int) for side in words[0].lower().split("x")]
+            value = tuple(sides * 2 if len(sides) == 1 else sides)
         elif self.kind == "float":
             value = None if words[0] == self.nothing else _number(words[0], float)
         elif self.kind == "switch":
@@ -149,6 +153,17 @@ RUN_FLAGS = (
          "NAME"),
     Flag(("--pattern",), "pattern", "text", "what is removed at once: " + ", ".join(PATTERNS), _PRUNE, "NAME"),
     Flag(("--scope",), "scope", "text", "what competes: " + ", ".join(SCOPES), _PRUNE, "NAME"),
+    Flag(("--pruning-type",), "pruning_type", "int", "pattern by TileSparsity's number: 0-5, 7, 8", _PRUNE),
+    Flag(("--granularity",), "granularity", "int", "columns of a tile", _PRUNE),
+    Flag(("--block-size",), "block_size", "size", "rows and columns of a block, e.g. 32x32", _PRUNE, "SIZE"),
+    Flag(("--vector-size",), "vector_size", "int", "weights of a vector, of which n are kept", _PRUNE),
+    Flag(("--vector-axis",), "vector_axis", "text", "k (inside a column) or n (inside a row)", _PRUNE, "AXIS"),
+    Flag(("--tile-dims",), "tile_dims", "text", "k (rows per tile) or kn (columns first)", _PRUNE, "DIMS"),
+    Flag(("--g1percent",), "g1percent", "float", "per cent of weights that tile_element restores", _PRUNE, "PERCENT"),
+    Flag(("--sparsity-per-dim",), "sparsity_per_dim", "switch", "sparsity of each of two steps", _PRUNE, _YES),
+    Flag(("--pooling",), "pooling", "text", "a unit's score: mean, l1, l2, published", _PRUNE, "NAME"),
+    Flag(("--normalize-scores",), "normalize_scores", "switch", "scale scores of each matrix to size 1", _PRUNE, _YES),
+    Flag(("--taylor-variant",), "taylor_variant", "text", "default, published", _PRUNE, "NAME"),
     Flag(("--schedule",), "schedule", "text", "how sparsity rises: " + ", ".join(SCHEDULES), _PRUNE, "NAME"),
     Flag(("--prunable-roles",), "prunable_roles", "list", "of " + ", ".join(ROLES), _PRUNE, "ROLE"),
     Flag(("--min-kept",), "min_kept", "float", "fraction of every matrix that always stays", _PRUNE, "FRACTION"),

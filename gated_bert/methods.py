@@ -29,6 +29,7 @@ METHODS = {
     "spt": Method("spt", scope="global", schedule="auto"),
     "soft_movement": Method("soft_movement"),
     "l0": Method("l0"),
+    "taylor": Method("taylor"),
     "random": Method("random"),
 }
 CRITERIA = tuple(dict.fromkeys(method.criterion for method in METHODS.values() if method.criterion))

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gated_bert.config import ConfigError, GatedBertConfig, choose
+from gated_bert.checks import ConfigError, choose
+from gated_bert.config import GatedBertConfig
 from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS, FlagError, did_you_mean, hint, labels, record_fields
 from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.tasks.task import TASKS

@@ -98,6 +98,16 @@ class StraightThroughGates(GateRule):
         return straight_through(ops.convert_to_tensor(layer.mask_variable), layer.scores)
 
 
+@register_gate_rule("weighted_straight_through")
+class WeightedStraightThroughGates(StraightThroughGates):
+    """As `straight_through`, but the scores' gradient is multiplied by the gated weights."""
+
+    def gates(self, layer, training):
+        mask = ops.convert_to_tensor(layer.mask_variable)
+        weights = ops.stop_gradient(ops.cast(layer.raw_kernel, "float32") * ops.cast(mask, "float32"))
+        return ops.add(mask, (layer.scores - ops.stop_gradient(layer.scores)) * weights)
+
+
 @register_gate_rule("soft_threshold")
 class SoftThresholdGates(GateRule):
     """Gates 1 where σ(scores) > `threshold`, identity gradient to the scores.

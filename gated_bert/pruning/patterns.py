@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gated_bert.backend import view
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group, TiedGroup, TileGroup
 
 
-@dataclass(frozen=True)
-class Group:
-    """Matrices whose units are removed together.
-
-    Args:
-        layers: the gated layers.
-        role: role that a `role` scope and reports file the group under.
-        num_units: units in the group.
-        unit_weights: weights in one unit, over all layers.
-        name: for errors and tables.
-    """
-
-    layers: tuple[GatedDense, ...]
-    role: str
-    num_units: int
-    unit_weights: int
-    name: str
-
-
-@dataclass(frozen=True)
 class Pattern:
-    """Base class: one group per matrix, cut into blocks of `height` × `width` weights.
+    """Base class.
 
-    Args:
-        height: rows (inputs) of a block; 0 means all.
-        width: columns (outputs) of a block; 0 means all.
+    Class attributes:
+        on_top: masks close more of what the masks before left open; else they say everything.
+        restores: units open already stay open whatever their score.
     """
 
-    height: int = 1
-    width: int = 1
+    on_top = False
+    restores = False
 
     def groups(self, layers: Sequence[GatedDense], num_heads: Sequence[int] = ()) -> list[Group]:
         """The groups of `layers`.
@@ -49,143 +33,240 @@ class Pattern:
             num_heads: attention heads of each encoder block; only patterns made of heads read it.
 
         Raises:
-            ValueError: a matrix that the pattern does not divide.
+            ConfigError: a matrix that the pattern does not divide, or no matrix that it is made of.
         """
-        return [self._matrix_group(layer) for layer in layers]
+        raise NotImplementedError
 
-    def _matrix_group(self, layer: GatedDense) -> Group:
-        rows, columns = (int(size) for size in layer.raw_kernel.shape)
-        height, width = self.height or rows, self.width or columns
-        if rows % height or columns % width:
-            raise ValueError(f"{layer.name} is {rows} × {columns}: blocks of {height} × {width} do not divide it")
-        units = (rows // height) * (columns // width)
-        return Group((layer,), layer.role, units, height * width, layer.name)
-
-    def pool(self, group: Group, scores: Sequence[np.ndarray], signed: bool) -> np.ndarray:
-        """Scores of the units.
-
-        Args:
-            group: the group.
-            scores: one array [in, out] per layer of the group.
-            signed: pool by the mean; else by the root mean square.
-
-        Returns:
-            Array [num_units].
-        """
-        if group.unit_weights == 1:
-            return scores[0].ravel()
-        powers = scores if signed else [np.square(array) for array in scores]
-        total = sum(self._sum(group, layer, array) for layer, array in zip(group.layers, powers, strict=True))
-        mean = total / group.unit_weights
-        return mean if signed else np.sqrt(mean)
-
-    def _sum(self, group: Group, layer: GatedDense, array: np.ndarray) -> np.ndarray:
-        rows, columns = array.shape
-        height, width = self.height or rows, self.width or columns
-        return array.reshape(rows // height, height, columns // width, width).sum((1, 3)).ravel()
-
-    def expand(self, group: Group, units, xp=np) -> list:
-        """What multiplies each layer's gates, given a value per unit.
-
-        Args:
-            group: the group.
-            units: array [num_units].
-            xp: `numpy`, or `keras.ops` inside a compiled function.
-
-        Returns:
-            Per layer an array that broadcasts against [in, out].
-        """
-        rows, columns = (int(size) for size in group.layers[0].raw_kernel.shape)
-        height, width = self.height or rows, self.width or columns
-        blocks = xp.reshape(units, (rows // height, columns // width))
-        if height not in (1, rows):
-            blocks = xp.repeat(blocks, height, axis=0)
-        if width not in (1, columns):
-            blocks = xp.repeat(blocks, width, axis=1)
-        return [blocks]
+    def steps(self, sparsity: float) -> list[tuple[Pattern, float]]:
+        """The patterns that one mask update applies one after another, each with the sparsity reached after it."""
+        return [(self, sparsity)]
 
 
 @dataclass(frozen=True)
-class _AcrossLayers(Pattern):
-    """Units that run through several matrices of an encoder block: columns of some, rows of others."""
+class Blocks(Pattern):
+    """Blocks of `height` × `width` weights of one matrix; 0 means all rows or columns."""
 
-    def _members(self) -> dict[str, int]:
-        """Role → axis of the kernel along which its units lie."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which matrices it ties")
+    height: int = 1
+    width: int = 1
 
-    def _units(self, layers: dict[str, GatedDense], num_heads: int) -> int:
-        raise NotImplementedError(f"{type(self).__name__} does not say how many units a block has")
+    def groups(self, layers, num_heads=()):
+        return [self._group(layer) for layer in layers]
+
+    def _group(self, layer: GatedDense) -> BlockGroup:
+        rows, columns = shape(layer)
+        height, width = self.height or rows, self.width or columns
+        _divides(layer, "block_size", height, rows, "rows")
+        _divides(layer, "block_size", width, columns, "columns")
+        units = (rows // height) * (columns // width)
+        return BlockGroup((layer,), layer.role, units, height * width, layer.name, height, width)
+
+
+@dataclass(frozen=True)
+class Tied(Pattern):
+    """Units that run through several matrices of an encoder block.
+
+    Args:
+        what: the units' name, in the plural.
+        members: role → axis of the kernel along which the units lie.
+        per_head: units are as many as the block's heads; else as the first member's axis is long.
+    """
+
+    what: str
+    members: tuple[tuple[str, int], ...]
+    per_head: bool = False
 
     def groups(self, layers, num_heads=()):
         blocks: dict[int, dict[str, GatedDense]] = {}
+        roles = [role for role, _ in self.members]
         for layer in layers:
-            if layer.role in self._members():
+            if layer.role in roles:
                 blocks.setdefault(layer.layer_index, {})[layer.role] = layer
-        found = []
-        for index, members in sorted(blocks.items()):
-            missing = self._members().keys() - members.keys()
-            if missing:
-                raise ValueError(
-                    f"encoder block {index}: {', '.join(sorted(missing))} not prunable, but the pattern ties it"
-                )
-            tied = tuple(members[role] for role in self._members())
-            units = self._units(members, num_heads[index] if num_heads else 0)
-            weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in tied)
-            if units:
-                found.append(
-                    Group(
-                        tied, tied[0].role, units, weights // units, f"encoder_{index} {type(self).__name__.lower()}s"
-                    )
-                )
+        found = [self._group(index, block, num_heads) for index, block in sorted(blocks.items())]
+        found = [group for group in found if group]
         if not found:
-            raise ValueError(f"no prunable matrices with the roles {', '.join(self._members())}")
+            raise ConfigError(
+                "prunable_roles", "none of the layers", f"{', '.join(roles)}, which {self.what} are made of"
+            )
         return found
 
-    def _sum(self, group: Group, layer: GatedDense, array: np.ndarray) -> np.ndarray:
-        axis = self._members()[layer.role]
-        return array.sum(1 - axis).reshape(group.num_units, -1).sum(1)
+    def _group(self, index: int, block: dict[str, GatedDense], num_heads: Sequence[int]) -> TiedGroup | None:
+        missing = [role for role, _ in self.members if role not in block]
+        if missing:
+            raise ConfigError("prunable_roles", ", ".join(block), f"also {', '.join(missing)}, tied by {self.what}")
+        layers = tuple(block[role] for role, _ in self.members)
+        axes = tuple(axis for _, axis in self.members)
+        units = num_heads[index] if self.per_head else shape(layers[0])[axes[0]]
+        weights = sum(math.prod(shape(layer)) for layer in layers)
+        if not units:
+            return None
+        return TiedGroup(layers, layers[0].role, units, weights // units, f"encoder_{index} {self.what}", axes)
 
-    def expand(self, group: Group, units, xp=np) -> list:
-        factors = []
-        for layer in group.layers:
-            axis = self._members()[layer.role]
-            length = int(layer.raw_kernel.shape[axis])
-            factors.append(xp.expand_dims(xp.repeat(units, length // group.num_units, axis=0), 1 - axis))
-        return factors
 
-
-@dataclass(frozen=True)
-class Head(_AcrossLayers):
-    """A head: its columns of query, key and value, its rows of the attention output."""
-
-    def _members(self):
-        return {"query": 1, "key": 1, "value": 1, "attention_output": 0}
-
-    def _units(self, layers, num_heads):
-        return num_heads
+HEADS = Tied("heads", (("query", 1), ("key", 1), ("value", 1), ("attention_output", 0)), per_head=True)
+NEURONS = Tied("neurons", (("ffn_intermediate", 1), ("ffn_output", 0)))
+QKV_ROWS = Tied("QKV rows", (("query", 0), ("key", 0), ("value", 0)))
+_QUERY_KEY_DIMS = Tied("query-key dimensions", (("query", 1), ("key", 1)))
+_VALUE_DIMS = Tied("value dimensions", (("value", 1), ("attention_output", 0)))
 
 
 @dataclass(frozen=True)
-class Neuron(_AcrossLayers):
-    """An FFN neuron: its column of the first matrix, its row of the second."""
+class Several(Pattern):
+    """Units of several patterns side by side, e.g. heads and neurons, compared per weight."""
 
-    def _members(self):
-        return {"ffn_intermediate": 1, "ffn_output": 0}
+    parts: tuple[Pattern, ...]
 
-    def _units(self, layers, num_heads):
-        return int(layers["ffn_intermediate"].raw_kernel.shape[1])
-
-
-_PATTERNS: dict[str, Callable[[], Pattern]] = {
-    "element": Pattern,
-    "row": lambda: Pattern(height=1, width=0),
-    "column": lambda: Pattern(height=0, width=1),
-    "block": lambda: Pattern(height=32, width=32),
-    "head": Head,
-    "neuron": Neuron,
-}
+    def groups(self, layers, num_heads=()):
+        return [group for part in self.parts for group in part.groups(layers, num_heads)]
 
 
-def get_pattern(name: str) -> Pattern:
-    """The pattern called `name` in `gated_bert.config.PATTERNS`."""
-    return _PATTERNS[name]()
+class HeadDims(Pattern):
+    """Dimensions of heads, equally many of every head of a block: query with key, value with the output's rows."""
+
+    def groups(self, layers, num_heads=()):
+        found = []
+        for part in (_QUERY_KEY_DIMS, _VALUE_DIMS):
+            for base in part.groups(layers):
+                heads = num_heads[base.layers[0].layer_index]
+                if heads:
+                    found.append(BalancedGroup.of(base, (heads, base.num_units // heads), 1))
+        return found
+
+
+@dataclass(frozen=True)
+class KTiles(Pattern):
+    """1 × g runs inside a row, equally many of every tile of g columns (TileSparsity's one quantile per tile)."""
+
+    granularity: int
+
+    def groups(self, layers, num_heads=()):
+        found = []
+        for layer in layers:
+            rows, columns = shape(layer)
+            _divides(layer, "granularity", self.granularity, columns, "columns")
+            base = Blocks(1, self.granularity).groups([layer])[0]
+            found.append(BalancedGroup.of(base, (rows, columns // self.granularity), 0))
+        return found
+
+
+@dataclass(frozen=True)
+class Vectors(Pattern):
+    """n of every m consecutive weights stay: inside a column (`axis` k) or inside a row (n)."""
+
+    size: int
+    axis: str = "k"
+
+    def groups(self, layers, num_heads=()):
+        return [self._group(layer, Blocks().groups([layer])[0]) for layer in layers]
+
+    def _group(self, layer, base):
+        rows, columns = shape(layer)
+        if self.axis == "k":
+            _divides(layer, "vector_size", self.size, rows, "rows")
+            return BalancedGroup.of(base, (rows // self.size, self.size, columns), 1)
+        _divides(layer, "vector_size", self.size, columns, "columns")
+        return BalancedGroup.of(base, (rows, columns // self.size, self.size), 2)
+
+
+@dataclass(frozen=True)
+class Tiles(Pattern):
+    """Rows inside tiles of g columns; a matrix' last tile holds the columns left over.
+
+    Args:
+        granularity: g.
+        surviving: only columns still open are gathered into tiles.
+    """
+
+    granularity: int
+    surviving: bool = False
+
+    @property
+    def on_top(self):
+        return self.surviving
+
+    def groups(self, layers, num_heads=()):
+        found = []
+        for layer in layers:
+            rows, total = shape(layer)
+            columns = np.flatnonzero(view(layer.mask_variable).any(0)) if self.surviving else np.arange(total)
+            whole = len(columns) // self.granularity * self.granularity
+            for part, width in ((columns[:whole], self.granularity), (columns[whole:], len(columns) - whole)):
+                if len(part):
+                    units = rows * (len(part) // width)
+                    found.append(TileGroup((layer,), layer.role, units, width, layer.name, part, width))
+        return found
+
+
+@dataclass(frozen=True)
+class ColumnsThenTiles(Tiles):
+    """Whole columns first, the survivors regrouped into tiles, then rows per tile (TileSparsity's TW in both dims)."""
+
+    def steps(self, sparsity):
+        return [(COLUMNS, 1 - math.sqrt(1 - sparsity)), (Tiles(self.granularity, surviving=True), sparsity)]
+
+
+class Restored(Blocks):
+    """Single weights of which all that are open stay, so that a lower sparsity opens the best of the closed."""
+
+    restores = True
+
+
+@dataclass(frozen=True)
+class TilesRestored(Pattern):
+    """Tiles pruned further by `delta`, then the globally best single weights restored (TileSparsity's TEW)."""
+
+    tiles: Tiles
+    delta: float
+
+    def groups(self, layers, num_heads=()):
+        return self.tiles.groups(layers, num_heads)
+
+    def steps(self, sparsity):
+        return [*self.tiles.steps(min(1.0, sparsity + self.delta)), (Restored(), sparsity)]
+
+
+@dataclass(frozen=True)
+class PerDimension(Pattern):
+    """A two-step pattern whose sparsity is meant for each step, as in TileSparsity's scripts: 50 % removes 75 %."""
+
+    pattern: Pattern
+
+    def groups(self, layers, num_heads=()):
+        return self.pattern.groups(layers, num_heads)
+
+    def steps(self, sparsity):
+        return self.pattern.steps(1 - (1 - sparsity) ** 2)
+
+
+COLUMNS = Blocks(height=0, width=1)
+
+
+def get_pattern(config: GatedBertConfig) -> Pattern:
+    """The record's pattern."""
+    tiles = ColumnsThenTiles(config.granularity) if config.tile_dims == "kn" else Tiles(config.granularity)
+    pattern = {
+        "element": Blocks(),
+        "row": Blocks(height=1, width=0),
+        "column": COLUMNS,
+        "block": Blocks(*config.block_size),
+        "head": HEADS,
+        "neuron": NEURONS,
+        "head_neuron": Several((HEADS, NEURONS)),
+        "head_dim": HeadDims(),
+        "qkv_row": QKV_ROWS,
+        "k_tile": KTiles(config.granularity),
+        "vector": Vectors(config.vector_size, config.vector_axis),
+        "tile": tiles,
+        "tile_element": TilesRestored(tiles, config.g1percent / 100),
+    }[config.pattern]
+    return PerDimension(pattern) if config.sparsity_per_dim else pattern
+
+
+def shape(layer: GatedDense) -> tuple[int, int]:
+    """Rows (inputs) and columns (outputs) of a layer's kernel."""
+    rows, columns = layer.raw_kernel.shape
+    return int(rows), int(columns)
+
+
+def _divides(layer: GatedDense, field: str, size: int, length: int, what: str):
+    if length % size:
+        raise ConfigError(field, size, f"a divisor of the {length} {what} of {layer.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras import ops
@@ -12,38 +12,47 @@ from gated_bert.backend import view
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
-from gated_bert.pruning.patterns import Group, get_pattern
+from gated_bert.pruning.groups import BalancedGroup, Group
+from gated_bert.pruning.patterns import Pattern, get_pattern
 from gated_bert.pruning.selection import Pool, smallest
+
+Read = Callable[[int, Group, int], np.ndarray]
+"""Scores of every so manyth unit (third argument) of a group (second; the first is its number)."""
 
 
 class Pruner:
     """Closes the least important units of a model's gated layers.
 
     Args:
-        config: the run's record; `criterion`, `pattern`, `scope`, `min_kept` and `seed` are read.
+        config: the run's record; what says how to prune is read, and the seed.
         layers: the prunable layers.
         num_heads: attention heads of each encoder block; only patterns made of heads read it.
     """
 
     def __init__(self, config: GatedBertConfig, layers: Sequence[GatedDense], num_heads: Sequence[int] = ()):
-        self.config = config
-        self.pattern = get_pattern(config.pattern)
+        self.config, self.layers, self.num_heads = config, list(layers), num_heads
+        self.pattern = get_pattern(config)
         self.groups = self.pattern.groups(layers, num_heads)
-        self.criterion = criterion_class(config)(config, self.groups, self.pattern)
-        self._scopes = self._competitors()
+        self.criterion = criterion_class(config)(config, self.groups)
         self._asked = 0.0
 
-    def _competitors(self) -> list[list[int]]:
-        keys = {"global": lambda i: 0, "layer": lambda i: i, "role": lambda i: self.groups[i].role}
+    def competitors(self, groups: Sequence[Group], scope: str) -> list[list[int]]:
+        """Numbers of the groups that are ranked together, scope by scope."""
+        keys = {
+            "global": lambda group: 0,
+            "layer": lambda group: tuple(id(layer) for layer in group.layers),
+            "role": lambda group: group.role,
+        }
         scopes: dict[object, list[int]] = {}
-        for index in range(len(self.groups)):
-            scopes.setdefault(keys[self.config.scope](index), []).append(index)
+        for index, group in enumerate(groups):
+            scopes.setdefault(keys[scope](group), []).append(index)
         return list(scopes.values())
 
     def update(self, sparsity: float, step: int):
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
 
-        A lower sparsity than before changes nothing, unless the criterion opens units again.
+        A lower sparsity than before changes nothing, unless the criterion opens units again. Patterns of several
+        steps choose afresh every time, with weights closed before as the least important.
 
         Args:
             sparsity: fraction of the weights.
@@ -53,35 +62,104 @@ class Pruner:
             return
         self._asked = sparsity
         rng = np.random.default_rng([self.config.seed, step])
-        for members in self._scopes:
-            for index, closed in zip(members, self._choose(members, sparsity, rng), strict=True):
-                self._write(self.groups[index], closed)
+        steps = self.pattern.steps(sparsity)
+        if len(steps) == 1:
+            groups = [self._arranged(index, group, rng) for index, group in enumerate(self.groups)]
+            # A mask of single weights from before stays inside the larger units that stay.
+            on_top = not self.criterion.reopens and any(group.unit_weights > 1 for group in groups)
+            self._prune(groups, steps[0][1], rng, self._ranked, on_top=on_top)
+        else:
+            self._prune_afresh(steps, rng)
+        self.criterion.after_update()
 
-    def _choose(self, members: list[int], sparsity: float, rng: np.random.Generator) -> list[np.ndarray]:
+    def _arranged(self, index: int, group: Group, rng: np.random.Generator) -> Group:
+        if not isinstance(group, BalancedGroup):
+            return group
+        return group.sorted_by(self._ranked(index, group.base, 1), rng)
+
+    def _prune_afresh(self, steps: list[tuple[Pattern, float]], rng: np.random.Generator):
+        # Bits, packed: of a large model more than the scores of one matrix should not be in memory at once.
+        open_before = {layer.name: np.packbits(view(layer.mask_variable) != 0) for layer in self.layers}
+
+        def scores(layer: GatedDense) -> np.ndarray:
+            values = self.criterion.scores(layer)
+            if self.criterion.reopens:
+                return values
+            return values * np.unpackbits(open_before[layer.name], count=values.size).reshape(values.shape)
+
+        for pattern, sparsity in steps:
+            if pattern.restores:
+                groups, scope, read = pattern.groups(self.layers), "global", self._kept_open(scores)
+            else:
+                groups, scope = pattern.groups(self.layers, self.num_heads), self.config.scope
+                read = self._pooled(scores)
+            self._prune(groups, sparsity, rng, read, scope, on_top=pattern.on_top)
+
+    def _pooled(self, scores: Callable[[GatedDense], np.ndarray]) -> Read:
+        return lambda index, group, every: self._normalized(
+            group.pool([scores(layer) for layer in group.layers], self.criterion.pooling)
+        )[::every]
+
+    def _kept_open(self, scores: Callable[[GatedDense], np.ndarray]) -> Read:
+        return lambda index, group, every: np.where(
+            group.pool([view(layer.mask_variable) for layer in group.layers]) != 0,
+            np.float32(np.inf),
+            self._pooled(scores)(index, group, 1),
+        )[::every]
+
+    def _prune(
+        self,
+        groups: Sequence[Group],
+        sparsity: float,
+        rng: np.random.Generator,
+        read: Read,
+        scope: str = "",
+        on_top: bool = False,
+    ):
+        chosen: dict[int, list[tuple[Group, int, np.ndarray]]] = {}
+        for members in self.competitors(groups, scope or self.config.scope):
+            for index, closed in zip(members, self._choose(groups, members, sparsity, rng, read), strict=True):
+                for place, layer in enumerate(groups[index].layers):
+                    chosen.setdefault(id(layer), []).append((groups[index], place, closed))
+        for layer in self.layers:
+            if id(layer) in chosen:
+                self._write(layer, chosen[id(layer)], on_top)
+
+    def _choose(
+        self, groups: Sequence[Group], members: list[int], sparsity: float, rng: np.random.Generator, read: Read
+    ) -> list[np.ndarray]:
         """Bits, packed, 1 where a unit is closed; a group under its floor gets its best units back, others pay."""
-        groups = [self.groups[index] for index in members]
-        target = sparsity * sum(group.num_units * group.unit_weights for group in groups)
-        floors = [max(1, math.ceil(self.config.min_kept * group.num_units)) for group in groups]
+        members_of = [groups[index] for index in members]
+        layers = {id(layer): layer for group in members_of for layer in group.layers}
+        weights = sum(math.prod(layer.raw_kernel.shape) for layer in layers.values())
+        # Columns that an earlier step closed belong to no group, and count as closed.
+        target = sparsity * weights - (weights - sum(group.num_units * group.unit_weights for group in members_of))
+        floors = self._floors(members_of)
         protected: dict[int, np.ndarray] = {}
+
+        def reader(place: int):
+            def scores(every: int) -> np.ndarray:
+                found = read(members[place], members_of[place], every)
+                if place in protected:
+                    found = np.where(protected[place][::every], np.float32(np.inf), found)
+                return found
+
+            return scores
+
         while True:
             pools = [
-                Pool(
-                    lambda every, i=i, place=place: self._ranked(i, protected.get(place), every),
-                    group.num_units,
-                    group.unit_weights,
-                    group.name,
-                )
-                for place, (i, group) in enumerate(zip(members, groups, strict=True))
+                Pool(reader(place), group.num_units, group.unit_weights, group.name)
+                for place, group in enumerate(members_of)
             ]
-            closed: list[np.ndarray] = [None] * len(groups)
-            kept = [0] * len(groups)
+            closed: list[np.ndarray] = [None] * len(pools)
+            kept = [0] * len(pools)
 
             def keep(place: int, part: np.ndarray, closed=closed, kept=kept):
                 # Packed: under global scope all groups' choices are in memory at once.
                 closed[place], kept[place] = np.packbits(part), len(part) - np.count_nonzero(part)
 
-            smallest(pools, target, rng, keep)
-            poor = [place for place in range(len(groups)) if kept[place] < floors[place]]
+            smallest(pools, max(target, 0), rng, keep)
+            poor = [place for place in range(len(pools)) if kept[place] < floors[place]]
             if all(place in protected for place in poor):
                 # A target that leaves less than the floors of all groups together: the floors win.
                 for place in poor:
@@ -89,41 +167,51 @@ class Pruner:
                 return closed
             for place in set(poor) - protected.keys():
                 best = np.argpartition(pools[place].scores(), -floors[place])[-floors[place] :]
-                protected[place] = np.zeros(groups[place].num_units, bool)
+                protected[place] = np.zeros(members_of[place].num_units, bool)
                 protected[place][best] = True
 
-    def _ranked(self, index: int, protected: np.ndarray | None, every: int) -> np.ndarray:
-        group = self.groups[index]
-        scores = self.criterion.unit_scores(index, group)[::every]
-        if not self.criterion.reopens:
-            # −inf where closed. Not np.where: it branches, and masks are random, which no processor predicts.
-            ceiling = self._openness(group)[::every] - np.finfo(np.float32).tiny
-            ceiling *= np.float32(np.inf)
-            scores = np.minimum(scores, ceiling, out=ceiling)
-        if protected is not None:
-            scores = np.where(protected[::every], np.float32(np.inf), scores)
-        return scores
+    def _floors(self, groups: Sequence[Group]) -> list[int]:
+        """Units that each group keeps; of the groups of one matrix the first answers for it."""
+        floors, seen = [], set()
+        for group in groups:
+            floors.append(0 if group.layers in seen else max(1, math.ceil(self.config.min_kept * group.num_units)))
+            seen.add(group.layers)
+        return floors
+
+    def _ranked(self, index: int, group: Group, every: int) -> np.ndarray:
+        scores = self._normalized(self.criterion.unit_scores(index, group))[::every]
+        if self.criterion.reopens:
+            return scores
+        # −inf where closed. Not np.where: it branches, and masks are random, which no processor predicts.
+        ceiling = self._openness(group)[::every] - np.finfo(np.float32).tiny
+        ceiling *= np.float32(np.inf)
+        return np.minimum(scores, ceiling, out=ceiling)
+
+    def _normalized(self, scores: np.ndarray) -> np.ndarray:
+        if not self.config.normalize_scores:
+            return scores
+        size = float(np.sqrt(np.mean(np.square(scores), dtype=np.float64)))
+        return scores / np.float32(size) if size else scores
 
     def closed(self, group: Group) -> np.ndarray:
         """Which units of `group` are closed now, bool [num_units]."""
         return self._openness(group) == 0
 
     def _openness(self, group: Group) -> np.ndarray:
-        return self.pattern.pool(group, [view(layer.mask_variable) for layer in group.layers], signed=True)
+        return group.pool([view(layer.mask_variable) for layer in group.layers])
 
-    def _write(self, group: Group, closed: np.ndarray):
-        kept = np.logical_not(np.unpackbits(closed, count=group.num_units)).astype(np.float32)
-        for layer, factor in zip(group.layers, self.pattern.expand(group, kept), strict=True):
-            value = 1.0 if layer.gate_trainable else layer.gate_init_value
-            factor = factor if value == 1.0 else factor * np.float32(value)
-            layer.mask_variable.assign(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)))
+    def _write(self, layer: GatedDense, chosen: list[tuple[Group, int, np.ndarray]], on_top: bool):
+        value = 1.0 if layer.gate_trainable else layer.gate_init_value
+        factor = (view(layer.mask_variable) != 0).astype(np.float32) if on_top else np.float32(1.0)
+        for group, place, closed in chosen:
+            kept = np.logical_not(np.unpackbits(closed, count=group.num_units)).astype(np.float32)
+            expanded = group.expand(kept)[place]
+            factor = expanded if len(chosen) == 1 and not on_top else factor * expanded
+        factor = factor if value == 1.0 else factor * np.float32(value)
+        layer.mask_variable.assign(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)))
 
 
 def sparsity(layers: Sequence[GatedDense]) -> float:
     """Closed weights of `layers` as a fraction of all their weights."""
     closed = sum(int(np.count_nonzero(ops.convert_to_numpy(layer.effective_gates()) == 0)) for layer in layers)
-    return closed / sum(_weights(layer) for layer in layers)
-
-
-def _weights(layer: GatedDense) -> int:
-    return int(np.prod(layer.raw_kernel.shape))
+    return closed / sum(math.prod(layer.raw_kernel.shape) for layer in layers)

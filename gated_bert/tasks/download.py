@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gated_bert.config import choose
+from gated_bert.checks import choose
 from gated_bert.errors import UserError
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from gated_bert.config import choose
+from gated_bert.checks import choose
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,8 @@ def test_a_taylor_reward_is_minus_the_gates_gradient_and_then_its_moving_average
 def spt(make_model, **options):
     config = config_of("spt", **options)
     model = make_model()
-    pattern = get_pattern(config.pattern)
-    groups = pattern.groups(model.gated_layers(config.prunable_roles), [4, 4])
-    return Spt(config, groups, pattern), model
+    groups = get_pattern(config).groups(model.gated_layers(config.prunable_roles), [4, 4])
+    return Spt(config, groups), model
 
 
 def test_q_is_the_reward_at_first_and_then_its_moving_average(make_model):

@@ -8,6 +8,7 @@ from gated_bert.pruning.criteria.magnitude import Magnitude
 from gated_bert.pruning.criteria.movement import L0, Movement, SoftMovement
 from gated_bert.pruning.criteria.random import Random
 from gated_bert.pruning.criteria.spt import Spt, SptTaylor
+from gated_bert.pruning.criteria.taylor import PublishedTaylor, Taylor
 
 _CRITERIA = {
     "magnitude": Magnitude,
@@ -15,6 +16,7 @@ _CRITERIA = {
     "soft_movement": SoftMovement,
     "l0": L0,
     "spt": Spt,
+    "taylor": Taylor,
     "random": Random,
 }
 
@@ -25,4 +27,6 @@ def criterion_class(config: GatedBertConfig) -> type[Criterion] | None:
     """The class of the record's criterion, None for a baseline."""
     if config.criterion == "spt" and config.spt_reward == "taylor":
         return SptTaylor
+    if config.criterion == "taylor" and config.taylor_variant == "published":
+        return PublishedTaylor
     return _CRITERIA[config.criterion] if config.criterion else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
-from gated_bert.pruning.patterns import Group, Pattern
+from gated_bert.pruning.groups import Group
 
 
 @dataclass
@@ -33,7 +33,8 @@ class Criterion:
     """Importance of weights: larger is kept.
 
     Class attributes:
-        signed: scores carry a sign, so that units pool them by the mean.
+        default_pooling: how units pool their weights' scores where the record does not say; see `Group.pool`. A norm
+            would rank strongly negative scores first, so scores with a sign, and squares, take the mean.
         gate_rule: the rule of `gated_bert.models.gate_rules` that the model must be built with.
         score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward` or `squared`.
         reopens: a mask may open again what an earlier one closed.
@@ -45,10 +46,9 @@ class Criterion:
     Args:
         config: the run's record.
         groups: the groups that compete.
-        pattern: the pattern that made them.
     """
 
-    signed = False
+    default_pooling = "l2"
     gate_rule = "fixed"
     score_rule = "gradient"
     reopens = False
@@ -57,8 +57,9 @@ class Criterion:
     needs_batch = False
     columns: tuple[str, ...] = ()
 
-    def __init__(self, config: GatedBertConfig, groups: Sequence[Group], pattern: Pattern):
-        self.config, self.groups, self.pattern = config, groups, pattern
+    def __init__(self, config: GatedBertConfig, groups: Sequence[Group]):
+        self.config, self.groups = config, groups
+        self.pooling = config.pooling or self.default_pooling
         self.roles = list(dict.fromkeys(group.role for group in groups))
 
     def scores(self, layer: GatedDense) -> np.ndarray:
@@ -67,10 +68,13 @@ class Criterion:
 
     def unit_scores(self, index: int, group: Group) -> np.ndarray:
         """Importance of each unit of group number `index`, array [num_units]."""
-        return self.pattern.pool(group, [self.scores(layer) for layer in group.layers], self.signed)
+        return group.pool([self.scores(layer) for layer in group.layers], self.pooling)
 
     def after_step(self, context: StepContext):
         """Looks at a step that was just done."""
+
+    def after_update(self):
+        """Called after every mask update."""
 
     def report(self) -> dict[str, float]:
         """The values of `columns`, at the end of an epoch."""

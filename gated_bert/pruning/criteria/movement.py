@@ -12,7 +12,7 @@ from gated_bert.pruning.criteria.base import Criterion
 class Movement(Criterion):
     """Scores S that training moves: S ← S − η ∂L/∂G (Sanh et al. 2020, Movement Pruning)."""
 
-    signed = True
+    default_pooling = "mean"
     gate_rule = "straight_through"
     reopens = True
     every_step = True

@@ -23,11 +23,11 @@ class Spt(Criterion):
     explored rank at the mean Q; `spt_variant="published"` ranks them at 0.
     """
 
-    signed = True
+    default_pooling = "mean"
     needs_batch = True
 
-    def __init__(self, config, groups, pattern):
-        super().__init__(config, groups, pattern)
+    def __init__(self, config, groups):
+        super().__init__(config, groups)
         self.columns = tuple(f"reward_{role}" for role in self.roles)
         self.q = [np.full(group.num_units, np.nan, np.float32) for group in groups]
         self.explored = [np.zeros(group.num_units, np.int32) for group in groups]
@@ -71,8 +71,7 @@ class Spt(Criterion):
 
     def _open(self, index: int) -> np.ndarray:
         group = self.groups[index]
-        masks = [view(layer.mask_variable) for layer in group.layers]
-        return self.pattern.pool(group, masks, signed=True) != 0
+        return group.pool([view(layer.mask_variable) for layer in group.layers]) != 0
 
     def _probe(self, model, members):
         places = {id(variable): place for place, variable in enumerate(model.non_trainable_variables)}
@@ -82,7 +81,7 @@ class Spt(Criterion):
             for index, units in zip(members, chosen, strict=True):
                 group = self.groups[index]
                 keep = ops.scatter_update(ops.ones(group.num_units), units[:, None], ops.zeros(units.shape[0]))
-                for layer, factor in zip(group.layers, self.pattern.expand(group, keep, ops), strict=True):
+                for layer, factor in zip(group.layers, group.expand(keep, ops), strict=True):
                     place = places[id(layer.mask_variable)]
                     closed[place] = closed[place] * ops.cast(factor, closed[place].dtype)
             return tuple(
@@ -144,12 +143,12 @@ class SptTaylor(Criterion):
     The layers' `scores` hold Q; their gradient is ∂L/∂G, which the optimiser turns into the moving average.
     """
 
-    signed = True
+    default_pooling = "mean"
     gate_rule = "straight_through"
     score_rule = "reward"
 
-    def __init__(self, config, groups, pattern):
-        super().__init__(config, groups, pattern)
+    def __init__(self, config, groups):
+        super().__init__(config, groups)
         self.columns = tuple(f"reward_{role}" for role in self.roles)
 
     def scores(self, layer):

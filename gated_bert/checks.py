@@ -1,0 +1,45 @@
+"""Checks of single values, and the error they raise."""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+
+class ConfigError(ValueError):
+    """A refused value: names the field, the value and what is allowed.
+
+    Attributes:
+        field: name of the field of `GatedBertConfig`, so that a command line can name its flag.
+        value: the refused value.
+        allowed: a phrase that says what is allowed.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str):
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(self.describe(field))
+
+    def describe(self, label: str) -> str:
+        """The message with `label` (a field or a flag) as the thing that was set."""
+        return f"{label}: {self.value!r} is refused; allowed: {self.allowed}"
+
+
+def choose(name: str, value: object, allowed: tuple[str, ...]):
+    """Raises ConfigError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, 1)
+        raise ConfigError(name, value, ", ".join(allowed) + (f" (did you mean {close[0]}?)" if close else ""))
+
+
+def whole(name: str, value: object, low: int, high: int | None = None):
+    """Raises ConfigError unless `value` is an int in [low, high]."""
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
+    if not good:
+        raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if high is not None else " up"))
+
+
+def number(name: str, value: object, low: float, high: float, open_low: bool = False):
+    """Raises ConfigError unless `value` is a finite number in [low, high], or (low, high] with `open_low`."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or value > high or value < low or (open_low and value == low):
+        raise ConfigError(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")
