@@ -82,7 +82,7 @@ def open_macs(model: BertClassifier, length: int) -> Macs:
                     block.ffn.intermediate, block.ffn.output_dense)  # fmt: skip
         counted = {matrix.role: _nonzero(effective_kernel(matrix)) for matrix in matrices if hasattr(matrix, "gates")}
         layers.append({name: counted.get(name, least) for name, least in products.items()})
-    head = sum(_nonzero(effective_kernel(layer)) for layer in (model.encoder.pooler, model.classifier))
+    head = sum(_nonzero(effective_kernel(layer)) for layer in model.gated_layers(("pooler", "classifier")))
     return Macs(length, tuple(layers), head / length)
 
 
@@ -143,7 +143,6 @@ class ModelStatistics:
         nonzero_parameters: those that are neither closed nor zero.
         macs: multiply-accumulates.
         open_macs: the same if closed weights cost nothing.
-        file_bytes: size of its `model.keras`, which holds the gates as well.
         latency: median seconds of a prediction.
     """
 
@@ -151,7 +150,6 @@ class ModelStatistics:
     nonzero_parameters: int
     macs: Macs
     open_macs: Macs
-    file_bytes: int
     latency: float
 
     def to_dict(self) -> dict:
@@ -164,33 +162,43 @@ class ModelStatistics:
             "macs_per_token_and_layer": list(self.macs.per_layer),
             "open_macs_per_token": self.open_macs.total,
             "open_macs_per_token_and_layer": list(self.open_macs.per_layer),
-            "file_bytes": self.file_bytes,
             "latency_seconds": self.latency,
         }
 
 
-def model_statistics(model: BertClassifier, length: int, file_bytes: int, latency: Sequence[float]) -> ModelStatistics:
-    """The costs of a model; `latency` holds the seconds of its predictions."""
-    total, nonzero = parameter_counts(model)
-    median = float(np.median(latency))
+def model_statistics(model: BertClassifier, length: int, latency: Sequence[float]) -> ModelStatistics:
+    """The costs of a model at `length` tokens a sequence; `latency` holds the seconds of its predictions."""
+    counts = parameter_counts(model)
     return ModelStatistics(
-        total, nonzero, macs(model.bert_config, length), open_macs(model, length), file_bytes, median
+        *counts, macs(model.bert_config, length), open_macs(model, length), float(np.median(latency))
     )
 
 
-def comparison_table(before: ModelStatistics, after: ModelStatistics, batch: int) -> str:
-    """Two models' costs side by side as aligned lines of text; the latency is that of `batch` sequences."""
+def comparison_table(before: ModelStatistics, after: ModelStatistics, file_bytes: tuple[int, int], batch: int) -> str:
+    """Two models' costs side by side.
+
+    Args:
+        before: costs of the first model.
+        after: costs of the second.
+        file_bytes: sizes of the two `model.keras`.
+        batch: sequences in the predictions whose latency was measured.
+
+    Returns:
+        Aligned lines of text.
+    """
     length = before.macs.length
     rows = [
         ("parameters", before.parameters, after.parameters, "{:,}"),
         ("non-zero parameters", before.nonzero_parameters, after.nonzero_parameters, "{:,}"),
         (f"MACs per token (length {length})", before.macs.total, after.macs.total, "{:,.0f}"),
         ("… of open weights only", before.open_macs.total, after.open_macs.total, "{:,.0f}"),
-        ("model.keras, MB (with gates)", before.file_bytes / 1e6, after.file_bytes / 1e6, "{:,.2f}"),
+        ("model.keras, MB (with gates)", *(size / 1e6 for size in file_bytes), "{:,.2f}"),
         (f"latency, ms (batch {batch} × {length})", 1e3 * before.latency, 1e3 * after.latency, "{:,.1f}"),
     ]
     lines = [("", "before", "after", "after / before")]
-    lines += [(name, form.format(old), form.format(new), f"{new / old:.3f}" if old else "–") for name, old, new, form in rows]
+    lines += [
+        (name, form.format(old), form.format(new), f"{new / old:.3f}" if old else "–") for name, old, new, form in rows
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     cells = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join("  ".join(line) for line in cells)
