@@ -13,7 +13,7 @@ from gated_bert.pruning.criteria.ridge import RidgeCredit
 from gated_bert.pruning.criteria.spt import Spt
 from gated_bert.pruning.optimizers import WarmupLinearDecay, build_optimizer
 from gated_bert.pruning.patterns import get_pattern
-from gated_bert.pruning.pruner import sparsity
+from gated_bert.pruning.pruner import Pruner, sparsity
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -55,6 +55,11 @@ def fit(make_model, batches, config, epochs=None):
         {"pruning_method": "spt", "spt_variant": "published"},
         {"pruning_method": "movement", "pattern": "block"},
         {"pruning_method": "magnitude", "schedule": "one_shot"},
+        {"pruning_method": "taylor", "pruning_start_epoch": 2},
+        {"pruning_method": "taylor", "pruning_start_epoch": 2, "pattern": "head_dim"},
+        {"pruning_method": "taylor", "pruning_start_epoch": 2, "taylor_variant": "published"},
+        {"pruning_method": "movement", "pattern": "vector"},
+        {"pruning_method": "magnitude", "pattern": "tile", "granularity": 8, "tile_dims": "kn", "scope": "global"},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
@@ -134,6 +139,36 @@ def test_a_taylor_reward_is_minus_the_gates_gradient_and_then_its_moving_average
     second = ops.convert_to_numpy(layer.scores)
     model.train_on_batch(inputs, labels)
     np.testing.assert_allclose(ops.convert_to_numpy(layer.scores), 0.125 * first + 0.875 * second, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["default", "published"])
+def test_taylor_adds_up_squares_of_what_a_gate_does_to_the_loss(make_model, batches, variant):
+    """Against finite differences of the gate of one weight; an update begins a new sum."""
+    options = {"taylor_variant": variant, "pruning_start_epoch": 2, "optimizer": "sgd", "momentum": 0.0}
+    config = config_of("taylor", learning_rate=1e-9, clip_norm=1e-3, **options)
+    criterion = criterion_class(config)
+    model = make_model(criterion.gate_rule)
+    layer = model.gated_layers()[5]
+    place = np.unravel_index(np.argmax(np.abs(ops.convert_to_numpy(layer.raw_kernel))), (64, 32))
+    expected = 0.0
+    for inputs, labels in (batches[0], batches[1]):
+        losses = []
+        for gate in (1.05, 0.95):
+            gates = np.ones((64, 32), np.float32)
+            gates[place] = gate
+            layer.gates.assign(gates)
+            losses.append(float(LOSS(labels, model(inputs))))
+        weight = float(ops.convert_to_numpy(layer.raw_kernel)[place]) if variant == "published" else 1.0
+        expected += ((losses[0] - losses[1]) / 0.1 * weight) ** 2
+    layer.gates.assign(np.ones((64, 32), np.float32))
+    model.compile(build_optimizer(config, model, 100, criterion.score_rule), LOSS)
+    for i in range(2):
+        model.train_on_batch(*batches[i])
+    assert ops.convert_to_numpy(layer.scores)[place] == pytest.approx(expected, rel=5e-2)
+    pruner = Pruner(config, model.gated_layers(config.prunable_roles), [4, 4])
+    pruner.update(0.5, step=2)
+    assert ops.convert_to_numpy(layer.gates)[place] == (expected > 0)
+    assert not ops.convert_to_numpy(layer.scores).any()
 
 
 def spt(make_model, **options):
