@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, read_figures, table
 
-BENCHMARKS = ("training_step", "bucketing", "mask_update", "spt_step", "parallel_sweep")
+BENCHMARKS = ("training_step", "bucketing", "mask_update", "spt_step", "shrink", "parallel_sweep")
 
 
 def run(name: str, options: argparse.Namespace) -> tuple[str, list[Figure]]:

@@ -18,6 +18,7 @@ _PUBLIC = {
     "BertConfig": "gated_bert.models.architecture",
     "load_model": "gated_bert.models.folder",
     "save_model": "gated_bert.models.folder",
+    "shrink": "gated_bert.compression.shrink",
     "Pruner": "gated_bert.pruning.pruner",
     "PruningCallback": "gated_bert.pruning.callbacks",
     "Pattern": "gated_bert.pruning.patterns",

@@ -140,11 +140,47 @@ def study_command(words: list[str]) -> int:
     return status
 
 
+def shrink_command(words: list[str]) -> int:
+    """`gated-bert shrink`: a pruned model as smaller matrices."""
+    flags = (
+        Flag(("--round-to",), "round_to", "int", "round sizes up to multiples of this", "shrink"),
+        Flag(("--batch",), "batch", "int", "sequences in a prediction whose latency is measured", "shrink"),
+        Flag(("--length",), "length", "int", "tokens of each, also for the count of operations", "shrink"),
+    )
+    text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
+    source, out, typed = _two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
+    for flag in flags:
+        value = typed.get(flag.name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise FlagError.refused(flag.label, value, "a whole number from 1 up")
+    prepare_environment()
+    from gated_bert.compression.folders import shrink_folder
+
+    shrink_folder(source, out, **typed)
+    return 0
+
+
+def export_command(words: list[str]) -> int:
+    """`gated-bert export`: a model in another tool's format."""
+    flags = (Flag(("--format",), "format", "text", "hf (Hugging Face)", "export", "FORMAT", ("hf",)),)
+    text = "Writes a model folder in another tool's format."
+    source, out, typed = _two_folders("export", text, flags, words)
+    if "format" not in typed:
+        raise FlagError(f"--format: needed; allowed: {', '.join(flags[0].choices)}")
+    prepare_environment()
+    from gated_bert.compression.folders import export_folder
+
+    export_folder(source, out, typed["format"])
+    return 0
+
+
 COMMANDS = {
     "train": Command("train and prune one model", train_command),
     "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
+    "shrink": Command("make a pruned model's matrices smaller", shrink_command),
+    "export": Command("write a model in another tool's format", export_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 
@@ -215,6 +251,19 @@ def _typed(prog: str, text: str, flags: tuple[Flag, ...], words: list[str], defa
 def _leading(words: list[str]) -> tuple[list[str], list[str]]:
     first_flag = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:first_flag], words[first_flag:]
+
+
+def _two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None):
+    """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
+    from gated_bert.compression.checks import check_folders
+
+    folders, words = _leading(words)
+    typed = _typed(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
+    if len(folders) != 2:
+        raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
+    source, out = (Path(folder).expanduser() for folder in folders)
+    check_folders(source, out)
+    return source, out, typed
 
 
 def _take_defaults(words: list[str]) -> tuple[list[str], dict[str, str]]:

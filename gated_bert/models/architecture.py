@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -27,6 +28,15 @@ class LayerSizes:
     query_key_dim: int
     value_dim: int
     intermediate_size: int
+
+    def describe(self) -> str:
+        """The sizes in words: `12 heads of 64, 3,072 neurons`."""
+        dims = f"{self.query_key_dim}"
+        if self.query_key_dim != self.value_dim:
+            dims = f"{self.query_key_dim} (query and key) and {self.value_dim} (value)"
+        heads = f"{self.num_heads} head{'s' * (self.num_heads > 1)} of {dims}" if self.num_heads else "no heads"
+        neurons = f"{self.intermediate_size:,} neuron{'s' * (self.intermediate_size > 1)}"
+        return f"{heads}, {neurons if self.intermediate_size else 'no neurons'}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,15 @@ class BertConfig:
     def num_layers(self) -> int:
         """Number of encoder layers."""
         return len(self.layers)
+
+    def describe_layers(self) -> str:
+        """The encoder layers in words, a line for each run of equal ones: `layers 0–2: 12 heads of 64, …`."""
+        lines = []
+        for sizes, group in itertools.groupby(enumerate(self.layers), key=lambda pair: pair[1]):
+            indices = [index for index, _ in group]
+            which = f"layers {indices[0]}–{indices[-1]}" if len(indices) > 1 else f"layer {indices[0]}"
+            lines.append(f"{which}: {sizes.describe()}")
+        return "\n".join(lines)
 
     def replace(self, **changes) -> BertConfig:
         """A copy with `changes`."""

@@ -50,7 +50,7 @@ class HuggingFaceCheckpoint:
             with safe_open(self.weights_path, framework="numpy") as file:
                 stored = {name.removeprefix("bert."): name for name in file.keys()}
                 for name in names:
-                    found = next((stored[each] for each in _hugging_face_names(name) if each in stored), None)
+                    found = next((stored[each] for each in hugging_face_names(name) if each in stored), None)
                     if found is not None:
                         array = np.asarray(file.get_tensor(found), dtype=np.float32)
                         arrays[name] = array.T if name.endswith("/kernel") else array
@@ -167,7 +167,7 @@ def read_bert_config(path: Path) -> BertConfig:
         raise UserError(f"{path}: {one_line(error)}") from error
 
 
-def _hugging_face_names(name: str) -> tuple[str, ...]:
+def hugging_face_names(name: str) -> tuple[str, ...]:
     """What transformers calls `name`; layer norms have an older and a newer name."""
     if name in HEAD:
         return (HEAD[name],)

@@ -6,6 +6,8 @@ import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,18 +58,28 @@ def save_model(folder: str | Path, model: BertClassifier, tokenizer: Tokenizer, 
     Raises:
         UserError: the folder cannot be written.
     """
-    folder = Path(folder)
     saved = with_fixed_gates(model)
+    with replaced_folder(Path(folder)) as new:
+        saved.save(new / WEIGHTS)
+        tokenizer.save(new / TOKENIZER)
+        record = {"architecture": saved.bert_config.to_dict(), "task": task.to_dict()}
+        (new / CONFIG).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        (new / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Gives a new folder that becomes `folder`, as a whole, when the block has ended without an error.
+
+    Raises:
+        UserError: a file in the block, or the folder, cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             new.chmod(0o755)
-            saved.save(new / WEIGHTS)
-            tokenizer.save(new / TOKENIZER)
-            record = {"architecture": saved.bert_config.to_dict(), "task": task.to_dict()}
-            (new / CONFIG).write_text(json.dumps(record, indent=2), encoding="utf-8")
-            (new / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+            yield new
             _replace(folder, new)
         finally:
             shutil.rmtree(new, ignore_errors=True)

@@ -58,7 +58,7 @@ def load_pretrained(model: BertClassifier, path_or_id: str):
         _load_from_model_folder(model, path_or_id)
         return
     checkpoint = open_checkpoint(path_or_id)
-    variables = _variables(model)
+    variables = checkpoint_variables(model)
     arrays = checkpoint.read(variables)
     _drop_head_of_other_shape(arrays, model)
     if "pooler/dense/kernel" not in arrays:
@@ -70,7 +70,7 @@ def load_pretrained(model: BertClassifier, path_or_id: str):
             raise UserError(f"{checkpoint.weights_path}: no {name} in it; weights of a BERT are needed")
 
 
-def _variables(model: BertClassifier) -> dict[str, keras.Variable]:
+def checkpoint_variables(model: BertClassifier) -> dict[str, keras.Variable]:
     """The variables of the model that a checkpoint can hold, under the names of `checkpoints`."""
     bert = model.encoder
     named = {

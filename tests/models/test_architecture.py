@@ -39,3 +39,14 @@ def test_uniform_divides_the_hidden_size_between_the_heads():
 def test_sizes_that_make_no_model_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_equal_layers_are_described_together():
+    full, small = LayerSizes(12, 64, 64, 3072), LayerSizes(1, 64, 32, 1)
+    layers = (full, full, small, LayerSizes(0, 0, 0, 0), full)
+    assert BertConfig(9, 768, layers, original_head_dim=64).describe_layers().splitlines() == [
+        "layers 0–1: 12 heads of 64, 3,072 neurons",
+        "layer 2: 1 head of 64 (query and key) and 32 (value), 1 neuron",
+        "layer 3: no heads, no neurons",
+        "layer 4: 12 heads of 64, 3,072 neurons",
+    ]

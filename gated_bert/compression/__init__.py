@@ -1,0 +1,1 @@
+"""What happens to a pruned model: smaller matrices, statistics, export."""

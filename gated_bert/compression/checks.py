@@ -1,0 +1,30 @@
+"""Whether a command can start, told with the standard library alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gated_bert.errors import UserError
+
+
+def check_folders(source: Path, out: Path):
+    """Refuses a model that is not there, and an output folder that holds something or cannot be written.
+
+    Args:
+        source: folder of the model.
+        out: folder to be made.
+
+    Raises:
+        UserError: one of these.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; give a model folder, or a Hugging Face folder of a BERT")
+    if (source / "model" / "model.keras").is_file() and not (source / "model.keras").is_file():
+        raise UserError(f"{source}: the folder of a run; give its model, {source / 'model'}")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty; choose another folder, or remove what is in it")
+    # Where nothing of the path exists yet, the nearest folder above decides.
+    place = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{out}: cannot be written; choose another folder")

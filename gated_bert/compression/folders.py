@@ -1,0 +1,152 @@
+"""The commands `shrink` and `export`: from a folder to a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from keras import ops
+
+from gated_bert.compression.export import FORMATS
+from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
+from gated_bert.compression.source import load_source
+from gated_bert.compression.statistics import (
+    comparison_table,
+    measure_latency,
+    model_statistics,
+    random_inputs,
+)
+from gated_bert.errors import UserError
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import WEIGHTS, LoadedModel, is_model_folder, save_model, with_fixed_gates
+from gated_bert.tasks.embedded import RECIPES, embedded_examples
+from gated_bert.tasks.pipeline import BucketedDataset
+
+TOLERANCE = 1e-4
+"""Largest difference between logits of a model and its shrunk one that is written."""
+
+CHECKED = 32
+"""Sequences of each kind that the difference is looked for on."""
+
+
+def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None):
+    """Shrinks the model in a folder, checks that it computes the same, writes it and prints what it saved.
+
+    Args:
+        source: a model folder, or a folder that `load_source` reads.
+        out: the model folder to be written.
+        round_to: as for `shrink`.
+        batch: sequences in the predictions whose latency is measured.
+        length: tokens of each; also the length that MACs are counted at. By default 128, or the model's longest input.
+
+    Raises:
+        UserError: a model that cannot be read, a length beyond its longest input, logits that differ by more than
+            1e-4, or a folder that cannot be written.
+    """
+    loaded = load_source(source)
+    model, longest = loaded.model, loaded.config.max_position
+    length = min(128, longest) if length is None else length
+    if length > longest:
+        raise UserError(f"--length: {length} is refused; allowed: 1 to {longest}, the model's longest input")
+    small = shrink(model, round_to)
+    difference = largest_difference(model, small, check_inputs(loaded))
+    # Written the other way round it would let NaN pass.
+    if not difference <= TOLERANCE:
+        raise UserError(f"{source}: the shrunk model's logits differ by {difference:.1e}, more than {TOLERANCE:.0e}; "
+                        "nothing was written")  # fmt: skip
+    seconds = measure_latency({"before": model, "after": small}, batch, length)
+    before = model_statistics(model, length, seconds["before"])
+    after = model_statistics(small, length, seconds["after"])
+    record = {
+        "folder": str(source),
+        "layers": [dataclasses.asdict(sizes) for sizes in loaded.config.layers],
+        "round_to": round_to,
+        "largest_logit_difference": difference,
+        "before": before.to_dict(),
+        "after": after.to_dict() | {"batch": batch},
+    }
+    earlier = {name: loaded.metadata[name] for name in ("shrunk_from",) if name in loaded.metadata}
+    save_model(out, small, loaded.tokenizer, loaded.task, loaded.metadata | {"shrunk_from": record | earlier})
+    print(_headline(model, small, round_to))
+    print(small.bert_config.describe_layers(), end="\n\n")
+    print(comparison_table(before, after, (_weights_size(source, model), (out / WEIGHTS).stat().st_size), batch))
+    print(f"\nlargest difference of a logit: {difference:.1e}, on {2 * CHECKED} sequences; written to {out}")
+
+
+def export_folder(source: Path, out: Path, form: str):
+    """Writes the model in a folder in another tool's format.
+
+    Args:
+        source: a model folder, or a folder that `load_source` reads.
+        out: the folder to be written.
+        form: a key of `FORMATS`.
+
+    Raises:
+        UserError: a model that cannot be read, or that the format cannot hold.
+    """
+    loaded = load_source(source)
+    FORMATS[form](out, loaded)
+    closed = 1 - _open_share(loaded.model)
+    print(f"written to {out}; {100 * closed:.1f} % of the encoder's weights are zero")
+
+
+def check_inputs(loaded: LoadedModel) -> list[dict[str, np.ndarray]]:
+    """Two batches that a model's logits are compared on: random tokens with padding, and embedded texts."""
+    config, rng = loaded.config, np.random.default_rng(0)
+    length = min(128, config.max_position)
+    tokens = random_inputs(config, CHECKED, length)
+    ends = rng.integers(1, length + 1, (CHECKED, 1))
+    tokens["attention_mask"] = (np.arange(length) < ends).astype(np.int32)
+    tokens["token_type_ids"] = (np.arange(length) >= ends // 2).astype(np.int32) * (config.type_vocab_size > 1)
+    task = loaded.task.name if loaded.task.name in RECIPES else "mnli" if loaded.task.pair else "sst2"
+    texts, _ = embedded_examples(task)
+    texts = texts.take(range(CHECKED))
+    encoded = loaded.tokenizer.encode(texts.texts, texts.pairs, length)
+    return [tokens, BucketedDataset(encoded, None, CHECKED, length, buckets=(length,))[0]]
+
+
+def largest_difference(one: BertClassifier, other: BertClassifier, batches: Sequence[dict[str, np.ndarray]]) -> float:
+    """The largest absolute difference between the logits of two models, computed in float32."""
+    one, other = _in_float32(one), _in_float32(other)
+    return max(float(np.abs(one.predict_on_batch(batch) - other.predict_on_batch(batch)).max()) for batch in batches)
+
+
+def _in_float32(model: BertClassifier) -> BertClassifier:
+    """The model, or its copy in float32: what 16 bits round differently is no fault of shrinking."""
+    if model.compute_dtype == model.variable_dtype == "float32":
+        return model
+    copy = type(model)(model.bert_config, name=model.name, dtype="float32")
+    for source, target in zip(model.weights, copy.weights, strict=True):
+        target.assign(np.asarray(ops.convert_to_numpy(source), dtype=np.float32))
+    return copy
+
+
+def _headline(model: BertClassifier, small: BertClassifier, round_to: int) -> str:
+    if small.bert_config.layers != model.bert_config.layers:
+        return "shrunk to"
+    if shrunk_config(model).layers != model.bert_config.layers:
+        return f"nothing to shrink: closed units do not reach down to a multiple of {round_to} (--round-to) anywhere"
+    closed = 100 * (1 - _open_share(model))
+    if not closed:
+        return "nothing to shrink: no weight of the encoder is closed or zero"
+    return (
+        f"nothing to shrink: {closed:.1f} % of the encoder's weights are closed or zero, but no neuron, no head and, "
+        "in all heads of a layer, no dimension as a whole"
+    )
+
+
+def _open_share(model: BertClassifier) -> float:
+    kernels = [effective_kernel(layer) for layer in model.gated_layers() if layer.layer_index is not None]
+    return sum(np.count_nonzero(kernel) for kernel in kernels) / max(1, sum(kernel.size for kernel in kernels))
+
+
+def _weights_size(source: Path, model: BertClassifier) -> int:
+    """Bytes of the model's `model.keras`, which weights of another tool do not have yet."""
+    if is_model_folder(source):
+        return (source / WEIGHTS).stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        with_fixed_gates(model).save(Path(folder) / WEIGHTS)
+        return (Path(folder) / WEIGHTS).stat().st_size

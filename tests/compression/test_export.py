@@ -1,0 +1,122 @@
+"""Hugging Face folders: what transformers computes from them, what comes back, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gated_bert.compression.export import export_hugging_face
+from gated_bert.compression.shrink import shrink
+from gated_bert.compression.source import load_source
+from gated_bert.errors import UserError
+from gated_bert.models.architecture import LayerSizes
+from gated_bert.models.folder import LoadedModel
+from gated_bert.tasks.task import TASKS, Task
+from gated_bert.tasks.tokenizer import Tokenizer
+
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
+
+
+@pytest.fixture
+def masked(make_model):
+    """A model with random gates, and all neurons of its second layer's upper half closed."""
+    model = make_model()
+    rng = np.random.default_rng(3)
+    for layer in model.gated_layers(("query", "key", "value", "attention_output", "ffn_intermediate")):
+        layer.gates.assign(rng.integers(0, 2, layer.gates.shape))
+    model.encoder.blocks[1].ffn.output_dense.gates.assign(np.repeat([[1.0], [0.0]], 6, axis=0).repeat(16, axis=1))
+    return loaded(model)
+
+
+def loaded(model, task=TASKS["sst2"]):
+    return LoadedModel(model, Tokenizer.from_vocab(TOKENS), task, model.bert_config, {})
+
+
+def test_transformers_computes_the_same_logits(masked, inputs, tmp_path):
+    torch, transformers = (pytest.importorskip(name, reason="not installed") for name in ("torch", "transformers"))
+    export_hugging_face(tmp_path / "hf", masked)
+    model, info = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        logits = model.eval()(**{name: torch.tensor(values.astype(np.int64)) for name, values in inputs.items()}).logits
+    assert np.abs(logits.numpy() - masked.model.predict(inputs, verbose=0)).max() < 1e-4
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert (
+        tokenizer("Good films", "bad")["input_ids"]
+        == masked.tokenizer.encode(["Good films"], ["bad"]).input_ids.tolist()
+    )
+
+
+def test_zeroed_weights_come_back_as_closed_gates_and_shrink(masked, inputs, tmp_path):
+    export_hugging_face(tmp_path / "hf", masked)
+    found = load_source(tmp_path / "hf")
+    assert np.abs(found.model.predict(inputs, verbose=0) - masked.model.predict(inputs, verbose=0)).max() < 1e-6
+    assert found.task.labels == ("negative", "positive") and found.task.name == "hf"
+    for one, other in zip(found.model.gated_layers(), masked.model.gated_layers(), strict=True):
+        assert np.array_equal(np.asarray(one.gates), np.asarray(other.gates))
+    small = shrink(found.model)
+    assert small.bert_config.layers[1] == LayerSizes(4, 4, 4, 6)
+    assert np.abs(small.predict(inputs, verbose=0) - found.model.predict(inputs, verbose=0)).max() < 1e-5
+
+
+def test_transformers_folders_with_zeroed_weights_shrink(inputs, tmp_path):
+    torch, transformers = (pytest.importorskip(name, reason="not installed") for name in ("torch", "transformers"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 12}
+    config = transformers.BertConfig(vocab_size=40, num_labels=3, initializer_range=0.5, **sizes)
+    model = transformers.BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        model.bert.encoder.layer[0].intermediate.dense.weight[:4] = 0
+        model.bert.encoder.layer[0].intermediate.dense.bias[:] = torch.linspace(-1, 1, 12)
+        logits = model(**{name: torch.tensor(values.astype(np.int64)) for name, values in inputs.items()}).logits
+    model.save_pretrained(tmp_path / "hf")
+    (tmp_path / "hf" / "vocab.txt").write_text("\n".join(TOKENS))
+    small = shrink(load_source(tmp_path / "hf").model)
+    assert small.bert_config.layers == (LayerSizes(4, 4, 4, 8),)
+    assert np.abs(logits.numpy() - small.predict(inputs, verbose=0)).max() < 1e-4
+
+
+def test_uniformly_fewer_neurons_are_exported_and_other_sizes_refused(make_model, tmp_path):
+    model = make_model()
+    for block in model.encoder.blocks:
+        block.ffn.output_dense.gates.assign(np.repeat([[1.0], [0.0]], 6, axis=0).repeat(16, axis=1))
+    small = shrink(model)
+    export_hugging_face(tmp_path / "hf", loaded(small))
+    assert load_source(tmp_path / "hf").config.layers == (LayerSizes(4, 4, 4, 6),) * 2
+    small.encoder.blocks[1].ffn.intermediate.gates.assign(np.zeros((16, 6)))
+    for sub_layer in (small.encoder.blocks[1].ffn, small.encoder.blocks[0].attention):
+        sub_layer.output_dense.gates.assign(np.zeros(sub_layer.output_dense.gates.shape))
+        smaller = shrink(small)
+        with pytest.raises(UserError, match="--format: 'hf' is refused: layer . has .*no (heads|neurons)") as caught:
+            export_hugging_face(tmp_path / "none", loaded(smaller))
+        assert "\n" not in str(caught.value) and not (tmp_path / "none").exists()
+
+
+def test_a_regression_comes_back_as_one(make_model, tmp_path):
+    export_hugging_face(tmp_path / "hf", loaded(make_model(num_outputs=1), TASKS["stsb"]))
+    found = load_source(tmp_path / "hf").task
+    assert found == Task("hf", "hf", "regression", metrics=("pearson", "spearman"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors in it"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 9), "not a whole safetensors file"),
+        (lambda folder: [(folder / name).unlink() for name in ("vocab.txt", "tokenizer.json")], "no tokenizer.json or"),
+        (lambda folder: change(folder, problem_type="multi_label_classification"), "problem_type 'multi_label"),
+        (lambda folder: change(folder, model_type="gpt2"), "model_type is 'gpt2'"),
+    ],
+)
+def test_what_is_no_whole_bert_is_refused_in_one_line(make_model, tmp_path, damage, message):
+    export_hugging_face(tmp_path / "hf", loaded(make_model(num_layers=1)))
+    damage(tmp_path / "hf")
+    with pytest.raises(UserError, match=message) as caught:
+        load_source(tmp_path / "hf")
+    assert "\n" not in str(caught.value)
+
+
+def change(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
