@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gated_bert.checks import ConfigError, choose, number, whole
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
-from gated_bert.presets import PRESETS, STEP_PRESETS, movement_frequency, schedule_size, spt_epsilon
+from gated_bert.presets import PRESETS, STEP_PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
 
 PATTERNS = ("element", "head", "head_dim", "neuron", "head_neuron", "k_tile", "qkv_row", "vector", "block", "row",
             "column", "tile", "tile_element")  # fmt: skip
@@ -54,11 +54,14 @@ class GatedBertConfig:
     data: str = "hub"
     allow_partial: bool = False
     vocab: str | None = None
-    max_len: int = 128
+    max_len: int | None = None
     train_examples: int | None = None
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
+    doc_stride: int | None = None
+    n_best_size: int = 20
+    max_answer_length: int = 30
     # Training
     epochs: int = 25
     batch_size: int = 96
@@ -149,6 +152,11 @@ class GatedBertConfig:
             self._set(scope=usual.scope)
         if self.schedule is None:
             self._set(schedule=self._default_schedule(usual.schedule))
+        if self.max_len is None:
+            self._set(max_len=usual_max_len(self.task))
+        whole("max_len", self.max_len, 8, 512)
+        if self.task == "squad" and self.doc_stride is None:
+            self._set(doc_stride=min(128, self.max_len // 3))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": 0.0,
@@ -224,12 +232,15 @@ class GatedBertConfig:
         for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), 1)
-        whole("max_len", self.max_len, 8, 512)
         whole("vector_size", self.vector_size, 2)
         if len(self.block_size) != 2:
             raise ConfigError("block_size", self.block_size, "rows and columns, e.g. 32x32")
         for length in self.block_size:
             whole("block_size", length, 1)
+        if self.doc_stride is not None:
+            whole("doc_stride", self.doc_stride, 1, self.max_len - 1)
+        whole("n_best_size", self.n_best_size, 1, 512)
+        whole("max_answer_length", self.max_answer_length, 1, 512)
         whole("seed", self.seed, 0, 2**31 - 1)
         for name, low, high in (
             ("learning_rate", 0.0, 1.0),

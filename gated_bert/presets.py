@@ -37,6 +37,15 @@ STEP_PRESETS = {
 """Published SPT sparsity schedules in per cent, one value per epoch over 20 epochs."""
 
 
+TASK_MAX_LEN = {"squad": 384}
+"""Longest input in tokens of the tasks that have a usual one of their own."""
+
+
+def usual_max_len(task: str) -> int:
+    """Longest input in tokens where nobody says otherwise."""
+    return TASK_MAX_LEN.get(task, 128)
+
+
 def schedule_size(model_size: str) -> str:
     """The one of tiny, small, base and large whose defaults `model_size` takes."""
     return {"bert-tiny": "tiny", "bert-mini": "tiny", "bert-small": "small", "bert-medium": "small"}.get(

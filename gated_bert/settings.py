@@ -12,7 +12,8 @@ from gated_bert.checks import ConfigError, choose
 from gated_bert.config import GatedBertConfig
 from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS, FlagError, did_you_mean, hint, labels, record_fields
 from gated_bert.methods import CRITERIA, METHODS
-from gated_bert.tasks.task import TASKS
+from gated_bert.presets import TASK_MAX_LEN
+from gated_bert.tasks.task import GLUE_TASKS, TASKS
 
 DEFAULTS = {
     "epochs": "25",
@@ -69,6 +70,8 @@ class Settings:
             FlagError: a value that the record refuses, named by its flag.
         """
         values = {**self.values, "pruning_method": method, "task": task, "seed": seed}
+        if task in TASK_MAX_LEN and "max_len" not in self.typed:
+            values.pop("max_len", None)
         ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
         try:
             # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
@@ -244,7 +247,7 @@ def _tasks(values: dict, typed: set[str]) -> tuple[str, ...]:
     for task in values["tasks"]:
         if task not in (*known, "all"):
             raise FlagError.refused(LABELS["tasks"], task, ", ".join(known) + ", all" + did_you_mean(task, known))
-        tasks += known if task == "all" else (task,)
+        tasks += GLUE_TASKS if task == "all" else (task,)
     return tuple(dict.fromkeys(tasks))
 
 

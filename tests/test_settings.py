@@ -83,6 +83,15 @@ def test_jobs_are_tasks_times_seeds_times_methods():
     assert len(plan("-p spt,spt,spt --seeds 1 1").jobs) == 1
 
 
+def test_questions_have_a_length_of_their_own():
+    configs = {job.config.task: job.config for job in plan("-t sst2,squad -p none", "max_len=128").jobs}
+    assert (configs["sst2"].max_len, configs["squad"].max_len, configs["squad"].doc_stride) == (128, 384, 128)
+    typed = plan("-t squad -p none -ml 96 --n-best 5 --max-answer-length 12").jobs[0].config
+    assert (typed.max_len, typed.doc_stride, typed.n_best_size, typed.max_answer_length) == (96, 32, 5, 12)
+    with pytest.raises(FlagError, match="--doc-stride: 96 is refused; allowed: a whole number from 1 to 95"):
+        plan("-t squad -ml 96 --doc-stride 96")
+
+
 def test_a_point_without_a_name():
     (job,) = plan("--criterion movement --pattern head --scope global --schedule cubic").jobs
     config = job.config

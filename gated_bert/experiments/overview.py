@@ -46,8 +46,8 @@ def _value(plan: Plan, name: str) -> str | None:
         return f"{pruned[0].pruning_start_epoch} to {pruned[0].pruning_end_epoch}" if pruned else None
     if name in ("schedule", "pattern", "scope"):
         return _per_method([(config.pruning_method, _schedule(config, name)) for config in pruned])
-    value = getattr(first, name)
-    return None if value is None else _text(value)
+    values = tuple(dict.fromkeys(getattr(job.config, name) for job in plan.jobs))
+    return None if values == (None,) else _text(values if len(values) > 1 else values[0])
 
 
 def _schedule(config, name: str) -> str:

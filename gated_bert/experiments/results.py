@@ -23,6 +23,7 @@ METRICS = {
     "accuracy": "accuracy",
     "accuracy_mismatched": "accuracy (mismatched)",
     "f1": "F1",
+    "exact_match": "exact match",
     "matthews": "Matthews correlation",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
@@ -122,7 +123,7 @@ def metric_columns(rows: pd.DataFrame) -> list[str]:
 def metric_title(metric: str) -> str:
     """How an axis or a table head names `metric`, with its unit."""
     title = METRICS.get(metric, metric)
-    return f"{title} (%)" if metric in ("accuracy", "accuracy_mismatched", "f1") else (
+    return f"{title} (%)" if metric in ("accuracy", "accuracy_mismatched", "f1", "exact_match") else (
         f"{title} × 100" if metric in METRICS else title)  # fmt: skip
 
 

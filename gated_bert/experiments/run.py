@@ -30,11 +30,13 @@ from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.tasks.data import load_task_data
-from gated_bert.tasks.metrics import evaluate_all, streaming_metric
-from gated_bert.tasks.pipeline import BucketedDataset
+from gated_bert.tasks.evaluation import evaluate_model, make_dataset
+from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.tokenizer import load_tokenizer
 
 LOGGER = logging.getLogger("gated_bert")
+PREDICTIONS = "predictions.json"
+"""The answers of the last evaluation, in the format that SQuAD's official script reads."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,10 @@ class _Run:
         self.data = load_task_data(config)
         self.task = self.data.task
         self.tokenizer = load_tokenizer(config)
-        self.train_set = self._dataset(self.data.train, seed=config.seed)
-        self.dev_sets = {name: self._dataset(examples) for name, examples in self.data.dev.items()}
+        self.train_set = make_dataset(self.task, self.tokenizer, self.data.train, config, seed=config.seed)
+        self.dev_sets = {
+            name: make_dataset(self.task, self.tokenizer, examples, config) for name, examples in self.data.dev.items()
+        }
         self.status.update(message="building the model")
         criterion = criterion_class(config)
         rule = criterion.gate_rule if criterion else "fixed"
@@ -163,10 +167,6 @@ class _Run:
         self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if criterion else None
         self.criterion = self.pruning.criterion if self.pruning else None
         self._start_metadata()
-
-    def _dataset(self, examples, seed=None) -> BucketedDataset:
-        encoded = self.tokenizer.encode(examples.texts, examples.pairs, self.config.max_len)
-        return BucketedDataset(encoded, examples.labels, self.config.batch_size, self.config.max_len, seed=seed)
 
     def _start_metadata(self):
         prunable = [layer for layer in self.model.gated_layers(self.config.prunable_roles)]
@@ -241,13 +241,11 @@ class _Run:
             )
 
     def evaluate(self) -> dict[str, float]:
-        """Loss and metrics on the development sets."""
-        outputs = {}
-        for name, dataset in self.dev_sets.items():
-            predicted = np.empty((dataset.examples, self.task.num_outputs), np.float32)
-            predicted[dataset.row_order()] = self.model.predict(dataset, verbose=0)
-            outputs[name] = (predicted, self.data.dev[name].labels)
-        return evaluate_all(self.task, outputs)
+        """Loss and metrics on the development sets; of spans the answers are written beside the results."""
+        scores, answers = evaluate_model(self.model, self.task, self.dev_sets, self.data.dev, self.config)
+        if answers:
+            write_json_atomic(self.folder / PREDICTIONS, answers)
+        return scores
 
     def write_rows(self):
         """Writes the results so far."""

@@ -54,6 +54,8 @@ class BertConfig:
         dropout_rate: share dropped after the embeddings, in the attention and after every sub-layer.
         layer_norm_epsilon: added to the variance in layer normalisation.
         num_outputs: logits of the head.
+        span_head: whether the head reads every token, for start and end logits, instead of the pooled first one; such
+            a model has no pooler.
         gate_init_value: initial value of all gates.
         gate_trainable: whether gates are trained.
         gate_rule: rule that gives the gates, see `gated_bert.models.gate_rules`.
@@ -71,6 +73,7 @@ class BertConfig:
     dropout_rate: float = 0.0
     layer_norm_epsilon: float = 1e-12
     num_outputs: int = 2
+    span_head: bool = False
     gate_init_value: float = 1.0
     gate_trainable: bool = False
     gate_rule: str = "fixed"

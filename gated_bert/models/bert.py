@@ -1,18 +1,19 @@
-"""BERT with a classification or regression head."""
+"""BERT with a classification, regression or span head."""
 
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from gated_bert.models.architecture import BertConfig
-from gated_bert.models.encoder import BertEncoder
+from gated_bert.models.encoder import MASKED, BertEncoder
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ConstantOutput, gated_dense
 
 
 @keras.saving.register_keras_serializable(package="gated_bert")
 class BertClassifier(keras.Model):
-    """BERT out of `GatedDense` layers, with a linear head on the pooled first token.
+    """BERT out of `GatedDense` layers, with a linear head on the pooled first token, or on every token for spans.
 
     Its weights exist as soon as it is made. A `.keras` file holds all of it: architecture, weights and gates.
 
@@ -43,17 +44,27 @@ class BertClassifier(keras.Model):
         self.classifier.build((None, self.bert_config.hidden_size))
 
     def call(self, inputs, training=None):
-        """Classifies a batch.
+        """Classifies a batch, or its tokens.
 
         Args:
             inputs: dictionary of `input_ids`, `token_type_ids` and `attention_mask`, each int [batch, length].
             training: whether dropout and stochastic gates are active.
 
         Returns:
-            Logits [batch, num_outputs], float32.
+            Logits [batch, num_outputs], float32; with a span head [batch, num_outputs, length], where padding has
+            no share in a softmax over the tokens.
         """
-        _, pooled = self.encoder(inputs, training=training)
+        hidden, pooled = self.encoder(inputs, training=training)
+        if pooled is None:
+            return self._token_logits(hidden, inputs.get("attention_mask"), training)
         return self.classifier(self.dropout(pooled, training=training), training=training)
+
+    def _token_logits(self, hidden, attention_mask, training):
+        # Tokens last: each output is then a classification of the tokens, for losses and metrics as they are.
+        logits = ops.transpose(self.classifier(hidden, training=training), (0, 2, 1))
+        if attention_mask is None:
+            return logits
+        return logits + (1.0 - ops.cast(attention_mask, logits.dtype))[:, None, :] * MASKED
 
     def gated_layers(self, roles: tuple[str, ...] | None = None) -> list[GatedDense]:
         """The gated layers from input to output.
@@ -63,7 +74,7 @@ class BertClassifier(keras.Model):
 
         Returns:
             For every block query, key, value, attention output and the two of the feed-forward network, as far as
-            the block has them; then pooler and classifier.
+            the block has them; then pooler, which a span head has not, and classifier.
         """
         layers = []
         for block in self.encoder.blocks:

@@ -28,6 +28,7 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
     options = {
         "dropout_rate": config.dropout_rate,
         "num_outputs": task.num_outputs,
+        "span_head": task.kind == "span",
         "gate_init_value": config.gate_init_value,
         "gate_trainable": config.gate_trainable,
         "gate_rule": gate_rule,

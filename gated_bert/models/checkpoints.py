@@ -20,6 +20,7 @@ from gated_bert.tasks.hub import hub_file, one_line
 CHECKPOINT = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"
 HEAD = {"output_weights": "classifier.weight", "output_bias": "classifier.bias"}
+SPAN_HEAD = {"cls/squad/output_weights": "qa_outputs.weight", "cls/squad/output_bias": "qa_outputs.bias"}
 
 
 class HuggingFaceCheckpoint:
@@ -90,7 +91,7 @@ class GoogleCheckpoint:
             reader = tf.train.load_checkpoint(str(self.weights_path))
             stored = reader.get_variable_to_shape_map()
             for name in names:
-                full_name = name if name in HEAD else f"bert/{name}"
+                full_name = name if name in HEAD | SPAN_HEAD else f"bert/{name}"
                 if full_name in stored:
                     arrays[name] = reader.get_tensor(full_name).astype(np.float32)
         # The reader raises IndexError where a data file is cut short, RuntimeError where it is damaged.
@@ -169,8 +170,8 @@ def read_bert_config(path: Path) -> BertConfig:
 
 def hugging_face_names(name: str) -> tuple[str, ...]:
     """What transformers calls `name`; layer norms have an older and a newer name."""
-    if name in HEAD:
-        return (HEAD[name],)
+    if name in HEAD | SPAN_HEAD:
+        return ((HEAD | SPAN_HEAD)[name],)
     stem, _, leaf = name.replace("layer_", "layer.").replace("/", ".").rpartition(".")
     if leaf.endswith("_embeddings"):
         return (f"{stem}.{leaf}.weight",)

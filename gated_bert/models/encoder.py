@@ -120,7 +120,7 @@ class EncoderBlock(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="gated_bert")
 class BertEncoder(keras.layers.Layer):
-    """BERT without a head: embeddings, encoder blocks and pooler.
+    """BERT without a head: embeddings, encoder blocks and, unless the head reads every token, a pooler.
 
     Its weights exist as soon as it is made.
 
@@ -137,14 +137,17 @@ class BertEncoder(keras.layers.Layer):
         dtype = self.dtype_policy
         self.embeddings = Embeddings(self.config, name="embeddings", dtype=dtype)
         self.blocks = [EncoderBlock(self.config, index, dtype=dtype) for index in range(self.config.num_layers)]
-        self.pooler = gated_dense(self.config, self.config.hidden_size, "pooler", None, dtype, activation="tanh")
+        self.pooler = None
+        if not self.config.span_head:
+            self.pooler = gated_dense(self.config, self.config.hidden_size, "pooler", None, dtype, activation="tanh")
 
     def build(self, input_shape=None):
         hidden_shape = (None, None, self.config.hidden_size)
         self.embeddings.build(None)
         for block in self.blocks:
             block.build(hidden_shape)
-        self.pooler.build((None, self.config.hidden_size))
+        if self.pooler is not None:
+            self.pooler.build((None, self.config.hidden_size))
 
     def call(self, inputs, training=None):
         """Encodes a batch.
@@ -155,7 +158,8 @@ class BertEncoder(keras.layers.Layer):
             training: whether dropout and stochastic gates are active.
 
         Returns:
-            The last hidden states [batch, length, hidden_size] and the pooled first token [batch, hidden_size].
+            The last hidden states [batch, length, hidden_size] and the pooled first token [batch, hidden_size]; None in
+            its place where the head reads every token.
         """
         token_ids = inputs["input_ids"]
         token_type_ids = inputs.get("token_type_ids")
@@ -171,7 +175,7 @@ class BertEncoder(keras.layers.Layer):
         mask_bias = (1.0 - ops.cast(attention_mask, "float32"))[:, None, None, :] * MASKED
         for block in self.blocks:
             hidden = block(hidden, mask_bias, training=training)
-        return hidden, self.pooler(hidden[:, 0], training=training)
+        return hidden, None if self.pooler is None else self.pooler(hidden[:, 0], training=training)
 
     def get_config(self):
         return {**super().get_config(), "config": self.config.to_dict()}

@@ -11,7 +11,7 @@ from keras import ops
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.checkpoints import open_checkpoint
+from gated_bert.models.checkpoints import HEAD, SPAN_HEAD, open_checkpoint
 from gated_bert.models.folder import is_model_folder, load_model, read_architecture
 from gated_bert.models.gated_dense import GatedDense
 
@@ -61,12 +61,12 @@ def load_pretrained(model: BertClassifier, path_or_id: str):
     variables = checkpoint_variables(model)
     arrays = checkpoint.read(variables)
     _drop_head_of_other_shape(arrays, model)
-    if "pooler/dense/kernel" not in arrays:
+    if model.encoder.pooler is not None and "pooler/dense/kernel" not in arrays:
         warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
     for name, variable in variables.items():
         if name in arrays:
             _assign(variable, arrays[name], f"{checkpoint.weights_path}: {name}")
-        elif not name.startswith(("pooler/", "output_")):
+        elif not name.startswith(("pooler/", *HEAD, *SPAN_HEAD)):
             raise UserError(f"{checkpoint.weights_path}: no {name} in it; weights of a BERT are needed")
 
 
@@ -88,8 +88,14 @@ def checkpoint_variables(model: BertClassifier) -> dict[str, keras.Variable]:
         named |= _dense(f"{stem}/intermediate/dense", block.ffn.intermediate)
         named |= _dense(f"{stem}/output/dense", block.ffn.output_dense)
         named |= _norm(f"{stem}/output", block.ffn_norm)
-    named |= _dense("pooler/dense", bert.pooler)
-    return {**named, "output_weights": model.classifier.raw_kernel, "output_bias": model.classifier.bias}
+    if bert.pooler is not None:
+        named |= _dense("pooler/dense", bert.pooler)
+    return named | dict(zip(_head(model), (model.classifier.raw_kernel, model.classifier.bias), strict=True))
+
+
+def _head(model: BertClassifier) -> tuple[str, ...]:
+    """Names of the head's kernel and bias: a classifier is no span head, whatever its shape."""
+    return tuple(SPAN_HEAD if model.bert_config.span_head else HEAD)
 
 
 def _dense(stem: str, layer) -> dict:
@@ -101,13 +107,14 @@ def _norm(stem: str, layer) -> dict:
 
 
 def _drop_head_of_other_shape(arrays: dict[str, np.ndarray], model: BertClassifier):
-    head = [arrays.pop(name, None) for name in ("output_weights", "output_bias")]
+    names = _head(model)
+    head = [arrays.pop(name, None) for name in names]
     if any(array is None for array in head):
         return
     # Checkpoints hold the head as [outputs, hidden].
     kernel = head[0].T
     if kernel.shape == tuple(model.classifier.raw_kernel.shape):
-        arrays.update(output_weights=kernel, output_bias=head[1])
+        arrays.update(zip(names, (kernel, head[1]), strict=True))
 
 
 def _assign(variable: keras.Variable, array: np.ndarray, where: str):
@@ -135,14 +142,16 @@ def _load_from_model_folder(model: BertClassifier, folder: str):
     by_path = {variable.path.split("/", 1)[1]: variable for variable in source.weights}
     for variable in model.weights:
         path = variable.path.split("/", 1)[1]
-        other_head = path.startswith("classifier/") and found.num_outputs != wanted.num_outputs
+        same_head = (found.num_outputs, found.span_head) == (wanted.num_outputs, wanted.span_head)
+        other_head = path.startswith("classifier/") and not same_head
         if path in by_path and not other_head:
             # Through NumPy: under JAX one variable must not take over another's buffer.
             variable.assign(ops.convert_to_numpy(by_path[path]))
     if found.gate_trainable != wanted.gate_trainable:
         by_name = {layer.name: layer for layer in source.gated_layers()}
         for layer in model.gated_layers():
-            _translate_gates(by_name[layer.name], layer)
+            if layer.name in by_name:
+                _translate_gates(by_name[layer.name], layer)
 
 
 def _translate_gates(source: GatedDense, target: GatedDense):

@@ -11,7 +11,7 @@ import numpy as np
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
-from gated_bert.tasks.glue import find_task_folder, read_glue_folder
+from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
 from gated_bert.tasks.own import find_split, own_task_name, read_own_data
 from gated_bert.tasks.tables import SUFFIXES
 from gated_bert.tasks.task import TASKS, Task, get_task
@@ -86,29 +86,34 @@ def load_task_data(config: GatedBertConfig) -> TaskData:
 def _is_own_data(config: GatedBertConfig, path: Path) -> bool:
     if path.is_file() or config.text_column is not None:
         return True
-    if config.task in TASKS and find_task_folder(path, TASKS[config.task]) is not None:
+    if config.task in TASKS and (config.task not in LAYOUTS or find_task_folder(path, TASKS[config.task])):
         return False
     return find_split(path, "train") is not None
 
 
 def _from_embedded(task: Task) -> TaskData:
     from gated_bert.tasks.embedded import embedded_examples
+    from gated_bert.tasks.embedded_spans import embedded_questions
 
-    train, dev = embedded_examples(task.name)
+    train, dev = embedded_questions() if task.kind == "span" else embedded_examples(task.name)
     return TaskData(task, train, dev, {"kind": "embedded", "label": "embedded data", "path": None, "partial": False})
 
 
 def _from_folder(path: Path, task: Task, allow_partial: bool) -> TaskData:
     from gated_bert.tasks.hub import find_saved_dataset, read_saved_dataset
+    from gated_bert.tasks.squad import read_squad_folder
 
+    if task.kind == "span":
+        return read_squad_folder(path, task)
     saved = find_saved_dataset(path, task)
     return read_glue_folder(path, task, allow_partial) if saved is None else read_saved_dataset(saved, task)
 
 
 def _from_hub(task: Task) -> TaskData:
     from gated_bert.tasks.hub import read_hub_task
+    from gated_bert.tasks.squad import read_hub_squad
 
-    return read_hub_task(task)
+    return read_hub_squad(task) if task.kind == "span" else read_hub_task(task)
 
 
 def _finish(data: TaskData, config: GatedBertConfig) -> TaskData:

@@ -20,7 +20,8 @@ from gated_bert.checks import choose
 from gated_bert.errors import UserError
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset
-from gated_bert.tasks.task import TASKS, Task
+from gated_bert.tasks.squad import SQUAD_ID
+from gated_bert.tasks.task import GLUE_TASKS, Task
 from gated_bert.tasks.tokenizer import BERT_ID
 
 CHECKSUMS = "SHA256SUMS"
@@ -168,7 +169,7 @@ def _progress(what: str, parts: int):
 
 def _glue() -> list[Part]:
     parts = []
-    for task in TASKS.values():
+    for task in GLUE_TASKS.values():
         splits = {"train": "train", **{split: split.replace("dev", "validation") for split in task.dev_splits}}
         files = {f"{LAYOUTS[task.name].folder}/{split}.tsv": hub_split for split, hub_split in splits.items()}
 
@@ -232,7 +233,7 @@ def _squad() -> list[Part]:
     names = {"train-v1.1.json": "train", "dev-v1.1.json": "validation"}
 
     def fetch(folder: Path):
-        data = load_hub_dataset("rajpurkar/squad", None, REMEDY)
+        data = load_hub_dataset(SQUAD_ID, None, REMEDY)
         for name, split in names.items():
             (folder / name).write_text(json.dumps(squad_json(data[split].to_dict())), encoding="utf-8")
 

@@ -35,6 +35,26 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class SpanExamples(Examples):
+    """Questions (`texts`), the contexts they are asked about (`pairs`), and their answers.
+
+    Attributes:
+        labels: [n, 2] int32, the first answer's characters in its context: first, and one after the last.
+        ids: name of each question.
+        answers: every accepted answer of each question.
+    """
+
+    ids: list[str]
+    answers: list[tuple[str, ...]]
+
+    def take(self, indices: Sequence[int]) -> SpanExamples:
+        """The examples at `indices`, in that order."""
+        base = super().take(indices)
+        chosen = [[column[index] for index in indices] for column in (self.ids, self.answers)]
+        return SpanExamples(base.texts, base.pairs, base.labels, *chosen)
+
+
+@dataclass(frozen=True)
 class TaskData:
     """A task with its training and development examples.
 

@@ -1,4 +1,4 @@
-"""The official GLUE metrics: on arrays for results, streaming for the progress of `fit`."""
+"""The official GLUE metrics on arrays, and streaming forms of all primary metrics for the progress of `fit`."""
 
 from __future__ import annotations
 
@@ -73,12 +73,14 @@ METRICS = {
 
 
 def streaming_metric(task: Task) -> keras.metrics.Metric:
-    """The task's primary metric on (labels, outputs), batch by batch in `fit`.
+    """The task's primary metric on (labels, outputs), batch by batch in `fit`; of spans the F1 of tokens.
 
     Raises:
         ValueError: the primary metric has no streaming form (Spearman needs all ranks at once).
     """
     name = task.primary_metric
+    if task.kind == "span":
+        return StreamingSpanF1(name=name)
     if name not in STREAMING:
         raise ValueError(f"no streaming form of {name}; there is one of {', '.join(STREAMING)}")
     return STREAMING[name](name=name)
@@ -151,6 +153,21 @@ class StreamingPearson(keras.metrics.Metric):
     def result(self):
         scale = ops.sqrt(self.moments[0, 0]) * ops.sqrt(self.moments[1, 1])
         return ops.divide_no_nan(self.moments[0, 1], scale)
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingSpanF1(keras.metrics.Mean):
+    """Mean F1 of the tokens between the likeliest start and end, window by window.
+
+    Labels are first and last token, [batch, 2]; outputs are logits [batch, 2, length].
+    """
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        wanted = ops.cast(y_true, "int32")
+        found = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        lengths = [ops.maximum(span[:, 1] - span[:, 0] + 1, 0) for span in (wanted, found)]
+        shared = ops.minimum(wanted[:, 1], found[:, 1]) - ops.maximum(wanted[:, 0], found[:, 0]) + 1
+        super().update_state(2 * ops.maximum(shared, 0) / (lengths[0] + lengths[1]), sample_weight)
 
 
 STREAMING = {

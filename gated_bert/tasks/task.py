@@ -1,4 +1,4 @@
-"""What is learnt: the eight GLUE tasks, and the record that a user's own task fills in too."""
+"""What is learnt: the eight GLUE tasks and SQuAD, and the record that a user's own task fills in too."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Task:
     Attributes:
         name: short name, also in file names ("sst2").
         title: name for tables and plots ("SST-2").
-        kind: "classification" or "regression".
-        labels: class names in the order of the outputs; empty for regression.
-        metrics: metric names, the primary one first: accuracy, f1, matthews, pearson, spearman.
+        kind: "classification", "regression" or "span" (an answer is a stretch of the second text).
+        labels: class names in the order of the outputs; empty for regression and spans.
+        metrics: metric names, the primary one first: accuracy, f1, matthews, pearson, spearman, exact_match.
         pair: whether an example is a pair of texts.
         dev_splits: names of the development sets, the one that decides first.
         target_range: lowest and highest target of a regression; `None` where it is unknown or for classes.
@@ -34,8 +34,8 @@ class Task:
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of the model: one per class, or 1 for regression."""
-        return len(self.labels) or 1
+        """Outputs of the model: one per class, 1 for regression, and start and end of each token for spans."""
+        return len(self.labels) or (2 if self.kind == "span" else 1)
 
     @property
     def primary_metric(self) -> str:
@@ -56,7 +56,7 @@ class Task:
 
 ENTAILMENT = ("entailment", "not_entailment")
 
-TASKS = {
+GLUE_TASKS = {
     task.name: task
     for task in (
         Task("sst2", "SST-2", labels=("negative", "positive")),
@@ -77,9 +77,12 @@ TASKS = {
 }
 """The GLUE tasks by name."""
 
+TASKS = {**GLUE_TASKS, "squad": Task("squad", "SQuAD", "span", metrics=("f1", "exact_match"), pair=True)}
+"""The tasks by name."""
+
 
 def get_task(name: str) -> Task:
-    """The GLUE task called `name`.
+    """The task called `name`.
 
     Raises:
         ConfigError: an unknown name.

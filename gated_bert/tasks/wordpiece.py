@@ -164,6 +164,25 @@ class Tokenizer:
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32, count=offsets[-1]), offsets
 
+    def places(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids without special tokens, and where each token stands in its text.
+
+        Returns:
+            Ids [tokens] int32 of all texts, one after the other; the characters of each token [tokens, 2] int32, first
+            and one after the last; and [n + 1] int64, text i is at `offsets[i]:offsets[i + 1]`.
+        """
+        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        offsets = np.cumsum([0, *map(len, encodings)], dtype=np.int64)
+        ids, characters = np.empty(offsets[-1], dtype=np.int32), np.empty((offsets[-1], 2), dtype=np.int32)
+        for encoding, start, end in zip(encodings, offsets[:-1], offsets[1:], strict=True):
+            if end > start:
+                ids[start:end], characters[start:end] = encoding.ids, encoding.offsets
+        return ids, characters, offsets
+
+    def special_id(self, token: str) -> int:
+        """The id of [CLS], [SEP], [PAD] or [UNK]."""
+        return self.backend.token_to_id(token)
+
     def _digest(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> str:
         digest = hashlib.sha256(f"{tokenizers.__version__} {max_len} ".encode())
         digest.update(self.backend.to_str().encode())

@@ -14,7 +14,7 @@ from gated_bert.tasks import download as module
 from gated_bert.tasks.download import download, squad_json
 from gated_bert.tasks.glue import LAYOUTS, read_glue_folder
 from gated_bert.tasks.hub import read_hub_task
-from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.task import GLUE_TASKS
 from gated_bert.tasks.tokenizer import BERT_ID
 
 SQUAD = {
@@ -61,7 +61,7 @@ def hub_calls(monkeypatch):
             return {"train": split, "test": split}
         if repo == "rajpurkar/squad":
             return dict.fromkeys(("train", "validation"), datasets.Dataset.from_dict(SQUAD))
-        return make_hub_task(TASKS[name])
+        return make_hub_task(GLUE_TASKS[name])
 
     monkeypatch.setattr(module, "load_hub_dataset", load)
     monkeypatch.setattr("gated_bert.tasks.hub.load_hub_dataset", load)
@@ -71,7 +71,7 @@ def hub_calls(monkeypatch):
 def test_glue_in_the_official_layout_reads_as_the_hub_does(tmp_path, hub_calls):
     done = download("glue", tmp_path)
     assert len(done.fetched) == 17 and not done.verified
-    for task in TASKS.values():
+    for task in GLUE_TASKS.values():
         folder, hub = read_glue_folder(tmp_path, task), read_hub_task(task)
         for ours, theirs in ((folder.train, hub.train), *((folder.dev[split], hub.dev[split]) for split in hub.dev)):
             assert ours.texts == [text.replace("\t", " ").replace("\n", " ") for text in theirs.texts]

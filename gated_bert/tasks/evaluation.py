@@ -1,0 +1,96 @@
+"""Batches of any task's examples, and any task's metrics of a model on them."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from scipy import special
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.metrics import evaluate_all
+from gated_bert.tasks.pipeline import BucketedDataset
+from gated_bert.tasks.squad_metrics import squad_scores
+from gated_bert.tasks.task import Task
+from gated_bert.tasks.windows import Windows, best_answers, encode_windows
+from gated_bert.tasks.wordpiece import Tokenizer
+
+PADDED = -3e4
+"""Logit of tokens beyond a batch's length: no share in a softmax, and finite."""
+
+
+class WindowedDataset(BucketedDataset):
+    """Batches of windows instead of whole examples.
+
+    Args:
+        windows: what the batches are made of.
+        **options: those of `BucketedDataset`.
+    """
+
+    def __init__(self, windows: Windows, **options):
+        super().__init__(windows.encoded, windows.labels, **options)
+        self.windows = windows
+
+
+def make_dataset(
+    task: Task, tokenizer: Tokenizer, examples: Examples, config: GatedBertConfig, seed: int | None = None
+) -> BucketedDataset:
+    """The examples as batches: of examples, or for spans of windows.
+
+    Args:
+        task: what is learnt.
+        tokenizer: the run's tokeniser.
+        examples: the examples.
+        config: its `max_len`, `batch_size` and `doc_stride` are read.
+        seed: seed of the order; None for evaluation.
+    """
+    options = {"batch_size": config.batch_size, "max_len": config.max_len, "seed": seed}
+    if task.kind == "span":
+        return WindowedDataset(encode_windows(tokenizer, examples, config.max_len, config.doc_stride), **options)
+    return BucketedDataset(tokenizer.encode(examples.texts, examples.pairs, config.max_len), examples.labels, **options)
+
+
+def evaluate_model(
+    model: keras.Model,
+    task: Task,
+    datasets: dict[str, BucketedDataset],
+    examples: dict[str, Examples],
+    config: GatedBertConfig,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Loss and metrics of a model.
+
+    Args:
+        model: the model.
+        task: what is judged.
+        datasets: batches by split, made by `make_dataset` without a seed.
+        examples: what they were made of.
+        config: its `n_best_size` and `max_answer_length` are read.
+
+    Returns:
+        Values by name, see `metrics.evaluate_all` and `squad_metrics.squad_scores`; and for spans the answers by the
+        question's name, otherwise nothing.
+    """
+    if task.kind == "span":
+        split = task.dev_splits[0]
+        return _evaluate_spans(model, datasets[split], examples[split], config)
+    outputs = {}
+    for name, dataset in datasets.items():
+        predicted = np.empty((dataset.examples, task.num_outputs), np.float32)
+        predicted[dataset.row_order()] = model.predict(dataset, verbose=0)
+        outputs[name] = (predicted, examples[name].labels)
+    return evaluate_all(task, outputs), {}
+
+
+def _evaluate_spans(model, dataset: WindowedDataset, examples, config) -> tuple[dict[str, float], dict[str, str]]:
+    logits = np.full((dataset.examples, 2, dataset.buckets[-1]), PADDED, np.float32)
+    rows = iter(np.split(dataset.row_order(), np.cumsum([size for size, _ in dataset.shapes])[:-1]))
+    # Batch by batch: `predict` joins the outputs of all batches, and these differ in length.
+    for index in range(len(dataset)):
+        inputs, _ = dataset[index]
+        logits[next(rows), :, : inputs["input_ids"].shape[1]] = model.predict_on_batch(inputs)
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(("loss", "f1", "exact_match"), float("nan")), dict.fromkeys(examples.ids, "")
+    labels = dataset.windows.labels[:, :, None]
+    loss = -np.take_along_axis(special.log_softmax(logits.astype(np.float64), axis=-1), labels, axis=-1).mean()
+    answers = best_answers(dataset.windows, logits, examples, config.n_best_size, config.max_answer_length)
+    return {"loss": float(loss), **squad_scores(answers, examples.ids, examples.answers)}, answers
