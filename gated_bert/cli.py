@@ -54,17 +54,29 @@ def train_command(words: list[str]) -> int:
     return run_job(config, folder, bool(typed.get("resume")))
 
 
-def sweep_command(words: list[str]) -> int:
+def sweep_command(words: list[str], in_stages: bool = False) -> int:
     """`gated-bert sweep`: methods × tasks × seeds, each run in a process of its own."""
     words, defaults = _take_defaults(words)
-    prog = "./run_experiments.sh" if defaults else "gated-bert sweep"
+    prog = "./run_experiments.sh" if defaults else f"gated-bert {'stages' if in_stages else 'sweep'}"
     text = "Trains BERT pruned by several methods on one or more tasks, and compares the methods."
     typed = _typed(prog, text, SWEEP_FLAGS, words, {**DEFAULTS, **defaults})
+    in_stages = in_stages or bool({"stages", "mode", "device"} & typed.keys())
+    if in_stages:
+        # Each stage prunes once: after its first epoch where a criterion adds up gradients, else before.
+        typed["pruning_start_epoch"] = 1 if typed.get("epochs") == 1 else 2
     settings = read_settings(typed, defaults, os.environ)
     verbosity(os.environ)
     from gated_bert.experiments.jobs import plan_jobs
 
-    plan = plan_jobs(settings)
+    plan, stages = plan_jobs(settings), None
+    if in_stages:
+        from gated_bert.experiments.stages import read_stages, run_stages, starting_points, use_device
+
+        stages = read_stages(typed.get("stages"), settings.tasks)
+        use_device(typed.get("device"))
+        if "mode" in typed:
+            plan = starting_points(plan, typed["mode"])
+            stages = None if typed["mode"] == "pretrain" else stages
     if typed.get("check"):
         return 0
     if typed.get("dry_run"):
@@ -74,7 +86,12 @@ def sweep_command(words: list[str]) -> int:
     prepare_environment()
     from gated_bert.experiments.sweep import sweep
 
-    return sweep(plan)
+    return run_stages(plan, stages, sweep) if stages else sweep(plan)
+
+
+def stages_command(words: list[str]) -> int:
+    """`gated-bert stages`: multi-stage pruning, at the published sparsities where none are given."""
+    return sweep_command(words, in_stages=True)
 
 
 def compare_command(words: list[str]) -> int:
@@ -177,6 +194,7 @@ def export_command(words: list[str]) -> int:
 COMMANDS = {
     "train": Command("train and prune one model", train_command),
     "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
+    "stages": Command("prune stage after stage, each from the last one's weights", stages_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),

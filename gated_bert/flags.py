@@ -193,6 +193,10 @@ SWEEP_FLAGS = RUN_FLAGS + (
     Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "max_parallel_jobs", "int",
          "most jobs at a time; by default what cores, memory and GPUs allow", _OUT),
     Flag(("--output-mode",), "output_mode", "text", "bars, logs, both", _OUT, "MODE", ("bars", "logs", "both")),
+    Flag(("--stages",), "stages", "list", "prune in stages, each from the last weights: 25,50,75", _OUT, "PERCENT"),
+    Flag(("--mode",), "mode", "text", "of stages: pretrain (dense models) or prune (from them, or from -pt)", _OUT,
+         "MODE", ("pretrain", "prune")),
+    Flag(("--device",), "device", "int", "the GPU that stages run on", _OUT),
     Flag(("--dry-run",), "dry_run", "alone", "show the configuration and the jobs, start nothing", _OUT),
     Flag(("--check",), "check", "alone", "only check the flags", _OUT),
 )  # fmt: skip
