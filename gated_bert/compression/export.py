@@ -14,7 +14,7 @@ from gated_bert.compression.shrink import effective_kernel
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.checkpoints import HEAD, SAFETENSORS, hugging_face_names
+from gated_bert.models.checkpoints import HEAD, SAFETENSORS, SPAN_HEAD, hugging_face_names
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.models.pretrained import checkpoint_variables
 from gated_bert.tasks.task import Task
@@ -22,7 +22,9 @@ from gated_bert.tasks.wordpiece import Tokenizer
 
 
 def export_hugging_face(folder: str | Path, loaded: LoadedModel):
-    """Writes a folder that transformers reads as `BertForSequenceClassification`; closed weights become zeros.
+    """Writes a folder that transformers reads as `BertForSequenceClassification`, or `BertForQuestionAnswering`.
+
+    Closed weights become zeros.
 
     Args:
         folder: where to; one that is there is replaced as a whole.
@@ -68,7 +70,7 @@ def _hugging_face_arrays(model: BertClassifier) -> dict[str, np.ndarray]:
     arrays = {}
     for name, variable in checkpoint_variables(model).items():
         found = hugging_face_names(name)[0]
-        key = found if name in HEAD else f"bert.{found}"
+        key = found if name in HEAD | SPAN_HEAD else f"bert.{found}"
         if id(variable) in layers:
             arrays[key] = effective_kernel(layers[id(variable)]).T
         else:
@@ -77,9 +79,8 @@ def _hugging_face_arrays(model: BertClassifier) -> dict[str, np.ndarray]:
 
 
 def _hugging_face_config(config: BertConfig, sizes: LayerSizes, task: Task, tokenizer: Tokenizer) -> dict:
-    labels = task.labels or ("LABEL_0",)
     return {
-        "architectures": ["BertForSequenceClassification"],
+        **_head_fields(task),
         "model_type": "bert",
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -94,6 +95,15 @@ def _hugging_face_config(config: BertConfig, sizes: LayerSizes, task: Task, toke
         "layer_norm_eps": config.layer_norm_epsilon,
         "position_embedding_type": "absolute",
         "pad_token_id": tokenizer.backend.token_to_id("[PAD]"),
+    }
+
+
+def _head_fields(task: Task) -> dict:
+    if task.kind == "span":
+        return {"architectures": ["BertForQuestionAnswering"]}
+    labels = task.labels or ("LABEL_0",)
+    return {
+        "architectures": ["BertForSequenceClassification"],
         "problem_type": "regression" if task.kind == "regression" else "single_label_classification",
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},

@@ -11,11 +11,11 @@ from keras import ops
 
 from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.checkpoints import open_checkpoint
+from gated_bert.models.checkpoints import SPAN_HEAD, open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.tasks.own import own_task_name
-from gated_bert.tasks.task import Task
+from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
 
@@ -36,14 +36,15 @@ def load_source(folder: str | Path) -> LoadedModel:
         return load_model(folder)
     checkpoint = open_checkpoint(str(folder))
     config = read_pretrained_architecture(str(folder))
-    head = checkpoint.read(["output_bias"]).get("output_bias")
-    if head is None:
+    heads = checkpoint.read(["output_bias", *SPAN_HEAD])
+    span, head = SPAN_HEAD.keys() <= heads.keys(), heads.get("output_bias")
+    if head is None and not span:
         warnings.warn(f"{checkpoint.weights_path}: no classifier in it; it starts from random values", stacklevel=2)
-    task = _read_task(folder, 2 if head is None else len(head))
+    task = TASKS["squad"] if span else _read_task(folder, 2 if head is None else len(head))
     tokenizer = tokenizer_from_folder(folder)
     if tokenizer is None:
         raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put that of the model there")
-    model = BertClassifier(config.replace(num_outputs=task.num_outputs))
+    model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=span))
     load_pretrained(model, str(folder))
     _close_zeros(model)
     return LoadedModel(model, tokenizer, task, model.bert_config, {})

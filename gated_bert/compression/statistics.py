@@ -22,7 +22,8 @@ class Macs:
         length: tokens of a sequence.
         layers: per encoder layer, product → MACs: the roles of its matrices, `attention_scores` and
             `attention_context`.
-        head: of pooler and classifier, which see one token of a sequence, spread over all of them.
+        head: of pooler and classifier, which see one token of a sequence, spread over all of them; a span head has no
+            pooler and sees every token.
     """
 
     length: int
@@ -63,6 +64,8 @@ def macs(config: BertConfig, length: int) -> Macs:
         length: tokens of a sequence.
     """
     layers = tuple(layer_macs(sizes, config.hidden_size, length) for sizes in config.layers)
+    if config.span_head:
+        return Macs(length, layers, config.hidden_size * config.num_outputs)
     return Macs(length, layers, config.hidden_size * (config.hidden_size + config.num_outputs) / length)
 
 
@@ -83,7 +86,7 @@ def open_macs(model: BertClassifier, length: int) -> Macs:
         counted = {matrix.role: _nonzero(effective_kernel(matrix)) for matrix in matrices if hasattr(matrix, "gates")}
         layers.append({name: counted.get(name, least) for name, least in products.items()})
     head = sum(_nonzero(effective_kernel(layer)) for layer in model.gated_layers(("pooler", "classifier")))
-    return Macs(length, tuple(layers), head / length)
+    return Macs(length, tuple(layers), head if model.bert_config.span_head else head / length)
 
 
 def parameter_counts(model: BertClassifier) -> tuple[int, int]:

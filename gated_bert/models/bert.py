@@ -64,7 +64,7 @@ class BertClassifier(keras.Model):
         logits = ops.transpose(self.classifier(hidden, training=training), (0, 2, 1))
         if attention_mask is None:
             return logits
-        return logits + (1.0 - ops.cast(attention_mask, logits.dtype))[:, None, :] * MASKED
+        return ops.where(ops.cast(attention_mask, "bool")[:, None, :], logits, MASKED)
 
     def gated_layers(self, roles: tuple[str, ...] | None = None) -> list[GatedDense]:
         """The gated layers from input to output.
