@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import sys
@@ -11,6 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gated_bert.commands import (
+    export_command,
+    leading,
+    patterns_command,
+    prepare_environment,
+    shrink_command,
+    typed_flags,
+)
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.flags import (
@@ -19,9 +26,7 @@ from gated_bert.flags import (
     Flag,
     FlagError,
     did_you_mean,
-    make_parser,
     read_assignments,
-    read_flags,
 )
 from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
 
@@ -46,7 +51,7 @@ class Command:
 
 def train_command(words: list[str]) -> int:
     """`gated-bert train`: one run in this process."""
-    typed = _typed("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
+    typed = typed_flags("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
     config, folder = _one_run(typed)
     prepare_environment()
     from gated_bert.experiments.job_process import run_job
@@ -59,7 +64,7 @@ def sweep_command(words: list[str], in_stages: bool = False) -> int:
     words, defaults = _take_defaults(words)
     prog = "./run_experiments.sh" if defaults else f"gated-bert {'stages' if in_stages else 'sweep'}"
     text = "Trains BERT pruned by several methods on one or more tasks, and compares the methods."
-    typed = _typed(prog, text, SWEEP_FLAGS, words, {**DEFAULTS, **defaults})
+    typed = typed_flags(prog, text, SWEEP_FLAGS, words, {**DEFAULTS, **defaults})
     in_stages = in_stages or bool({"stages", "mode", "device"} & typed.keys())
     if in_stages:
         # Each stage prunes once: after its first epoch where a criterion adds up gradients, else before.
@@ -97,8 +102,8 @@ def stages_command(words: list[str]) -> int:
 def compare_command(words: list[str]) -> int:
     """`gated-bert compare`: tables and plots from any set of run folders."""
     flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the comparison", "output", "FOLDER"),)
-    folders, words = _leading(words)
-    typed = _typed("gated-bert compare FOLDER…", "Compares finished runs.", flags, words, {"output": "comparison"})
+    folders, words = leading(words)
+    typed = typed_flags("gated-bert compare FOLDER…", "Compares finished runs.", flags, words, {"output": "comparison"})
     if not folders:
         raise FlagError("compare: at least one folder of runs is needed, e.g. gated-bert compare results")
     for folder in folders:
@@ -113,9 +118,9 @@ def compare_command(words: list[str]) -> int:
 def download_command(words: list[str]) -> int:
     """`gated-bert download`: what a machine without a network will need."""
     known = ("glue", "ag_news", "squad", "bert")
-    names, words = _leading(words)
+    names, words = leading(words)
     text = f"Fetches data or weights into a folder: {', '.join(known)}."
-    _typed("gated-bert download WHAT FOLDER", text, (), words)
+    typed_flags("gated-bert download WHAT FOLDER", text, (), words)
     if len(names) != 2:
         raise FlagError(f"download: needs what and a folder; what is one of {', '.join(known)}")
     if names[0] not in known:
@@ -138,11 +143,11 @@ def study_command(words: list[str]) -> int:
     )
     from gated_bert.experiments.studies import SCALES, STUDIES, publish, run_study
 
-    names, words = _leading(words)
+    names, words = leading(words)
     text = "Runs a study, or goes on with it: " + "; ".join(
         f"{name}: {study.question}" for name, study in STUDIES.items()
     )
-    typed = _typed("gated-bert study NAME", text, flags, words, {"scale": "standard"})
+    typed = typed_flags("gated-bert study NAME", text, flags, words, {"scale": "standard"})
     if len(names) != 1 or names[0] not in STUDIES:
         raise FlagError.refused("study", " ".join(names), ", ".join(STUDIES) + did_you_mean(" ".join(names), STUDIES))
     scale = typed.get("scale", "standard")
@@ -157,40 +162,6 @@ def study_command(words: list[str]) -> int:
     return status
 
 
-def shrink_command(words: list[str]) -> int:
-    """`gated-bert shrink`: a pruned model as smaller matrices."""
-    flags = (
-        Flag(("--round-to",), "round_to", "int", "round sizes up to multiples of this", "shrink"),
-        Flag(("--batch",), "batch", "int", "sequences in a prediction whose latency is measured", "shrink"),
-        Flag(("--length",), "length", "int", "tokens of each, also for the count of operations", "shrink"),
-    )
-    text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
-    source, out, typed = _two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
-    for flag in flags:
-        value = typed.get(flag.name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise FlagError.refused(flag.label, value, "a whole number from 1 up")
-    prepare_environment()
-    from gated_bert.compression.folders import shrink_folder
-
-    shrink_folder(source, out, **typed)
-    return 0
-
-
-def export_command(words: list[str]) -> int:
-    """`gated-bert export`: a model in another tool's format."""
-    flags = (Flag(("--format",), "format", "text", "hf (Hugging Face)", "export", "FORMAT", ("hf",)),)
-    text = "Writes a model folder in another tool's format."
-    source, out, typed = _two_folders("export", text, flags, words)
-    if "format" not in typed:
-        raise FlagError(f"--format: needed; allowed: {', '.join(flags[0].choices)}")
-    prepare_environment()
-    from gated_bert.compression.folders import export_folder
-
-    export_folder(source, out, typed["format"])
-    return 0
-
-
 COMMANDS = {
     "train": Command("train and prune one model", train_command),
     "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
@@ -198,6 +169,7 @@ COMMANDS = {
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
+    "patterns": Command("show what each pattern removes from a real matrix", patterns_command),
     "export": Command("write a model in another tool's format", export_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
@@ -236,15 +208,6 @@ def main(words: list[str] | None = None) -> int:
         return 1
 
 
-def prepare_environment():
-    """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
-    if verbosity(os.environ) < 2:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "KERAS_BACKEND" not in os.environ:
-        only_jax = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
-        os.environ["KERAS_BACKEND"] = "jax" if only_jax else "tensorflow"
-
-
 def _dispatch(words: list[str]) -> int:
     name = words[0] if words else "-h"
     if name in ("-h", "--help"):
@@ -260,28 +223,6 @@ def _dispatch(words: list[str]) -> int:
 def _refuse(message: str) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2
-
-
-def _typed(prog: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None) -> dict:
-    return read_flags(make_parser(prog, text, flags, defaults or {}), flags, words)
-
-
-def _leading(words: list[str]) -> tuple[list[str], list[str]]:
-    first_flag = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    return words[:first_flag], words[first_flag:]
-
-
-def _two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None):
-    """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
-    from gated_bert.compression.checks import check_folders
-
-    folders, words = _leading(words)
-    typed = _typed(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
-    if len(folders) != 2:
-        raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
-    source, out = (Path(folder).expanduser() for folder in folders)
-    check_folders(source, out)
-    return source, out, typed
 
 
 def _take_defaults(words: list[str]) -> tuple[list[str], dict[str, str]]:

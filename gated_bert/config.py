@@ -326,7 +326,7 @@ class GatedBertConfig:
         if self.sparsity_per_dim and not (self.pattern in ("tile", "tile_element") and self.tile_dims == "kn"):
             raise ConfigError("sparsity_per_dim", True, "pattern tile or tile_element with tile_dims kn: two steps")
         if self.criterion == "taylor" and self.pruning_start_epoch < 2:
-            raise ConfigError("pruning_start_epoch", self.pruning_start_epoch, "2 up, so epochs too: taylor adds up gradients first")
+            raise ConfigError("pruning_start_epoch", self.pruning_start_epoch, "2 up: taylor adds up gradients first")
 
     def _check_steps(self):
         steps = self.sparsity_steps

@@ -65,10 +65,7 @@ def _spt_parts(common: str, most: int | None = None) -> tuple[Part, ...]:
 
 
 def _pretrained_parts(task: str) -> tuple[Part, ...]:
-    """All methods at 0, 32, 63, 95 and 95 % at the ends of five epochs.
-
-    Movement closes weights inside epochs: it starts an epoch later, by when its scores say something.
-    """
+    """Movement closes weights inside epochs, so it starts an epoch later, by when its scores say something."""
     return (
         Part(f"{task}-movement", f"{_TUNE} -t {task} {_SHORT} -p movement -ps 2"),
         Part(f"{task}-pruned", f"{_TUNE} -t {task} {_SHORT} -p magnitude,spt,random -ps 1"),

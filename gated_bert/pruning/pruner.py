@@ -36,6 +36,10 @@ class Pruner:
         self.criterion = criterion_class(config)(config, self.groups)
         self._asked = 0.0
 
+    def layers_of_groups(self) -> list[GatedDense]:
+        """The layers that the pattern prunes, each once."""
+        return list(dict.fromkeys(layer for group in self.groups for layer in group.layers))
+
     def competitors(self, groups: Sequence[Group], scope: str) -> list[list[int]]:
         """Numbers of the groups that are ranked together, scope by scope."""
         keys = {

@@ -1,0 +1,98 @@
+"""Sub-commands about models, and what all commands share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from gated_bert.flags import Flag, FlagError, make_parser, read_flags
+from gated_bert.settings import verbosity
+
+
+def shrink_command(words: list[str]) -> int:
+    """`gated-bert shrink`: a pruned model as smaller matrices."""
+    flags = (
+        Flag(("--round-to",), "round_to", "int", "round sizes up to multiples of this", "shrink"),
+        Flag(("--batch",), "batch", "int", "sequences in a prediction whose latency is measured", "shrink"),
+        Flag(("--length",), "length", "int", "tokens of each, also for the count of operations", "shrink"),
+    )
+    text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
+    source, out, typed = two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
+    for flag in flags:
+        value = typed.get(flag.name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise FlagError.refused(flag.label, value, "a whole number from 1 up")
+    prepare_environment()
+    from gated_bert.compression.folders import shrink_folder
+
+    shrink_folder(source, out, **typed)
+    return 0
+
+
+def export_command(words: list[str]) -> int:
+    """`gated-bert export`: a model in another tool's format."""
+    flags = (Flag(("--format",), "format", "text", "hf (Hugging Face)", "export", "FORMAT", ("hf",)),)
+    text = "Writes a model folder in another tool's format."
+    source, out, typed = two_folders("export", text, flags, words)
+    if "format" not in typed:
+        raise FlagError(f"--format: needed; allowed: {', '.join(flags[0].choices)}")
+    prepare_environment()
+    from gated_bert.compression.folders import export_folder
+
+    export_folder(source, out, typed["format"])
+    return 0
+
+
+def patterns_command(words: list[str]) -> int:
+    """`gated-bert patterns`: a picture of every pattern."""
+    flags = (
+        Flag(("-o", "--output"), "output", "text", "the PNG file", "patterns", "FILE"),
+        Flag(("-f", "--sparsity"), "sparsity", "float", "fraction of the weights removed", "patterns", "FRACTION"),
+        Flag(("-pt", "--pretrained"), "pretrained", "text", "whose matrices: an id or a folder", "patterns", "FROM"),
+    )
+    defaults = {"output": "patterns.png", "sparsity": 0.5, "pretrained": "random weights of the tiny size"}
+    text = "Draws what each pattern leaves of the first encoder layer's matrices, pruned by magnitude."
+    typed = typed_flags("gated-bert patterns", text, flags, words, defaults)
+    sparsity = typed.get("sparsity", 0.5)
+    if not isinstance(sparsity, float) or not 0 < sparsity < 1:
+        raise FlagError.refused(flags[1].label, sparsity, "a number between 0 and 1")
+    prepare_environment()
+    from gated_bert.experiments.pattern_pictures import draw_patterns
+
+    path = draw_patterns(Path(typed.get("output", "patterns.png")), sparsity, typed.get("pretrained"))
+    print(f"wrote {path}")
+    return 0
+
+
+def prepare_environment():
+    """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
+    if verbosity(os.environ) < 2:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "KERAS_BACKEND" not in os.environ:
+        only_jax = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
+        os.environ["KERAS_BACKEND"] = "jax" if only_jax else "tensorflow"
+
+
+def typed_flags(prog: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None) -> dict:
+    """What `words` say of `flags`."""
+    return read_flags(make_parser(prog, text, flags, defaults or {}), flags, words)
+
+
+def leading(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before the first flag, and the rest."""
+    first_flag = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
+    return words[:first_flag], words[first_flag:]
+
+
+def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None):
+    """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
+    from gated_bert.compression.checks import check_folders
+
+    folders, words = leading(words)
+    typed = typed_flags(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
+    if len(folders) != 2:
+        raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
+    source, out = (Path(folder).expanduser() for folder in folders)
+    check_folders(source, out)
+    return source, out, typed
