@@ -87,7 +87,7 @@ def refusal(capsys, *words: str) -> str:
         ("--precision int8", ["--precision: 'int8'"]),
         ("--jit-compile perhaps", ["--jit-compile: 'perhaps'"]),
         ("--prunable-roles query,keys", ["--prunable-roles: 'keys'"]),
-        ("--spt-unit tile", ["--spt-unit: 'tile'"]),
+        ("--spt-unit tiles", ["--spt-unit: 'tiles'"]),
         ("--spt-reward shared", ["--spt-reward: 'shared'"]),
         ("--movement-schedule step", ["--movement-schedule: 'step'"]),
         ("--epoch 3", ["--epoch: unknown flag", "did you mean --epochs?"]),

@@ -89,6 +89,27 @@ def open_macs(model: BertClassifier, length: int) -> Macs:
     return Macs(length, tuple(layers), head if model.bert_config.span_head else head / length)
 
 
+def mac_record(model: BertClassifier, length: int) -> dict[str, object]:
+    """What a run's record says of MACs per token.
+
+    Args:
+        model: the model.
+        length: tokens of a sequence.
+
+    Returns:
+        `length`, and for `dense` (all weights), `open` (closed weights cost nothing) and `shrunk` (of the smaller dense
+        matrices that `shrink` makes) the `total` and the list `per_layer`.
+    """
+    found = {
+        "dense": macs(model.bert_config, length),
+        "open": open_macs(model, length),
+        "shrunk": macs(shrunk_config(model), length),
+    }
+    return {"length": length} | {
+        name: {"total": round(each.total), "per_layer": list(each.per_layer)} for name, each in found.items()
+    }
+
+
 def parameter_counts(model: BertClassifier) -> tuple[int, int]:
     """Parameters of a model, and how many of them are not zero; a closed weight counts as zero, gates do not count."""
     kernels = [effective_kernel(layer) for layer in model.gated_layers()]

@@ -193,7 +193,9 @@ def summary(runs: Iterable[Run]) -> pd.DataFrame:
     Returns:
         For the primary metric `dense_best` (the baseline of the same task, data and model), `best`, `final`, and
         `best_at_50` … `best_at_99` (best epoch at that sparsity or above), each with `_n`, `_mean`, `_std`, `_low`,
-        `_high`; `final_sparsity_mean` (fraction), `seconds_mean` (sum over epochs), `examples_per_second_mean`.
+        `_high`; as fractions `final_sparsity_mean` and the multiply-accumulates saved with closed weights left out
+        (`mac_reduction_mean`) and after shrinking (`mac_reduction_shrunk_mean`); `seconds_mean` (sum over epochs),
+        `examples_per_second_mean`.
     """
     groups = group_runs(runs)[0]
     return _frame([_summary(group, dense_baseline(group, groups)) for group in groups])
@@ -207,12 +209,31 @@ def _summary(group: Group, baseline: Group | None) -> dict:
     record |= _columns("best", [run.rows[column].max() for run in runs])
     record |= _columns("final", [run.rows[column].iloc[-1] for run in runs])
     record["final_sparsity_mean"] = statistics(run.rows["sparsity"].iloc[-1] for run in runs)["mean"]
+    for name, part in (("mac_reduction", "open"), ("mac_reduction_shrunk", "shrunk")):
+        record[f"{name}_mean"] = statistics(mac_reduction(run.metadata, part) for run in runs)["mean"]
     for level in LEVELS:
         record |= _columns(f"best_at_{level}", [best_at(run, level / 100) for run in runs])
     for name, total in (("seconds", True), ("examples_per_second", False)):
         values = [run.rows[name].sum() if total else run.rows[name].mean() for run in runs if name in run.rows]
         record[f"{name}_mean"] = statistics(values)["mean"]
     return record
+
+
+def mac_reduction(metadata: dict, part: str, layer: int | None = None) -> float:
+    """Multiply-accumulates saved against the dense model, as a fraction; NaN for runs that did not record them.
+
+    Args:
+        metadata: a run's metadata.
+        part: `open` or `shrunk`, see `gated_bert.compression.statistics.mac_record`.
+        layer: number of an encoder layer; None for the whole model.
+    """
+    record = metadata.get("macs_per_token")
+    if not record:
+        return math.nan
+    left, dense = (
+        each["total"] if layer is None else each["per_layer"][layer] for each in (record[part], record["dense"])
+    )
+    return 1 - left / dense
 
 
 def best_at(run: Run, sparsity: float) -> float:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from gated_bert.compression.statistics import mac_record
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
@@ -270,6 +271,7 @@ class _Run:
             final["sparsity"] * self.metadata["parameters"]["prunable"]
         )
         self.metadata["parameters"]["remaining"] = remaining
+        self.metadata["macs_per_token"] = mac_record(self.model, self.config.max_len)
         self._write_metadata(
             status="finished",
             final=final,

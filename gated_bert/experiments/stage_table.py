@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.aggregate import statistics
+from gated_bert.experiments.aggregate import mac_reduction, statistics
 from gated_bert.experiments.plots import STYLES, png
 from gated_bert.experiments.results import Run, metric_scale, metric_title, write_bytes_atomic
 
@@ -18,29 +18,22 @@ def stage_rows(run: Run, config: GatedBertConfig) -> dict[str, object]:
     """One row of the table of stages.
 
     Args:
-        run: a finished run with its model folder.
-        config: its record; MACs are counted at its `max_len`.
+        run: a finished run.
+        config: its record.
 
     Returns:
         Method, task, seed, sparsity, metric, and reductions of multiply-accumulates (MACs) against the same
         architecture without gates, as fractions: `mac_reduction` where closed weights cost nothing, and
         `mac_reduction_shrunk` of what is left as smaller dense matrices, both also for every layer.
     """
-    from gated_bert.compression.shrink import shrunk_config
-    from gated_bert.compression.statistics import macs, open_macs
-    from gated_bert.models.folder import load_model
-
-    model = load_model(run.folder / "model").model
-    dense = macs(model.bert_config, config.max_len)
-    found = {"mac_reduction": open_macs(model, config.max_len), "mac_reduction_shrunk":
-             macs(shrunk_config(model), config.max_len)}  # fmt: skip
     row: dict[str, object] = {
         "method": run.method, "task": config.task, "seed": config.seed, "metric": run.metric,
         "sparsity": float(run.rows["sparsity"].iloc[-1]), "value": float(run.rows[f"val_{run.metric}"].iloc[-1]),
     }  # fmt: skip
-    row |= {name: 1 - left.total / dense.total for name, left in found.items()}
-    for index, whole in enumerate(dense.per_layer):
-        row |= {f"layer_{index}_{name}": 1 - left.per_layer[index] / whole for name, left in found.items()}
+    names = {"mac_reduction": "open", "mac_reduction_shrunk": "shrunk"}
+    row |= {name: mac_reduction(run.metadata, part) for name, part in names.items()}
+    for layer in range(len(run.metadata["macs_per_token"]["dense"]["per_layer"])):
+        row |= {f"layer_{layer}_{name}": mac_reduction(run.metadata, part, layer) for name, part in names.items()}
     return row | {"folder": str(run.folder)}
 
 

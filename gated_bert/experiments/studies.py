@@ -60,6 +60,30 @@ _SPT = {
 }
 
 
+_PATTERNS = {
+    "element": "",
+    "row": "",
+    "column": "",
+    "block": "",
+    "head": "",
+    "head_dim": "",
+    "neuron": "",
+    "head_neuron": "",
+    "qkv_row": "",
+    "k_tile": "--granularity 64",
+    "vector": "",
+    "tile": "--granularity 64 --scope global",
+    "tile-kn": "--granularity 64 --scope global --tile-dims kn",
+    "tile_element": "--granularity 64 --scope global",
+}
+
+
+def _pattern_parts(common: str, names: Sequence[str]) -> tuple[Part, ...]:
+    return tuple(
+        Part(name, f"{_EMBEDDED} {common} --pattern {name.partition('-')[0]} {_PATTERNS[name]}") for name in names
+    )
+
+
 def _spt_parts(common: str, most: int | None = None) -> tuple[Part, ...]:
     return tuple(Part(name, f"{_EMBEDDED} {common} {flags}") for name, flags in list(_SPT.items())[:most])
 
@@ -89,6 +113,22 @@ STUDIES = {
             "smoke": _spt_parts("-e 2 -ps 1 -pe 2 -ss 50 70 --train-examples 200 --seeds 1", 3),
             "standard": _spt_parts("-e 7 -ps 4 -pe 7 -ss 50 70 80 90 --seeds 1,2,3"),
             "full": _spt_parts("-e 16 -ps 5 -pe 12 -ss 30 50 60 70 75 80 85 90 --seeds 1,2,3,4,5"),
+        },
+    ),
+    "patterns": Study(
+        "every pattern by magnitude, Taylor and movement at 50 % of the matrices it prunes, and the products saved",
+        "embedded",
+        {
+            "smoke": _pattern_parts(
+                "-p magnitude,taylor -e 2 -ps 2 -pe 2 -ss 50 --train-examples 200 --seeds 1", ("head_neuron", "tile-kn")
+            ),
+            "standard": (
+                Part("dense", f"{_EMBEDDED} -p baseline -e 6 --seeds 1"),
+                *_pattern_parts("-p magnitude,taylor,movement -e 6 -ps 3 -pe 5 -f 0.5 --seeds 1", tuple(_PATTERNS)),
+            ),
+            "full": _pattern_parts(
+                "-p magnitude,taylor,movement,random -e 16 -ps 4 -pe 12 -f 0.75 --seeds 1,2,3", tuple(_PATTERNS)
+            ),
         },
     ),
     "sst2": Study(

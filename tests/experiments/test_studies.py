@@ -71,3 +71,12 @@ def test_the_sst2_study(tmp_path, real_data):
 def test_the_pretrained_study(tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "pretrained", "-d", str(real_data / "glue"), "-pt", str(minilm))
     assert set(summary["method"]) == {"baseline", "magnitude", "random"}
+
+
+@pytest.mark.slow
+def test_the_patterns_study(tmp_path):
+    summary = smoke(tmp_path, "patterns")
+    assert len(summary) == 4
+    assert (summary["final_sparsity_mean"] - 0.5).abs().max() < 0.02
+    whole = summary[summary["method"].str.contains("head_neuron")]
+    assert (whole["mac_reduction_shrunk_mean"] > 0.4).all()
