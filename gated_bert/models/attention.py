@@ -60,6 +60,14 @@ class SelfAttention(keras.layers.Layer):
         """
         if self.query is None:
             return self.output_dense(hidden)
+        return self.output_dense(self.attend(hidden, mask_bias, training)[0], training=training)
+
+    def attend(self, hidden, mask_bias, training=None):
+        """What attention is before its output projection; arguments as for `call`, at least one head.
+
+        Returns:
+            The context, [batch, length, heads × value_dim], and the attention weights, [batch, heads, length, length].
+        """
         sizes, length = self.sizes, ops.shape(hidden)[1]
         query = self.query(hidden, training=training) * self.scale
         query = self._split(query, length, sizes.query_key_dim, (0, 2, 1, 3))
@@ -69,8 +77,7 @@ class SelfAttention(keras.layers.Layer):
         scores = ops.cast(ops.matmul(query, key), "float32") + ops.cast(mask_bias, "float32")
         weights = self.dropout(ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype), training=training)
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        context = ops.reshape(context, (-1, length, sizes.num_heads * sizes.value_dim))
-        return self.output_dense(context, training=training)
+        return ops.reshape(context, (-1, length, sizes.num_heads * sizes.value_dim)), weights
 
     def _split(self, x, length, dim, order):
         return ops.transpose(ops.reshape(x, (-1, length, self.sizes.num_heads, dim)), order)

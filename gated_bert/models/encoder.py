@@ -13,6 +13,11 @@ from gated_bert.models.layers import ConstantOutput, LayerNorm, gated_dense, gel
 MASKED = -3e4
 
 
+def padding_bias(attention_mask):
+    """What keeps attention off the padding of a mask [batch, length]: [batch, 1, 1, length], for its scores."""
+    return (1.0 - ops.cast(attention_mask, "float32"))[:, None, None, :] * MASKED
+
+
 class Embeddings(keras.layers.Layer):
     """Sum of token, position and segment embeddings, normalised.
 
@@ -172,7 +177,7 @@ class BertEncoder(keras.layers.Layer):
         """Encodes embedded tokens [batch, length, hidden_size]; returns what `call` returns."""
         if attention_mask is None:
             attention_mask = ops.ones(ops.shape(hidden)[:2])
-        mask_bias = (1.0 - ops.cast(attention_mask, "float32"))[:, None, None, :] * MASKED
+        mask_bias = padding_bias(attention_mask)
         for block in self.blocks:
             hidden = block(hidden, mask_bias, training=training)
         return hidden, None if self.pooler is None else self.pooler(hidden[:, 0], training=training)
