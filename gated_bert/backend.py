@@ -1,4 +1,4 @@
-"""What Keras 3 has no common name for: compiling a function of tensors, and looking at a variable without a copy."""
+"""What Keras 3 has no common name for: compiling a function, looking at a variable without a copy, GPU memory."""
 
 from __future__ import annotations
 
@@ -33,3 +33,21 @@ def view(variable: keras.Variable) -> np.ndarray:
     gradients) lends its buffer.
     """
     return np.asarray(keras.ops.stop_gradient(variable))
+
+
+def gpu_memory() -> tuple[int, int] | None:
+    """Bytes that the backend's arrays take on the first GPU, now and at most so far; None where there is none."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        if not tensorflow.config.list_logical_devices("GPU"):
+            return None
+        found = tensorflow.config.experimental.get_memory_info("GPU:0")
+        return found["current"], found["peak"]
+    if backend == "jax":
+        import jax
+
+        found = jax.local_devices()[0].memory_stats() if jax.default_backend() == "gpu" else None
+        return (found["bytes_in_use"], found["peak_bytes_in_use"]) if found else None
+    return None

@@ -75,6 +75,7 @@ class GatedBertConfig:
     precision: str = "float32"
     jit_compile: bool = False
     checkpoint_steps: int = 200
+    resource_seconds: float = 0.0
     # Pruning
     enable_pruning: bool = True
     pruning_method: str = "spt"
@@ -252,6 +253,7 @@ class GatedBertConfig:
             number(name, getattr(self, name), low, high, open_low=True)
         for name, low, high in (
             ("dropout_rate", 0.0, 0.99),
+            ("resource_seconds", 0.0, 86400.0),
             ("weight_decay", 0.0, 1.0),
             ("momentum", 0.0, 0.9999),
             ("warmup_ratio", 0.0, 1.0),

@@ -153,6 +153,8 @@ RUN_FLAGS = (
     Flag(("--precision",), "precision", "text", "float32, mixed_bfloat16, mixed_float16", _TRAIN, "POLICY"),
     Flag(("--jit-compile",), "jit_compile", "switch", "compile the training step with XLA", _TRAIN, _YES),
     Flag(("--checkpoint-steps",), "checkpoint_steps", "int", "steps between two resume points", _TRAIN),
+    Flag(("--resource-log",), "resource_seconds", "float",
+         "seconds between two readings of memory and processor; 0: no log", _TRAIN, "SECONDS"),
     Flag(("--criterion",), "criterion", "text", "instead of -p, a point without a name: " + ", ".join(CRITERIA), _PRUNE,
          "NAME"),
     Flag(("--pattern",), "pattern", "text", "what is removed at once: " + ", ".join(PATTERNS), _PRUNE, "NAME"),

@@ -23,6 +23,7 @@ from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
+from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.models.build import build_model
@@ -123,8 +124,10 @@ class _Run:
         self.status.update(state="starting", message="reading data")
         began = time.time()
         try:
-            self._prepare()
-            self._fit()
+            self.resources = ResourceLog(self.folder, self.config.resource_seconds, bool(self.checkpoint))
+            with self.resources:
+                self._prepare()
+                self._fit()
             result = self._finish(time.time() - began)
         except KeyboardInterrupt:
             self._end("stopped", "stopped; --resume goes on")
@@ -211,7 +214,8 @@ class _Run:
             self._place(epochs),
         )
         status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done)
-        callbacks = [callback for callback in (self.pruning, epochs, status, saving) if callback is not None]
+        resources = ResourceCallback(self.resources, self.steps) if self.config.resource_seconds else None
+        callbacks = [part for part in (self.pruning, epochs, status, saving, resources) if part is not None]
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
             self.model.test_on_batch(*self.train_set[0])
@@ -281,6 +285,7 @@ class _Run:
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         plot_run(read_run(self.folder))
+        self.resources.plot()
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._end("finished", f"{self.primary} {final[self.primary]:.4f} at sparsity {final['sparsity']:.4f}")
         return RunResult(self.folder, self.rows, best, final)
