@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     export_command,
     leading,
@@ -170,6 +171,7 @@ COMMANDS = {
     "study": Command("run a study whose figures the project publishes", study_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
     "patterns": Command("show what each pattern removes from a real matrix", patterns_command),
+    "activation-change": Command("prune by how activations change, shrink, fine-tune", activation_change_command),
     "export": Command("write a model in another tool's format", export_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
@@ -213,7 +215,7 @@ def _dispatch(words: list[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
         for command, entry in COMMANDS.items():
-            print(f"  {command:<12}{entry.summary}")
+            print(f"  {command:<19}{entry.summary}")
         return 0 if words else 2
     if name not in COMMANDS:
         raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))

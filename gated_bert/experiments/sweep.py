@@ -37,8 +37,8 @@ GRACE_SECONDS = 30.0
 """How long a job may take to end after it was asked to, before it is killed."""
 
 
-def sweep(plan: Plan) -> int:
-    """Runs the jobs of `plan` on this machine and compares them.
+def sweep(plan: Plan, compared: bool = True) -> int:
+    """Runs the jobs of `plan` on this machine and, unless `compared` is false, compares them.
 
     Returns:
         The exit status: 0 all finished, 1 some failed, 130 interrupted.
@@ -61,7 +61,7 @@ def sweep(plan: Plan) -> int:
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
         machine = this_machine()
         interrupted = run_jobs(views, LocalBackend(machine, slots), display, resumed)
-        return _finish(plan, views, interrupted)
+        return _finish(plan, views, interrupted, compared)
 
 
 def _slots(plan: Plan) -> tuple[int, str]:
@@ -234,7 +234,7 @@ def _stop_all(active: dict[int, _Active], request: _StopRequest, display: Displa
         wait_a_moment()
 
 
-def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool) -> int:
+def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: bool) -> int:
     failed = [view for view in views if view.state == "failed"]
     finished = [view for view in views if view.state in ("finished", "skipped")]
     print("\n" + result_table([(view.job, view.state, view.seconds) for view in views]))
@@ -245,8 +245,9 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool) -> int:
     if interrupted:
         print("\nstopped; the same command with --resume goes on")
         return 130
-    files = compare_jobs(plan.output, [*finished, *failed])
-    print(f"\nresults in {plan.output}: {', '.join(path.name for path in files)}, and a folder for each job")
+    if compared:
+        files = compare_jobs(plan.output, [*finished, *failed])
+        print(f"\nresults in {plan.output}: {', '.join(path.name for path in files)}, and a folder for each job")
     if failed:
         print(f"{len(failed)} of {len(views)} jobs failed; the same command with --resume tries these again")
     return 1 if failed else 0

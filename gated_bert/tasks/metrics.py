@@ -65,6 +65,7 @@ def _correlation(function):
 METRICS = {
     "accuracy": sklearn_metrics.accuracy_score,
     "f1": lambda labels, predicted: sklearn_metrics.f1_score(labels, predicted, zero_division=0.0),
+    "precision": lambda labels, predicted: sklearn_metrics.precision_score(labels, predicted, zero_division=0.0),
     "matthews": sklearn_metrics.matthews_corrcoef,
     "pearson": _correlation(stats.pearsonr),
     "spearman": _correlation(stats.spearmanr),
