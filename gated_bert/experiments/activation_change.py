@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import is_model_folder, load_model, save_model
 from gated_bert.pruning.activation_change import ActivationChanges, activation_changes, close_units, kept_layers
-from gated_bert.settings import Settings
+from gated_bert.settings import Settings, data_label, verbosity
 from gated_bert.tasks.data import TaskData, load_task_data
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.tokenizer import load_tokenizer
@@ -44,6 +45,8 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
         UserError: data, weights, thresholds or folders that cannot be used.
     """
     configs = [settings.config("baseline", settings.tasks[0], seed) for seed in settings.seeds]
+    if verbosity(os.environ):
+        print(_describe(study, settings, configs[0]), flush=True)
     if study.base_epochs:
         jobs = [_job("base", config.replace(epochs=study.base_epochs), settings.output) for config in configs]
         status = sweep(Plan(settings, tuple(jobs)), compared=False)
@@ -58,6 +61,26 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
                  for name, start in starts.items()]  # fmt: skip
     status = sweep(Plan(settings, tuple(jobs)), compared=False)
     return status or write_tables(jobs, settings.output)
+
+
+def _describe(study: ActivationConfig, settings: Settings, config: GatedBertConfig) -> str:
+    """The configuration, one line each."""
+    sets = [f"{name}: attention {list(one.attention)}, FFN {list(one.ffn)} ({one.scale})"
+            for name, one in study.thresholds.items()]  # fmt: skip
+    rows = [
+        ("task and data", f"{config.task}, {data_label(os.environ, config.data)}"),
+        ("training examples", "all" if config.train_examples is None else f"{config.train_examples:,}"),
+        ("weights", config.pretrained or "random"),
+        ("fine-tuning", f"{config.epochs} epoch(s), batches of {config.batch_size}, up to {config.max_len} tokens"),
+        ("optimizer", f"{config.optimizer}, rate {config.learning_rate:g}, weight decay {config.weight_decay:g}"
+         + (f", momentum {config.momentum:g}" if config.optimizer == "sgd" else "")),
+        ("before pruning", f"{study.base_epochs} epoch(s) of fine-tuning" if study.base_epochs else "no fine-tuning"),
+        ("activations over", f"{study.activation_batches} batches"),
+        *(("thresholds", one) for one in sets),
+        ("seeds", ", ".join(map(str, settings.seeds))),
+        ("output", str(settings.output)),
+    ]  # fmt: skip
+    return "\n".join(["Pruning by activation change", *(f"  {name:<18}  {value}" for name, value in rows)])
 
 
 def _from_folder(config: GatedBertConfig, folder: Path, epochs: int) -> GatedBertConfig:

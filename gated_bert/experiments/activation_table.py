@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TABLE, SUMMARY, PLOT = "activation_change.csv", "activation_change_summary.csv", "activation_change.png"
 METRICS = ("accuracy", "f1", "precision")
 COSTS = ("parameters", "macs_per_token", "file_mb", "latency_ms", "peak_memory_mb", "training_memory_mb", "seconds")
+SHORT = {"parameters": "parameters", "macs_per_token": "MACs", "file_mb": "file", "latency_ms": "latency",
+         "peak_memory_mb": "peak memory", "training_memory_mb": "… of training"}  # fmt: skip
+"""Costs that are drawn, and their names there."""
 BATCH, LENGTH, REPEATS = 8, 128, 9
 
 
@@ -156,20 +159,19 @@ def _figure(table: pd.DataFrame, label: str) -> Figure:
     left.set_xticks(range(len(variants)), variants)
     left.set_xlim(-0.5, len(variants) - 0.3)
     left.set_ylabel("accuracy (%)")
-    left.legend(frameon=False)
-    costs = COSTS[:-1]
     pruned = [variant for variant in variants if variant != UNPRUNED]
     for place, variant in enumerate(pruned):
-        part = found[found["variant"] == variant].set_index("measure").loc[list(costs)]
+        part = found[found["variant"] == variant].set_index("measure").loc[list(SHORT)]
         width = 0.8 / len(pruned)
-        right.bar([index + place * width for index in range(len(costs))], part["change_mean"], width, label=variant)
+        right.bar([index + place * width for index in range(len(SHORT))], part["change_mean"], width, label=variant)
     right.axhline(1.0, color="0.3", linewidth=1)
-    right.set_xticks([index + 0.4 - 0.4 / max(len(pruned), 1) for index in range(len(costs))],
-                     [name.replace("_", " ").removesuffix(" mb").removesuffix(" ms") for name in costs],
+    right.set_xticks([index + 0.4 - 0.4 / max(len(pruned), 1) for index in range(len(SHORT))],
+                     list(SHORT.values()),
                      rotation=25, ha="right")  # fmt: skip
     right.set_ylabel("ratio to unpruned")
-    right.legend(frameon=False)
     for axes in (left, right):
         axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=4)
     figure.suptitle(f"pruning by activation change: {label}", fontsize="medium", color="0.25")
     return figure

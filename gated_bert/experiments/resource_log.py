@@ -148,7 +148,8 @@ def resource_figure(path: Path) -> Figure:
         for index, (begin, end) in enumerate(zip(begins, ends, strict=False)):
             axes.axvspan(begin, end, color=("0.94", "0.87")[index % 2], zorder=0, linewidth=0)
         axes.set_ylabel(title)
-        axes.set_ylim(0, 1.1 * max(rows[peak or now].max() * scale, 1e-3))
+        highest = rows[peak or now].max() * scale
+        axes.set_ylim(0, 1.1 * highest if highest > 0 else 1)
         axes.grid(alpha=0.3)
     every[0].set_title("resources of a run; epochs with their evaluation are shaded", fontsize="medium", color="0.25")
     every[-1].set_xlabel("wall time (s)")

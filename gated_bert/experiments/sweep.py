@@ -38,7 +38,11 @@ GRACE_SECONDS = 30.0
 
 
 def sweep(plan: Plan, compared: bool = True) -> int:
-    """Runs the jobs of `plan` on this machine and, unless `compared` is false, compares them.
+    """Runs the jobs of `plan` on this machine and compares them.
+
+    Args:
+        plan: the jobs.
+        compared: false for jobs that are a part of something else, which shows its configuration and results itself.
 
     Returns:
         The exit status: 0 all finished, 1 some failed, 130 interrupted.
@@ -48,7 +52,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
     """
     launcher, silent = plan.settings.launcher, verbosity(os.environ) == 0
     slots, why = _slots(plan)
-    if not silent:
+    if compared and not silent:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
     mode = _output_mode(launcher.get("output_mode"), silent)
     with locked(plan.output):
