@@ -10,9 +10,13 @@ import pytest
 
 from gated_bert.activation_flags import read_command
 from gated_bert.cli import main
+from gated_bert.experiments.activation_change import run_activation_change
 from gated_bert.experiments.activation_config import ThresholdSet, read_activation_config
 from gated_bert.experiments.activation_table import memory, summary, summary_text
-from gated_bert.models.folder import load_model
+from gated_bert.models.build import build_model
+from gated_bert.models.folder import load_model, save_model
+from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.tokenizer import load_tokenizer
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = {
@@ -60,6 +64,33 @@ def test_the_command_prunes_fine_tunes_and_compares(folder, capsys):
     assert kept and all(path.stat().st_mtime_ns == before[path] for path in kept)
 
 
+def test_the_base_may_be_fine_tuned_first(folder, capsys):
+    (folder / "tiny.json").write_text(json.dumps(TINY | {"base_epochs": 2, "seeds": [3, 4]}))
+    study, settings = read_command(["--config", "tiny.json", "-o", "out"])
+    plans = []
+
+    def sweep_without_training(plan, compared):
+        assert not compared
+        plans.append(plan.jobs)
+        for job in plan.jobs:
+            task = TASKS["sst2"]
+            tokenizer = load_tokenizer(job.config)
+            model = build_model(job.config, task, tokenizer.vocab_size)
+            model.classifier.bias.assign([job.config.epochs, 0.0])
+            save_model(job.folder / "model", model, tokenizer, task, {})
+        return 0
+
+    assert run_activation_change(study, settings, sweep_without_training) == 0
+    assert [[job.name for job in jobs] for jobs in plans] == [
+        ["base seed 3", "base seed 4"],
+        ["unpruned seed 3", "half seed 3", "unpruned seed 4", "half seed 4"],
+    ]
+    assert [job.config.epochs for jobs in plans for job in jobs] == [2, 2, 1, 1, 1, 1]
+    biases = [np.asarray(load_model(job.config.pretrained).model.classifier.bias)[0] for job in plans[1]]
+    assert biases == [2.0] * 4
+    assert "2 epoch(s) of fine-tuning" in capsys.readouterr().out
+
+
 def test_the_published_files_are_read():
     study = read_activation_config([str(CONFIGS / "evaluate_config.json"), str(CONFIGS / "bert_small_config.json")])
     assert study.thresholds == {"published": ThresholdSet((0, 0, 0.3, 0.7), (0, 0, 0.8, 0.8), "raw")}
@@ -76,7 +107,7 @@ def test_scales_and_flags(folder):
     study, settings = read_command(["--config", minilm, "--scale", "standard", "-d", "embedded", "-pt", str(folder)])
     assert study.seeds == settings.seeds == tuple(range(1, 11))
     config = settings.config("baseline", "sst2", 4)
-    assert (config.train_examples, config.max_len, config.num_layers, config.resource_seconds) == (8000, 48, 4, 10.0)
+    assert (config.train_examples, config.max_len, config.num_layers, config.resource_seconds) == (6000, 48, 4, 10.0)
     assert config.pretrained == str(folder.resolve()) and settings.output == Path("finetuned_minilm")
     study, settings = read_command(["--config", "tiny.json", "--seeds", "1,2", "-o", "there"])
     assert study.seeds == (1, 2) and settings.output == Path("there")
