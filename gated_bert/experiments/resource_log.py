@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import resource
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ import psutil
 
 from gated_bert.backend import gpu_memory
 from gated_bert.experiments.plots import png
+from gated_bert.experiments.resources import peak_memory
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.pruning.callbacks import StepCallback
 
@@ -118,12 +117,6 @@ class ResourceCallback(StepCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.log.read("epoch end")
-
-
-def peak_memory() -> int:
-    """The most bytes of main memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def resource_figure(path: Path) -> Figure:

@@ -1,10 +1,13 @@
-"""How many jobs fit on this machine, and the share of it that each of them gets."""
+"""How many jobs fit on this machine, the share of it that each of them gets, and what a process takes."""
 
 from __future__ import annotations
 
 import os
+import re
+import resource
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,18 @@ def this_machine() -> Machine:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(min(cores, _quota() or cores), min(psutil.virtual_memory().available, _memory_limit()), _gpus())
+
+
+def peak_memory() -> int:
+    """The most bytes of main memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: on Linux its peak begins with that of the process which started this one.
+        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _quota() -> int | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from gated_bert.config import GatedBertConfig
@@ -62,3 +66,11 @@ def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"has 1.00 GiB of free space, and 4 job\(s\) need about"):
         output_folder.check_room(tmp_path, jobs)
     output_folder.check_room(tmp_path, [Job("spt sst2", TINY, tmp_path, ())])
+
+
+def test_peak_memory_is_that_of_the_process_alone():
+    held = np.ones(500_000_000, dtype=np.uint8)
+    program = "from gated_bert.experiments.resources import peak_memory; print(peak_memory())"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 5e6 < int(child.stdout) < 4e8 < resources.peak_memory()
+    assert held[-1] == 1
