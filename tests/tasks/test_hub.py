@@ -16,6 +16,13 @@ from gated_bert.tasks import hub
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.task import TASKS
 
+
+@pytest.fixture(autouse=True)
+def _no_data_folder(monkeypatch):
+    """Where the variable is set, a folder stands in for the hub."""
+    monkeypatch.delenv("GATED_BERT_DATA", raising=False)
+
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = {"sst2": ["negative", "positive"], "mnli": ["entailment", "neutral", "contradiction"]}
 

@@ -18,6 +18,13 @@ from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from gated_bert.tasks.windows import best_answers, encode_windows
 
+
+@pytest.fixture(autouse=True)
+def _no_data_folder(monkeypatch):
+    """Where the variable is set, a folder stands in for the hub."""
+    monkeypatch.delenv("GATED_BERT_DATA", raising=False)
+
+
 CONTEXT = "The abbey, founded in 1066, is old."
 
 
