@@ -13,7 +13,7 @@ from gated_bert.compression.statistics import macs, random_inputs
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.pruning.patterns import get_pattern
+from gated_bert.pruning.patterns import HEADS, NEURONS
 
 VOCABULARY = 30522
 BATCH, LENGTH, LAYERS = 8, 128, 4
@@ -24,12 +24,11 @@ def close(model: BertClassifier, share: float, seed: int = 0):
     """Closes `share` of the heads and of the neurons of every layer."""
     rng = np.random.default_rng(seed)
     heads = [sizes.num_heads for sizes in model.bert_config.layers]
-    for name in ("head", "neuron"):
-        pattern = get_pattern(name)
+    for pattern in (HEADS, NEURONS):
         for group in pattern.groups(model.gated_layers(), heads):
             kept = np.ones(group.num_units, np.float32)
             kept[rng.permutation(group.num_units)[: round(share * group.num_units)]] = 0
-            for layer, factor in zip(group.layers, pattern.expand(group, kept), strict=True):
+            for layer, factor in zip(group.layers, group.expand(kept), strict=True):
                 layer.gates.assign(np.broadcast_to(factor, tuple(layer.gates.shape)))
 
 

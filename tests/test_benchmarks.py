@@ -78,3 +78,11 @@ def test_the_mask_update_is_measured():
     figures = measure(argparse.Namespace(quick=True))
     assert all(figure.value >= 0 for figure in figures)
     assert [figure.unit for figure in figures] == ["s", "s", "×", "MB", "MB", "MB"]
+
+
+def test_shrunk_models_are_measured():
+    from benchmarks.shrink import measure
+
+    figures = measure(argparse.Namespace(quick=True))
+    promises = [figure for figure in figures if figure.goal]
+    assert len(promises) == 2 and all(np.isfinite(figure.value) and figure.value > 0 for figure in figures)
