@@ -49,7 +49,7 @@ class ResourceLog:
         self._process = psutil.Process()
         self._last: tuple[float, float] | None = None
         if interval and going_on and self.path.is_file():
-            self._began = self._first_time() or self._began
+            self._began = self._beginning() or self._began
         elif interval:
             self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
 
@@ -78,9 +78,9 @@ class ResourceLog:
             # Not before the backend is in use: asking for its devices starts it, and takes the GPU's memory.
             gpu = gpu_memory() if self._epoch else None
             held = self._process.memory_info().rss
-            row = [f"{now - self._began:.3f}", event, self._epoch, f"{held / MB:.1f}",
+            row = [f"{now - self._began:.6f}", event, self._epoch, f"{held / MB:.1f}",
                    f"{max(held, peak_memory()) / MB:.1f}", "" if share is None else f"{share:.1f}",
-                   *([f"{value / MB:.1f}" for value in gpu] if gpu else ["", ""]), f"{now:.3f}"]  # fmt: skip
+                   *([f"{value / MB:.1f}" for value in gpu] if gpu else ["", ""]), f"{now:.6f}"]  # fmt: skip
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
 
@@ -93,10 +93,10 @@ class ResourceLog:
         while not self._stop.wait(self.interval):
             self.read("interval")
 
-    def _first_time(self) -> float | None:
+    def _beginning(self) -> float | None:
         with open(self.path, newline="", encoding="utf-8") as file:
             first = next(csv.DictReader(file), None)
-        return float(first["time"]) if first and first.get("time") else None
+        return float(first["time"]) - float(first["seconds"]) if first and first.get("time") else None
 
 
 class ResourceCallback(StepCallback):
