@@ -9,8 +9,6 @@ import numpy as np
 
 from gated_bert.models.gated_dense import GatedDense
 
-POOLINGS = ("mean", "l1", "l2", "published")
-
 
 @dataclass(frozen=True, eq=False)
 class Group:
