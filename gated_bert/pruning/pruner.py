@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -206,13 +207,17 @@ class Pruner:
 
     def _write(self, layer: GatedDense, chosen: list[tuple[Group, int, np.ndarray]], on_top: bool):
         value = 1.0 if layer.gate_trainable else layer.gate_init_value
-        factor = (view(layer.mask_variable) != 0).astype(np.float32) if on_top else np.float32(1.0)
-        for group, place, closed in chosen:
-            kept = np.logical_not(np.unpackbits(closed, count=group.num_units)).astype(np.float32)
-            expanded = group.expand(kept)[place]
-            factor = expanded if len(chosen) == 1 and not on_top else factor * expanded
-        factor = factor if value == 1.0 else factor * np.float32(value)
-        layer.mask_variable.assign(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)))
+        factors = [
+            group.expand(np.logical_not(np.unpackbits(closed, count=group.num_units)))[place]
+            for group, place, closed in chosen
+        ]
+        if on_top:
+            factors.append(view(layer.mask_variable) != 0)
+        factor = functools.reduce(np.logical_and, factors)
+        # As one byte a weight to the backend, which widens them faster than NumPy would.
+        kept = ops.convert_to_tensor(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)))
+        gates = ops.cast(kept, layer.mask_variable.dtype)
+        layer.mask_variable.assign(gates if value == 1.0 else gates * value)
 
 
 def sparsity(layers: Sequence[GatedDense]) -> float:
