@@ -365,7 +365,8 @@ class GatedBertConfig:
         if self.criterion is None or point == (named.criterion, named.pattern, named.scope):
             return method
         first = method if self.criterion == named.criterion else self.criterion
-        return "-".join([first, self.pattern, self.scope, self.schedule])
+        pattern = f"{self.pattern}-kn" if self.tile_dims == "kn" else self.pattern
+        return "-".join([first, pattern, self.scope, self.schedule])
 
     def replace(self, **changes) -> GatedBertConfig:
         """A copy with `changes`; fields filled in by size or method keep the values they have."""

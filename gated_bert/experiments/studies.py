@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.compare import compare
-from gated_bert.experiments.results import find_runs
+from gated_bert.experiments.results import find_runs, write_csv_atomic
+from gated_bert.experiments.stages import PLOT, TABLE
 
 SCALES = ("smoke", "standard", "full")
 FOUR = "baseline,magnitude,movement,spt"
@@ -18,7 +19,10 @@ FIVE = f"{FOUR},random"
 
 @dataclass(frozen=True)
 class Part:
-    """One sweep of a study: the name of its folder, and its flags as they would be typed."""
+    """One sweep of a study: the name of its folder, and its flags as they would be typed.
+
+    `{study}` in the flags stands for the study's folder; flags with a `-pt` do not get the study's own.
+    """
 
     name: str
     flags: str
@@ -84,6 +88,35 @@ def _pattern_parts(common: str, names: Sequence[str]) -> tuple[Part, ...]:
     )
 
 
+_TILES = "--granularity 64"
+_MINILM_PATTERNS = {
+    "element": "--pattern element --seeds 1,2,3",
+    "tile": f"--pattern tile {_TILES} --seeds 1,2,3",
+    "head_neuron": "--pattern head_neuron",
+    "tile-kn": f"--pattern tile --tile-dims kn {_TILES}",
+    "tile_element": f"--pattern tile_element {_TILES}",
+    "block": "--pattern block",
+    "vector": "--pattern vector",
+}
+
+
+def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, ...]:
+    """A dense model, and patterns pruned from it in two stages; vectors compete only with themselves."""
+    start = "-pt {study}/dense/results_baseline_mrpc/model --stages 50,75"
+    return (
+        Part("dense", f"-t mrpc -p baseline {dense}"),
+        *(
+            Part(name, f"-t mrpc -p magnitude --scope global {common} {_MINILM_PATTERNS[name]} {start}")
+            for name in names
+        ),
+    )
+
+
+_SPANS = "-t squad --dropout 0.1 -b 8 -l 2e-4"
+_CUT_SPANS = "--num-layers 1 --train-examples 32"
+_HALF = "--criterion magnitude --pattern head_neuron --schedule cubic -f 0.5"
+
+
 def _spt_parts(common: str, most: int | None = None) -> tuple[Part, ...]:
     return tuple(Part(name, f"{_EMBEDDED} {common} {flags}") for name, flags in list(_SPT.items())[:most])
 
@@ -130,6 +163,37 @@ STUDIES = {
                 "-p magnitude,taylor,movement,random -e 16 -ps 4 -pe 12 -f 0.75 --seeds 1,2,3", tuple(_PATTERNS)
             ),
         },
+    ),
+    "stages": Study(
+        "MRPC from pretrained weights, patterns pruned to 50 and 75 % in two stages, beside dense",
+        None,
+        {
+            "smoke": _stage_parts(f"{_CUT} -e 1", f"{_CUT} -e 1", ("head_neuron", "tile-kn")),
+            "standard": _stage_parts(f"{_TUNE} -b 32 -e 3", f"{_TUNE} -b 32 -e 2", tuple(_MINILM_PATTERNS)),
+            "full": _stage_parts(
+                f"{_TUNE} -b 32 -e 3", f"{_TUNE} -b 32 -e 4 --seeds 1,2,3,4,5", tuple(_MINILM_PATTERNS)
+            ),
+        },
+        pretrained=True,
+    ),
+    "squad": Study(
+        "SQuAD from pretrained weights, dense and with half of the heads and neurons gone",
+        None,
+        {
+            "smoke": (
+                Part("dense", f"{_SPANS} {_CUT_SPANS} -p baseline -e 1"),
+                Part("structured", f"{_SPANS} {_CUT_SPANS} {_HALF} -s 0 -ps 1 -pe 2 -e 2"),
+            ),
+            "standard": (
+                Part("dense", f"{_SPANS} -p baseline -e 10"),
+                Part("structured", f"{_SPANS} {_HALF} -s 0 -ps 4 -pe 8 -e 10"),
+            ),
+            "full": (
+                Part("dense", f"{_SPANS} -p baseline -e 10 --seeds 1,2,3"),
+                Part("structured", f"{_SPANS} {_HALF} -s 0 -ps 4 -pe 8 -e 10 --seeds 1,2,3"),
+            ),
+        },
+        pretrained=True,
     ),
     "sst2": Study(
         "accuracy against sparsity on SST-2, tiny from scratch, the published step schedule resampled",
@@ -192,13 +256,29 @@ def run_study(
         raise UserError(f"study {name}: starts from pretrained weights; name an id or a folder with -pt")
     if study.data and data:
         raise UserError(f"study {name}: is about {study.data} data; leave -d out")
-    words = ["-d", study.data or data or "hub", *(["-pt", pretrained] if pretrained else []), *extra]
+    words = ["-d", study.data or data or "hub", *extra]
     for part in study.parts[scale]:
-        status = run_sweep([*part.flags.split(), *words, "-o", str(output / part.name), "--resume"])
+        flags = [flag.replace("{study}", str(output.resolve())) for flag in part.flags.split()]
+        weights = ["-pt", pretrained] if pretrained and "-pt" not in flags else []
+        status = run_sweep([*flags, *words, *weights, "-o", str(output / part.name), "--resume"])
         if status:
             return status
     compare([output / part.name for part in study.parts[scale]], output)
+    _join_stages([output / part.name / TABLE for part in study.parts[scale]], output)
     return 0
+
+
+def _join_stages(tables: Sequence[Path], output: Path):
+    """One table and one plot of the stages of all parts that have some."""
+    import pandas as pd
+
+    from gated_bert.experiments.stage_table import write_stage_plot
+
+    found = [pd.read_csv(table) for table in tables if table.exists()]
+    if found:
+        joined = pd.concat(found, ignore_index=True)
+        write_csv_atomic(output / TABLE, joined)
+        write_stage_plot(joined, output / PLOT)
 
 
 def publish(output: Path, folder: Path, places: Sequence[str] = ()):

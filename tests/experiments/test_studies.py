@@ -6,20 +6,15 @@ import pytest
 from gated_bert.cli import main
 from gated_bert.errors import UserError
 from gated_bert.experiments.studies import SCALES, STUDIES, run_study
-from gated_bert.flags import SWEEP_FLAGS, make_parser, read_flags
-from gated_bert.settings import DEFAULTS, read_settings
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_sweep_of_every_study_is_accepted(name, scale):
+def test_every_sweep_of_every_study_is_accepted(name, scale, tmp_path):
+    (tmp_path / "dense" / "results_baseline_mrpc" / "model").mkdir(parents=True)
     for part in STUDIES[name].parts[scale]:
-        flags = [*part.flags.split(), "-d", "embedded"]
-        typed = read_flags(make_parser("sweep", "", SWEEP_FLAGS, DEFAULTS), SWEEP_FLAGS, flags)
-        settings = read_settings(typed, {}, {})
-        for method in settings.methods:
-            for seed in settings.seeds:
-                settings.config(method, settings.tasks[0], seed)
+        flags = part.flags.replace("{study}", str(tmp_path)).split()
+        assert main(["sweep", *flags, "-d", "embedded", "--check"]) == 0
 
 
 def test_a_sweep_that_fails_ends_the_study(tmp_path):
@@ -80,3 +75,19 @@ def test_the_patterns_study(tmp_path):
     assert (summary["final_sparsity_mean"] - 0.5).abs().max() < 0.02
     whole = summary[summary["method"].str.contains("head_neuron")]
     assert (whole["mac_reduction_shrunk_mean"] > 0.4).all()
+
+
+@pytest.mark.slow
+def test_the_study_of_stages(tmp_path, real_data, minilm):
+    summary = smoke(tmp_path, "stages", "-d", str(real_data / "glue"), "-pt", str(minilm))
+    assert len(summary) == 5
+    stages = pd.read_csv(tmp_path / "published" / "stages.csv")
+    assert list(stages["stage"]) == [50, 75] * 2
+    assert len(set(stages["method"])) == 2
+    assert (tmp_path / "published" / "stages.png").exists()
+
+
+@pytest.mark.slow
+def test_the_squad_study(tmp_path, real_data, minilm):
+    summary = smoke(tmp_path, "squad", "-d", str(real_data), "-pt", str(minilm))
+    assert list(summary["final_sparsity_mean"].round(2)) == [0, 0.5]
