@@ -5,24 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.checks import ConfigError, choose, number, whole
+from gated_bert.checks import ConfigError, choose, whole
+from gated_bert.config_checks import ENCODER_ROLES, PRUNING_TYPES, check
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
-from gated_bert.presets import PRESETS, STEP_PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
-
-PATTERNS = ("element", "head", "head_dim", "neuron", "head_neuron", "k_tile", "qkv_row", "vector", "block", "row",
-            "column", "tile", "tile_element")  # fmt: skip
-PRUNING_TYPES = {0: "head", 1: "head_dim", 2: "k_tile", 3: "qkv_row", 4: "vector", 5: "block", 7: "tile", 8: "tile"}
-"""TileSparsity's numbers; 7 prunes rows of tiles, 8 columns first; 6 was never published."""
-POOLINGS = ("mean", "l1", "l2", "published")
-SCOPES = ("layer", "global", "role")
-SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
-ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
-ENCODER_ROLES = ROLES[:6]
+from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,7 @@ class GatedBertConfig:
 
     def __post_init__(self):
         self._fill_in()
-        self._check()
+        check(self)
 
     def _set(self, **values):
         for name, value in values.items():
@@ -198,152 +188,6 @@ class GatedBertConfig:
         if self.criterion == "movement":
             return self.movement_schedule
         return "linear" if explicit_ends else usual
-
-    def _check(self):
-        for name, allowed in {
-            "optimizer": ("adamw", "adam", "sgd"),
-            "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-            "pattern": PATTERNS,
-            "spt_unit": PATTERNS,
-            "scope": SCOPES,
-            "schedule": SCHEDULES,
-            "movement_schedule": ("linear", "cubic"),
-            "spt_reward": ("measured", "taylor"),
-            "spt_credit": ("mean", "regression"),
-            "spt_variant": ("default", "published"),
-            "taylor_variant": ("default", "published"),
-            "tile_dims": ("k", "kn"),
-            "vector_axis": ("k", "n"),
-        }.items():
-            choose(name, getattr(self, name), allowed)
-        for role in self.prunable_roles:
-            choose("prunable_roles", role, ROLES)
-        if not self.prunable_roles:
-            raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
-        for name in (
-            "epochs",
-            "batch_size",
-            "movement_pruning_frequency_steps",
-            "pruning_start_epoch",
-            "pruning_end_epoch",
-            "checkpoint_steps",
-            "granularity",
-        ):
-            whole(name, getattr(self, name), 1)
-        for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
-            if getattr(self, name) is not None:
-                whole(name, getattr(self, name), 1)
-        whole("vector_size", self.vector_size, 2)
-        if len(self.block_size) != 2:
-            raise ConfigError("block_size", self.block_size, "rows and columns, e.g. 32x32")
-        for length in self.block_size:
-            whole("block_size", length, 1)
-        if self.doc_stride is not None:
-            whole("doc_stride", self.doc_stride, 1, self.max_len - 1)
-        whole("n_best_size", self.n_best_size, 1, 512)
-        whole("max_answer_length", self.max_answer_length, 1, 512)
-        whole("seed", self.seed, 0, 2**31 - 1)
-        for name, low, high in (
-            ("learning_rate", 0.0, 1.0),
-            ("movement_learning_rate", 0.0, 1e3),
-            ("spt_epsilon", 0.0, 1.0),
-            ("spt_reward_alpha", 0.0, 1.0),
-            ("gate_init_value", 0.0, 10.0),
-        ):
-            number(name, getattr(self, name), low, high, open_low=True)
-        for name, low, high in (
-            ("dropout_rate", 0.0, 0.99),
-            ("resource_seconds", 0.0, 86400.0),
-            ("weight_decay", 0.0, 1.0),
-            ("momentum", 0.0, 0.9999),
-            ("warmup_ratio", 0.0, 1.0),
-            ("start_sparsity", 0.0, 1.0),
-            ("end_sparsity", 0.0, 1.0),
-            ("min_kept", 0.0, 1.0),
-            ("soft_movement_threshold", 0.0, 0.9999),
-            ("soft_movement_penalty", 0.0, 1e6),
-            ("l0_penalty", 0.0, 1e6),
-            ("g1percent", 0.0, 100.0),
-        ):
-            number(name, getattr(self, name), low, high)
-        if self.clip_norm is not None:
-            number("clip_norm", self.clip_norm, 0.0, math.inf, open_low=True)
-        self._check_together()
-
-    def _check_together(self):
-        if self.d_model and self.num_heads and self.d_model % self.num_heads:
-            raise ConfigError("num_heads", self.num_heads, f"a divisor of d_model={self.d_model}")
-        if isinstance(self.sparsity_steps, str):
-            choose("sparsity_steps", self.sparsity_steps, ("auto", "a list of percentages, e.g. 10 25 50"))
-        if self.schedule == "auto" and schedule_size(self.model_size) not in STEP_PRESETS:
-            raise ConfigError("schedule", "auto", f"a size with a step preset: {', '.join(STEP_PRESETS)}")
-        if self.criterion == "spt" and self.spt_unit != self.pattern:
-            raise ConfigError(
-                "spt_unit",
-                self.spt_unit,
-                f"the pattern that is pruned ({self.pattern}): what SPT explores is what it removes",
-            )
-        if self.spt_credit == "regression" and self.spt_unit == "element":
-            raise ConfigError(
-                "spt_credit",
-                "regression",
-                "a unit larger than one weight (spt_unit head, neuron, row "
-                "or column): a ridge regression over every single weight does not fit in memory",
-            )
-        if self.spt_credit == "regression" and self.spt_reward == "taylor":
-            raise ConfigError("spt_credit", "regression", "spt_reward measured: a Taylor reward is already per unit")
-        if self.criterion in ("soft_movement", "l0") and self.pattern != "element":
-            raise ConfigError(
-                "pattern", self.pattern, f"element: {self.criterion} closes single weights by a threshold"
-            )
-        if self.criterion is None:
-            return
-        self._check_pattern()
-        if self.start_sparsity > self.end_sparsity:
-            raise ConfigError("start_sparsity", self.start_sparsity, f"at most end_sparsity={self.end_sparsity}")
-        if self.pruning_start_epoch > min(self.pruning_end_epoch, self.epochs):
-            raise ConfigError(
-                "pruning_start_epoch",
-                self.pruning_start_epoch,
-                f"1 to {min(self.pruning_end_epoch, self.epochs)} (pruning end and epochs)",
-            )
-        if self.schedule == "steps":
-            self._check_steps()
-
-    def _check_pattern(self):
-        units_move = self.pattern in ("head_dim", "k_tile", "vector", "tile_element") or (
-            self.pattern == "tile" and self.tile_dims == "kn"
-        )
-        if self.criterion == "spt" and self.spt_reward == "measured" and units_move:
-            raise ConfigError(
-                "pattern", self.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
-                "unit means nothing once its weights belong to another",
-            )  # fmt: skip
-        if self.pooling is not None:
-            choose("pooling", self.pooling, POOLINGS)
-            if self.criterion in ("movement", "spt") and self.pooling != "mean":
-                raise ConfigError(
-                    "pooling", self.pooling, f"mean: a norm would keep what {self.criterion} wants removed"
-                )
-        if self.sparsity_per_dim and not (self.pattern in ("tile", "tile_element") and self.tile_dims == "kn"):
-            raise ConfigError("sparsity_per_dim", True, "pattern tile or tile_element with tile_dims kn: two steps")
-        if self.criterion == "taylor" and self.pruning_start_epoch < 2:
-            raise ConfigError("pruning_start_epoch", self.pruning_start_epoch, "2 up: taylor adds up gradients first")
-
-    def _check_steps(self):
-        steps = self.sparsity_steps
-        if not isinstance(steps, tuple) or not steps:
-            raise ConfigError("sparsity_steps", steps, "a list of percentages, e.g. 10 25 50")
-        for before, step in zip((0.0, *steps), steps, strict=False):
-            if not (math.isfinite(step) and 0 <= step <= 100 and step >= before):
-                raise ConfigError("sparsity_steps", step, "percentages from 0 to 100 that never fall")
-        room = self.epochs - self.pruning_start_epoch + 1
-        if len(steps) > room:
-            raise ConfigError(
-                "sparsity_steps",
-                " ".join(f"{step:g}" for step in steps),
-                f"at most {room} values: epochs {self.pruning_start_epoch} to {self.epochs}",
-            )
 
     @property
     def label(self) -> str:

@@ -8,7 +8,8 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from gated_bert.config import PATTERNS, ROLES, SCHEDULES, SCOPES, ConfigError
+from gated_bert.checks import ConfigError
+from gated_bert.config_checks import PATTERNS, ROLES, SCHEDULES, SCOPES
 from gated_bert.errors import UserError
 from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.presets import PRESETS

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from gated_bert.config import ENCODER_ROLES, PATTERNS, SCOPES, GatedBertConfig
+from gated_bert.config import GatedBertConfig
+from gated_bert.config_checks import ENCODER_ROLES, PATTERNS, SCOPES
 from gated_bert.pruning.patterns import COLUMNS, Blocks
 from gated_bert.pruning.pruner import Pruner, sparsity
 

@@ -1,0 +1,177 @@
+"""What values a record may hold, and which go together."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gated_bert.checks import ConfigError, choose, number, whole
+from gated_bert.presets import STEP_PRESETS, schedule_size
+
+if TYPE_CHECKING:
+    from gated_bert.config import GatedBertConfig
+
+PATTERNS = ("element", "head", "head_dim", "neuron", "head_neuron", "k_tile", "qkv_row", "vector", "block", "row",
+            "column", "tile", "tile_element")  # fmt: skip
+PRUNING_TYPES = {0: "head", 1: "head_dim", 2: "k_tile", 3: "qkv_row", 4: "vector", 5: "block", 7: "tile", 8: "tile"}
+"""TileSparsity's numbers; 7 prunes rows of tiles, 8 columns first; 6 was never published."""
+POOLINGS = ("mean", "l1", "l2", "published")
+SCOPES = ("layer", "global", "role")
+SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
+ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
+ENCODER_ROLES = ROLES[:6]
+
+
+def check(config: GatedBertConfig):
+    """Refuses values that are not allowed, and values that do not fit together.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for name, allowed in {
+        "optimizer": ("adamw", "adam", "sgd"),
+        "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+        "pattern": PATTERNS,
+        "spt_unit": PATTERNS,
+        "scope": SCOPES,
+        "schedule": SCHEDULES,
+        "movement_schedule": ("linear", "cubic"),
+        "spt_reward": ("measured", "taylor"),
+        "spt_credit": ("mean", "regression"),
+        "spt_variant": ("default", "published"),
+        "taylor_variant": ("default", "published"),
+        "tile_dims": ("k", "kn"),
+        "vector_axis": ("k", "n"),
+    }.items():
+        choose(name, getattr(config, name), allowed)
+    for role in config.prunable_roles:
+        choose("prunable_roles", role, ROLES)
+    if not config.prunable_roles:
+        raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
+    for name in (
+        "epochs",
+        "batch_size",
+        "movement_pruning_frequency_steps",
+        "pruning_start_epoch",
+        "pruning_end_epoch",
+        "checkpoint_steps",
+        "granularity",
+    ):
+        whole(name, getattr(config, name), 1)
+    for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
+        if getattr(config, name) is not None:
+            whole(name, getattr(config, name), 1)
+    whole("vector_size", config.vector_size, 2)
+    if len(config.block_size) != 2:
+        raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
+    for length in config.block_size:
+        whole("block_size", length, 1)
+    if config.doc_stride is not None:
+        whole("doc_stride", config.doc_stride, 1, config.max_len - 1)
+    whole("n_best_size", config.n_best_size, 1, 512)
+    whole("max_answer_length", config.max_answer_length, 1, 512)
+    whole("seed", config.seed, 0, 2**31 - 1)
+    for name, low, high in (
+        ("learning_rate", 0.0, 1.0),
+        ("movement_learning_rate", 0.0, 1e3),
+        ("spt_epsilon", 0.0, 1.0),
+        ("spt_reward_alpha", 0.0, 1.0),
+        ("gate_init_value", 0.0, 10.0),
+    ):
+        number(name, getattr(config, name), low, high, open_low=True)
+    for name, low, high in (
+        ("dropout_rate", 0.0, 0.99),
+        ("resource_seconds", 0.0, 86400.0),
+        ("weight_decay", 0.0, 1.0),
+        ("momentum", 0.0, 0.9999),
+        ("warmup_ratio", 0.0, 1.0),
+        ("start_sparsity", 0.0, 1.0),
+        ("end_sparsity", 0.0, 1.0),
+        ("min_kept", 0.0, 1.0),
+        ("soft_movement_threshold", 0.0, 0.9999),
+        ("soft_movement_penalty", 0.0, 1e6),
+        ("l0_penalty", 0.0, 1e6),
+        ("g1percent", 0.0, 100.0),
+    ):
+        number(name, getattr(config, name), low, high)
+    if config.clip_norm is not None:
+        number("clip_norm", config.clip_norm, 0.0, math.inf, open_low=True)
+    _check_together(config)
+
+
+def _check_together(config: GatedBertConfig):
+    if config.d_model and config.num_heads and config.d_model % config.num_heads:
+        raise ConfigError("num_heads", config.num_heads, f"a divisor of d_model={config.d_model}")
+    if isinstance(config.sparsity_steps, str):
+        choose("sparsity_steps", config.sparsity_steps, ("auto", "a list of percentages, e.g. 10 25 50"))
+    if config.schedule == "auto" and schedule_size(config.model_size) not in STEP_PRESETS:
+        raise ConfigError("schedule", "auto", f"a size with a step preset: {', '.join(STEP_PRESETS)}")
+    if config.criterion == "spt" and config.spt_unit != config.pattern:
+        raise ConfigError(
+            "spt_unit",
+            config.spt_unit,
+            f"the pattern that is pruned ({config.pattern}): what SPT explores is what it removes",
+        )
+    if config.spt_credit == "regression" and config.spt_unit == "element":
+        raise ConfigError(
+            "spt_credit",
+            "regression",
+            "a unit larger than one weight (spt_unit head, neuron, row "
+            "or column): a ridge regression over every single weight does not fit in memory",
+        )
+    if config.spt_credit == "regression" and config.spt_reward == "taylor":
+        raise ConfigError("spt_credit", "regression", "spt_reward measured: a Taylor reward is already per unit")
+    if config.criterion in ("soft_movement", "l0") and config.pattern != "element":
+        raise ConfigError(
+            "pattern", config.pattern, f"element: {config.criterion} closes single weights by a threshold"
+        )
+    if config.criterion is None:
+        return
+    _check_pattern(config)
+    if config.start_sparsity > config.end_sparsity:
+        raise ConfigError("start_sparsity", config.start_sparsity, f"at most end_sparsity={config.end_sparsity}")
+    if config.pruning_start_epoch > min(config.pruning_end_epoch, config.epochs):
+        raise ConfigError(
+            "pruning_start_epoch",
+            config.pruning_start_epoch,
+            f"1 to {min(config.pruning_end_epoch, config.epochs)} (pruning end and epochs)",
+        )
+    if config.schedule == "steps":
+        _check_steps(config)
+
+
+def _check_pattern(config: GatedBertConfig):
+    units_move = config.pattern in ("head_dim", "k_tile", "vector", "tile_element") or (
+        config.pattern == "tile" and config.tile_dims == "kn"
+    )
+    if config.criterion == "spt" and config.spt_reward == "measured" and units_move:
+        raise ConfigError(
+            "pattern", config.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
+            "unit means nothing once its weights belong to another",
+        )  # fmt: skip
+    if config.pooling is not None:
+        choose("pooling", config.pooling, POOLINGS)
+        if config.criterion in ("movement", "spt") and config.pooling != "mean":
+            raise ConfigError(
+                "pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed"
+            )
+    if config.sparsity_per_dim and not (config.pattern in ("tile", "tile_element") and config.tile_dims == "kn"):
+        raise ConfigError("sparsity_per_dim", True, "pattern tile or tile_element with tile_dims kn: two steps")
+    if config.criterion == "taylor" and config.pruning_start_epoch < 2:
+        raise ConfigError("pruning_start_epoch", config.pruning_start_epoch, "2 up: taylor adds up gradients first")
+
+
+def _check_steps(config: GatedBertConfig):
+    steps = config.sparsity_steps
+    if not isinstance(steps, tuple) or not steps:
+        raise ConfigError("sparsity_steps", steps, "a list of percentages, e.g. 10 25 50")
+    for before, step in zip((0.0, *steps), steps, strict=False):
+        if not (math.isfinite(step) and 0 <= step <= 100 and step >= before):
+            raise ConfigError("sparsity_steps", step, "percentages from 0 to 100 that never fall")
+    room = config.epochs - config.pruning_start_epoch + 1
+    if len(steps) > room:
+        raise ConfigError(
+            "sparsity_steps",
+            " ".join(f"{step:g}" for step in steps),
+            f"at most {room} values: epochs {config.pruning_start_epoch} to {config.epochs}",
+        )
