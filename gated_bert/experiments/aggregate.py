@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ REACHED = 5e-4
 
 KEYS = ("task", "data", "model", "method", "settings")
 _NOT_A_SETTING = {"seed", "checkpoint_steps"}
+_FOLDERS = {"pretrained"}
 METHOD_ORDER = ("baseline", "magnitude", "movement", "soft_movement", "l0", "spt", "random")
 
 
@@ -93,6 +95,9 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
 
 def _identity(run: Run) -> tuple:
     values = {name: repr(value) for name, value in run.config.items() if name not in _NOT_A_SETTING}
+    for name in _FOLDERS & values.keys():
+        # A run that starts from another one's model starts from that of its own seed.
+        values[name] = re.sub(r"_seed\d+", "", values[name])
     for part, count in ((run.metadata.get("data") or {}).get("rows") or {}).items():
         values[f"{part} rows"] = repr(count)
     return tuple(sorted(values.items()))

@@ -17,6 +17,8 @@ LOGGER = logging.getLogger("gated_bert")
 class EpochCallback(StepCallback):
     """At an epoch's end: evaluates, adds the row, keeps the best model. In between: stops on a NaN loss.
 
+    Comes after the callback that prunes: of a model pruned once before training it also evaluates what that left.
+
     Args:
         run: the run, for its data, model, rows and files.
         seconds: seconds that an earlier, broken run spent in the epoch that this one goes on with.
@@ -31,6 +33,8 @@ class EpochCallback(StepCallback):
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
         self.run.train_set.set_epoch(epoch, self.first_batch)
+        if self.run.one_shot.keys() == {"before"}:
+            self.run.one_shot["after"] = self.run.evaluate()
         self._began = time.time()
 
     def seconds(self) -> float:

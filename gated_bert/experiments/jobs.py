@@ -73,6 +73,27 @@ def run_folder_name(config: GatedBertConfig, numbered: bool = False) -> str:
     return f"results_{config.label}_{safe}" + (f"_seed{config.seed}" if numbered else "")
 
 
+def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:
+    """The dense runs that those of `plan` can start from, one per task and seed, in `folder`.
+
+    Args:
+        plan: any jobs.
+        folder: where the dense runs go.
+        **changes: further fields of their records.
+    """
+    jobs = {}
+    for job in plan.jobs:
+        run = dense_folder(folder, job.config)
+        config = job.config.replace(pruning_method="baseline", enable_pruning=False, criterion=None, **changes)
+        jobs[run] = Job(f"dense {config.task} seed {config.seed}", config, run, job_command(run))
+    return Plan(dataclasses.replace(plan.settings, output=folder, methods=("baseline",)), tuple(jobs.values()))
+
+
+def dense_folder(folder: Path, config: GatedBertConfig) -> Path:
+    """The run in `folder`, of those that `dense_plan` makes, that a run of `config` starts from."""
+    return folder / run_folder_name(config.replace(pruning_method="baseline", criterion=None), numbered=True)
+
+
 def job_command(folder: Path) -> tuple[str, ...]:
     """The words that run the job in `folder` in a process of its own."""
     return (

@@ -136,7 +136,10 @@ def model_label(config: Mapping) -> str:
     """The model of a config in words: the preset or the pretrained weights, and the sizes that differ from it."""
     layers, hidden, heads, dff = (config.get(name) for name in ("num_layers", "d_model", "num_heads", "dff"))
     if config.get("pretrained"):
-        name = Path(str(config["pretrained"])).name or str(config["pretrained"])
+        path = Path(str(config["pretrained"]))
+        name = path.name or str(path)
+        if name in ("model", "model_best"):
+            name = re.sub(r"_seed\d+$", "", path.parent.name)
         return f"{name}, {_count(layers, 'layer')}" if layers else name
     size = str(config.get("model_size") or "model not recorded")
     preset = PRESETS.get(size)

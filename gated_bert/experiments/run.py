@@ -95,6 +95,7 @@ class _Run:
         place = self.checkpoint.place if self.checkpoint else {}
         self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
         self.rows: list[dict] = place.get("rows", [])
+        self.one_shot: dict[str, dict] = place.get("one_shot", {})
         self.metadata: dict = {}
         self.status = Status(
             folder,
@@ -202,6 +203,8 @@ class _Run:
         if self.checkpoint:
             self.checkpoint.restore(self.model, self.criterion)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
+        elif self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
+            self.one_shot["before"] = self.evaluate()
         done = epoch * self.steps + batches
         epochs = EpochCallback(self, place["seconds"])
         saving = CheckpointCallback(
@@ -232,6 +235,7 @@ class _Run:
             return {
                 "seconds": epochs.seconds(),
                 "rows": self.rows,
+                "one_shot": self.one_shot,
                 "stamp": self.stamp,
                 "config": dataclasses.asdict(self.config),
             }
@@ -280,6 +284,7 @@ class _Run:
             status="finished",
             final=final,
             best=best,
+            one_shot=self.one_shot or None,
             seconds=round(seconds, 1),
             message="",
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import Job, Plan, job_command, run_folder_name
+from gated_bert.experiments.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
 from gated_bert.experiments.results import read_run, write_csv_atomic
 from gated_bert.experiments.stage_table import stage_rows, write_stage_plot
 from gated_bert.flags import FlagError
@@ -97,18 +97,12 @@ def starting_points(plan: Plan, mode: str) -> Plan:
     """
     pretrain = plan.output / "pretrain"
     if mode == "pretrain":
-        jobs = {}
-        for job in plan.jobs:
-            run = _dense_folder(pretrain, job)
-            config = job.config.replace(pruning_method="baseline", enable_pruning=False, criterion=None)
-            jobs[run] = Job(f"dense {config.task} seed {config.seed}", config, run, job_command(run))
-        settings = dataclasses.replace(plan.settings, output=pretrain, methods=("baseline",))
-        return Plan(settings, tuple(jobs.values()))
+        return dense_plan(plan, pretrain)
     if plan.settings.values.get("pretrained"):
         return plan
     jobs = []
     for job in plan.jobs:
-        model = _dense_folder(pretrain, job) / "model"
+        model = dense_folder(pretrain, job.config) / "model"
         if not model.is_dir():
             raise UserError(
                 f"--mode prune: no model in {model}; run --mode pretrain first with the same flags, or name a model "
@@ -116,10 +110,6 @@ def starting_points(plan: Plan, mode: str) -> Plan:
             )
         jobs.append(dataclasses.replace(job, config=job.config.replace(pretrained=str(model.resolve()))))
     return dataclasses.replace(plan, jobs=tuple(jobs))
-
-
-def _dense_folder(pretrain: Path, job: Job) -> Path:
-    return pretrain / f"results_baseline_{job.config.task}_seed{job.config.seed}"
 
 
 def write_table(plan: Plan, done: Sequence[Plan], stages: Sequence[float]):

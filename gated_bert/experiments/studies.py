@@ -48,6 +48,7 @@ class Study:
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
 _SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
 _TUNE = "-l 1.5e-4 -ml 128 --dropout 0.1"
+_MRPC = "-t mrpc -p baseline -l 1e-4 -ml 128 --dropout 0.1 -b 16 -e 4"
 _SHORT = "-b 32 -e 5 -pe 4 -f 0.95 --movement-frequency 20"
 _LONG = f"-b 32 -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
@@ -104,7 +105,7 @@ def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, .
     """A dense model, and patterns pruned from it in two stages; vectors compete only with themselves."""
     start = "-pt {study}/dense/results_baseline_mrpc/model --stages 50,75"
     return (
-        Part("dense", f"-t mrpc -p baseline {dense}"),
+        Part("dense", dense),
         *(
             Part(name, f"-t mrpc -p magnitude --scope global {common} {_MINILM_PATTERNS[name]} {start}")
             for name in names
@@ -168,11 +169,9 @@ STUDIES = {
         "MRPC from pretrained weights, patterns pruned to 50 and 75 % in two stages, beside dense",
         None,
         {
-            "smoke": _stage_parts(f"{_CUT} -e 1", f"{_CUT} -e 1", ("head_neuron", "tile-kn")),
-            "standard": _stage_parts(f"{_TUNE} -b 32 -e 3", f"{_TUNE} -b 32 -e 2", tuple(_MINILM_PATTERNS)),
-            "full": _stage_parts(
-                f"{_TUNE} -b 32 -e 3", f"{_TUNE} -b 32 -e 4 --seeds 1,2,3,4,5", tuple(_MINILM_PATTERNS)
-            ),
+            "smoke": _stage_parts(f"{_CUT} -t mrpc -p baseline -e 1", f"{_CUT} -e 1", ("head_neuron", "tile-kn")),
+            "standard": _stage_parts(_MRPC, f"{_TUNE} -b 32 -e 2", tuple(_MINILM_PATTERNS)),
+            "full": _stage_parts(_MRPC, f"{_TUNE} -b 32 -e 4 --seeds 1,2,3,4,5", tuple(_MINILM_PATTERNS)),
         },
         pretrained=True,
     ),
@@ -213,7 +212,7 @@ STUDIES = {
                 Part("mrpc", f"{_CUT} -t mrpc -p magnitude,random -e 1 -ps 1 -pe 1 -f 0.95"),
             ),
             "standard": (
-                Part("mrpc-6-layers", f"{_TUNE} -b 32 -t mrpc -p baseline -e 3"),
+                Part("mrpc-6-layers", f"{_MRPC} --seeds 42,1,2"),
                 Part("stsb-6-layers", f"{_TUNE} -b 32 -t stsb -p baseline -e 2"),
                 *_pretrained_parts("mrpc"),
                 *_pretrained_parts("stsb"),

@@ -125,6 +125,29 @@ class BertConfig:
         """Number of encoder layers."""
         return len(self.layers)
 
+    def weight_counts(self) -> dict[str, int]:
+        """Weights of each role's matrices over all layers, without biases."""
+        hidden = self.hidden_size
+        counts = dict.fromkeys(("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output"), 0)
+        for sizes in self.layers:
+            queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
+            widths = (queries, queries, values, values, sizes.intermediate_size, sizes.intermediate_size)
+            for role, width in zip(counts, widths, strict=True):
+                counts[role] += hidden * width
+        pooler = 0 if self.span_head else hidden**2
+        return counts | {"pooler": pooler, "classifier": hidden * self.num_outputs}
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters of the model, gates and scores left out."""
+        hidden = self.hidden_size
+        embeddings = (self.vocab_size + self.max_position + self.type_vocab_size + 2) * hidden
+        biases = (0 if self.span_head else hidden) + self.num_outputs
+        for sizes in self.layers:
+            biases += sizes.num_heads * (2 * sizes.query_key_dim + sizes.value_dim) + sizes.intermediate_size
+            biases += 6 * hidden  # Of the two outputs, and scale and shift of two layer norms.
+        return embeddings + biases + sum(self.weight_counts().values())
+
     def describe_layers(self) -> str:
         """The encoder layers in words, a line for each run of equal ones: `layers 0–2: 12 heads of 64, …`."""
         lines = []

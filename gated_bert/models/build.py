@@ -25,6 +25,19 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
         ConfigError: sizes in `config` that the tokeniser or the pretrained weights contradict.
         UserError: pretrained weights that cannot be read.
     """
+    model = BertClassifier(run_architecture(config, task, vocab_size, gate_rule), dtype=config.precision)
+    if config.pretrained is not None:
+        load_pretrained(model, config.pretrained)
+    return model
+
+
+def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule: str = "fixed") -> BertConfig:
+    """The architecture of a run; arguments and errors are those of `build_model`.
+
+    Raises:
+        ConfigError: sizes in `config` that the tokeniser or the pretrained weights contradict.
+        UserError: pretrained weights that cannot be read.
+    """
     options = {
         "dropout_rate": config.dropout_rate,
         "num_outputs": task.num_outputs,
@@ -38,12 +51,10 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
             raise ConfigError("vocab_size", config.vocab_size, f"at least the tokeniser's {vocab_size} tokens")
         sizes = (config.num_layers, config.d_model, config.num_heads, config.dff)
         bert_config = BertConfig.uniform(*sizes, vocab_size=config.vocab_size or vocab_size, **options)
-        return BertClassifier(bert_config, dtype=config.precision)
+        return bert_config
     bert_config = read_pretrained_architecture(config.pretrained, config.num_layers).replace(**options)
     _check_sizes(config, bert_config, vocab_size)
-    model = BertClassifier(bert_config, dtype=config.precision)
-    load_pretrained(model, config.pretrained)
-    return model
+    return bert_config
 
 
 def _check_sizes(config: GatedBertConfig, found: BertConfig, vocab_size: int):

@@ -1,0 +1,117 @@
+"""One-shot pruning: dense models, each pruned at once by every strategy to every sparsity, then fine-tuned."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.config_checks import ENCODER_ROLES
+from gated_bert.errors import UserError
+from gated_bert.experiments.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
+
+PRUNABLE_ROLES = (*ENCODER_ROLES, "pooler")
+"""What ShrinkBench's strategies prune of a BERT: every matrix but the classifier's."""
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Point:
+    """How much is pruned, said in one of two ways.
+
+    Args:
+        compression: parameters ÷ parameters left.
+        sparsity: fraction of the prunable weights removed.
+        compression_of: what `compression` counts: `all` parameters, or the `prunable` weights alone.
+    """
+
+    compression: float | None = None
+    sparsity: float | None = None
+    compression_of: str = "all"
+
+    @property
+    def name(self) -> str:
+        """For folders and messages: `compression3.5`, `sparsity91.4`."""
+        if self.compression is not None:
+            return f"compression{self.compression:g}"
+        return f"sparsity{100 * self.sparsity:g}"
+
+    def sparsity_in(self, parameters: int, prunable: int) -> float:
+        """The sparsity in a model of `parameters` parameters, of which `prunable` can be pruned.
+
+        Raises:
+            UserError: no sparsity gives the compression.
+        """
+        if self.compression is None:
+            return self.sparsity
+        counted = parameters if self.compression_of == "all" else prunable
+        kept = (counted / self.compression - (counted - prunable)) / prunable
+        if not 0 < kept <= 1:
+            largest = math.floor(100 * counted / (counted - prunable)) / 100 if counted > prunable else math.inf
+            raise UserError(
+                f"--compression: {self.compression:g} is refused; allowed: 1 to {largest:g}, since {prunable:,} of "
+                f"{counted:,} parameters can be pruned"
+            )
+        return 1 - kept
+
+
+def run_oneshot(plan: Plan, points: Sequence[Point], dense_epochs: int, sweep: Callable[[Plan], int]) -> int:
+    """Trains what is left of the dense models, prunes and fine-tunes what is left of the rest, writes table and plot.
+
+    Args:
+        plan: one job per strategy, task and seed; its epochs are those of the fine-tuning.
+        points: how much each strategy prunes.
+        dense_epochs: epochs of dense training; 0 prunes the `pretrained` weights as they are.
+        sweep: runs one plan and returns its exit status.
+
+    Returns:
+        The exit status of the first sweep in which a job failed, else 0.
+
+    Raises:
+        UserError: a compression that no sparsity gives.
+    """
+    dense = dense_plan(plan, plan.output / DENSE, epochs=dense_epochs or 1)
+    sizes = {job.config.task: _sizes(job.config, points) for job in dense.jobs}
+    sparsities = {task: [point.sparsity_in(*size) for point in points] for task, size in sizes.items()}
+    status = sweep(dense) if dense_epochs else 0
+    if status:
+        return status
+    jobs = [
+        _pruned_job(job, point, sparsity, plan, dense_epochs > 0)
+        for job in plan.jobs
+        for point, sparsity in zip(points, sparsities[job.config.task], strict=True)
+    ]
+    status = sweep(dataclasses.replace(plan, jobs=tuple(jobs)))
+    if status == 0:
+        from gated_bert.experiments.oneshot_table import write_table
+
+        write_table(plan.output, [job.folder for job in jobs])
+    return status
+
+
+def _sizes(config: GatedBertConfig, points: Sequence[Point]) -> tuple[int, int]:
+    """Parameters of a run's model, and how many of them are prunable; not looked up where no point asks."""
+    if all(point.compression is None for point in points):
+        return 0, 0
+    from gated_bert.models.build import run_architecture
+    from gated_bert.tasks.data import load_task_data
+    from gated_bert.tasks.task import TASKS
+    from gated_bert.tasks.tokenizer import load_tokenizer
+
+    task = TASKS.get(config.task) or load_task_data(config).task
+    architecture = run_architecture(config, task, load_tokenizer(config).vocab_size)
+    weights = architecture.weight_counts()
+    return architecture.num_parameters, sum(weights[role] for role in config.prunable_roles)
+
+
+def _pruned_job(job: Job, point: Point, sparsity: float, plan: Plan, from_dense: bool) -> Job:
+    config = job.config.replace(end_sparsity=sparsity)
+    if from_dense:
+        model = dense_folder(plan.output / DENSE, config) / "model"
+        config = config.replace(pretrained=str(model.resolve()))
+    several = len(plan.settings.seeds) > 1
+    name = run_folder_name(config) + f"_{point.name}" + (f"_seed{config.seed}" if several else "")
+    folder = plan.output / name
+    return Job(f"{job.name} {point.name}", config, folder, job_command(folder))

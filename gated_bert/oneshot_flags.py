@@ -1,0 +1,86 @@
+"""The command line of `gated-bert oneshot`."""
+
+from __future__ import annotations
+
+import os
+
+from gated_bert.commands import prepare_environment, typed_flags
+from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, run_oneshot
+from gated_bert.flags import SWEEP_FLAGS, Flag, FlagError
+from gated_bert.methods import METHODS
+from gated_bert.settings import DEFAULTS, read_settings, verbosity
+
+_GROUP = "one-shot pruning"
+_STRATEGIES = tuple(name for name in METHODS if name != "baseline")
+_DECIDED = {
+    "methods", "criterion", "schedule", "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch",
+    "sparsity_steps", "stages", "mode", "device", "movement_schedule", "movement_pruning_frequency_steps",
+}  # fmt: skip
+"""Flags of a sweep that have no meaning where everything is pruned at once, before fine-tuning."""
+
+FLAGS = (
+    Flag(("--strategy",), "methods", "list", "what ranks the weights: " + ", ".join(_STRATEGIES), _GROUP, "NAME",
+         _STRATEGIES),
+    Flag(("--compression",), "compression", "list", "parameters before ÷ after: 2,3.5,4", _GROUP, "RATIO"),
+    Flag(("--compression-of",), "compression_of", "text", "what compression counts: all parameters, or the prunable",
+         _GROUP, "WHICH", ("all", "prunable")),
+    Flag(("--sparsities",), "sparsities", "list", "instead, per cent of the prunable weights: 64,91.4,96", _GROUP,
+         "PERCENT"),
+    Flag(("--dense-epochs",), "dense_epochs", "int", "epochs of dense training before; 0 prunes the -pt weights as "
+         "they are; by default as many as -e", _GROUP),
+    *(flag for flag in SWEEP_FLAGS if flag.name not in _DECIDED),
+)  # fmt: skip
+
+
+def oneshot_command(words: list[str]) -> int:
+    """`gated-bert oneshot`: strategies × compressions from the same dense models."""
+    text = "Prunes trained models at once by several strategies to several compressions, fine-tunes and compares them."
+    shown = {**DEFAULTS, "methods": "magnitude", "compression_of": "all", "dense_epochs": "as -e"}
+    typed = typed_flags("gated-bert oneshot", text, FLAGS, words, shown)
+    points = _points(typed)
+    dense_epochs = typed.pop("dense_epochs", None)
+    if dense_epochs is not None and (not isinstance(dense_epochs, int) or dense_epochs < 0):
+        raise FlagError.refused("--dense-epochs", dense_epochs, "a whole number from 0 up")
+    if dense_epochs == 0 and "pretrained" not in typed:
+        raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
+    typed = {
+        "methods": ("magnitude",), "prunable_roles": PRUNABLE_ROLES, **typed, "schedule": "one_shot",
+        "pruning_start_epoch": 1, "pruning_end_epoch": 1, "start_sparsity": 0.0, "end_sparsity": 0.5,
+    }  # fmt: skip
+    settings = read_settings(typed, {}, os.environ)
+    verbosity(os.environ)
+    from gated_bert.experiments.jobs import plan_jobs
+
+    plan = plan_jobs(settings)
+    if typed.get("check"):
+        return 0
+    if typed.get("dry_run"):
+        from gated_bert.experiments.overview import print_plan
+
+        return print_plan(plan)
+    prepare_environment()
+    from gated_bert.experiments.sweep import sweep
+
+    epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
+    return run_oneshot(plan, points, epochs, sweep)
+
+
+def _points(typed: dict) -> list[Point]:
+    if ("compression" in typed) == ("sparsities" in typed):
+        raise FlagError("--compression: give it or --sparsities, one of the two, e.g. --compression 2,3.5,4")
+    of = typed.pop("compression_of", "all")
+    if "compression" in typed:
+        values = _numbers("--compression", typed.pop("compression"), "numbers from 1 up, e.g. 2,3.5,4", 1, float("inf"))
+        return [Point(compression=value, compression_of=of) for value in values]
+    allowed = "percentages from 0 to 100, e.g. 64,91.4,96"
+    return [Point(sparsity=value / 100) for value in _numbers("--sparsities", typed.pop("sparsities"), allowed, 0, 100)]
+
+
+def _numbers(label: str, words: tuple[str, ...], allowed: str, low: float, high: float) -> list[float]:
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = []
+    if not values or not all(low <= value <= high for value in values):
+        raise FlagError.refused(label, ",".join(words), allowed)
+    return list(dict.fromkeys(values))
