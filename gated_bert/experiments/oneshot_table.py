@@ -108,7 +108,7 @@ def write_plot(table: pd.DataFrame, path: Path) -> Path:
         rows = table[table["task"] == task]
         for axes, stage, title in zip(panels, ("after", "final"), ("right after pruning", "fine-tuned"), strict=True):
             _panel(axes, rows, stage, names)
-            axes.set_title(f"{rows['data'].iloc[0]}, {title}")
+            axes.set_title(f"{rows['data'].iloc[0]}\n{title}")
         panels[0].set_ylabel(metric_title(rows["metric"].iloc[0]))
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
@@ -125,7 +125,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, stage: str, names: Sequence[str]):
         # Side by side, or the intervals of strategies of one level would hide each other.
         x = [place + 0.5 * (index / max(len(names) - 1, 1) - 0.5) for place in range(len(values))]
         spread = [[each["mean"] - each["low"] for each in found], [each["high"] - each["mean"] for each in found]]
-        several = found[0]["n"] > 1
+        several = found[0]["n"] >= 3
         axes.errorbar(
             x, [each["mean"] for each in found], yerr=spread if several else None, color=f"C{index % 10}",
             marker=_MARKERS[index % len(_MARKERS)], linestyle="none", capsize=2,

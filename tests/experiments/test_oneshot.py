@@ -1,0 +1,110 @@
+"""One-shot pruning: how much is pruned, what is written, what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gated_bert.cli import main
+from gated_bert.compression.statistics import parameter_counts
+from gated_bert.errors import UserError
+from gated_bert.experiments.oneshot import Point
+from gated_bert.models.architecture import BertConfig, LayerSizes
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import load_model
+
+BASE = BertConfig.uniform(12, 768, 12, 3072, vocab_size=30522, num_outputs=2)
+MINILM = BertConfig.uniform(6, 384, 12, 1536, vocab_size=30522, num_outputs=2)
+ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler")
+
+
+def sizes(architecture):
+    weights = architecture.weight_counts()
+    return architecture.num_parameters, sum(weights[role] for role in ROLES)
+
+
+@pytest.mark.parametrize("compression, percent", [(2, 64.0), (3.5, 91.4), (4, 96.0)])
+def test_the_published_compressions_of_bert_base_are_these_sparsities(compression, percent):
+    assert sizes(BASE)[0] == 109_483_778
+    assert 100 * Point(compression=compression).sparsity_in(*sizes(BASE)) == pytest.approx(percent, abs=0.05)
+
+
+@pytest.mark.parametrize("architecture, largest", [(BASE, "4.56"), (MINILM, "1.9")])
+def test_a_compression_that_embeddings_rule_out_is_refused_with_the_largest(architecture, largest):
+    with pytest.raises(UserError, match=rf"--compression: 5 is refused; allowed: 1 to {largest}, since"):
+        Point(compression=5).sparsity_in(*sizes(architecture))
+    assert 0.98 < Point(compression=float(largest)).sparsity_in(*sizes(architecture)) < 1
+
+
+def test_a_compression_of_the_prunable_weights_knows_no_embeddings():
+    assert Point(compression=10, compression_of="prunable").sparsity_in(*sizes(MINILM)) == pytest.approx(0.9)
+    assert Point(sparsity=0.3).sparsity_in(0, 0) == 0.3
+    assert [Point(compression=3.5).name, Point(sparsity=0.914).name] == ["compression3.5", "sparsity91.4"]
+
+
+@pytest.mark.parametrize("span_head", [False, True])
+def test_counts_from_the_architecture_are_those_of_the_model(span_head):
+    layers = (LayerSizes(2, 3, 5, 7), LayerSizes(4, 2, 2, 6))
+    architecture = BertConfig(30, 8, layers, original_head_dim=4, num_outputs=2, span_head=span_head)
+    model = BertClassifier(architecture)
+    assert architecture.num_parameters == parameter_counts(model)[0]
+    assert sum(architecture.weight_counts().values()) == sum(np.prod(x.raw_kernel.shape) for x in model.gated_layers())
+
+
+def oneshot(output, *flags):
+    return main([
+        "oneshot", "-d", "embedded", "--num-layers", "1", "--d-model", "32", "--dff", "64", "-m", "tiny", "-b", "32",
+        "--train-examples", "96", "-ml", "16", "-max-parallel-jobs", "2", "-o", str(output), *flags,
+    ])  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(tmp_path):
+    flags = ["-t", "sst2", "--strategy", "magnitude", "--compression", "1.1,1.2", "-e", "2", "--dense-epochs", "1"]
+    assert oneshot(tmp_path, *flags, "--seeds", "1,2") == 0
+    table = pd.read_csv(tmp_path / "oneshot.csv")
+    assert list(table["asked_value"]) == [1.1, 1.2] * 2 and list(table["seed"]) == [1, 1, 2, 2]
+    assert np.allclose(table["compression"], table["asked_value"], atol=2e-3)
+    dense = load_model(tmp_path / "dense" / "results_baseline_sst2_seed1" / "model")
+    trained = pd.read_csv(next((tmp_path / "dense" / "results_baseline_sst2_seed1").glob("results_*.csv")))
+    assert set(table[table["seed"] == 1]["before"]) == {trained["val_accuracy"].iloc[-1]}
+    run = tmp_path / "results_magnitude_sst2_compression1.2_seed1"
+    pruned = load_model(run / "model")
+    rows = pd.read_csv(next(run.glob("results_*.csv")))
+    assert np.allclose(rows["sparsity"], table["sparsity"][1]) and len(rows) == 2
+    for before, after in zip(dense.model.gated_layers(ROLES), pruned.model.gated_layers(ROLES), strict=True):
+        # Layer scope: in every matrix the smallest of the dense model's weights are gone.
+        closed = np.asarray(after.mask_variable) == 0
+        size = np.abs(np.asarray(before.raw_kernel))
+        assert size[closed].max() <= size[~closed].min()
+    summary = pd.read_csv(tmp_path / "oneshot_summary.csv")
+    assert list(summary["n"]) == [2, 2]
+    # The comparison puts the seeds together although each starts from a model of its own.
+    assert list(pd.read_csv(tmp_path / "comparison_summary.csv")["n"]) == [2, 2]
+    assert (tmp_path / "oneshot.png").exists()
+
+
+@pytest.mark.slow
+def test_right_after_pruning_is_measured_before_fine_tuning(tmp_path):
+    flags = ["-t", "stsb", "--strategy", "magnitude", "--sparsities", "0,99", "-e", "1", "--dense-epochs", "1"]
+    assert oneshot(tmp_path, *flags, "--prunable-roles", "query", "-l", "1e-30") == 0
+    none, most = pd.read_csv(tmp_path / "oneshot.csv").to_dict("records")
+    # Nothing is closed and, at this learning rate, nothing learnt.
+    assert none["before"] == none["after"] and none["after"] == pytest.approx(none["final"], abs=1e-6)
+    assert most["loss_before"] != most["loss_after"] == pytest.approx(most["loss_final"], abs=1e-6)
+    assert none["asked"] == "sparsity" and most["sparsity"] == pytest.approx(0.99, abs=2e-3)
+
+
+@pytest.mark.parametrize("flags, message", [
+    ((), "--compression: give it or --sparsities"),
+    (("--compression", "2", "--sparsities", "64"), "--compression: give it or --sparsities"),
+    (("--compression", "0.5"), "--compression: '0.5' is refused; allowed: numbers from 1 up"),
+    (("--sparsities", "64,much"), "--sparsities: '64,much' is refused; allowed: percentages from 0 to 100"),
+    (("--sparsities", "64", "--strategy", "baseline"), "--strategy: 'baseline' is refused"),
+    (("--sparsities", "64", "--dense-epochs", "-1"), "--dense-epochs: -1 is refused"),
+    (("--sparsities", "64", "--dense-epochs", "0"), "--dense-epochs: 0 needs -pt"),
+    (("--compression", "9"), "--compression: 9 is refused; allowed: 1 to"),
+])  # fmt: skip
+def test_what_is_refused(tmp_path, capsys, flags, message):
+    assert oneshot(tmp_path / "out", *flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
