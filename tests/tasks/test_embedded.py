@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gated_bert.config import ConfigError
@@ -28,6 +29,7 @@ HASHES = {
     "wnli": "dc426de93bea6eb7",
     "mnli": "73c85139e90a5394",
 }
+MEASURED = REPOSITORY / "results" / "embedded_hardness.csv"
 BAG_OF_WORDS_CEILINGS = {"sst2": 65, "cola": 15, "mrpc": 75, "stsb": 50, "qnli": 60, "rte": 70, "wnli": 60, "mnli": 78}
 
 
@@ -139,3 +141,10 @@ def test_an_unknown_task_is_refused():
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_words_alone_do_not_decide(name, hardness):
     assert max(hardness.bag_of_words_scores(name).values()) < BAG_OF_WORDS_CEILINGS[name]
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_the_measured_dense_model_is_ten_points_above_the_ceiling(name):
+    table = pd.read_csv(MEASURED)
+    measured = table[table["task"] == name]
+    assert measured["dense_final"].min() >= max(85, BAG_OF_WORDS_CEILINGS[name] + 10)
