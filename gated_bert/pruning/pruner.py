@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from keras import ops
@@ -122,10 +124,16 @@ class Pruner:
         on_top: bool = False,
     ):
         chosen: dict[int, list[tuple[Group, int, np.ndarray]]] = {}
-        for members in self.competitors(groups, scope or self.config.scope):
-            for index, closed in zip(members, self._choose(groups, members, sparsity, rng, read), strict=True):
-                for place, layer in enumerate(groups[index].layers):
-                    chosen.setdefault(id(layer), []).append((groups[index], place, closed))
+        scopes = self.competitors(groups, scope or self.config.scope)
+        # Scopes are independent, and NumPy lets other threads run meanwhile.
+        with ThreadPoolExecutor(_threads()) as workers:
+            found = workers.map(
+                lambda members, own: self._choose(groups, members, sparsity, own, read), scopes, rng.spawn(len(scopes))
+            )
+            for members, choices in zip(scopes, found, strict=True):
+                for index, closed in zip(members, choices, strict=True):
+                    for place, layer in enumerate(groups[index].layers):
+                        chosen.setdefault(id(layer), []).append((groups[index], place, closed))
         for layer in self.layers:
             if id(layer) in chosen:
                 self._write(layer, chosen[id(layer)], on_top)
@@ -218,6 +226,12 @@ class Pruner:
         kept = ops.convert_to_tensor(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)))
         gates = ops.cast(kept, layer.mask_variable.dtype)
         layer.mask_variable.assign(gates if value == 1.0 else gates * value)
+
+
+def _threads() -> int:
+    """Threads that this process should use: parallel jobs share the cores through this variable."""
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))
 
 
 def sparsity(layers: Sequence[GatedDense]) -> float:
