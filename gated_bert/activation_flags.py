@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 from gated_bert.commands import prepare_environment
 from gated_bert.experiments.activation_config import ActivationConfig, read_activation_config
@@ -19,6 +20,7 @@ FLAGS = (
     Flag(("-d", "--data"), "data", "text", "hub, embedded, a folder or a file", _GROUP, "SOURCE"),
     Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", _GROUP, "FROM"),
     Flag(("-o", "--output-dir"), "output", "text", "folder of the results", _GROUP, "FOLDER"),
+    Flag(("--publish",), "publish", "text", "copy tables, plots and records here", _GROUP, "FOLDER"),
     Flag(("--resume",), "resume", "alone", "keep what is finished and go on with what is not", _GROUP),
     Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "max_parallel_jobs", "int", "most runs at a time", _GROUP),
     Flag(("--output-mode",), "output_mode", "text", "bars, logs, both", _GROUP, "MODE", ("bars", "logs", "both")),
@@ -57,6 +59,13 @@ def activation_change_command(words: list[str]) -> int:
     study, settings = read_command(words)
     prepare_environment()
     from gated_bert.experiments.activation_change import run_activation_change
+    from gated_bert.experiments.studies import publish
     from gated_bert.experiments.sweep import sweep
 
-    return run_activation_change(study, settings, sweep)
+    status = run_activation_change(study, settings, sweep)
+    if status == 0 and "publish" in settings.launcher:
+        places = [settings.values.get(name) or "" for name in ("data", "pretrained")]
+        publish(
+            settings.output, Path(settings.launcher["publish"]), [str(settings.output), *filter(os.path.isabs, places)]
+        )
+    return status
