@@ -13,6 +13,7 @@ from pathlib import Path
 from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     export_command,
+    iou_command,
     leading,
     patterns_command,
     prepare_environment,
@@ -171,6 +172,7 @@ COMMANDS = {
     "study": Command("run a study whose figures the project publishes", study_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
     "patterns": Command("show what each pattern removes from a real matrix", patterns_command),
+    "iou": Command("compare which weights runs have closed", iou_command),
     "activation-change": Command("prune by how activations change, shrink, fine-tune", activation_change_command),
     "export": Command("write a model in another tool's format", export_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
