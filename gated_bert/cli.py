@@ -30,6 +30,7 @@ from gated_bert.flags import (
     did_you_mean,
     read_assignments,
 )
+from gated_bert.lottery_flags import lottery_command
 from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
 
 INTERRUPTED = 130
@@ -168,6 +169,7 @@ COMMANDS = {
     "train": Command("train and prune one model", train_command),
     "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
     "stages": Command("prune stage after stage, each from the last one's weights", stages_command),
+    "lottery": Command("find lottery tickets, and train them beside their controls", lottery_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
