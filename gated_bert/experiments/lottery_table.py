@@ -70,7 +70,7 @@ def write_lottery_plot(summary: pd.DataFrame, path: Path) -> Path:
         tickets = rows[rows["kind"] == "ticket"]
         for index, (method, points) in enumerate(tickets.groupby("method", sort=False)):
             colour, marker = STYLES.get(method, (f"C{index}", "os^vP*"[index % 6]))
-            seeds = points["n"].iloc[0]
+            seeds = int(points["n"].iloc[0])
             label = f"{method}: ticket ({seeds} seed{'s' * (seeds > 1)})"
             _points(axes, points, scale, 0.0, color=colour, marker=marker, linestyle="-", label=label)
             for place, (control, (control_marker, name)) in enumerate(_CONTROLS.items(), 1):

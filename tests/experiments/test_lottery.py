@@ -230,15 +230,14 @@ SMALL = (
 
 @pytest.mark.slow
 def test_the_command_runs_rounds_and_controls_and_goes_on(tmp_path, capsys):
-    words = ["lottery", *SMALL, "-p", "magnitude,random", "--rounds", "2", "-f", "0.75", "-o", str(tmp_path)]
+    words = ["lottery", *SMALL, "--rounds", "2", "-f", "0.75", "-o", str(tmp_path)]
     assert main(words) == 0
     table = pd.read_csv(tmp_path / "lottery.csv")
-    parts = ["dense", "ticket", "ticket", "random", "reinitialized"]
-    assert table["kind"].tolist() == [parts[0], *np.repeat(parts[1:], 2)]
-    assert table["round"].tolist() == [0, 1, 1, 2, 2, 2, 2, 2, 2]
-    np.testing.assert_allclose(table["sparsity"], [0, 0.5, 0.5, *[0.75] * 6], atol=2e-3)
+    assert table["kind"].tolist() == ["dense", "ticket", "ticket", "random", "reinitialized"]
+    assert table["round"].tolist() == [0, 1, 2, 2, 2]
+    np.testing.assert_allclose(table["sparsity"], [0, 0.5, 0.75, 0.75, 0.75], atol=2e-3)
     assert table["mac_reduction"].iloc[0] == 0 and (table["mac_reduction"].iloc[1:] > 0.2).all()
-    assert len(pd.read_csv(tmp_path / "lottery_summary.csv")) == 9
+    assert len(pd.read_csv(tmp_path / "lottery_summary.csv")) == 5
     assert (tmp_path / "lottery.png").stat().st_size > 5000
     first, second, random, fresh = (
         gates_of(tmp_path / part / "results_magnitude_sst2" / "model")["encoder_0_query"]
@@ -246,13 +245,13 @@ def test_the_command_runs_rounds_and_controls_and_goes_on(tmp_path, capsys):
     )
     assert (second <= first).all() and (fresh == second).all()
     assert random.sum() == second.sum() and (random != second).any()
-    record = json.loads((tmp_path / "round_02" / "results_random_sst2" / "job.json").read_text())
+    record = json.loads((tmp_path / "round_02" / "results_magnitude_sst2" / "job.json").read_text())
     assert record["pretrained"].endswith("dense/results_baseline_sst2/model_initial")
-    assert record["ticket"].endswith("round_01/results_random_sst2/model")
+    assert record["ticket"].endswith("round_01/results_magnitude_sst2/model")
     shutil.rmtree(tmp_path / "round_02")
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
-    assert capsys.readouterr().out.count("skipped") == 7
+    assert capsys.readouterr().out.count("skipped") == 4
     again = pd.read_csv(tmp_path / "lottery.csv")
     pd.testing.assert_frame_equal(again, table)
 
@@ -279,8 +278,11 @@ def test_what_the_command_refuses(tmp_path, capsys, words, message):
     assert message in captured.err and not captured.out and not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_names_every_part(tmp_path, capsys):
-    assert main(["lottery", *SMALL, "--rounds", "3", "--dry-run", "-o", str(tmp_path / "out")]) == 0
+def test_a_dry_run_names_every_part_and_methods_share_the_dense_run(tmp_path, capsys):
+    words = ["-p", "magnitude,random", "--rounds", "3", "--dry-run", "-o", str(tmp_path / "out")]
+    assert main(["lottery", *SMALL, *words]) == 0
     out = capsys.readouterr().out
-    assert "3, to 10, 19, 27.1 % sparsity" in out and "control_reinitialized/results_magnitude_sst2" in out
+    assert "3, to 10, 19, 27.1 % sparsity" in out
+    parts = ["dense", "round_01", "round_02", "round_03", "control_random", "control_reinitialized"]
+    assert [out.count(f"/{part}/") for part in parts] == [1, 2, 2, 2, 2, 2]
     assert not (tmp_path / "out").exists()
