@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import statistics
 from gated_bert.experiments.jobs import Plan
-from gated_bert.experiments.plots import STYLES, png
+from gated_bert.experiments.plots import STYLES, heading, png
 from gated_bert.experiments.results import metric_scale, metric_title, read_run, write_bytes_atomic
 from gated_bert.experiments.stage_table import stage_rows
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_KEYS = ["task", "metric", "kind", "round", "method"]
-_CONTROLS = {"random": ("x", "random mask"), "reinitialized": ("D", "reinitialized weights")}
+_KEYS = ["task", "data", "metric", "kind", "round", "method"]
+_CONTROLS = {"random": (1, "x", "random mask"), "reinitialized": (2, "D", "reinitialized weights")}
 
 
 def lottery_table(parts: Sequence[tuple[str, Plan]]) -> pd.DataFrame:
-    """One row per run: `kind` (dense, ticket, random, reinitialized), `round` (0: dense) and what `stage_rows` says.
+    """One row per run of a lottery.
 
     Args:
         parts: finished parts, as `lottery_parts` gives them.
+
+    Returns:
+        `kind` (dense, ticket, random, reinitialized), `round` (0: dense; controls: the last), `data`, and the columns
+        of `stage_rows`.
     """
     import pandas as pd
 
@@ -33,7 +37,8 @@ def lottery_table(parts: Sequence[tuple[str, Plan]]) -> pd.DataFrame:
         rounds += any(job.config.ticket and job.config.ticket_control is None for job in part.jobs)
         for job in part.jobs:
             kind = job.config.ticket_control or ("ticket" if job.config.ticket else "dense")
-            rows.append({"kind": kind, "round": rounds} | stage_rows(read_run(job.folder), job.config))
+            run = read_run(job.folder)
+            rows.append({"kind": kind, "round": rounds, "data": run.data_label} | stage_rows(run, job.config))
     return pd.DataFrame(rows)
 
 
@@ -62,30 +67,37 @@ def write_lottery_plot(summary: pd.DataFrame, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(summary["task"]))
-    figure = Figure(figsize=(8.5 * len(tasks), 5.0), layout="constrained")
+    figure = Figure(figsize=(6.5 * len(tasks) + 2.2, 5.0), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        rows = summary[summary["task"] == task]
-        scale = metric_scale(rows["metric"].iloc[0])
-        _dense(axes, rows[rows["kind"] == "dense"], scale)
-        tickets = rows[rows["kind"] == "ticket"]
-        for index, (method, points) in enumerate(tickets.groupby("method", sort=False)):
-            colour, marker = STYLES.get(method, (f"C{index}", "os^vP*"[index % 6]))
-            seeds = int(points["n"].iloc[0])
-            label = f"{method}: ticket ({seeds} seed{'s' * (seeds > 1)})"
-            _points(axes, points, scale, 0.0, color=colour, marker=marker, linestyle="-", label=label)
-            for place, (control, (control_marker, name)) in enumerate(_CONTROLS.items(), 1):
-                found = rows[(rows["kind"] == control) & (rows["method"] == method)]
-                # Beside the ticket, so that no interval hides another.
-                aside = 0.6 * place + 1.5 * index
-                _points(axes, found, scale, aside, color=colour, marker=control_marker, markerfacecolor="white",
-                        linestyle="", label=f"{method}: {name}")  # fmt: skip
-        axes.set_title(task)
-        axes.set_xlabel("sparsity of the prunable weights (%)")
-        axes.set_ylabel(metric_title(rows["metric"].iloc[0]))
-        axes.set_xlim(0, max(50, 100 * summary["sparsity"].max() + 6))
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+        _panel(axes, summary[summary["task"] == task])
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return write_bytes_atomic(path, png(figure))
+
+
+def _panel(axes: Axes, rows: pd.DataFrame):
+    scale, tickets = metric_scale(rows["metric"].iloc[0]), rows[rows["kind"] == "ticket"]
+    _dense(axes, rows[rows["kind"] == "dense"], scale)
+    low, high = (100 * end for end in (tickets["sparsity"].min(), tickets["sparsity"].max()))
+    # Per cent between two controls, which stand side by side so that no interval hides another.
+    gap = 0.04 * max(high - low, 10)
+    others = [colour for method, (colour, _) in STYLES.items() if method not in ("baseline", "magnitude", "random")]
+    for index, (method, points) in enumerate(tickets.groupby("method", sort=False)):
+        colour, marker = STYLES.get(method, (others[index % len(others)], "^vP*hp"[index % 6]))
+        seeds = int(points["n"].iloc[0])
+        label = f"{method}: ticket ({seeds} seed{'s' * (seeds > 1)})"
+        _points(axes, points, scale, 0.3 * gap * index, color=colour, marker=marker, linestyle="-", label=label)
+        for control, (place, control_marker, name) in _CONTROLS.items():
+            found = rows[(rows["kind"] == control) & (rows["method"] == method)]
+            _points(axes, found, scale, gap * (place + 2.5 * index), color=colour, marker=control_marker,
+                    markerfacecolor="white", linestyle="", label=f"{method}: {name}")  # fmt: skip
+            high = max(high, 100 * tickets["sparsity"].max() + gap * (place + 2.5 * index))
+    ticks = sorted({round(100 * sparsity, 1) for sparsity in tickets["sparsity"]})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlim(low - 2 * gap, high + gap)
+    axes.set_title(heading(rows["task"].iloc[0], rows["data"].iloc[0]))
+    axes.set_xlabel("sparsity of the prunable weights (%); controls, of the last ticket, to its right")
+    axes.set_ylabel(metric_title(rows["metric"].iloc[0]))
+    axes.grid(alpha=0.3)
 
 
 def _dense(axes: Axes, rows: pd.DataFrame, scale: float):
