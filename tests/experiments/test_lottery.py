@@ -15,6 +15,7 @@ from gated_bert.experiments.lottery import round_sparsities
 from gated_bert.experiments.results import read_run
 from gated_bert.experiments.run import train
 from gated_bert.models.folder import load_model
+from gated_bert.pruning.criteria.magnitude import Magnitude
 
 ENCODER = 4 * 16 * 16 + 2 * 16 * 32
 
@@ -92,6 +93,22 @@ def test_its_mask_closes_the_smallest_trained_weights(dense, tmp_path, scope):
         ranked = network if scope == "global" else np.sort(size.ravel())
         np.testing.assert_array_equal(np.asarray(layer.gates) == 0, size < ranked[round(0.6 * len(ranked))])
     assert all((np.asarray(layer.gates) == 1).all() for layer in model.gated_layers()[6:])
+
+
+def test_criteria_that_need_data_see_the_trained_model_and_the_training_data(dense, tmp_path, monkeypatch):
+    seen = []
+
+    def prepare(self, model, dataset):
+        inputs, labels = dataset[0][:2]
+        seen.append((np.asarray(model.gated_layers()[0].raw_kernel), float(model.test_on_batch(inputs, labels))))
+
+    monkeypatch.setattr(Magnitude, "needs_data", True)
+    monkeypatch.setattr(Magnitude, "prepare", prepare)
+    start_of(ticket_of(dense), tmp_path)
+    [(kernel, loss)] = seen
+    trained = load_model(dense / "model").model.gated_layers()[0]
+    np.testing.assert_array_equal(kernel, np.asarray(trained.raw_kernel))
+    assert 0 < loss < 5
 
 
 def test_the_random_control_is_as_sparse_in_every_matrix(dense, ticket, tmp_path):
