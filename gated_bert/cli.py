@@ -13,6 +13,7 @@ from pathlib import Path
 from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     export_command,
+    iou_command,
     leading,
     patterns_command,
     prepare_environment,
@@ -29,6 +30,7 @@ from gated_bert.flags import (
     did_you_mean,
     read_assignments,
 )
+from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
 from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
 
@@ -169,10 +171,12 @@ COMMANDS = {
     "sweep": Command("train several methods, tasks and seeds, and compare them", sweep_command),
     "stages": Command("prune stage after stage, each from the last one's weights", stages_command),
     "oneshot": Command("prune trained models at once by several strategies, and compare them", oneshot_command),
+    "lottery": Command("find lottery tickets, and train them beside their controls", lottery_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
     "patterns": Command("show what each pattern removes from a real matrix", patterns_command),
+    "iou": Command("compare which weights runs have closed", iou_command),
     "activation-change": Command("prune by how activations change, shrink, fine-tune", activation_change_command),
     "export": Command("write a model in another tool's format", export_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),

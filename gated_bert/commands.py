@@ -65,6 +65,25 @@ def patterns_command(words: list[str]) -> int:
     return 0
 
 
+def iou_command(words: list[str]) -> int:
+    """`gated-bert iou`: how much the masks of runs overlap."""
+    flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the tables and heat maps", "iou", "FOLDER"),)
+    folders, words = leading(words)
+    text = "Intersection over union of the closed weights of every pair of runs, beside what chance would give."
+    typed = typed_flags("gated-bert iou RUN RUN…", text, flags, words, {"output": "iou"})
+    if len(folders) < 2:
+        raise FlagError("iou: at least two runs or model folders are needed, e.g. gated-bert iou results/results_*")
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FlagError.refused("iou", folder, "existing folders of runs or models")
+    prepare_environment()
+    from gated_bert.experiments.iou import compare_masks
+
+    for path in compare_masks([Path(folder) for folder in folders], Path(typed.get("output", "iou"))):
+        print(f"wrote {path}")
+    return 0
+
+
 def prepare_environment():
     """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
     if verbosity(os.environ) < 2:

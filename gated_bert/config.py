@@ -104,6 +104,10 @@ class GatedBertConfig:
     soft_movement_threshold: float = 0.1
     soft_movement_penalty: float = 25.0
     l0_penalty: float = 25.0
+    # Lottery tickets
+    rewind_step: int | None = None
+    ticket: str | None = None
+    ticket_control: str | None = None
 
     def __post_init__(self):
         self._fill_in()

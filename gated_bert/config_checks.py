@@ -20,6 +20,9 @@ SCOPES = ("layer", "global", "role")
 SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
 ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
 ENCODER_ROLES = ROLES[:6]
+TICKET_CONTROLS = ("random", "reinitialized")
+_NEEDS_TRAINING = ("movement", "soft_movement", "l0", "spt", "taylor")
+"""Criteria whose scores come about during training: of a trained model alone they know nothing."""
 
 
 def check(config: GatedBertConfig):
@@ -125,6 +128,7 @@ def _check_together(config: GatedBertConfig):
         raise ConfigError(
             "pattern", config.pattern, f"element: {config.criterion} closes single weights by a threshold"
         )
+    _check_ticket(config)
     if config.criterion is None:
         return
     _check_pattern(config)
@@ -140,11 +144,37 @@ def _check_together(config: GatedBertConfig):
         _check_steps(config)
 
 
+def _units_move(config: GatedBertConfig) -> bool:
+    """Whether the weights of a unit depend on the scores."""
+    of_two_steps = config.pattern == "tile" and config.tile_dims == "kn"
+    return of_two_steps or config.pattern in ("head_dim", "k_tile", "vector", "tile_element")
+
+
+def _check_ticket(config: GatedBertConfig):
+    if config.rewind_step is not None:
+        whole("rewind_step", config.rewind_step, 0)
+    if config.ticket is None:
+        if config.ticket_control is not None:
+            raise ConfigError("ticket_control", config.ticket_control, "None without a ticket")
+        return
+    if config.criterion is None or config.criterion in _NEEDS_TRAINING:
+        raise ConfigError(
+            "pruning_method", config.pruning_method, "for a lottery ticket one that ranks the weights of a trained "
+            f"model as it is; not baseline, and not {', '.join(_NEEDS_TRAINING)}, which score during training",
+        )  # fmt: skip
+    if config.pretrained is None:
+        raise ConfigError("pretrained", None, "with a ticket, the folder of the initial weights")
+    if config.ticket_control is not None:
+        choose("ticket_control", config.ticket_control, TICKET_CONTROLS)
+    if config.ticket_control == "random" and _units_move(config):
+        raise ConfigError(
+            "ticket_control", "random", f"reinitialized; with pattern {config.pattern} units exist only by their "
+            "scores, so none can be drawn at random",
+        )  # fmt: skip
+
+
 def _check_pattern(config: GatedBertConfig):
-    units_move = config.pattern in ("head_dim", "k_tile", "vector", "tile_element") or (
-        config.pattern == "tile" and config.tile_dims == "kn"
-    )
-    if config.criterion == "spt" and config.spt_reward == "measured" and units_move:
+    if config.criterion == "spt" and config.spt_reward == "measured" and _units_move(config):
         raise ConfigError(
             "pattern", config.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
             "unit means nothing once its weights belong to another",

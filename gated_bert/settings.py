@@ -36,7 +36,12 @@ DEFAULTS = {
 """What holds where neither a flag nor a script says otherwise, as it would be typed."""
 
 FILE_ENDINGS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
-LABELS = labels(SWEEP_FLAGS + JOB_FLAGS) | {"pruning_method": "-p/--pruning-methods", "task": "-t/--task"}
+LABELS = labels(SWEEP_FLAGS + JOB_FLAGS) | {
+    "pruning_method": "-p/--pruning-methods",
+    "task": "-t/--task",
+    "rewind_step": "--rewind-step",
+    "ticket_control": "--controls",
+}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ REACHED = 5e-4
 
 KEYS = ("task", "data", "model", "method", "settings")
 _NOT_A_SETTING = {"seed", "checkpoint_steps"}
-_FOLDERS = {"pretrained"}
+_FOLDERS = {"pretrained", "ticket"}
 METHOD_ORDER = ("baseline", "magnitude", "movement", "soft_movement", "l0", "spt", "random")
 
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from gated_bert.errors import UserError
 from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.pruning.pruner import sparsity
 
 LOGGER = logging.getLogger("gated_bert")
 
@@ -52,8 +53,9 @@ class EpochCallback(StepCallback):
         run, seconds = self.run, self.seconds()
         primary = run.task.metrics[0]
         validation = {f"val_{name}": value for name, value in run.evaluate().items()}
-        logs.setdefault("target_sparsity", 0.0)
-        logs.setdefault("sparsity", 0.0)
+        if run.pruning is None:
+            closed = sparsity(run.model.gated_layers(run.config.prunable_roles))
+            logs.update(target_sparsity=run.config.end_sparsity if run.config.ticket else 0.0, sparsity=closed)
         logs.update(validation)
         optimizer = getattr(run.model.optimizer, "inner_optimizer", run.model.optimizer)
         row = {

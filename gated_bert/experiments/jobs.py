@@ -17,6 +17,8 @@ from gated_bert.settings import Settings
 JOB_FILE = "job.json"
 STATUS_FILE = "status.json"
 LOG_FILE = "log.txt"
+INITIAL_MODEL = "model_initial"
+"""Model folder, inside a dense run's, of the weights that lottery tickets go back to."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.status import Status, StatusCallback
+from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import save_model
 from gated_bert.pruning.callbacks import PruningCallback
@@ -164,12 +165,15 @@ class _Run:
         rule = criterion.gate_rule if criterion else "fixed"
         self.model = build_model(config, self.task, self.tokenizer.vocab_size, gate_rule=rule)
         self.steps = len(self.train_set)
+        if config.ticket and not self.checkpoint:
+            apply_ticket(self.model, config, self.train_set, _loss(self.task))
         score_rule = criterion.score_rule if criterion else "gradient"
         optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
         self.model.compile(
             optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=config.jit_compile
         )
-        self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if criterion else None
+        prunes = criterion and not config.ticket
+        self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         self._start_metadata()
 
@@ -203,7 +207,9 @@ class _Run:
         if self.checkpoint:
             self.checkpoint.restore(self.model, self.criterion)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
-        elif self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
+        elif self.config.ticket:
+            self.one_shot["after"] = self.evaluate()
+        elif self.pruning and self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
             self.one_shot["before"] = self.evaluate()
         done = epoch * self.steps + batches
         epochs = EpochCallback(self, place["seconds"])
@@ -218,7 +224,9 @@ class _Run:
         )
         status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done)
         resources = ResourceCallback(self.resources, self.steps) if self.config.resource_seconds else None
-        callbacks = [part for part in (self.pruning, epochs, status, saving, resources) if part is not None]
+        # Before the checkpoint, so that none is from after the step whose weights are missing.
+        rewind = RewindCallback(self, self.config.rewind_step) if self.config.rewind_step is not None else None
+        callbacks = [part for part in (self.pruning, rewind, epochs, status, saving, resources) if part is not None]
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
             self.model.test_on_batch(*self.train_set[0])

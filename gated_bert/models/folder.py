@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import keras
+import numpy as np
 from keras import ops
 
 from gated_bert.errors import UserError
@@ -22,6 +24,12 @@ from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER, METADATA = FILES = ("config.json", "model.keras", "tokenizer.json", "metadata.json")
+
+_ARRAYS = "model.weights.h5"
+_PLACES = {"query": "attention/query", "key": "attention/key", "value": "attention/value",
+           "attention_output": "attention/output_dense", "ffn_intermediate": "ffn/intermediate",
+           "ffn_output": "ffn/output_dense"}  # fmt: skip
+"""Where Keras puts the matrices of an encoder block, by role."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,38 @@ def read_architecture(folder: str | Path) -> BertConfig:
         return BertConfig.from_dict(record["architecture"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
+    """The closed positions of the matrices in a model folder, without building the model.
+
+    Args:
+        folder: a folder that `save_model` wrote.
+
+    Returns:
+        (encoder block from 0, role) → bool [in, out], true where a gate or the mask beside it is zero; of pooler and
+        classifier the block is None. Matrices that the model has not, as a span head's pooler, are left out.
+
+    Raises:
+        UserError: a missing, truncated or malformed file.
+    """
+    folder = _where_it_is(Path(folder).expanduser())
+    blocks = range(read_architecture(folder).num_layers)
+    stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
+             for block in blocks for role, place in _PLACES.items()}  # fmt: skip
+    stems |= {(None, "pooler"): "encoder/pooler", (None, "classifier"): "classifier"}
+    masks = {}
+    try:
+        with zipfile.ZipFile(folder / WEIGHTS) as archive, h5py.File(archive.open(_ARRAYS)) as file:
+            for matrix, stem in stems.items():
+                variables = file[f"{stem}/vars"] if f"{stem}/vars" in file else {}
+                # Kernel and bias come first; a layer without gates, a constant in place of a matrix, has no more.
+                gates = [np.asarray(variables[name]) for name in sorted(variables) if name not in ("0", "1")]
+                if gates:
+                    masks[matrix] = np.any([array == 0 for array in gates], axis=0)
+    except (zipfile.BadZipFile, OSError, KeyError) as error:
+        raise UserError(f"{folder / WEIGHTS}: not a whole model ({one_line(error)}); save or copy it again") from error
+    return masks
 
 
 def with_fixed_gates(model: BertClassifier) -> BertClassifier:

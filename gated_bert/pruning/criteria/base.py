@@ -41,6 +41,7 @@ class Criterion:
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
+        needs_data: `prepare` has to look at data before masks are chosen.
         columns: names of the columns that `report` adds to the results.
 
     Args:
@@ -55,6 +56,7 @@ class Criterion:
     selects = True
     every_step = False
     needs_batch = False
+    needs_data = False
     columns: tuple[str, ...] = ()
 
     def __init__(self, config: GatedBertConfig, groups: Sequence[Group]):
@@ -69,6 +71,9 @@ class Criterion:
     def unit_scores(self, index: int, group: Group) -> np.ndarray:
         """Importance of each unit of group number `index`, array [num_units]."""
         return group.pool([self.scores(layer) for layer in group.layers], self.pooling)
+
+    def prepare(self, model, dataset):
+        """Computes what `scores` gives, from the first batches of `dataset` and the compiled `model` as it is."""
 
     def after_step(self, context: StepContext):
         """Looks at a step that was just done."""
