@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_model": "gated_bert.models.folder",
     "save_model": "gated_bert.models.folder",
     "shrink": "gated_bert.compression.shrink",
+    "PruningExperiment": "gated_bert.experiments.pruning_experiment",
     "Pruner": "gated_bert.pruning.pruner",
     "PruningCallback": "gated_bert.pruning.callbacks",
     "Pattern": "gated_bert.pruning.patterns",

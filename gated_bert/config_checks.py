@@ -21,7 +21,7 @@ SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
 ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
 ENCODER_ROLES = ROLES[:6]
 TICKET_CONTROLS = ("random", "reinitialized")
-_NEEDS_TRAINING = ("movement", "soft_movement", "l0", "spt", "taylor")
+NEEDS_TRAINING = ("movement", "soft_movement", "l0", "spt", "taylor")
 """Criteria whose scores come about during training: of a trained model alone they know nothing."""
 
 
@@ -157,10 +157,10 @@ def _check_ticket(config: GatedBertConfig):
         if config.ticket_control is not None:
             raise ConfigError("ticket_control", config.ticket_control, "None without a ticket")
         return
-    if config.criterion is None or config.criterion in _NEEDS_TRAINING:
+    if config.criterion is None or config.criterion in NEEDS_TRAINING:
         raise ConfigError(
             "pruning_method", config.pruning_method, "for a lottery ticket one that ranks the weights of a trained "
-            f"model as it is; not baseline, and not {', '.join(_NEEDS_TRAINING)}, which score during training",
+            f"model as it is; not baseline, and not {', '.join(NEEDS_TRAINING)}, which score during training",
         )  # fmt: skip
     if config.pretrained is None:
         raise ConfigError("pretrained", None, "with a ticket, the folder of the initial weights")

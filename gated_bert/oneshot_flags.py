@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 
 from gated_bert.commands import prepare_environment, typed_flags
+from gated_bert.config_checks import NEEDS_TRAINING
 from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, run_oneshot
 from gated_bert.flags import SWEEP_FLAGS, Flag, FlagError
 from gated_bert.methods import METHODS
 from gated_bert.settings import DEFAULTS, read_settings, verbosity
 
 _GROUP = "one-shot pruning"
-_STRATEGIES = tuple(name for name in METHODS if name != "baseline")
+_STRATEGIES = tuple(
+    name for name, method in METHODS.items() if method.criterion and method.criterion not in NEEDS_TRAINING
+)
 _DECIDED = {
     "methods", "criterion", "schedule", "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch",
     "sparsity_steps", "stages", "mode", "device", "movement_schedule", "movement_pruning_frequency_steps",

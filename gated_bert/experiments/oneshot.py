@@ -73,7 +73,9 @@ def run_oneshot(plan: Plan, points: Sequence[Point], dense_epochs: int, sweep: C
         UserError: a compression that no sparsity gives.
     """
     dense = dense_plan(plan, plan.output / DENSE, epochs=dense_epochs or 1)
-    sizes = {job.config.task: _sizes(job.config, points) for job in dense.jobs}
+    # Not looked up where no point asks.
+    asked = any(point.compression is not None for point in points)
+    sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0) for job in dense.jobs}
     sparsities = {task: [point.sparsity_in(*size) for point in points] for task, size in sizes.items()}
     status = sweep(dense) if dense_epochs else 0
     if status:
@@ -91,10 +93,8 @@ def run_oneshot(plan: Plan, points: Sequence[Point], dense_epochs: int, sweep: C
     return status
 
 
-def _sizes(config: GatedBertConfig, points: Sequence[Point]) -> tuple[int, int]:
-    """Parameters of a run's model, and how many of them are prunable; not looked up where no point asks."""
-    if all(point.compression is None for point in points):
-        return 0, 0
+def model_sizes(config: GatedBertConfig) -> tuple[int, int]:
+    """Parameters of a run's model, and how many of them are prunable."""
     from gated_bert.models.build import run_architecture
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.task import TASKS
