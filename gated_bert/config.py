@@ -104,6 +104,10 @@ class GatedBertConfig:
     soft_movement_threshold: float = 0.1
     soft_movement_penalty: float = 25.0
     l0_penalty: float = 25.0
+    score_batches: int = 8
+    noise: str = "constant"
+    noise_std: float = 1e-3
+    smooth_passes: int = 10
 
     def __post_init__(self):
         self._fill_in()
@@ -124,7 +128,8 @@ class GatedBertConfig:
             self._set(criterion=METHODS[self.pruning_method].criterion)
         else:
             choose("criterion", self.criterion, CRITERIA)
-        usual = method_of_criterion(self.criterion)
+        named = METHODS[self.pruning_method]
+        usual = named if named.criterion == self.criterion else method_of_criterion(self.criterion)
         preset = PRESETS[self.model_size]
         for name in ("num_layers", "d_model", "num_heads", "dff"):
             if getattr(self, name) is None and (self.pretrained is None):
@@ -187,7 +192,7 @@ class GatedBertConfig:
         explicit_ends = self.start_sparsity is not None or self.end_sparsity is not None
         if self.criterion == "movement":
             return self.movement_schedule
-        return "linear" if explicit_ends else usual
+        return "linear" if explicit_ends and usual == "auto" else usual
 
     @property
     def label(self) -> str:

@@ -10,8 +10,25 @@ from keras import ops
 
 from gated_bert.errors import UserError
 from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.tasks.pipeline import BucketedDataset
 
 LOGGER = logging.getLogger("gated_bert")
+
+
+class OrderCallback(StepCallback):
+    """Puts the training data into an epoch's order, before any other callback looks at it.
+
+    Args:
+        train_set: the training data.
+    """
+
+    def __init__(self, train_set: BucketedDataset):
+        super().__init__(len(train_set))
+        self.train_set = train_set
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        self.train_set.set_epoch(epoch, self.first_batch)
 
 
 class EpochCallback(StepCallback):
@@ -30,7 +47,6 @@ class EpochCallback(StepCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
-        self.run.train_set.set_epoch(epoch, self.first_batch)
         self._began = time.time()
 
     def seconds(self) -> float:

@@ -41,6 +41,7 @@ class Criterion:
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
+        needs_data: `prepare` must be called before every mask update.
         columns: names of the columns that `report` adds to the results.
 
     Args:
@@ -55,12 +56,21 @@ class Criterion:
     selects = True
     every_step = False
     needs_batch = False
+    needs_data = False
     columns: tuple[str, ...] = ()
 
     def __init__(self, config: GatedBertConfig, groups: Sequence[Group]):
         self.config, self.groups = config, groups
         self.pooling = config.pooling or self.default_pooling
         self.roles = list(dict.fromkeys(group.role for group in groups))
+
+    def prepare(self, model, dataset):
+        """Computes the scores of `needs_data` criteria.
+
+        Args:
+            model: the compiled and built model, as it is.
+            dataset: indexable by batch: (inputs, labels, …); the first `config.score_batches` are used.
+        """
 
     def scores(self, layer: GatedDense) -> np.ndarray:
         """Importance of each weight of `layer`, array [in, out]."""
