@@ -144,8 +144,10 @@ def test_scores_are_those_of_finite_differences_summed_over_batches(two_layers, 
         assert (found[layer][closed] > 0).any()
 
 
-@pytest.mark.parametrize("kind", ["constant", "activation"])
-@pytest.mark.parametrize("name", ["smooth_grad", "smooth_grad_cam", "smooth_grad_cam_shift"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("smooth_grad", "constant"), ("smooth_grad_cam", "constant"), ("smooth_grad_cam_shift", "activation")],
+)
 def test_large_noise_gives_the_mean_gradient_over_noisy_passes(two_layers, name, kind):
     model, values, batches = two_layers
     found = scores_of(name, model, batches[:1], noise_std=1.0, noise=kind, smooth_passes=300)
@@ -255,7 +257,7 @@ def test_gradients_are_those_of_the_tasks_loss(kind):
     assert scores[place] == pytest.approx(abs(losses[0] - losses[1]) / 2, rel=5e-2)
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", ["activation_magnitude", "grad_cam", "smooth_grad_cam_shift"])
 def test_closed_weights_stay_closed_and_the_asked_sparsity_is_reached(make_model, batches, name):
     model = make_model(num_layers=1)
     config = config_of(name, score_batches=2, smooth_passes=2, learning_rate=1e-2)
@@ -332,15 +334,15 @@ def test_strategies_are_typed_like_methods(capfd, tmp_path):
 @pytest.mark.slow
 def test_every_criterion_drives_a_run(tmp_path, capfd):
     options = {
-        "gradient_magnitude": "--schedule cubic", "activation_magnitude": "--pattern neuron",
-        "grad_cam": "--scope global", "smooth_grad": "-ss 30,60", "smooth_grad_cam": "--noise activation",
+        "gradient_magnitude": "--schedule cubic", "activation_magnitude": "--pattern column",
+        "grad_cam": "--scope global", "smooth_grad": "-ss 60", "smooth_grad_cam": "--noise activation",
         "grad_cam_shift": "--pattern tile --tile-dims kn --granularity 16", "smooth_grad_cam_shift": "--noise-std 0.01",
         "LayerSmoothGradCAMShift": "",
     }  # fmt: skip
     for name, more in options.items():
         folder = tmp_path / name
         steps = [] if "-ss" in more else ["-f", "0.6"]
-        words = ["train", "-p", name, *SMALL, "-e", "2", "-ps", "1", "-pe", "2", *steps, "--run-dir", str(folder)]
+        words = ["train", "-p", name, *SMALL, "-e", "1", "-ps", "1", "-pe", "1", *steps, "--run-dir", str(folder)]
         assert main([*words, *more.split()]) == 0, capfd.readouterr().err
         metadata = json.loads(next(folder.glob("metadata_*.json")).read_text())
         assert metadata["final"]["sparsity"] == pytest.approx(0.6, abs=0.02)
