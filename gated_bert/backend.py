@@ -1,4 +1,4 @@
-"""What Keras 3 has no common name for: compiling a function, looking at a variable without a copy, GPU memory."""
+"""What Keras 3 has no common name for: compiling, gradients, looking at a variable without a copy, GPU memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,41 @@ def compiled(function: Callable) -> Callable:
         import jax
 
         return jax.jit(function)
-    raise RuntimeError(f"KERAS_BACKEND={backend}: gated_bert runs on tensorflow or jax")
+    raise _unknown_backend()
+
+
+def with_gradients(function: Callable, arrays: list) -> tuple:
+    """`function(arrays)` and the gradients of its first result; for use inside a compiled function.
+
+    Args:
+        function: returns a scalar, and anything else made of tensors.
+        arrays: tensors.
+
+    Returns:
+        What `function` returned besides the scalar, and one gradient per array; zero where the scalar does not depend
+        on it.
+
+    Raises:
+        RuntimeError: a Keras backend other than TensorFlow and JAX.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        with tensorflow.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(arrays)
+            scalar, rest = function(arrays)
+        return rest, tape.gradient(scalar, arrays, unconnected_gradients=tensorflow.UnconnectedGradients.ZERO)
+    if backend == "jax":
+        import jax
+
+        gradients, rest = jax.grad(function, has_aux=True)(arrays)
+        return rest, gradients
+    raise _unknown_backend()
+
+
+def _unknown_backend() -> RuntimeError:
+    return RuntimeError(f"KERAS_BACKEND={keras.backend.backend()}: gated_bert runs on tensorflow or jax")
 
 
 def view(variable: keras.Variable) -> np.ndarray:

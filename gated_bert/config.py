@@ -104,6 +104,10 @@ class GatedBertConfig:
     soft_movement_threshold: float = 0.1
     soft_movement_penalty: float = 25.0
     l0_penalty: float = 25.0
+    score_batches: int = 8
+    noise: str = "constant"
+    noise_std: float = 1e-3
+    smooth_passes: int = 10
     # Lottery tickets
     rewind_step: int | None = None
     ticket: str | None = None
@@ -128,7 +132,8 @@ class GatedBertConfig:
             self._set(criterion=METHODS[self.pruning_method].criterion)
         else:
             choose("criterion", self.criterion, CRITERIA)
-        usual = method_of_criterion(self.criterion)
+        named = METHODS[self.pruning_method]
+        usual = named if named.criterion == self.criterion else method_of_criterion(self.criterion)
         preset = PRESETS[self.model_size]
         for name in ("num_layers", "d_model", "num_heads", "dff"):
             if getattr(self, name) is None and (self.pretrained is None):
@@ -191,7 +196,7 @@ class GatedBertConfig:
         explicit_ends = self.start_sparsity is not None or self.end_sparsity is not None
         if self.criterion == "movement":
             return self.movement_schedule
-        return "linear" if explicit_ends else usual
+        return "linear" if explicit_ends and usual == "auto" else usual
 
     @property
     def label(self) -> str:

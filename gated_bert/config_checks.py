@@ -45,6 +45,7 @@ def check(config: GatedBertConfig):
         "taylor_variant": ("default", "published"),
         "tile_dims": ("k", "kn"),
         "vector_axis": ("k", "n"),
+        "noise": ("constant", "activation"),
     }.items():
         choose(name, getattr(config, name), allowed)
     for role in config.prunable_roles:
@@ -59,6 +60,8 @@ def check(config: GatedBertConfig):
         "pruning_end_epoch",
         "checkpoint_steps",
         "granularity",
+        "score_batches",
+        "smooth_passes",
     ):
         whole(name, getattr(config, name), 1)
     for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
@@ -95,6 +98,7 @@ def check(config: GatedBertConfig):
         ("soft_movement_penalty", 0.0, 1e6),
         ("l0_penalty", 0.0, 1e6),
         ("g1percent", 0.0, 100.0),
+        ("noise_std", 0.0, 1e3),
     ):
         number(name, getattr(config, name), low, high)
     if config.clip_norm is not None:

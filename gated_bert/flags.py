@@ -99,8 +99,9 @@ def _choose(flag: Flag, word: str):
 
 def did_you_mean(word: str, known) -> str:
     """` (did you mean …?)` for the closest of `known`, or nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(folded), 1)
+    return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
 _RUN, _MODEL, _DATA, _TRAIN, _PRUNE, _OUT = "run", "model", "data", "training", "pruning", "jobs and output"
@@ -186,6 +187,11 @@ RUN_FLAGS = (
     Flag(("--soft-movement-threshold",), "soft_movement_threshold", "float", "final threshold", _PRUNE, "VALUE"),
     Flag(("--soft-movement-penalty",), "soft_movement_penalty", "float", "weight of its penalty", _PRUNE, "WEIGHT"),
     Flag(("--l0-penalty",), "l0_penalty", "float", "weight of the expected-L0 penalty", _PRUNE, "WEIGHT"),
+    Flag(("--score-batches",), "score_batches", "int", "batches that saliency scores are summed over", _PRUNE),
+    Flag(("--noise",), "noise", "text", "of smooth_grad…: constant, or activation (times the deviation of a layer's "
+         "inputs)", _PRUNE, "KIND"),
+    Flag(("--noise-std",), "noise_std", "float", "standard deviation of that noise", _PRUNE, "VALUE"),
+    Flag(("--smooth-passes",), "smooth_passes", "int", "noisy passes of a batch that smooth_grad… averages", _PRUNE),
     Flag(("-o", "--output-dir"), "output", "text", "folder of the results", _OUT, "FOLDER"),
     Flag(("--resume",), "resume", "alone", "skip what is finished and go on with what is not", _OUT),
 )  # fmt: skip

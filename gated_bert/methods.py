@@ -13,7 +13,7 @@ class Method:
         criterion: importance of weights; None trains without pruning.
         pattern: what is removed at once.
         scope: which units compete.
-        schedule: how sparsity rises when neither start nor end sparsity is given.
+        schedule: how sparsity rises; `auto` holds only where neither start nor end sparsity is given.
     """
 
     criterion: str | None
@@ -21,6 +21,23 @@ class Method:
     scope: str = "layer"
     schedule: str = "linear"
 
+
+STRATEGIES = {
+    "GlobalMagWeight": "magnitude",
+    "LayerMagWeight": "magnitude",
+    "GlobalMagGrad": "gradient_magnitude",
+    "LayerMagGrad": "gradient_magnitude",
+    "GlobalMagAct": "activation_magnitude",
+    "LayerMagAct": "activation_magnitude",
+    "LayerGradCAM": "grad_cam",
+    "LayerSmoothGrad": "smooth_grad",
+    "LayerSmoothGradCAM": "smooth_grad_cam",
+    "LayerGradCAMShift": "grad_cam_shift",
+    "LayerSmoothGradCAMShift": "smooth_grad_cam_shift",
+    "RandomPruning": "random",
+}
+"""ShrinkBench's and DeepCuts' strategies → criterion: Global ranks all matrices together, the others each alone; they
+prune once, at the pruning start, and fine-tune from there."""
 
 METHODS = {
     "baseline": Method(None),
@@ -31,6 +48,17 @@ METHODS = {
     "l0": Method("l0"),
     "taylor": Method("taylor"),
     "random": Method("random"),
+    "gradient_magnitude": Method("gradient_magnitude"),
+    "activation_magnitude": Method("activation_magnitude"),
+    "grad_cam": Method("grad_cam"),
+    "smooth_grad": Method("smooth_grad"),
+    "smooth_grad_cam": Method("smooth_grad_cam"),
+    "grad_cam_shift": Method("grad_cam_shift"),
+    "smooth_grad_cam_shift": Method("smooth_grad_cam_shift"),
+    **{
+        name: Method(criterion, scope="global" if name.startswith("Global") else "layer", schedule="one_shot")
+        for name, criterion in STRATEGIES.items()
+    },
 }
 CRITERIA = tuple(dict.fromkeys(method.criterion for method in METHODS.values() if method.criterion))
 

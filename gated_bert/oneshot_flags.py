@@ -38,7 +38,7 @@ FLAGS = (
 def oneshot_command(words: list[str]) -> int:
     """`gated-bert oneshot`: strategies × compressions from the same dense models."""
     text = "Prunes trained models at once by several strategies to several compressions, fine-tunes and compares them."
-    shown = {**DEFAULTS, "methods": "magnitude", "compression_of": "all", "dense_epochs": "as -e"}
+    shown = {**DEFAULTS, "methods": "LayerMagWeight", "compression_of": "all", "dense_epochs": "as -e"}
     typed = typed_flags("gated-bert oneshot", text, FLAGS, words, shown)
     points = _points(typed)
     dense_epochs = typed.pop("dense_epochs", None)
@@ -47,7 +47,7 @@ def oneshot_command(words: list[str]) -> int:
     if dense_epochs == 0 and "pretrained" not in typed:
         raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
     typed = {
-        "methods": ("magnitude",), "prunable_roles": PRUNABLE_ROLES, **typed, "schedule": "one_shot",
+        "methods": ("LayerMagWeight",), "prunable_roles": PRUNABLE_ROLES, **typed, "schedule": "one_shot",
         "pruning_start_epoch": 1, "pruning_end_epoch": 1, "start_sparsity": 0.0, "end_sparsity": 0.5,
     }  # fmt: skip
     settings = read_settings(typed, {}, os.environ)

@@ -11,8 +11,25 @@ from keras import ops
 from gated_bert.errors import UserError
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.pruning.pruner import sparsity
+from gated_bert.tasks.pipeline import BucketedDataset
 
 LOGGER = logging.getLogger("gated_bert")
+
+
+class OrderCallback(StepCallback):
+    """Puts the training data into an epoch's order, before any other callback looks at it.
+
+    Args:
+        train_set: the training data.
+    """
+
+    def __init__(self, train_set: BucketedDataset):
+        super().__init__(len(train_set))
+        self.train_set = train_set
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        self.train_set.set_epoch(epoch, self.first_batch)
 
 
 class EpochCallback(StepCallback):
@@ -33,7 +50,6 @@ class EpochCallback(StepCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
-        self.run.train_set.set_epoch(epoch, self.first_batch)
         if self.run.one_shot.keys() == {"before"}:
             self.run.one_shot["after"] = self.run.evaluate()
         self._began = time.time()

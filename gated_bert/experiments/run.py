@@ -20,7 +20,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
 from gated_bert.experiments.environment import hardware, versions
-from gated_bert.experiments.epochs import EpochCallback
+from gated_bert.experiments.epochs import EpochCallback, OrderCallback
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
@@ -226,7 +226,8 @@ class _Run:
         resources = ResourceCallback(self.resources, self.steps) if self.config.resource_seconds else None
         # Before the checkpoint, so that none is from after the step whose weights are missing.
         rewind = RewindCallback(self, self.config.rewind_step) if self.config.rewind_step is not None else None
-        callbacks = [part for part in (self.pruning, rewind, epochs, status, saving, resources) if part is not None]
+        parts = (OrderCallback(self.train_set), self.pruning, rewind, epochs, status, saving, resources)
+        callbacks = [part for part in parts if part is not None]
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
             self.model.test_on_batch(*self.train_set[0])

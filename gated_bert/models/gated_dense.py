@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from contextvars import ContextVar
+
 import keras
 from keras import ops
 
 from gated_bert.models.gate_rules import get_gate_rule
+
+_HOOK: ContextVar[Callable | None] = ContextVar("output_hook", default=None)
+
+
+@contextlib.contextmanager
+def output_hook(hook: Callable):
+    """Lets `hook(layer, inputs, outputs)` see every gated layer's call and return what it outputs instead.
+
+    Outputs are those before the activation function. In a compiled function the hook acts while that is traced.
+    """
+    token = _HOOK.set(hook)
+    try:
+        yield
+    finally:
+        _HOOK.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="gated_bert")
@@ -99,6 +118,9 @@ class GatedDense(keras.layers.Dense):
         outputs = ops.matmul(inputs, ops.multiply(self.kernel, gates))
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
+        hook = _HOOK.get()
+        if hook is not None:
+            outputs = hook(self, inputs, outputs)
         if self.activation is not None:
             outputs = self.activation(outputs)
         if training:

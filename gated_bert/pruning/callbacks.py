@@ -41,7 +41,8 @@ class PruningCallback(StepCallback):
     Args:
         config: the run's record.
         model: a built model with `gated_layers(roles)`.
-        dataset: the training data, indexable by batch; asked only by criteria that want a step's batch.
+        dataset: the training data, indexable by batch; asked only by criteria that want a step's batch or score on
+            data, which take an epoch's first batches: whoever reorders it does so before this callback is called.
         steps_per_epoch: batches in an epoch.
     """
 
@@ -98,4 +99,9 @@ class PruningCallback(StepCallback):
             if time >= self.schedule.first:
                 self.criterion.set_progress(self.schedule.progress(time))
         elif self.schedule(time) > 0:
+            if self.criterion.needs_data:
+                # Such scores cost passes over data: once for every rise of the sparsity.
+                if self.schedule(time) <= self.schedule(time - 1):
+                    return
+                self.criterion.prepare(self.model, self.dataset)
             self.pruner.update(self.schedule(time), step)

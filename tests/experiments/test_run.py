@@ -110,10 +110,11 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["spt", "movement"])
+@pytest.mark.parametrize("method", ["spt", "movement", "smooth_grad"])
 def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
-    config = config_of(method, checkpoint_steps=3, dropout_rate=0.1, movement_pruning_frequency_steps=4)
+    frequent = {"checkpoint_steps": 3, "movement_pruning_frequency_steps": 4}
+    config = config_of(method, dropout_rate=0.1, score_batches=2, smooth_passes=2, **frequent)
     for kill_at in np.random.default_rng().integers(4, 12, 2):
         killed = run_in_process(config, tmp_path / "broken", int(kill_at))
         assert killed.returncode == -9, killed.stderr

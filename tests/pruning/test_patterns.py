@@ -323,6 +323,9 @@ def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, sc
                 layer.scores.assign(np.random.default_rng(1).standard_normal((rows, columns)))
             layers.append(layer)
         pruner = Pruner(config, layers, [2])
+        if cls.needs_data:
+            drawn = {layer.name: np.random.default_rng(1).random(SIZES[layer.role], np.float32) for layer in layers}
+            pruner.criterion.scores = lambda layer, drawn=drawn: drawn[layer.name]
         pruner.update(0.5, step=1)
         covered = {id(layer): layer for group in get_pattern(config).groups(layers, [2]) for layer in group.layers}
         reached = sparsity(list(covered.values()))

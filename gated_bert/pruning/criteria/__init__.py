@@ -7,6 +7,15 @@ from gated_bert.pruning.criteria.base import Criterion, StepContext
 from gated_bert.pruning.criteria.magnitude import Magnitude
 from gated_bert.pruning.criteria.movement import L0, Movement, SoftMovement
 from gated_bert.pruning.criteria.random import Random
+from gated_bert.pruning.criteria.saliency import (
+    ActivationMagnitude,
+    GradCam,
+    GradCamShift,
+    GradientMagnitude,
+    SmoothGrad,
+    SmoothGradCam,
+    SmoothGradCamShift,
+)
 from gated_bert.pruning.criteria.spt import Spt, SptTaylor
 from gated_bert.pruning.criteria.taylor import PublishedTaylor, Taylor
 
@@ -18,6 +27,13 @@ _CRITERIA = {
     "spt": Spt,
     "taylor": Taylor,
     "random": Random,
+    "gradient_magnitude": GradientMagnitude,
+    "activation_magnitude": ActivationMagnitude,
+    "grad_cam": GradCam,
+    "smooth_grad": SmoothGrad,
+    "smooth_grad_cam": SmoothGradCam,
+    "grad_cam_shift": GradCamShift,
+    "smooth_grad_cam_shift": SmoothGradCamShift,
 }
 
 __all__ = ["Criterion", "StepContext", "criterion_class"]

@@ -41,7 +41,7 @@ class Criterion:
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
-        needs_data: `prepare` has to look at data before masks are chosen.
+        needs_data: `prepare` must be called before every mask update.
         columns: names of the columns that `report` adds to the results.
 
     Args:
@@ -64,6 +64,14 @@ class Criterion:
         self.pooling = config.pooling or self.default_pooling
         self.roles = list(dict.fromkeys(group.role for group in groups))
 
+    def prepare(self, model, dataset):
+        """Computes the scores of `needs_data` criteria.
+
+        Args:
+            model: the compiled and built model, as it is.
+            dataset: indexable by batch: (inputs, labels, …); the first `config.score_batches` are used.
+        """
+
     def scores(self, layer: GatedDense) -> np.ndarray:
         """Importance of each weight of `layer`, array [in, out]."""
         raise NotImplementedError(f"{type(self).__name__} scores no single weights")
@@ -71,9 +79,6 @@ class Criterion:
     def unit_scores(self, index: int, group: Group) -> np.ndarray:
         """Importance of each unit of group number `index`, array [num_units]."""
         return group.pool([self.scores(layer) for layer in group.layers], self.pooling)
-
-    def prepare(self, model, dataset):
-        """Computes what `scores` gives, from the first batches of `dataset` and the compiled `model` as it is."""
 
     def after_step(self, context: StepContext):
         """Looks at a step that was just done."""

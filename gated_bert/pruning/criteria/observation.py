@@ -1,0 +1,116 @@
+"""What one pass over a batch shows of gated layers: gradients of the gates, means of inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+from keras import ops
+
+from gated_bert.backend import compiled, with_gradients
+from gated_bert.config import GatedBertConfig
+from gated_bert.models.gated_dense import GatedDense, output_hook
+
+# Gradients of 16-bit passes would vanish; a power of two is undone without rounding.
+_LOSS_SCALE = 256.0
+
+
+class Tap:
+    """A hook of gated layers that takes means over batch and real positions, and may add noise to every output.
+
+    A layer of [batch, features] has no positions, so that all of its rows count. Outputs are taken with their noise.
+
+    Args:
+        attention_mask: int [batch, length], 1 where a token is real; None where all are.
+        noise_std: standard deviation of the Gaussian noise; 0 adds none.
+        relative: multiplies it by the standard deviation of the layer's inputs at real positions, through which no
+            gradient flows.
+        seed: what draws the noise.
+
+    Attributes:
+        inputs: layer name → mean absolute inputs [in].
+        outputs: layer name → mean outputs before the activation function [out].
+    """
+
+    def __init__(self, attention_mask, noise_std: float, relative: bool, seed: keras.random.SeedGenerator):
+        self.attention_mask, self.noise_std, self.relative, self.seed = attention_mask, noise_std, relative, seed
+        self.inputs, self.outputs = {}, {}
+
+    def __call__(self, layer: GatedDense, inputs, outputs):
+        if self.noise_std:
+            noise = keras.random.normal(ops.shape(outputs), dtype="float32", seed=self.seed)
+            noise = noise * (self.noise_std * self._deviation(inputs) if self.relative else self.noise_std)
+            outputs = outputs + ops.cast(noise, outputs.dtype)
+        self.inputs[layer.name] = self._mean(ops.abs(inputs))
+        self.outputs[layer.name] = self._mean(outputs)
+        return outputs
+
+    def _mean(self, values):
+        """The mean over all axes but the last, float32."""
+        values = ops.cast(values, "float32")
+        axes = tuple(range(len(values.shape) - 1))
+        if self.attention_mask is None or len(axes) < 2:
+            return ops.mean(values, axis=axes)
+        real = ops.cast(self.attention_mask, "float32")
+        return ops.sum(values * real[..., None], axis=axes) / ops.sum(real)
+
+    def _deviation(self, values):
+        values = ops.stop_gradient(ops.cast(values, "float32"))
+        mean = ops.mean(self._mean(values))
+        return ops.sqrt(ops.mean(self._mean(ops.square(values - mean))))
+
+
+def observer(
+    model: keras.Model, layers: Sequence[GatedDense], reads: Sequence[str], config: GatedBertConfig, noisy: bool
+) -> Callable:
+    """A compiled function that looks at `layers` while `model` infers a batch.
+
+    Gradients are those of the compiled loss with respect to the variables that pruning closes, that is W ⊙ ∂L/∂W' for
+    open and for closed weights. One pass gives all layers.
+
+    Args:
+        model: compiled and built.
+        layers: the layers to look at.
+        reads: what to return, of `kernels` [in, out], `gradients` [in, out], `inputs` [in] and `outputs` [out], see
+            `Tap`; what is not asked for is not computed.
+        config: the run's record, for the noise.
+        noisy: whether noise is added to the output of every gated layer of the model.
+
+    Returns:
+        A function of the values of `variables_of(model)`, a batch's inputs and labels, and a seed, uint32 [2]. It
+        returns a dictionary of lists, an array per layer.
+    """
+    generator = keras.random.SeedGenerator(config.seed)
+    variables = variables_of(model)
+    noise_std = config.noise_std if noisy else 0.0
+
+    def observe(values, inputs, labels, seed):
+        places = {id(variable): place for place, variable in enumerate(variables)}
+        state = [*zip(variables, values, strict=True), (generator.state, seed)]
+
+        def loss(masks):
+            tap = Tap(inputs.get("attention_mask"), noise_std, config.noise == "activation", generator)
+            closing = zip((layer.mask_variable for layer in layers), masks, strict=True)
+            with keras.StatelessScope(state_mapping=[*state, *closing]), output_hook(tap):
+                outputs = model(inputs, training=False)
+                value = model.compute_loss(inputs, labels, outputs, training=False)
+            return value * _LOSS_SCALE, (tap.inputs, tap.outputs)
+
+        def of_layers(variable_of):
+            return [ops.convert_to_tensor(values[places[id(variable_of(layer))]]) for layer in layers]
+
+        (means_in, means_out), gradients = with_gradients(loss, of_layers(lambda layer: layer.mask_variable))
+        seen = {
+            "kernels": of_layers(lambda layer: layer.raw_kernel),
+            "gradients": [gradient / _LOSS_SCALE for gradient in gradients],
+            "inputs": [means_in[layer.name] for layer in layers],
+            "outputs": [means_out[layer.name] for layer in layers],
+        }
+        return {name: seen[name] for name in reads}
+
+    return compiled(observe)
+
+
+def variables_of(model: keras.Model) -> list[keras.Variable]:
+    """The variables whose values `observer`'s function takes."""
+    return [*model.trainable_variables, *model.non_trainable_variables]
