@@ -59,7 +59,7 @@ def activation_change_command(words: list[str]) -> int:
     study, settings = read_command(words)
     prepare_environment()
     from gated_bert.experiments.activation_change import run_activation_change
-    from gated_bert.experiments.studies import publish
+    from gated_bert.experiments.study import publish
     from gated_bert.experiments.sweep import sweep
 
     status = run_activation_change(study, settings, sweep)

@@ -145,7 +145,8 @@ def study_command(words: list[str]) -> int:
         Flag(("-max-parallel-jobs",), "jobs", "text", "jobs at a time", "study", "N"),
         Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),
     )
-    from gated_bert.experiments.studies import SCALES, STUDIES, publish, run_study
+    from gated_bert.experiments.studies import SCALES, STUDIES
+    from gated_bert.experiments.study import publish, run_study
 
     names, words = leading(words)
     text = "Runs a study, or goes on with it: " + "; ".join(
@@ -159,11 +160,15 @@ def study_command(words: list[str]) -> int:
         raise FlagError.refused("--scale", scale, ", ".join(SCALES) + did_you_mean(scale, SCALES))
     output = Path(typed.get("output", f"results/study_{names[0]}_{scale}"))
     extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
-    status = run_study(names[0], scale, output, sweep_command, typed.get("data"), typed.get("pretrained"), extra)
+    status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra)
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
         publish(output, Path(typed["publish"]), [str(output), *places])
     return status
+
+
+def _run_command(name: str, words: list[str]) -> int:
+    return COMMANDS[name].run(words)
 
 
 COMMANDS = {

@@ -65,7 +65,7 @@ def oneshot_command(words: list[str]) -> int:
     from gated_bert.experiments.sweep import sweep
 
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    return run_oneshot(plan, points, epochs, sweep)
+    return run_oneshot(plan, points, epochs, lambda part: sweep(part, compared=False))
 
 
 def _points(typed: dict) -> list[Point]:

@@ -11,6 +11,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.config_checks import ENCODER_ROLES
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
+from gated_bert.experiments.overview import configuration_text
 
 PRUNABLE_ROLES = (*ENCODER_ROLES, "pooler")
 """What ShrinkBench's strategies prune of a BERT: every matrix but the classifier's."""
@@ -77,6 +78,7 @@ def run_oneshot(plan: Plan, points: Sequence[Point], dense_epochs: int, sweep: C
     asked = any(point.compression is not None for point in points)
     sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0) for job in dense.jobs}
     sparsities = {task: [point.sparsity_in(*size) for point in points] for task, size in sizes.items()}
+    print(configuration_text(plan, [("pruned to", ", ".join(point.name for point in points))]), flush=True)
     status = sweep(dense) if dense_epochs else 0
     if status:
         return status

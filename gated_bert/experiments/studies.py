@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from gated_bert.errors import UserError
-from gated_bert.experiments.compare import compare
-from gated_bert.experiments.results import find_runs, write_csv_atomic
-from gated_bert.experiments.stages import PLOT, TABLE
+from gated_bert.methods import STRATEGIES
 
 SCALES = ("smoke", "standard", "full")
 FOUR = "baseline,magnitude,movement,spt"
@@ -19,13 +14,15 @@ FIVE = f"{FOUR},random"
 
 @dataclass(frozen=True)
 class Part:
-    """One sweep of a study: the name of its folder, and its flags as they would be typed.
+    """One command of a study: the name of its folder, and its flags as they would be typed.
 
-    `{study}` in the flags stands for the study's folder; flags with a `-pt` do not get the study's own.
+    `{study}` in the flags stands for the study's folder; flags with a `-pt` do not get the study's own. Commands that
+    read runs take no data.
     """
 
     name: str
     flags: str
+    command: str = "sweep"
 
 
 @dataclass(frozen=True)
@@ -114,6 +111,26 @@ def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, .
 
 
 _SPANS = "-t squad --dropout 0.1 -b 8 -l 2e-4"
+_STRATEGIES = ",".join(STRATEGIES)
+_EXAMPLE = "LayerGradCAMShift,LayerSmoothGrad,LayerMagWeight,LayerSmoothGradCAMShift,RandomPruning"
+"""Those of the published example, and the control."""
+_SALIENCY = "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4 --sparsities 64,91.4,96"
+
+
+def _saliency_parts(common: dict[str, str], tickets: str) -> tuple[Part, ...]:
+    """Strategies on each task, two strategies' tickets, and how much the masks of one seed overlap."""
+    strategies = {"sst2": _STRATEGIES, "cola": _EXAMPLE, "stsb": _EXAMPLE}
+    first = [f"{{study}}/sst2/results_{name}_sst2_sparsity64_seed1" for name in _STRATEGIES.split(",")]
+    return (
+        *(
+            Part(task, f"-t {task} --strategy {strategies[task]} {_SALIENCY} {flags}", "oneshot")
+            for task, flags in common.items()
+        ),
+        Part("tickets", f"-t sst2 -p LayerMagWeight,LayerGradCAMShift -f 0.64 {tickets}", "lottery"),
+        Part("iou", " ".join(first), "iou"),
+    )
+
+
 _CUT_SPANS = "--num-layers 1 --train-examples 32"
 _HALF = "--criterion magnitude --pattern head_neuron --schedule cubic -f 0.5"
 
@@ -194,6 +211,29 @@ STUDIES = {
         },
         pretrained=True,
     ),
+    "saliency": Study(
+        "the strategies of ShrinkBench and DeepCuts at 64, 91.4 and 96 %, tickets, and the overlap of their masks",
+        None,
+        {
+            "smoke": _saliency_parts(
+                {"sst2": "--num-layers 1 --train-examples 64 --dense-epochs 1 -e 1 --seeds 1,2 --score-batches 1"},
+                "--num-layers 1 --train-examples 64 -e 1 -ml 64",
+            ),
+            "standard": _saliency_parts(
+                {
+                    "sst2": "--num-layers 3 --train-examples 4000 --dense-epochs 2 -e 1 --seeds 1,2,3",
+                    "cola": "--train-examples 4000 --dense-epochs 3 -e 1 --seeds 1,2,3",
+                    "stsb": "--train-examples 2000 --dense-epochs 3 -e 1 --seeds 1,2,3",
+                },
+                "--num-layers 3 --train-examples 4000 -ml 64 --dropout 0.1 -b 32 -l 1.5e-4 -e 2 --seeds 1,2,3",
+            ),
+            "full": _saliency_parts(
+                {task: "--dense-epochs 3 -e 3 --seeds 1,2,3,4,5" for task in ("sst2", "cola", "stsb")},
+                "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4 -e 3 --rounds 10 --seeds 1,2,3,4,5",
+            ),
+        },
+        pretrained=True,
+    ),
     "sst2": Study(
         "accuracy against sparsity on SST-2, tiny from scratch, the published step schedule resampled",
         None,
@@ -222,80 +262,3 @@ STUDIES = {
         pretrained=True,
     ),
 }
-
-
-def run_study(
-    name: str,
-    scale: str,
-    output: Path,
-    run_sweep: Callable[[list[str]], int],
-    data: str | None = None,
-    pretrained: str | None = None,
-    extra: Sequence[str] = (),
-) -> int:
-    """Runs what is left of a study and compares all its runs.
-
-    Args:
-        name: one of `STUDIES`.
-        scale: one of `SCALES`.
-        output: the study's folder; finished runs in it are kept, broken ones go on.
-        run_sweep: takes the words of a sweep's command line and returns its exit status.
-        data: folder or `hub`; only for studies that are not about embedded data.
-        pretrained: id or folder of pretrained weights, for studies that start from them.
-        extra: more words for every sweep, e.g. `-parallel`.
-
-    Returns:
-        The exit status of the first sweep that failed, else 0.
-
-    Raises:
-        UserError: pretrained weights are needed and not given, or data are given that the study does not read.
-    """
-    study = STUDIES[name]
-    if study.pretrained and not pretrained:
-        raise UserError(f"study {name}: starts from pretrained weights; name an id or a folder with -pt")
-    if study.data and data:
-        raise UserError(f"study {name}: is about {study.data} data; leave -d out")
-    words = ["-d", study.data or data or "hub", *extra]
-    for part in study.parts[scale]:
-        flags = [flag.replace("{study}", str(output.resolve())) for flag in part.flags.split()]
-        weights = ["-pt", pretrained] if pretrained and "-pt" not in flags else []
-        status = run_sweep([*flags, *words, *weights, "-o", str(output / part.name), "--resume"])
-        if status:
-            return status
-    compare([output / part.name for part in study.parts[scale]], output)
-    _join_stages([output / part.name / TABLE for part in study.parts[scale]], output)
-    return 0
-
-
-def _join_stages(tables: Sequence[Path], output: Path):
-    """One table and one plot of the stages of all parts that have some."""
-    import pandas as pd
-
-    from gated_bert.experiments.stage_table import write_stage_plot
-
-    found = [pd.read_csv(table) for table in tables if table.exists()]
-    if found:
-        joined = pd.concat(found, ignore_index=True)
-        write_csv_atomic(output / TABLE, joined)
-        write_stage_plot(joined, output / PLOT)
-
-
-def publish(output: Path, folder: Path, places: Sequence[str] = ()):
-    """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
-
-    Args:
-        output: the study's folder.
-        folder: where the copies go.
-        places: paths of this machine, of which the copies keep only the last name.
-    """
-    for run in [output, *find_runs(output)]:
-        target = folder / run.relative_to(output)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in run.iterdir():
-            if file.suffix == ".png":
-                shutil.copyfile(file, target / file.name)
-            elif file.suffix == ".csv" or file.name.startswith("metadata_") or file.name == "report.html":
-                text = file.read_text(encoding="utf-8")
-                for place in places:
-                    text = text.replace(str(Path(place).absolute()), Path(place).name).replace(place, Path(place).name)
-                (target / file.name).write_text(text, encoding="utf-8")

@@ -79,7 +79,8 @@ def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(tmp_path):
     summary = pd.read_csv(tmp_path / "oneshot_summary.csv")
     assert list(summary["n"]) == [2, 2]
     # The comparison puts the seeds together although each starts from a model of its own.
-    assert list(pd.read_csv(tmp_path / "comparison_summary.csv")["n"]) == [2, 2]
+    assert main(["compare", *map(str, tmp_path.glob("results_*")), "-o", str(tmp_path / "compared")]) == 0
+    assert list(pd.read_csv(tmp_path / "compared" / "comparison_summary.csv")["n"]) == [2, 2]
     assert (tmp_path / "oneshot.png").exists()
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from gated_bert.cli import main
 from gated_bert.errors import UserError
-from gated_bert.experiments.studies import SCALES, STUDIES, run_study
+from gated_bert.experiments.studies import SCALES, STUDIES
+from gated_bert.experiments.study import run_study
+from gated_bert.methods import STRATEGIES
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -14,20 +16,21 @@ def test_every_sweep_of_every_study_is_accepted(name, scale, tmp_path):
     (tmp_path / "dense" / "results_baseline_mrpc" / "model").mkdir(parents=True)
     for part in STUDIES[name].parts[scale]:
         flags = part.flags.replace("{study}", str(tmp_path)).split()
-        assert main(["sweep", *flags, "-d", "embedded", "--check"]) == 0
+        if part.command != "iou":
+            assert main([part.command, *flags, "-d", "embedded", "--check"]) == 0
 
 
 def test_a_sweep_that_fails_ends_the_study(tmp_path):
     calls = []
-    assert run_study("spt", "smoke", tmp_path, lambda words: calls.append(words) or 1) == 1
+    assert run_study("spt", "smoke", tmp_path, lambda command, words: calls.append(words) or 1) == 1
     assert len(calls) == 1 and "--resume" in calls[0]
 
 
 def test_a_study_says_what_it_lacks(tmp_path):
     with pytest.raises(UserError, match="study pretrained: .* -pt"):
-        run_study("pretrained", "smoke", tmp_path, lambda words: 0)
+        run_study("pretrained", "smoke", tmp_path, lambda command, words: 0)
     with pytest.raises(UserError, match="study spt: is about embedded data; leave -d out"):
-        run_study("spt", "smoke", tmp_path, lambda words: 0, data="hub")
+        run_study("spt", "smoke", tmp_path, lambda command, words: 0, data="hub")
 
 
 def smoke(tmp_path, name, *flags):
@@ -91,3 +94,17 @@ def test_the_study_of_stages(tmp_path, real_data, minilm):
 def test_the_squad_study(tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "squad", "-d", str(real_data), "-pt", str(minilm))
     assert list(summary["final_sparsity_mean"].round(2)) == [0, 0.5]
+
+
+@pytest.mark.slow
+def test_the_saliency_study(tmp_path, real_data, minilm):
+    words = ["study", "saliency", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
+    words += ["-d", str(real_data / "glue"), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
+    assert main(words) == 0
+    summary = pd.read_csv(tmp_path / "published" / "sst2" / "oneshot_summary.csv")
+    assert len(summary) == 3 * len(STRATEGIES) and set(summary["n"]) == {2}
+    tickets = pd.read_csv(tmp_path / "published" / "tickets" / "lottery.csv")
+    assert set(tickets["kind"]) == {"dense", "ticket", "random", "reinitialized"}
+    overlap = pd.read_csv(tmp_path / "published" / "iou" / "iou_summary.csv")
+    assert len(overlap) == len(STRATEGIES) * (len(STRATEGIES) - 1) / 2
+    assert (tmp_path / "published" / "iou" / "iou_pairs.png").exists()

@@ -1,0 +1,110 @@
+"""Runs a study and copies out what of it is published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gated_bert.errors import UserError
+from gated_bert.experiments.compare import compare
+from gated_bert.experiments.results import find_runs, write_csv_atomic
+from gated_bert.experiments.stages import PLOT, TABLE
+from gated_bert.experiments.studies import STUDIES
+
+MANY_RUNS = 50
+
+
+def run_study(
+    name: str,
+    scale: str,
+    output: Path,
+    run_command: Callable[[str, list[str]], int],
+    data: str | None = None,
+    pretrained: str | None = None,
+    extra: Sequence[str] = (),
+) -> int:
+    """Runs what is left of a study and compares all its runs.
+
+    Args:
+        name: one of `STUDIES`.
+        scale: one of `SCALES`.
+        output: the study's folder; finished runs in it are kept, broken ones go on.
+        run_command: takes a sub-command and the words of its command line and returns its exit status.
+        data: folder or `hub`; only for studies that are not about embedded data.
+        pretrained: id or folder of pretrained weights, for studies that start from them.
+        extra: more words for every command that trains, e.g. `-parallel`.
+
+    Returns:
+        The exit status of the first command that failed, else 0.
+
+    Raises:
+        UserError: pretrained weights are needed and not given, or data are given that the study does not read.
+    """
+    study = STUDIES[name]
+    if study.pretrained and not pretrained:
+        raise UserError(f"study {name}: starts from pretrained weights; name an id or a folder with -pt")
+    if study.data and data:
+        raise UserError(f"study {name}: is about {study.data} data; leave -d out")
+    parts = study.parts[scale]
+    for part in parts:
+        words = [word.replace("{study}", str(output.resolve())) for word in part.flags.split()]
+        if part.command != "iou":
+            weights = ["-pt", pretrained] if pretrained and "-pt" not in words else []
+            words += ["-d", study.data or data or "hub", *extra, *weights, "--resume"]
+        status = run_command(part.command, [*words, "-o", str(output / part.name)])
+        if status:
+            return status
+    sweeps = [output / part.name for part in parts if part.command == "sweep"]
+    if sweeps:
+        compare(sweeps, output)
+    _join_stages([folder / TABLE for folder in sweeps], output)
+    return 0
+
+
+def _join_stages(tables: Sequence[Path], output: Path):
+    """One table and one plot of the stages of all parts that have some."""
+    import pandas as pd
+
+    from gated_bert.experiments.stage_table import write_stage_plot
+
+    found = [pd.read_csv(table) for table in tables if table.exists()]
+    if found:
+        joined = pd.concat(found, ignore_index=True)
+        write_csv_atomic(output / TABLE, joined)
+        write_stage_plot(joined, output / PLOT)
+
+
+def publish(output: Path, folder: Path, places: Sequence[str] = ()):
+    """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
+
+    Args:
+        output: the study's folder.
+        folder: where the copies go; of more than `MANY_RUNS` runs, the plots of single runs do not.
+        places: paths of this machine, of which the copies keep only the last name.
+    """
+    runs = find_runs(output)
+    for source in [output, *runs]:
+        plots = source is output or len(runs) <= MANY_RUNS
+        for file in source.iterdir():
+            if (
+                file.suffix in (".csv", ".html")
+                or file.name.startswith("metadata_")
+                or (file.suffix == ".png" and plots)
+            ):
+                _copy(file, folder / file.relative_to(output), places)
+    for file in output.glob("*/*"):
+        # Of a part the comparison of its runs is left out: the study's own holds it.
+        if file.suffix in (".csv", ".png") and not file.name.startswith(("comparison", "pruning_methods")):
+            _copy(file, folder / file.relative_to(output), places)
+
+
+def _copy(file: Path, target: Path, places: Sequence[str]):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".png":
+        shutil.copyfile(file, target)
+        return
+    text = file.read_text(encoding="utf-8")
+    for place in places:
+        text = text.replace(str(Path(place).absolute()), Path(place).name).replace(place, Path(place).name)
+    target.write_text(text, encoding="utf-8")
