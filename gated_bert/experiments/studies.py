@@ -114,19 +114,25 @@ _SPANS = "-t squad --dropout 0.1 -b 8 -l 2e-4"
 _STRATEGIES = ",".join(STRATEGIES)
 _EXAMPLE = "LayerGradCAMShift,LayerSmoothGrad,LayerMagWeight,LayerSmoothGradCAMShift,RandomPruning"
 """Those of the published example, and the control."""
-_SALIENCY = "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4 --sparsities 64,91.4,96"
+_SALIENCY = "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4"
 
 
-def _saliency_parts(common: dict[str, str], tickets: str) -> tuple[Part, ...]:
-    """Strategies on each task, two strategies' tickets, and how much the masks of one seed overlap."""
-    strategies = {"sst2": _STRATEGIES, "cola": _EXAMPLE, "stsb": _EXAMPLE}
-    first = [f"{{study}}/sst2/results_{name}_sst2_sparsity64_seed1" for name in _STRATEGIES.split(",")]
+def _saliency_parts(
+    common: dict[str, str], tickets: str, strategies: str = _STRATEGIES, sparsities: str = "64,91.4,96"
+) -> tuple[Part, ...]:
+    """`strategies` on SST-2 and the example's on other tasks, tickets, and how much the masks of one seed overlap."""
+    first = [f"{{study}}/sst2/results_{name}_sst2_sparsity64_seed1" for name in strategies.split(",")]
     return (
         *(
-            Part(task, f"-t {task} --strategy {strategies[task]} {_SALIENCY} {flags}", "oneshot")
+            Part(
+                task,
+                f"-t {task} --strategy {strategies if task == 'sst2' else _EXAMPLE} {_SALIENCY} {flags} "
+                f"--sparsities {sparsities}",
+                "oneshot",
+            )
             for task, flags in common.items()
         ),
-        Part("tickets", f"-t sst2 -p LayerMagWeight,LayerGradCAMShift -f 0.64 {tickets}", "lottery"),
+        Part("tickets", f"-t sst2 -p LayerMagWeight,LayerGradCAMShift -f 0.64 {_SALIENCY} {tickets}", "lottery"),
         Part("iou", " ".join(first), "iou"),
     )
 
@@ -217,7 +223,9 @@ STUDIES = {
         {
             "smoke": _saliency_parts(
                 {"sst2": "--num-layers 1 --train-examples 64 --dense-epochs 1 -e 1 --seeds 1,2 --score-batches 1"},
-                "--num-layers 1 --train-examples 64 -e 1 -ml 64",
+                "--num-layers 1 --train-examples 64 -e 1 --controls random",
+                "LayerMagWeight,LayerSmoothGrad",
+                "64",
             ),
             "standard": _saliency_parts(
                 {
@@ -225,11 +233,11 @@ STUDIES = {
                     "cola": "--train-examples 4000 --dense-epochs 3 -e 1 --seeds 1,2,3",
                     "stsb": "--train-examples 2000 --dense-epochs 3 -e 1 --seeds 1,2,3",
                 },
-                "--num-layers 3 --train-examples 4000 -ml 64 --dropout 0.1 -b 32 -l 1.5e-4 -e 2 --seeds 1,2,3",
+                "--num-layers 3 --train-examples 4000 -e 2 --seeds 1,2,3",
             ),
             "full": _saliency_parts(
                 {task: "--dense-epochs 3 -e 3 --seeds 1,2,3,4,5" for task in ("sst2", "cola", "stsb")},
-                "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4 -e 3 --rounds 10 --seeds 1,2,3,4,5",
+                "-e 3 --rounds 10 --seeds 1,2,3,4,5",
             ),
         },
         pretrained=True,

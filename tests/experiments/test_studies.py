@@ -7,7 +7,6 @@ from gated_bert.cli import main
 from gated_bert.errors import UserError
 from gated_bert.experiments.studies import SCALES, STUDIES
 from gated_bert.experiments.study import run_study
-from gated_bert.methods import STRATEGIES
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -102,9 +101,9 @@ def test_the_saliency_study(tmp_path, real_data, minilm):
     words += ["-d", str(real_data / "glue"), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
     assert main(words) == 0
     summary = pd.read_csv(tmp_path / "published" / "sst2" / "oneshot_summary.csv")
-    assert len(summary) == 3 * len(STRATEGIES) and set(summary["n"]) == {2}
+    assert list(summary["n"]) == [2, 2] and (summary["sparsity"] - 0.64).abs().max() < 2e-3
     tickets = pd.read_csv(tmp_path / "published" / "tickets" / "lottery.csv")
-    assert set(tickets["kind"]) == {"dense", "ticket", "random", "reinitialized"}
+    assert set(tickets["kind"]) == {"dense", "ticket", "random"}
     overlap = pd.read_csv(tmp_path / "published" / "iou" / "iou_summary.csv")
-    assert len(overlap) == len(STRATEGIES) * (len(STRATEGIES) - 1) / 2
+    assert len(overlap) == 1
     assert (tmp_path / "published" / "iou" / "iou_pairs.png").exists()
