@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import Group, group_runs, method_rank, statistics
+from gated_bert.experiments.many_plot import MANY, draw_many
 from gated_bert.experiments.results import Run, metric_scale, metric_title, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:
 
     A method's curve takes the last epoch at each sparsity, the mean over its seeds, with the 95 % t-interval of the
     metric from three seeds on (two give an interval wider than the plot); the baseline is a line at its best epoch.
+    Of more than `MANY` methods in a panel only the last epochs are drawn, each on a line of its own.
 
     Args:
         runs: runs of any tasks and methods; those that differ in more than the seed get curves of their own.
@@ -189,13 +191,18 @@ def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:
     """
     groups = group_runs(runs)[0]
     panels = list(dict.fromkeys(group.panel for group in groups))
+    members = [[group for group in groups if group.panel == panel] for panel in panels]
+    if max(map(len, members)) > MANY:
+        figure = _figure(11, 5)
+        draw_many(figure, members, [_panel_title(each) for each in members])
+        return write_bytes_atomic(path, png(figure))
     styles = _styles(groups)
     columns = 1 if len(panels) == 1 else 2
     lines = math.ceil(len(panels) / columns)
     figure = _figure(9.5 if columns == 1 else 15, 5.4 * lines + 1.1)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis, panel in zip(axes, panels, strict=False):
-        _comparison_panel(axis, [group for group in groups if group.panel == panel], styles)
+    for axis, each in zip(axes, members, strict=False):
+        _comparison_panel(axis, each, styles)
     for axis in axes[len(panels) :]:
         axis.remove()
     _comparison_legend(figure, groups, styles)
@@ -245,9 +252,13 @@ def _comparison_panel(axes: Axes, groups: Sequence[Group], styles: dict):
                 aside = 0.006 * place(highest) * (index - (len(groups) - 1) / 2)
                 _bars(axes, [position + aside for position in x], points, colour)
     _sparsity_axis(axes, highest)
-    axes.set_title(f"{heading(groups[0].runs[0].task_title, groups[0].data)} · {groups[0].model}")
+    axes.set_title(_panel_title(groups))
     _split(axes, spans[axes], *_METRIC_PART, f"{metric_title(metric)}, solid")
     _split(loss_axes, spans[loss_axes], *_LOSS_PART, "development loss, dashed")
+
+
+def _panel_title(groups: Sequence[Group]) -> str:
+    return f"{heading(groups[0].runs[0].task_title, groups[0].data)} · {groups[0].model}"
 
 
 def _band(axes: Axes, x: Sequence[float], points: Sequence[dict], colour: str, **more):

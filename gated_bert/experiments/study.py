@@ -12,7 +12,7 @@ from gated_bert.experiments.results import find_runs, write_csv_atomic
 from gated_bert.experiments.stages import PLOT, TABLE
 from gated_bert.experiments.studies import STUDIES
 
-MANY_RUNS = 50
+MANY_RUNS = 30
 
 
 def run_study(
@@ -80,7 +80,7 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()):
 
     Args:
         output: the study's folder.
-        folder: where the copies go; of more than `MANY_RUNS` runs, the plots of single runs do not.
+        folder: where the copies go; of more than `MANY_RUNS` runs, the report and the plots of single runs do not.
         places: paths of this machine, of which the copies keep only the last name.
     """
     runs = find_runs(output)

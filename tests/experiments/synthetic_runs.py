@@ -48,7 +48,7 @@ def _row(method, metrics, seed, epoch, steps):
     done = min(max(epoch - 3, 0), len(steps))
     sparsity = 0.0 if method == "baseline" or not done else steps[done - 1] / 100
     learnt = 1 - math.exp(-epoch / 2.5)
-    lost = STRENGTH[method] * (sparsity**2 + 0.25 * max(0.0, -math.log10(1 - sparsity) - 1))
+    lost = STRENGTH.get(method, 0.1) * (sparsity**2 + 0.25 * max(0.0, -math.log10(1 - sparsity) - 1))
     value = 0.5 + 0.34 * learnt * max(0.05, 1 - lost) + noise.gauss(0, 0.006)
     row = {"epoch": epoch, "target_sparsity": sparsity, "sparsity": sparsity, "train_loss": 1.05 - value + 0.02 * lost,
            f"train_{metrics[0]}": min(1.0, value + 0.05 * learnt), "val_loss": 1.2 - value}  # fmt: skip

@@ -9,6 +9,7 @@ from synthetic_runs import write_run
 
 from gated_bert.experiments import plots
 from gated_bert.experiments.aggregate import group_runs
+from gated_bert.experiments.many_plot import MANY
 from gated_bert.experiments.results import find_runs, read_run, read_runs, write_csv_atomic
 
 
@@ -76,9 +77,28 @@ def test_comparison_has_a_panel_per_task_and_one_legend_outside(tmp_path, drawn)
     assert "99.5" in [tick.get_text() for tick in panels[0].get_xticklabels()]
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == [
-        "baseline, dense, best epoch (3 seeds)", "magnitude (3 seeds)", "spt (3 seeds)", "95 % t-interval over seeds"]
+        "baseline, dense, best epoch (3 seeds)",
+        "magnitude (3 seeds)",
+        "spt (3 seeds)",
+        "95 % t-interval over seeds",
+    ]
     box = legend.get_window_extent()
     assert all(box.y1 <= axes.get_tightbbox().y0 + 1 for axes in panels)
+
+
+def test_of_many_methods_each_gets_a_line_with_its_last_epoch(tmp_path, drawn):
+    methods = ["baseline", *(f"method{index:02d}" for index in range(MANY))]
+    for method in methods:
+        write_run(tmp_path, method, "sst2", 1)
+    runs = read_runs(find_runs(tmp_path))[0]
+    plots.plot_comparison(runs, tmp_path / "all.png")
+    metric, saved = drawn[0].axes
+    assert sorted(text.get_text() for text in metric.get_yticklabels()) == methods
+    last = {run.method: 100 * run.rows["val_accuracy"].iloc[-1] for run in runs}
+    places = [line.get_xdata()[0] for line in metric.lines if line.get_marker() == "o"]
+    assert places == pytest.approx([last[text.get_text()] for text in metric.get_yticklabels()])
+    closed = [bar.get_width() for bar in saved.containers[0]]
+    assert closed[0] == 0 and min(closed[1:]) > 0
 
 
 def test_metric_and_loss_do_not_cross(tmp_path, drawn):
