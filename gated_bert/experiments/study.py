@@ -85,13 +85,10 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()):
     """
     runs = find_runs(output)
     for source in [output, *runs]:
-        plots = source is output or len(runs) <= MANY_RUNS
+        few = len(runs) <= MANY_RUNS
         for file in source.iterdir():
-            if (
-                file.suffix in (".csv", ".html")
-                or file.name.startswith("metadata_")
-                or (file.suffix == ".png" and plots)
-            ):
+            wanted = file.suffix == ".csv" or file.name.startswith("metadata_") or (file.suffix == ".html" and few)
+            if wanted or (file.suffix == ".png" and (few or source is output)):
                 _copy(file, folder / file.relative_to(output), places)
     for file in output.glob("*/*"):
         # Of a part the comparison of its runs is left out: the study's own holds it.
