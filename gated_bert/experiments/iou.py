@@ -77,7 +77,7 @@ def _model_folder(folder: Path) -> Path:
 
 
 def _names(models: Sequence[Path]) -> list[str]:
-    """As many of the last parts of the paths as tell them apart, without `results_` and `model`."""
+    """As many of the last parts of the paths as tell them apart, without `results_`, `model` and a common ending."""
     parts = []
     for model in models:
         path = model.resolve()
@@ -85,8 +85,15 @@ def _names(models: Sequence[Path]) -> list[str]:
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
-            return names
+            return _without_common_ending(names)
     raise UserError(f"{', '.join(map(str, models))}: the same model twice; each is compared with all others anyway")
+
+
+def _without_common_ending(names: Sequence[str]) -> list[str]:
+    parts = [name.split("_") for name in names]
+    while min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    return ["_".join(part) for part in parts]
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

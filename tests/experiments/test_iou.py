@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from gated_bert.cli import main
-from gated_bert.experiments.iou import chance_iou, iou, iou_summary, iou_table
+from gated_bert.experiments.iou import _without_common_ending, chance_iou, iou, iou_summary, iou_table
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, read_masks, save_model
@@ -26,6 +26,11 @@ def test_iou_counts_closed_positions():
     assert iou(one, one) == 1 and iou(one, ~one) == 0
     nothing = np.zeros((2, 3), bool)
     assert iou(one, nothing) == 0 and math.isnan(iou(nothing, nothing))
+
+
+def test_runs_are_named_by_what_tells_them_apart():
+    assert _without_common_ending(["GradCAM_sst2_seed1", "Mag_Act_sst2_seed1"]) == ["GradCAM", "Mag_Act"]
+    assert _without_common_ending(["a_sst2", "sst2"]) == ["a_sst2", "sst2"]
 
 
 def test_iou_by_chance_is_that_of_random_masks():
