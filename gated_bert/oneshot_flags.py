@@ -6,7 +6,7 @@ import os
 
 from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.config_checks import NEEDS_TRAINING
-from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, run_oneshot
+from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, describe, oneshot_plans, run_oneshot
 from gated_bert.flags import SWEEP_FLAGS, Flag, FlagError
 from gated_bert.methods import METHODS
 from gated_bert.settings import DEFAULTS, read_settings, verbosity
@@ -57,15 +57,15 @@ def oneshot_command(words: list[str]) -> int:
     plan = plan_jobs(settings)
     if typed.get("check"):
         return 0
-    if typed.get("dry_run"):
-        from gated_bert.experiments.overview import print_plan
-
-        return print_plan(plan)
     prepare_environment()
+    epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
+    dense, pruned = oneshot_plans(plan, points, epochs)
+    print(describe(dense, pruned, with_jobs=bool(typed.get("dry_run"))), flush=True)
+    if typed.get("dry_run"):
+        return 0
     from gated_bert.experiments.sweep import sweep
 
-    epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    return run_oneshot(plan, points, epochs, lambda part: sweep(part, compared=False))
+    return run_oneshot(dense, pruned, lambda part: sweep(part, compared=False))
 
 
 def _points(typed: dict) -> list[Point]:

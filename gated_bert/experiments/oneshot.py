@@ -58,17 +58,13 @@ class Point:
         return 1 - kept
 
 
-def run_oneshot(plan: Plan, points: Sequence[Point], dense_epochs: int, sweep: Callable[[Plan], int]) -> int:
-    """Trains what is left of the dense models, prunes and fine-tunes what is left of the rest, writes table and plot.
+def oneshot_plans(plan: Plan, points: Sequence[Point], dense_epochs: int) -> tuple[Plan, Plan]:
+    """The dense runs, none where nothing is trained before, and the runs that are pruned to each of `points`.
 
     Args:
         plan: one job per strategy, task and seed; its epochs are those of the fine-tuning.
         points: how much each strategy prunes.
         dense_epochs: epochs of dense training; 0 prunes the `pretrained` weights as they are.
-        sweep: runs one plan and returns its exit status.
-
-    Returns:
-        The exit status of the first sweep in which a job failed, else 0.
 
     Raises:
         UserError: a compression that no sparsity gives.
@@ -77,22 +73,43 @@ def run_oneshot(plan: Plan, points: Sequence[Point], dense_epochs: int, sweep: C
     # Not looked up where no point asks.
     asked = any(point.compression is not None for point in points)
     sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0) for job in dense.jobs}
-    sparsities = {task: [point.sparsity_in(*size) for point in points] for task, size in sizes.items()}
-    print(configuration_text(plan, [("pruned to", ", ".join(point.name for point in points))]), flush=True)
-    status = sweep(dense) if dense_epochs else 0
-    if status:
-        return status
     jobs = [
-        _pruned_job(job, point, sparsity, plan, dense_epochs > 0)
+        _pruned_job(job, point, point.sparsity_in(*sizes[job.config.task]), plan, dense_epochs > 0)
         for job in plan.jobs
-        for point, sparsity in zip(points, sparsities[job.config.task], strict=True)
+        for point in points
     ]
-    status = sweep(dataclasses.replace(plan, jobs=tuple(jobs)))
-    if status == 0:
-        from gated_bert.experiments.oneshot_table import write_table
+    if not dense_epochs:
+        dense = dataclasses.replace(dense, jobs=())
+    return dense, dataclasses.replace(plan, jobs=tuple(jobs))
 
-        write_table(plan.output, [job.folder for job in jobs])
-    return status
+
+def describe(dense: Plan, pruned: Plan, with_jobs: bool = False) -> str:
+    """The configuration, and the jobs where asked for."""
+    sparsities = dict.fromkeys(f"{100 * job.config.end_sparsity:.4g} %" for job in pruned.jobs)
+    lines = [configuration_text(pruned, [("pruned to", ", ".join(sparsities))])]
+    jobs = (*dense.jobs, *pruned.jobs) if with_jobs else ()
+    return "\n".join(lines + [f"  {job.name}: {job.folder}" for job in jobs])
+
+
+def run_oneshot(dense: Plan, pruned: Plan, sweep: Callable[[Plan], int]) -> int:
+    """Runs what is left of what `oneshot_plans` made, then writes table and plot.
+
+    Args:
+        dense: the dense runs.
+        pruned: the runs that start from them.
+        sweep: runs one plan and returns its exit status.
+
+    Returns:
+        The exit status of the first sweep in which a job failed, else 0.
+    """
+    for part in (dense, pruned):
+        status = sweep(part) if part.jobs else 0
+        if status:
+            return status
+    from gated_bert.experiments.oneshot_table import write_table
+
+    write_table(pruned.output, [job.folder for job in pruned.jobs])
+    return 0
 
 
 def model_sizes(config: GatedBertConfig) -> tuple[int, int]:
