@@ -86,13 +86,12 @@ def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(tmp_path):
 
 @pytest.mark.slow
 def test_right_after_pruning_is_measured_before_fine_tuning(tmp_path):
-    flags = ["-t", "stsb", "--strategy", "magnitude", "--sparsities", "0,99", "-e", "1", "--dense-epochs", "1"]
-    assert oneshot(tmp_path, *flags, "--prunable-roles", "query", "-l", "1e-30") == 0
-    none, most = pd.read_csv(tmp_path / "oneshot.csv").to_dict("records")
-    # Nothing is closed and, at this learning rate, nothing learnt.
-    assert none["before"] == none["after"] and none["after"] == pytest.approx(none["final"], abs=1e-6)
-    assert most["loss_before"] != most["loss_after"] == pytest.approx(most["loss_final"], abs=1e-6)
-    assert none["asked"] == "sparsity" and most["sparsity"] == pytest.approx(0.99, abs=2e-3)
+    flags = ["-t", "stsb", "--strategy", "magnitude", "--sparsities", "99", "-e", "1", "--dense-epochs", "1"]
+    assert oneshot(tmp_path, *flags, "-l", "1e-30") == 0
+    row = pd.read_csv(tmp_path / "oneshot.csv").iloc[0]
+    # At this learning rate nothing is learnt: what is lost is lost at once, and stays lost.
+    assert row["loss_before"] != row["loss_after"] == pytest.approx(row["loss_final"], abs=1e-6)
+    assert row["asked"] == "sparsity" and row["sparsity"] == pytest.approx(0.99, abs=1e-2)
 
 
 @pytest.mark.parametrize("flags, message", [
