@@ -78,6 +78,8 @@ def run_folder_name(config: GatedBertConfig, numbered: bool = False) -> str:
 def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:
     """The dense runs that those of `plan` can start from, one per task and seed, in `folder`.
 
+    Their records are the same whatever `plan` prunes, so that a command with other methods goes on from them.
+
     Args:
         plan: any jobs.
         folder: where the dense runs go.
@@ -86,7 +88,8 @@ def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:
     jobs = {}
     for job in plan.jobs:
         run = dense_folder(folder, job.config)
-        config = job.config.replace(pruning_method="baseline", enable_pruning=False, criterion=None, **changes)
+        config = plan.settings.config("baseline", job.config.task, job.config.seed)
+        config = config.replace(start_sparsity=0.0, end_sparsity=0.0, **changes)
         jobs[run] = Job(f"dense {config.task} seed {config.seed}", config, run, job_command(run))
     return Plan(dataclasses.replace(plan.settings, output=folder, methods=("baseline",)), tuple(jobs.values()))
 

@@ -84,8 +84,8 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()):
         places: paths of this machine, of which the copies keep only the last name.
     """
     runs = find_runs(output)
+    few = len(runs) <= MANY_RUNS
     for source in [output, *runs]:
-        few = len(runs) <= MANY_RUNS
         for file in source.iterdir():
             wanted = file.suffix == ".csv" or file.name.startswith("metadata_") or (file.suffix == ".html" and few)
             if wanted or (file.suffix == ".png" and (few or source is output)):

@@ -7,10 +7,12 @@ import pytest
 from gated_bert.cli import main
 from gated_bert.compression.statistics import parameter_counts
 from gated_bert.errors import UserError
-from gated_bert.experiments.oneshot import Point
+from gated_bert.experiments.jobs import plan_jobs
+from gated_bert.experiments.oneshot import Point, oneshot_plans
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model
+from gated_bert.settings import read_settings
 
 BASE = BertConfig.uniform(12, 768, 12, 3072, vocab_size=30522, num_outputs=2)
 MINILM = BertConfig.uniform(6, 384, 12, 1536, vocab_size=30522, num_outputs=2)
@@ -92,6 +94,14 @@ def test_right_after_pruning_is_measured_before_fine_tuning(tmp_path):
     # At this learning rate nothing is learnt: what is lost is lost at once, and stays lost.
     assert row["loss_before"] != row["loss_after"] == pytest.approx(row["loss_final"], abs=1e-6)
     assert row["asked"] == "sparsity" and row["sparsity"] == pytest.approx(0.99, abs=1e-2)
+
+
+def test_dense_records_are_the_same_whatever_is_pruned_from_them(tmp_path):
+    records = []
+    for strategies in (("LayerMagWeight", "GlobalMagGrad"), ("GlobalMagGrad",)):
+        settings = read_settings({"methods": strategies, "data": "embedded", "output": str(tmp_path)}, {}, {})
+        records.append(oneshot_plans(plan_jobs(settings), [Point(sparsity=0.5)], 1)[0].jobs[0].config)
+    assert records[0] == records[1] and records[0].criterion is None
 
 
 @pytest.mark.parametrize("flags, message", [
