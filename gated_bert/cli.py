@@ -44,6 +44,9 @@ _BY_HAND = {
     errno.EACCES: "permission denied; choose another folder with -o",
 }
 
+_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export")
+"""Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -211,7 +214,8 @@ def main(words: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "gated_bert").startswith("gated_bert"):
             raise
-        return _refuse(f"{error.name} is not installed; pip install 'gated_bert[tensorflow]', or ./run_experiments.sh")
+        extra = _EXTRAS.get((error.name or "").partition(".")[0], "tensorflow")
+        return _refuse(f"{error.name} is not installed; pip install 'gated_bert[{extra}]'")
     except KeyboardInterrupt:
         print("stopped; the same command with --resume goes on", file=sys.stderr)
         return INTERRUPTED

@@ -112,7 +112,7 @@ def load_model(folder: str | Path) -> LoadedModel:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
-    task = Task.from_dict(_read_json(folder / CONFIG)["task"])
+    task = Task.from_dict(read_json(folder / CONFIG)["task"])
     try:
         model = keras.saving.load_model(folder / WEIGHTS, compile=False)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
@@ -120,7 +120,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     if not isinstance(model, BertClassifier) or model.bert_config != config:
         raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
     tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-    return LoadedModel(model, tokenizer, task, config, _read_json(folder / METADATA))
+    return LoadedModel(model, tokenizer, task, config, read_json(folder / METADATA))
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -135,13 +135,28 @@ def read_architecture(folder: str | Path) -> BertConfig:
         UserError: a missing or malformed `config.json`.
     """
     path = _where_it_is(Path(folder).expanduser()) / CONFIG
-    record = _read_json(path)
+    record = read_json(path)
     if not {"architecture", "task"} <= record.keys():
         raise UserError(f"{path}: no architecture and task in it; it is not the {CONFIG} of a model folder")
     try:
         return BertConfig.from_dict(record["architecture"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: a missing or malformed file, or no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); save or copy it again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object; save or copy it again")
+    return values
 
 
 def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
@@ -212,13 +227,3 @@ def _replace(folder: Path, new: Path):
 def _where_it_is(folder: Path) -> Path:
     """The folder, or its previous version where a process was killed between the two renames of `_replace`."""
     return _previous(folder) if not folder.exists() and _previous(folder).is_dir() else folder
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); save or copy it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object; save or copy it again")
-    return values

@@ -1,0 +1,129 @@
+"""Exported models: an ONNX file, what stands beside it, and predictions from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.errors import UserError
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.folder import LoadedModel, load_model, read_json
+from gated_bert.tasks.hub import one_line
+from gated_bert.tasks.task import Task
+from gated_bert.tasks.wordpiece import Tokenizer
+
+SUFFIX = ".onnx"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TASK_PROPERTY = "gated_bert_task"
+"""Key of the task's name in an ONNX file's own metadata, by which a record of another file is seen."""
+
+
+class OnnxModel:
+    """An exported model in ONNX Runtime; predicts as a Keras model does.
+
+    Attributes:
+        path: the ONNX file.
+        bert_config: the architecture it was exported from.
+        record: what stands beside the file in JSON: `architecture`, `task`, `graph` (standard or fused), `precision`
+            (fp32, fp16, int8 or int8-static) and `metadata`.
+        session: the `onnxruntime.InferenceSession`.
+
+    Args:
+        path: the ONNX file.
+        record: see above.
+        threads: threads of one product; by default as many as ONNX Runtime finds cores.
+
+    Raises:
+        UserError: a file that ONNX Runtime cannot load.
+    """
+
+    def __init__(self, path: Path, record: dict, threads: int | None = None):
+        self.path, self.record = path, record
+        self.bert_config = BertConfig.from_dict(record["architecture"])
+        self.session = _open_session(path, threads)
+        self._inputs = [each.name for each in self.session.get_inputs()]
+
+    def predict_on_batch(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits, float32, of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length]."""
+        return self.session.run(None, {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs})[0]
+
+    def predict(self, dataset, verbose: int = 0) -> np.ndarray:
+        """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length."""
+        batches = (dataset[index] for index in range(len(dataset)))
+        return np.concatenate([self.predict_on_batch(each[0] if isinstance(each, tuple) else each) for each in batches])
+
+
+def beside(path: Path) -> tuple[Path, Path]:
+    """The files that belong to an ONNX file: its record and its tokeniser."""
+    return path.with_suffix(".json"), path.with_suffix(".tokenizer.json")
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether a path names an ONNX file, rather than a folder."""
+    return Path(path).suffix == SUFFIX
+
+
+def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
+    """The model in a model folder or an ONNX file, with its tokeniser and task.
+
+    Args:
+        path: a folder that `save_model` wrote, or a file that `export_onnx` or `quantize` wrote.
+        threads: as for `OnnxModel`; Keras takes what its backend was started with.
+
+    Returns:
+        The record of `load_model`, whose `model` is an `OnnxModel` for an ONNX file.
+
+    Raises:
+        UserError: neither of these, or a missing, truncated or malformed file, or files that do not belong together.
+    """
+    path = Path(path).expanduser()
+    if not is_onnx(path):
+        return load_model(path)
+    record_path, tokenizer_path = beside(path)
+    for each in (path, record_path, tokenizer_path):
+        if not each.is_file():
+            raise UserError(f"{each}: no such file; an exported model is NAME.onnx with NAME.json and "
+                            "NAME.tokenizer.json beside it (`gated-bert export` writes all three)")  # fmt: skip
+    record = read_json(record_path)
+    if not {"architecture", "task", "graph", "precision", "metadata"} <= record.keys():
+        raise UserError(f"{record_path}: not the record of an exported model; export it again")
+    task = Task.from_dict(record["task"])
+    model = OnnxModel(path, record, threads)
+    _check_together(model, task)
+    return LoadedModel(model, Tokenizer.from_file(tokenizer_path), task, model.bert_config, record["metadata"])
+
+
+def write_record(path: Path, record: dict, tokenizer: Tokenizer):
+    """Writes what stands beside an ONNX file."""
+    record_path, tokenizer_path = beside(path)
+    record_path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    tokenizer.save(tokenizer_path)
+
+
+def _open_session(path: Path, threads: int | None):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    errors = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
+            errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
+        raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error
+
+
+def _check_together(model: OnnxModel, task: Task):
+    found = model.session.get_modelmeta().custom_metadata_map.get(TASK_PROPERTY)
+    if found != task.name:
+        trained = f"for task {found}" if found else "by another tool"
+        raise UserError(f"{model.path}: exported {trained}, and {beside(model.path)[0].name} beside it is of task "
+                        f"{task.name}; copy the files of one export")  # fmt: skip
+    missing = set(model._inputs) - set(INPUTS)
+    if missing or "input_ids" not in model._inputs:
+        raise UserError(f"{model.path}: its inputs are {', '.join(model._inputs)}; allowed: {', '.join(INPUTS)}")
