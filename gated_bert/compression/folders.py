@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from keras import ops
 
 from gated_bert.compression.export import FORMATS
+from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_float32, largest_difference
 from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
 from gated_bert.compression.source import load_source
 from gated_bert.compression.statistics import (
     comparison_table,
     measure_latency,
     model_statistics,
-    random_inputs,
 )
 from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.folder import WEIGHTS, LoadedModel, is_model_folder, save_model, with_fixed_gates
-from gated_bert.tasks.embedded import RECIPES, embedded_examples
-from gated_bert.tasks.pipeline import BucketedDataset
-
-TOLERANCE = 1e-4
-"""Largest difference between logits of a model and its shrunk one that is written."""
-
-CHECKED = 32
-"""Sequences of each kind that the difference is looked for on."""
+from gated_bert.models.folder import WEIGHTS, is_model_folder, save_model, with_fixed_gates
 
 
 def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None):
@@ -52,7 +42,8 @@ def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, le
     if length > longest:
         raise UserError(f"--length: {length} is refused; allowed: 1 to {longest}, the model's longest input")
     small = shrink(model, round_to)
-    difference = largest_difference(model, small, check_inputs(loaded))
+    # In float32: what 16 bits round differently is no fault of shrinking.
+    difference = largest_difference(in_float32(model), in_float32(small), check_inputs(loaded))
     # Written the other way round it would let NaN pass.
     if not difference <= TOLERANCE:
         raise UserError(f"{source}: the shrunk model's logits differ by {difference:.1e}, more than {TOLERANCE:.0e}; "
@@ -91,37 +82,6 @@ def export_folder(source: Path, out: Path, form: str):
     FORMATS[form](out, loaded)
     closed = 1 - _open_share(loaded.model)
     print(f"written to {out}; {100 * closed:.1f} % of the encoder's weights are zero")
-
-
-def check_inputs(loaded: LoadedModel) -> list[dict[str, np.ndarray]]:
-    """Two batches that a model's logits are compared on: random tokens with padding, and embedded texts."""
-    config, rng = loaded.config, np.random.default_rng(0)
-    length = min(128, config.max_position)
-    tokens = random_inputs(config, CHECKED, length)
-    ends = rng.integers(1, length + 1, (CHECKED, 1))
-    tokens["attention_mask"] = (np.arange(length) < ends).astype(np.int32)
-    tokens["token_type_ids"] = (np.arange(length) >= ends // 2).astype(np.int32) * (config.type_vocab_size > 1)
-    task = loaded.task.name if loaded.task.name in RECIPES else "mnli" if loaded.task.pair else "sst2"
-    texts, _ = embedded_examples(task)
-    texts = texts.take(range(CHECKED))
-    encoded = loaded.tokenizer.encode(texts.texts, texts.pairs, length)
-    return [tokens, BucketedDataset(encoded, None, CHECKED, length, buckets=(length,))[0]]
-
-
-def largest_difference(one: BertClassifier, other: BertClassifier, batches: Sequence[dict[str, np.ndarray]]) -> float:
-    """The largest absolute difference between the logits of two models, computed in float32."""
-    one, other = _in_float32(one), _in_float32(other)
-    return max(float(np.abs(one.predict_on_batch(batch) - other.predict_on_batch(batch)).max()) for batch in batches)
-
-
-def _in_float32(model: BertClassifier) -> BertClassifier:
-    """The model, or its copy in float32: what 16 bits round differently is no fault of shrinking."""
-    if model.compute_dtype == model.variable_dtype == "float32":
-        return model
-    copy = type(model)(model.bert_config, name=model.name, dtype="float32")
-    for source, target in zip(model.weights, copy.weights, strict=True):
-        target.assign(np.asarray(ops.convert_to_numpy(source), dtype=np.float32))
-    return copy
 
 
 def _headline(model: BertClassifier, small: BertClassifier, round_to: int) -> str:

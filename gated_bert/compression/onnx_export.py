@@ -1,0 +1,87 @@
+"""`gated-bert export MODEL OUT.onnx`: an ONNX file that computes what the model computes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gated_bert.compression.onnx_fused import fused_graph
+from gated_bert.compression.onnx_model import TASK_PROPERTY, beside, open_model, write_record
+from gated_bert.compression.onnx_standard import standard_graph
+from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_float32, largest_difference
+from gated_bert.errors import UserError
+from gated_bert.models.folder import LoadedModel
+from gated_bert.tasks.hub import one_line
+
+STANDARD, FUSED = "standard", "fused"
+GRAPHS = {STANDARD: standard_graph, FUSED: fused_graph}
+"""Name of a kind of graph → what makes it of a model."""
+
+
+def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = STANDARD) -> float:
+    """Writes a model as an ONNX file, with its record and its tokeniser beside it.
+
+    The file is checked whole by ONNX's checker, and its logits are compared with the model's.
+
+    Args:
+        out: the file to be written.
+        loaded: the model, with its tokeniser and task.
+        graph: `standard`, of operators that every runtime has, or `fused`, for ONNX Runtime alone.
+
+    Returns:
+        The largest difference between a logit of the file and of the model.
+
+    Raises:
+        UserError: logits that differ by more than 1e-4, or a file that cannot be written.
+    """
+    import onnx
+
+    model = in_float32(loaded.model)
+    proto = GRAPHS[graph](model)
+    onnx.helper.set_model_props(proto, {TASK_PROPERTY: loaded.task.name})
+    onnx.checker.check_model(proto, full_check=True)
+    with replaced_export(Path(out)) as new:
+        onnx.save(proto, new)
+        record = {
+            "architecture": loaded.config.to_dict(),
+            "task": loaded.task.to_dict(),
+            "graph": graph,
+            "precision": "fp32",
+            "metadata": loaded.metadata,
+        }
+        write_record(new, record, loaded.tokenizer)
+        difference = largest_difference(model, open_model(new).model, check_inputs(loaded))
+        # Written the other way round it would let NaN pass.
+        if not difference <= TOLERANCE:
+            raise UserError(f"{out}: the file's logits differ from the model's by {difference:.1e}, more than "
+                            f"{TOLERANCE:.0e}; nothing was written")  # fmt: skip
+    return difference
+
+
+@contextmanager
+def replaced_export(out: Path) -> Iterator[Path]:
+    """Gives a name for an ONNX file, whose three files become those of `out` when the block has ended without an error.
+
+    Raises:
+        UserError: a file in the block, or `out`, cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            new = Path(folder) / out.name
+            yield new
+            # The file itself comes last: where it is, what belongs to it is too.
+            for source, target in zip((*beside(new), new), (*beside(out), out), strict=True):
+                source.replace(target)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({one_line(error)}); choose another place") from error
+
+
+def describe_export(out: Path, difference: float) -> str:
+    """What was written, in one line."""
+    return (
+        f"written to {out}, {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from the Keras model: "
+        f"{difference:.1e}, on {2 * CHECKED} sequences"
+    )

@@ -1,0 +1,149 @@
+"""The fused ONNX graph of a model, with ONNX Runtime's own attention, embedding and layer norm operators."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+from gated_bert.compression.onnx_model import INPUTS
+from gated_bert.compression.shrink import effective_kernel
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.encoder import MASKED, EncoderBlock
+from gated_bert.models.gated_dense import GatedDense
+
+OPSET = 17
+RUNTIME = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
+
+
+def fused_graph(model: BertClassifier):
+    """The ONNX model of `model` in inference, the gates multiplied into the kernels; runs in ONNX Runtime alone.
+
+    Args:
+        model: a model that computes in float32; any Keras backend.
+
+    Returns:
+        An `onnx.ModelProto`: int64 [batch, length] `input_ids`, `attention_mask` and `token_type_ids` to float32
+        `logits`.
+    """
+    return GraphBuilder(model).build()
+
+
+class GraphBuilder:
+    """Adds the nodes of a model one after the other.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: BertClassifier):
+        self.model, self.config = model, model.bert_config
+        self.nodes, self.arrays, self._count = [], {}, 0
+
+    def build(self):
+        """The whole model as an `onnx.ModelProto`."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        ids, mask, types = (self.add("Cast", [name], to=TensorProto.INT32) for name in INPUTS)
+        hidden = self._embed(ids, types)
+        for block in self.model.encoder.blocks:
+            hidden = self._normalise(self._attend(block, hidden, mask), hidden, block.attention_norm)
+            hidden = self._normalise(self._transform(block, hidden), hidden, block.ffn_norm)
+        shape = self._head(hidden, mask)
+        tensors = [numpy_helper.from_array(array, name) for name, array in self.arrays.items()]
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in INPUTS]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
+        graph = helper.make_graph(self.nodes, "bert", inputs, outputs, tensors)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(RUNTIME, 1)]
+        # The oldest format that has this opset, so that older runtimes read it too.
+        version = helper.find_min_ir_version_for(opsets[:1])
+        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="gated_bert")
+
+    def add(self, operator: str, inputs: list[str], outputs: list[str] | None = None, **attributes) -> str:
+        """Adds a node of the standard; returns the name of its first output."""
+        from onnx import helper
+
+        self._count += 1
+        name = f"{operator}_{self._count}"
+        outputs = outputs or [f"{name}_out"]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, values) -> str:
+        """Stores an array, or a variable, under a name of its own, which is returned; integers stay integers."""
+        array = np.asarray(values if isinstance(values, np.ndarray) else ops.convert_to_numpy(values))
+        self.arrays[name] = array if array.dtype == np.int64 else np.ascontiguousarray(array, dtype=np.float32)
+        return name
+
+    def _embed(self, ids: str, types: str) -> str:
+        parts = self.model.encoder.embeddings
+        tables = {"token": parts.token.embeddings, "position": parts.position, "type": parts.token_type.embeddings,
+                  "gamma": parts.norm.gamma, "beta": parts.norm.beta}  # fmt: skip
+        names = [self.constant(f"embeddings_{name}", values) for name, values in tables.items()]
+        outputs = ["embedded", "embedded_lengths"]
+        return self.add("EmbedLayerNormalization", [ids, types, *names], outputs, domain=RUNTIME,
+                        epsilon=self.config.layer_norm_epsilon)  # fmt: skip
+
+    def _attend(self, block: EncoderBlock, hidden: str, mask: str) -> tuple[str | None, str]:
+        """The product of the output projection, None without heads, and its bias."""
+        attention, name = block.attention, block.name
+        bias = self.constant(f"{name}_attention_output_bias", attention.output_dense.bias)
+        if attention.query is None:
+            return None, bias
+        layers = (attention.query, attention.key, attention.value)
+        packed = np.concatenate([effective_kernel(layer) for layer in layers], axis=1)
+        biases = np.concatenate([ops.convert_to_numpy(layer.bias) for layer in layers])
+        inputs = [hidden, self.constant(f"{name}_qkv", packed), self.constant(f"{name}_qkv_bias", biases), mask]
+        sizes = [layer.units for layer in layers]
+        # Where all are equal they are left out: ONNX Runtime's quantised attention does not know them.
+        unequal = {"qkv_hidden_sizes": sizes} if len(set(sizes)) > 1 else {}
+        context = self.add("Attention", inputs, domain=RUNTIME, num_heads=attention.sizes.num_heads,
+                           scale=attention.scale, mask_filter_value=MASKED, **unequal)  # fmt: skip
+        return self.product(context, attention.output_dense), bias
+
+    def _transform(self, block: EncoderBlock, hidden: str) -> tuple[str | None, str]:
+        ffn = block.ffn
+        bias = self.constant(f"{block.name}_ffn_output_bias", ffn.output_dense.bias)
+        if ffn.intermediate is None:
+            return None, bias
+        inner = self.constant(f"{block.name}_ffn_intermediate_bias", ffn.intermediate.bias)
+        activated = self.add("BiasGelu", [self.product(hidden, ffn.intermediate), inner], domain=RUNTIME)
+        return self.product(activated, ffn.output_dense), bias
+
+    def product(self, inputs: str, layer: GatedDense) -> str:
+        """The matrix product with a layer's kernel, without its bias."""
+        return self.add("MatMul", [inputs, self.constant(layer.name, effective_kernel(layer))])
+
+    def _normalise(self, added: tuple[str | None, str], residual: str, norm) -> str:
+        """Layer norm of the sum of a sub-layer's product, its bias and the residual path."""
+        product, bias = added
+        # Two norms of a block have the same layer name in every block.
+        place = f"norm_{self._count}"
+        scale, shift = self.constant(f"{place}_gamma", norm.gamma), self.constant(f"{place}_beta", norm.beta)
+        if product is None:
+            total = self.add("Add", [residual, bias])
+            return self.add("LayerNormalization", [total, scale, shift], axis=-1, epsilon=norm.epsilon)
+        inputs = [product, residual, scale, shift, bias]
+        return self.add("SkipLayerNormalization", inputs, domain=RUNTIME, epsilon=norm.epsilon)
+
+    def _head(self, hidden: str, mask: str) -> list:
+        """Adds what makes `logits` of the last hidden states; returns their shape."""
+        from onnx import TensorProto
+
+        classifier, units = self.model.classifier, self.config.num_outputs
+        if not self.config.span_head:
+            first = self.add("Gather", [hidden, self.constant("first_token", np.array(0))], axis=1)
+            pooled = self.add("Tanh", [self._dense(first, self.model.encoder.pooler)])
+            self._dense(pooled, classifier, ["logits"])
+            return ["batch", units]
+        each = self.add("Add", [self.product(hidden, classifier), self.constant("classifier_bias", classifier.bias)])
+        tokens_last = self.add("Transpose", [each], perm=[0, 2, 1])
+        real = self.add("Cast", [self.add("Unsqueeze", [mask, self.constant("axis", np.array([1]))])],
+                        to=TensorProto.BOOL)  # fmt: skip
+        self.add("Where", [real, tokens_last, self.constant("masked", np.array(MASKED))], ["logits"])
+        return ["batch", units, "length"]
+
+    def _dense(self, inputs: str, layer: GatedDense, outputs: list[str] | None = None) -> str:
+        """A layer with its bias on one vector of each sequence."""
+        bias = self.constant(f"{layer.name}_bias", layer.bias)
+        return self.add("Add", [self.product(inputs, layer), bias], outputs)

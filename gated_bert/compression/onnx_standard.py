@@ -1,0 +1,91 @@
+"""The portable ONNX graph of a model, of the operators of the ONNX standard alone, made by tf2onnx."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import keras
+import numpy as np
+
+from gated_bert.compression.onnx_model import INPUTS
+from gated_bert.compression.shrink import effective_kernel
+from gated_bert.errors import UserError
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.gated_dense import output_hook
+
+OPSET = 18
+"""From here on ONNX Runtime's optimiser fuses the layer norms."""
+
+
+def standard_graph(model: BertClassifier):
+    """The ONNX model of `model` in inference, the gates multiplied into the kernels.
+
+    Args:
+        model: a model that computes in float32.
+
+    Returns:
+        An `onnx.ModelProto`: int64 [batch, length] `input_ids`, `attention_mask` and `token_type_ids` to float32
+        `logits`.
+
+    Raises:
+        UserError: a Keras backend other than TensorFlow, whose graphs tf2onnx reads.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(f"KERAS_BACKEND={keras.backend.backend()}: the standard graph is made from TensorFlow's; set "
+                        "KERAS_BACKEND=tensorflow, or add --fused, which needs no TensorFlow")  # fmt: skip
+    import tensorflow
+    import tf2onnx
+
+    kernels = {id(layer): effective_kernel(layer) for layer in model.gated_layers()}
+
+    def with_folded_gates(layer, inputs, outputs):
+        # Not keras.ops.matmul, which for three axes by two reshapes to and fro.
+        return tensorflow.matmul(inputs, tensorflow.constant(kernels[id(layer)])) + layer.bias
+
+    def call(*inputs):
+        with output_hook(with_folded_gates):
+            logits = model(dict(zip(INPUTS, inputs, strict=True)), training=False)
+        return {"logits": logits}
+
+    signature = [tensorflow.TensorSpec((None, None), tensorflow.int64, name=name) for name in INPUTS]
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    function = tensorflow.function(call, input_signature=signature)
+    graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    _name_axes(graph.graph)
+    _divide_in_gelu(graph.graph)
+    return graph
+
+
+def _name_axes(graph):
+    for value, names in [*((each, ("batch", "length")) for each in graph.input), (graph.output[0], ("batch",))]:
+        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            dim.dim_param = name
+    if len(graph.output[0].type.tensor_type.shape.dim) == 3:
+        graph.output[0].type.tensor_type.shape.dim[2].dim_param = "length"
+
+
+def _divide_in_gelu(graph):
+    """Turns erf(x · 1/√2), which TensorFlow's optimiser makes, back into erf(x / √2), which ONNX Runtime's fuses."""
+    from onnx import numpy_helper
+
+    producers = {output: node for node in graph.node for output in node.output}
+    scalars = {each.name: numpy_helper.to_array(each) for each in graph.initializer if not each.dims}
+    root = numpy_helper.from_array(np.float32(math.sqrt(2)), "square_root_of_2")
+    replaced = set()
+    for erf in (node for node in graph.node if node.op_type == "Erf"):
+        factor = producers[erf.input[0]]
+        reciprocal = [name for name in factor.input if name in scalars]
+        if (
+            factor.op_type == "Mul"
+            and reciprocal
+            and math.isclose(scalars[reciprocal[0]], math.sqrt(0.5), rel_tol=1e-6)
+        ):
+            (x,) = (name for name in factor.input if name not in scalars)
+            factor.op_type, factor.input[:] = "Div", [x, root.name]
+            replaced.add(reciprocal[0])
+    if replaced:
+        graph.initializer.append(root)
+    used = {name for node in graph.node for name in node.input}
+    for unused in [each for each in graph.initializer if each.name in replaced - used]:
+        graph.initializer.remove(unused)

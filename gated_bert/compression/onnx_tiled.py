@@ -1,0 +1,149 @@
+"""The fused ONNX graph with tile-wise products: every tile one small dense product on the inputs that it reads.
+
+Inputs are gathered as rows of the transposed activations, where each is contiguous, and a tile's product transposes
+them back on the way: gathering columns would cost what the tiles save.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops
+
+from gated_bert.compression.onnx_fused import RUNTIME, GraphBuilder
+from gated_bert.compression.shrink import effective_kernel, shrink
+from gated_bert.compression.tiles import Tile, find_tiles
+from gated_bert.errors import UserError
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.encoder import MASKED, EncoderBlock
+from gated_bert.models.gated_dense import GatedDense
+
+
+def tiled_graph(model: BertClassifier):
+    """The ONNX model of `model` in inference with tile-wise products; runs in ONNX Runtime alone.
+
+    The model is shrunk first: neurons and heads that are closed as a whole take part in no product.
+
+    Args:
+        model: a model that computes in float32, in whose encoder matrices columns share their open rows, as patterns
+            `tile` and `row` leave them; any Keras backend.
+
+    Returns:
+        An `onnx.ModelProto` as of `fused_graph`.
+
+    Raises:
+        UserError: no matrix has such tiles.
+    """
+    builder = TiledBuilder(shrink(model))
+    if not builder.tiles:
+        raise UserError("--tiled: no matrix of the encoder has columns that share their open rows and close enough of "
+                        "them; prune with --pattern tile or row, or export without --tiled")  # fmt: skip
+    return builder.build()
+
+
+class TiledBuilder(GraphBuilder):
+    """Adds tile-wise products where a matrix has tiles.
+
+    Attributes:
+        tiles: name of a layer → its tiles, where it has some.
+    """
+
+    def __init__(self, model: BertClassifier):
+        super().__init__(model)
+        layers = [layer for layer in model.gated_layers() if layer.layer_index is not None]
+        found = {layer.name: find_tiles(_open(layer)) for layer in layers}
+        self.tiles: dict[str, list[Tile]] = {name: tiles for name, tiles in found.items() if tiles}
+        self._transposed: dict[str, str] = {}
+
+    def product(self, inputs: str, layer: GatedDense) -> str:
+        tiles = self.tiles.get(layer.name)
+        if tiles is None:
+            return super().product(inputs, layer)
+        source = self._transpose(inputs, layer.raw_kernel.shape[0])
+        columns = np.concatenate([tile.columns for tile in tiles])
+        if np.array_equal(columns, np.arange(layer.units)):
+            flat = self.add("Concat", self._tile_products(source, layer, tiles), axis=1)
+        else:
+            flat = self.add("Transpose", [self._in_order(source, layer, tiles, columns)], perm=[1, 0])
+        return self.add("Reshape", [flat, self._shape(layer.units)])
+
+    def _attend(self, block: EncoderBlock, hidden: str, mask: str):
+        attention = block.attention
+        layers = [layer for layer in (attention.query, attention.key, attention.value) if layer is not None]
+        if not any(layer.name in self.tiles for layer in layers):
+            return super()._attend(block, hidden, mask)
+        bias = self.constant(f"{block.name}_attention_output_bias", attention.output_dense.bias)
+        biases = np.concatenate([ops.convert_to_numpy(layer.bias) for layer in layers])
+        inputs = [
+            *(self.product(hidden, layer) for layer in layers),
+            self.constant(f"{block.name}_qkv_bias", biases),
+            mask,
+        ]
+        context = self.add("MultiHeadAttention", inputs, domain=RUNTIME, num_heads=attention.sizes.num_heads,
+                           scale=attention.scale, mask_filter_value=MASKED)  # fmt: skip
+        return self.product(context, attention.output_dense), bias
+
+    def _transform(self, block: EncoderBlock, hidden: str):
+        ffn = block.ffn
+        if ffn.intermediate is None or not {ffn.intermediate.name, ffn.output_dense.name} <= self.tiles.keys():
+            return super()._transform(block, hidden)
+        # Between the two matrices the neurons stay transposed, where the second one's tiles gather them.
+        bias = self.constant(f"{block.name}_ffn_output_bias", ffn.output_dense.bias)
+        inner = self.constant(
+            f"{block.name}_ffn_intermediate_bias", ops.convert_to_numpy(ffn.intermediate.bias)[:, None]
+        )
+        source = self._transpose(hidden, self.config.hidden_size)
+        tiles = self.tiles[ffn.intermediate.name]
+        columns = np.concatenate([tile.columns for tile in tiles])
+        activated = self.add("Gelu", [self.add("Add", [self._in_order(source, ffn.intermediate, tiles, columns), inner])],
+                             domain=RUNTIME)  # fmt: skip
+        self._transposed[activated] = activated
+        return self.product(activated, ffn.output_dense), bias
+
+    def _tile_products(self, source: str, layer: GatedDense, tiles: list[Tile]) -> list[str]:
+        """Of each tile [tokens, columns]; `source` is [in, tokens]."""
+        kernel = effective_kernel(layer)
+        return [
+            self.add("Gemm", [self._gather(source, layer, index, tile),
+                              self.constant(f"{layer.name}_tile_{index}", kernel[np.ix_(tile.rows, tile.columns)])],
+                     transA=1)  # fmt: skip
+            for index, tile in enumerate(tiles)
+        ]  # fmt: skip
+
+    def _in_order(self, source: str, layer: GatedDense, tiles: list[Tile], columns: np.ndarray) -> str:
+        """The product [out, tokens], its rows put into the order of the layer's columns, closed ones zero."""
+        kernel = effective_kernel(layer)
+        parts = []
+        for index, tile in enumerate(tiles):
+            weights = kernel[np.ix_(tile.rows, tile.columns)].T
+            if index == len(tiles) - 1:
+                # One row of zeros, which closed columns take.
+                weights = np.concatenate([weights, np.zeros((1, len(tile.rows)), np.float32)])
+            parts.append(self.add("MatMul", [self.constant(f"{layer.name}_tile_{index}", weights),
+                                             self._gather(source, layer, index, tile)]))  # fmt: skip
+        places = np.full(layer.units, len(columns), np.int64)
+        places[columns] = np.arange(len(columns))
+        joined = self.add("Concat", parts, axis=0)
+        return self.add("Gather", [joined, self.constant(f"{layer.name}_order", places)], axis=0)
+
+    def _gather(self, source: str, layer: GatedDense, index: int, tile: Tile) -> str:
+        rows = self.constant(f"{layer.name}_rows_{index}", tile.rows.astype(np.int64))
+        return self.add("Gather", [source, rows], axis=0)
+
+    def _transpose(self, inputs: str, width: int) -> str:
+        """Activations [batch, length, width] as [width, tokens], made once for all matrices that read them."""
+        if inputs not in self._transposed:
+            flat = self.add("Reshape", [inputs, self.constant(f"flat_{width}", np.array([-1, width]))])
+            self._transposed[inputs] = self.add("Transpose", [flat], perm=[1, 0])
+        return self._transposed[inputs]
+
+    def _shape(self, width: int) -> str:
+        name = f"shape_{width}"
+        if name not in self._transposed:
+            tokens = self.add("Shape", ["input_ids"])
+            last = self.constant(f"width_{width}", np.array([width]))
+            self._transposed[name] = self.add("Concat", [tokens, last], axis=0)
+        return self._transposed[name]
+
+
+def _open(layer: GatedDense) -> np.ndarray:
+    return ops.convert_to_numpy(layer.effective_gates(training=False)) != 0

@@ -1,0 +1,58 @@
+"""Whether two models compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from keras import ops
+
+from gated_bert.compression.statistics import random_inputs
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import LoadedModel
+from gated_bert.tasks.embedded import RECIPES, embedded_examples
+from gated_bert.tasks.pipeline import BucketedDataset
+
+TOLERANCE = 1e-4
+"""Largest difference between logits of a model and what is written of it in another form."""
+
+CHECKED = 32
+"""Sequences of each kind that the difference is looked for on."""
+
+
+class Predictor(Protocol):
+    """A model that predicts batches: of Keras, or exported."""
+
+    def predict_on_batch(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Logits of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length]."""
+
+
+def check_inputs(loaded: LoadedModel) -> list[dict[str, np.ndarray]]:
+    """Two batches that a model's logits are compared on: random tokens with padding, and embedded texts."""
+    config, rng = loaded.config, np.random.default_rng(0)
+    length = min(128, config.max_position)
+    tokens = random_inputs(config, CHECKED, length)
+    ends = rng.integers(1, length + 1, (CHECKED, 1))
+    tokens["attention_mask"] = (np.arange(length) < ends).astype(np.int32)
+    tokens["token_type_ids"] = (np.arange(length) >= ends // 2).astype(np.int32) * (config.type_vocab_size > 1)
+    task = loaded.task.name if loaded.task.name in RECIPES else "mnli" if loaded.task.pair else "sst2"
+    texts, _ = embedded_examples(task)
+    texts = texts.take(range(CHECKED))
+    encoded = loaded.tokenizer.encode(texts.texts, texts.pairs, length)
+    return [tokens, BucketedDataset(encoded, None, CHECKED, length, buckets=(length,))[0]]
+
+
+def largest_difference(one: Predictor, other: Predictor, batches: Sequence[dict[str, np.ndarray]]) -> float:
+    """The largest absolute difference between the logits of two models."""
+    return max(float(np.abs(one.predict_on_batch(batch) - other.predict_on_batch(batch)).max()) for batch in batches)
+
+
+def in_float32(model: BertClassifier) -> BertClassifier:
+    """The model, or its copy that computes in float32."""
+    if model.compute_dtype == model.variable_dtype == "float32":
+        return model
+    copy = type(model)(model.bert_config, name=model.name, dtype="float32")
+    for source, target in zip(model.weights, copy.weights, strict=True):
+        target.assign(np.asarray(ops.convert_to_numpy(source), dtype=np.float32))
+    return copy

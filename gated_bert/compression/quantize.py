@@ -1,0 +1,155 @@
+"""Exported models in 8 or 16 bits, by ONNX Runtime's own tools."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.compression.onnx_export import STANDARD, replaced_export
+from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
+from gated_bert.errors import UserError
+from gated_bert.models.folder import LoadedModel
+from gated_bert.tasks.pipeline import BucketedDataset
+
+PRECISIONS = ("int8", "fp16", "int8-static")
+CALIBRATION_BATCHES = 8
+CPU_FLAGS = Path("/proc/cpuinfo")
+_EXACT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""x86 instructions whose 8-bit products do not saturate."""
+
+
+def quantize(
+    source: str | Path,
+    out: str | Path,
+    precision: str = "int8",
+    reduce_range: bool | None = None,
+    calibration: BucketedDataset | None = None,
+) -> LoadedModel:
+    """Writes an exported model in fewer bits.
+
+    `int8`: matrices in 8 bits, a scale per column; what they multiply is rounded when it is known, with a scale per
+    batch (dynamic). `int8-static`: that scale is fixed beforehand, from calibration data. `fp16`: all weights in 16
+    bits, widened to 32 when the file is loaded, so that it is smaller and no faster.
+
+    Args:
+        source: an ONNX file in 32 bits, with what stands beside it.
+        out: the file to be written.
+        precision: one of `PRECISIONS`.
+        reduce_range: whether matrices take 7 bits, for processors whose 8-bit products saturate; None asks this one.
+        calibration: batches that `int8-static` takes the ranges of, 8 at most.
+
+    Returns:
+        The model that was written, opened.
+
+    Raises:
+        UserError: a source that is no export in 32 bits, a graph that cannot be quantised so, or a file that cannot be
+            written.
+    """
+    source, out = Path(source), Path(out)
+    loaded = open_model(source)
+    record = loaded.model.record
+    if record["precision"] != "fp32":
+        raise UserError(f"{source}: has {record['precision']} already; quantise the fp32 export it was made from")
+    reduce_range = needs_reduced_range() if reduce_range is None else reduce_range
+    with replaced_export(out) as new:
+        if precision == "fp16":
+            _store_in_16_bits(source, new)
+        elif precision == "int8-static":
+            _quantize_statically(source, new, reduce_range, loaded, calibration)
+        else:
+            _quantize_dynamically(source, new, reduce_range)
+        bits = {} if precision == "fp16" else {"reduce_range": reduce_range}
+        write_record(new, record | {"precision": precision, "quantized_from": source.name} | bits, loaded.tokenizer)
+    return open_model(out)
+
+
+def needs_reduced_range() -> bool:
+    """Whether 8-bit products of this processor may saturate: x86 without VNNI, or what cannot be told."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "x86", "i686"):
+        return False
+    return not CPU_FLAGS.is_file() or not any(flag in CPU_FLAGS.read_text() for flag in _EXACT_PRODUCTS)
+
+
+def _quantize_dynamically(source: Path, out: Path, reduce_range: bool):
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # ONNX Runtime's operators have no shapes that ONNX could infer, hence the default type; products of two
+    # activations, in attention, stay in 32 bits.
+    options = {"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True}
+    with _quiet():
+        quantize_dynamic(source, out, per_channel=True, reduce_range=reduce_range, weight_type=QuantType.QInt8,
+                         extra_options=options)  # fmt: skip
+
+
+def _quantize_statically(
+    source: Path, out: Path, reduce_range: bool, loaded: LoadedModel, calibration: BucketedDataset | None
+):
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    if loaded.model.record["graph"] != STANDARD:
+        raise UserError(f"{source}: a fused graph; int8-static needs the standard one, exported without --fused")
+    if calibration is None:
+        raise UserError("int8-static: needs data to take the ranges of activations from; name some with -d")
+
+    class Reader(CalibrationDataReader):
+        """Batches as the calibrator asks for them."""
+
+        def __init__(self):
+            self.batches = _calibration_inputs(calibration)
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    options = {"MatMulConstBOnly": True}
+    with _quiet():
+        quantize_static(source, out, Reader(), op_types_to_quantize=["MatMul", "Gather"], per_channel=True,
+                        reduce_range=reduce_range, weight_type=QuantType.QInt8, extra_options=options)  # fmt: skip
+
+
+def _calibration_inputs(dataset: BucketedDataset) -> Iterator[dict[str, np.ndarray]]:
+    for index in range(min(CALIBRATION_BATCHES, len(dataset))):
+        batch = dataset[index]
+        inputs = batch[0] if isinstance(batch, tuple) else batch
+        yield {name: inputs[name].astype(np.int64) for name in INPUTS}
+
+
+def _store_in_16_bits(source: Path, out: Path):
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    proto = onnx.load(source)
+    widened = []
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        # Scalars stay: epsilons and masks do not exist in 16 bits.
+        if values.dtype != np.float32 or not values.ndim:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.isfinite(half).all():
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
+            widened.append(helper.make_node("Cast", [tensor.name], [name], f"{name}_widened", to=TensorProto.FLOAT))
+    nodes = [*widened, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, out)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the advice that ONNX Runtime's tools log."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
