@@ -10,17 +10,18 @@ from pathlib import Path
 from gated_bert.compression.onnx_fused import fused_graph
 from gated_bert.compression.onnx_model import TASK_PROPERTY, beside, open_model, write_record
 from gated_bert.compression.onnx_standard import standard_graph
+from gated_bert.compression.onnx_tiled import tiled_graph
 from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_float32, largest_difference
+from gated_bert.compression.source import load_source
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.hub import one_line
 
-STANDARD, FUSED = "standard", "fused"
-GRAPHS = {STANDARD: standard_graph, FUSED: fused_graph}
+GRAPHS = {"standard": standard_graph, "fused": fused_graph, "tiled": tiled_graph}
 """Name of a kind of graph → what makes it of a model."""
 
 
-def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = STANDARD) -> float:
+def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = "standard") -> float:
     """Writes a model as an ONNX file, with its record and its tokeniser beside it.
 
     The file is checked whole by ONNX's checker, and its logits are compared with the model's.
@@ -28,7 +29,8 @@ def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = STANDARD) -> 
     Args:
         out: the file to be written.
         loaded: the model, with its tokeniser and task.
-        graph: `standard`, of operators that every runtime has, or `fused`, for ONNX Runtime alone.
+        graph: `standard`, of operators that every runtime has; `fused`, of ONNX Runtime's own; or `tiled`, fused
+            with tile-wise products.
 
     Returns:
         The largest difference between a logit of the file and of the model.
@@ -79,9 +81,17 @@ def replaced_export(out: Path) -> Iterator[Path]:
         raise UserError(f"{out}: cannot be written ({one_line(error)}); choose another place") from error
 
 
-def describe_export(out: Path, difference: float) -> str:
-    """What was written, in one line."""
-    return (
-        f"written to {out}, {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from the Keras model: "
-        f"{difference:.1e}, on {2 * CHECKED} sequences"
-    )
+def export_file(source: Path, out: Path, graph: str):
+    """Exports the model in a folder and prints how exact the file is.
+
+    Args:
+        source: a model folder, or a folder that `load_source` reads.
+        out: the ONNX file to be written.
+        graph: a key of `GRAPHS`.
+
+    Raises:
+        UserError: a model that cannot be read or exported so, or a file that cannot be written.
+    """
+    difference = export_onnx(out, load_source(source), graph)
+    print(f"written to {out}, {out.stat().st_size / 1e6:.1f} MB, checked by ONNX; largest difference of a logit from "
+          f"the Keras model: {difference:.1e}, on {2 * CHECKED} sequences")  # fmt: skip

@@ -29,7 +29,53 @@ def fused_graph(model: BertClassifier):
     return GraphBuilder(model).build()
 
 
-class GraphBuilder:
+class Graph:
+    """Nodes and arrays of an ONNX graph in the making.
+
+    Attributes:
+        nodes: the nodes, in the order in which they run.
+        arrays: name → array.
+    """
+
+    def __init__(self):
+        self.nodes, self.arrays = [], {}
+
+    def add(self, operator: str, inputs: list[str], outputs: list[str] | None = None, **attributes) -> str:
+        """Adds a node; returns the name of its first output."""
+        from onnx import helper
+
+        name = f"{operator}_{len(self.nodes)}"
+        outputs = outputs or [f"{name}_out"]
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, values) -> str:
+        """Stores an array, or a variable, under a name, which is returned; int64 stays, all else becomes float32."""
+        array = np.asarray(values if isinstance(values, np.ndarray) else ops.convert_to_numpy(values))
+        self.arrays[name] = array if array.dtype == np.int64 else np.ascontiguousarray(array, dtype=np.float32)
+        return name
+
+    def to_model(self, inputs: dict[str, list], outputs: dict[str, list], input_type: int):
+        """The graph as an `onnx.ModelProto`.
+
+        Args:
+            inputs: name → dimensions, numbers or names.
+            outputs: the same of the outputs, which are float32.
+            input_type: an `onnx.TensorProto` type.
+        """
+        from onnx import TensorProto, helper, numpy_helper
+
+        tensors = [numpy_helper.from_array(array, name) for name, array in self.arrays.items()]
+        ins = [helper.make_tensor_value_info(name, input_type, shape) for name, shape in inputs.items()]
+        outs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(RUNTIME, 1)]
+        # The oldest format that has this opset, so that older runtimes read it too.
+        version = helper.find_min_ir_version_for(opsets[:1])
+        graph = helper.make_graph(self.nodes, "bert", ins, outs, tensors)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="gated_bert")
+
+
+class GraphBuilder(Graph):
     """Adds the nodes of a model one after the other.
 
     Args:
@@ -37,12 +83,12 @@ class GraphBuilder:
     """
 
     def __init__(self, model: BertClassifier):
+        super().__init__()
         self.model, self.config = model, model.bert_config
-        self.nodes, self.arrays, self._count = [], {}, 0
 
     def build(self):
         """The whole model as an `onnx.ModelProto`."""
-        from onnx import TensorProto, helper, numpy_helper
+        from onnx import TensorProto
 
         ids, mask, types = (self.add("Cast", [name], to=TensorProto.INT32) for name in INPUTS)
         hidden = self._embed(ids, types)
@@ -50,30 +96,7 @@ class GraphBuilder:
             hidden = self._normalise(self._attend(block, hidden, mask), hidden, block.attention_norm)
             hidden = self._normalise(self._transform(block, hidden), hidden, block.ffn_norm)
         shape = self._head(hidden, mask)
-        tensors = [numpy_helper.from_array(array, name) for name, array in self.arrays.items()]
-        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in INPUTS]
-        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
-        graph = helper.make_graph(self.nodes, "bert", inputs, outputs, tensors)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(RUNTIME, 1)]
-        # The oldest format that has this opset, so that older runtimes read it too.
-        version = helper.find_min_ir_version_for(opsets[:1])
-        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="gated_bert")
-
-    def add(self, operator: str, inputs: list[str], outputs: list[str] | None = None, **attributes) -> str:
-        """Adds a node of the standard; returns the name of its first output."""
-        from onnx import helper
-
-        self._count += 1
-        name = f"{operator}_{self._count}"
-        outputs = outputs or [f"{name}_out"]
-        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
-        return outputs[0]
-
-    def constant(self, name: str, values) -> str:
-        """Stores an array, or a variable, under a name of its own, which is returned; integers stay integers."""
-        array = np.asarray(values if isinstance(values, np.ndarray) else ops.convert_to_numpy(values))
-        self.arrays[name] = array if array.dtype == np.int64 else np.ascontiguousarray(array, dtype=np.float32)
-        return name
+        return self.to_model({name: ["batch", "length"] for name in INPUTS}, {"logits": shape}, TensorProto.INT64)
 
     def _embed(self, ids: str, types: str) -> str:
         parts = self.model.encoder.embeddings
@@ -117,8 +140,8 @@ class GraphBuilder:
     def _normalise(self, added: tuple[str | None, str], residual: str, norm) -> str:
         """Layer norm of the sum of a sub-layer's product, its bias and the residual path."""
         product, bias = added
-        # Two norms of a block have the same layer name in every block.
-        place = f"norm_{self._count}"
+        # Norms have the same name in every block, nodes one of their own.
+        place = f"norm_{len(self.nodes)}"
         scale, shift = self.constant(f"{place}_gamma", norm.gamma), self.constant(f"{place}_beta", norm.beta)
         if product is None:
             total = self.add("Add", [residual, bias])

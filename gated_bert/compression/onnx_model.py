@@ -103,16 +103,23 @@ def write_record(path: Path, record: dict, tokenizer: Tokenizer):
     tokenizer.save(tokenizer_path)
 
 
-def _open_session(path: Path, threads: int | None):
+def session_options(threads: int | None = None):
+    """Options of an `onnxruntime.InferenceSession`: errors alone are logged, and so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
+    return options
+
+
+def _open_session(path: Path, threads: int | None):
+    import onnxruntime
+
     errors = onnxruntime.capi.onnxruntime_pybind11_state
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
             errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error

@@ -55,16 +55,18 @@ class TiledBuilder(GraphBuilder):
         self._transposed: dict[str, str] = {}
 
     def product(self, inputs: str, layer: GatedDense) -> str:
-        tiles = self.tiles.get(layer.name)
-        if tiles is None:
+        if layer.name not in self.tiles:
             return super().product(inputs, layer)
-        source = self._transpose(inputs, layer.raw_kernel.shape[0])
-        columns = np.concatenate([tile.columns for tile in tiles])
-        if np.array_equal(columns, np.arange(layer.units)):
+        return self._tiled(self._transpose(inputs, layer.raw_kernel.shape[0]), layer, inputs)
+
+    def _tiled(self, source: str, layer: GatedDense, like: str) -> str:
+        """The product [batch, length, out] of `source`, [in, tokens]; batch and length are those of `like`."""
+        tiles = self.tiles[layer.name]
+        if _in_turn(tiles, layer):
             flat = self.add("Concat", self._tile_products(source, layer, tiles), axis=1)
         else:
-            flat = self.add("Transpose", [self._in_order(source, layer, tiles, columns)], perm=[1, 0])
-        return self.add("Reshape", [flat, self._shape(layer.units)])
+            flat = self.add("Transpose", [self._in_order(source, layer, tiles)], perm=[1, 0])
+        return self.add("Reshape", [flat, self._shape(like, layer.units)])
 
     def _attend(self, block: EncoderBlock, hidden: str, mask: str):
         attention = block.attention
@@ -92,12 +94,9 @@ class TiledBuilder(GraphBuilder):
             f"{block.name}_ffn_intermediate_bias", ops.convert_to_numpy(ffn.intermediate.bias)[:, None]
         )
         source = self._transpose(hidden, self.config.hidden_size)
-        tiles = self.tiles[ffn.intermediate.name]
-        columns = np.concatenate([tile.columns for tile in tiles])
-        activated = self.add("Gelu", [self.add("Add", [self._in_order(source, ffn.intermediate, tiles, columns), inner])],
-                             domain=RUNTIME)  # fmt: skip
-        self._transposed[activated] = activated
-        return self.product(activated, ffn.output_dense), bias
+        summed = self.add("Add", [self._in_order(source, ffn.intermediate, self.tiles[ffn.intermediate.name]), inner])
+        activated = self.add("Gelu", [summed], domain=RUNTIME)
+        return self._tiled(activated, ffn.output_dense, hidden), bias
 
     def _tile_products(self, source: str, layer: GatedDense, tiles: list[Tile]) -> list[str]:
         """Of each tile [tokens, columns]; `source` is [in, tokens]."""
@@ -109,20 +108,23 @@ class TiledBuilder(GraphBuilder):
             for index, tile in enumerate(tiles)
         ]  # fmt: skip
 
-    def _in_order(self, source: str, layer: GatedDense, tiles: list[Tile], columns: np.ndarray) -> str:
-        """The product [out, tokens], its rows put into the order of the layer's columns, closed ones zero."""
-        kernel = effective_kernel(layer)
+    def _in_order(self, source: str, layer: GatedDense, tiles: list[Tile]) -> str:
+        """The product [out, tokens], its rows in the order of the layer's columns, closed ones zero."""
+        kernel, in_turn = effective_kernel(layer), _in_turn(tiles, layer)
         parts = []
         for index, tile in enumerate(tiles):
             weights = kernel[np.ix_(tile.rows, tile.columns)].T
-            if index == len(tiles) - 1:
+            if index == len(tiles) - 1 and not in_turn:
                 # One row of zeros, which closed columns take.
                 weights = np.concatenate([weights, np.zeros((1, len(tile.rows)), np.float32)])
             parts.append(self.add("MatMul", [self.constant(f"{layer.name}_tile_{index}", weights),
                                              self._gather(source, layer, index, tile)]))  # fmt: skip
+        joined = self.add("Concat", parts, axis=0)
+        if in_turn:
+            return joined
+        columns = np.concatenate([tile.columns for tile in tiles])
         places = np.full(layer.units, len(columns), np.int64)
         places[columns] = np.arange(len(columns))
-        joined = self.add("Concat", parts, axis=0)
         return self.add("Gather", [joined, self.constant(f"{layer.name}_order", places)], axis=0)
 
     def _gather(self, source: str, layer: GatedDense, index: int, tile: Tile) -> str:
@@ -136,14 +138,16 @@ class TiledBuilder(GraphBuilder):
             self._transposed[inputs] = self.add("Transpose", [flat], perm=[1, 0])
         return self._transposed[inputs]
 
-    def _shape(self, width: int) -> str:
-        name = f"shape_{width}"
-        if name not in self._transposed:
-            tokens = self.add("Shape", ["input_ids"])
-            last = self.constant(f"width_{width}", np.array([width]))
-            self._transposed[name] = self.add("Concat", [tokens, last], axis=0)
-        return self._transposed[name]
+    def _shape(self, inputs: str, width: int) -> str:
+        """The shape [batch, length, width], batch and length those of `inputs`."""
+        tokens = self.add("Shape", [inputs], start=0, end=2)
+        return self.add("Concat", [tokens, self.constant(f"width_{width}", np.array([width]))], axis=0)
 
 
 def _open(layer: GatedDense) -> np.ndarray:
     return ops.convert_to_numpy(layer.effective_gates(training=False)) != 0
+
+
+def _in_turn(tiles: list[Tile], layer: GatedDense) -> bool:
+    """Whether the tiles, one after the other, have all columns of the layer in their order."""
+    return np.array_equal(np.concatenate([tile.columns for tile in tiles]), np.arange(layer.units))

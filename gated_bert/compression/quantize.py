@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.compression.onnx_export import STANDARD, replaced_export
+from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
@@ -55,6 +55,9 @@ def quantize(
     record = loaded.model.record
     if record["precision"] != "fp32":
         raise UserError(f"{source}: has {record['precision']} already; quantise the fp32 export it was made from")
+    if record["graph"] == "tiled" and precision != "fp16":
+        raise UserError(f"{source}: tile-wise products, which ONNX Runtime has in 16 and 32 bits only; quantise a "
+                        "standard or fused export")  # fmt: skip
     reduce_range = needs_reduced_range() if reduce_range is None else reduce_range
     with replaced_export(out) as new:
         if precision == "fp16":
@@ -92,7 +95,7 @@ def _quantize_statically(
 ):
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-    if loaded.model.record["graph"] != STANDARD:
+    if loaded.model.record["graph"] != "standard":
         raise UserError(f"{source}: a fused graph; int8-static needs the standard one, exported without --fused")
     if calibration is None:
         raise UserError("int8-static: needs data to take the ranges of activations from; name some with -d")
