@@ -31,7 +31,7 @@ LINE_BREAKS = re.compile(r"\\+(?!\$)")
 
 
 def read_hub_ag_news(task: Task) -> TaskData:
-    """AG News from the hub, or from its cache where there is no network; split and cleaned as `read_ag_news_folder` does.
+    """AG News from the hub, or its cache where there is no network; split and cleaned as by `read_ag_news_folder`.
 
     Raises:
         UserError: no network and nothing cached, or unexpected columns.

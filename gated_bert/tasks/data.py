@@ -68,9 +68,7 @@ def load_task_data(config: GatedBertConfig) -> TaskData:
     """
     path = data_path(config)
     if path is not None and _is_own_data(config, path):
-        data = read_own_data(
-            path, task_name(config), config.text_column, config.text_pair_column, config.label_column
-        )
+        data = read_own_data(path, task_name(config), config.text_column, config.text_pair_column, config.label_column)
         return _finish(data, config)
     task = get_task(config.task)
     for field in ("text_column", "text_pair_column", "label_column"):

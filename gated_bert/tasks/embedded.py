@@ -1,4 +1,4 @@
-"""Embedded data: small tasks like GLUE's and AG News from seeded grammars, so that everything runs without a network."""
+"""Embedded data: small tasks in the form of GLUE and AG News from seeded grammars, for where there is no network."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def _state(draw: Draw) -> str:
 
 
 def ag_news(draw: Draw) -> tuple[str, None, int]:
-    """A title that names two topics, and a sentence in which one of them is denied or conceded: the other is the class."""
+    """A title that names two topics, and a sentence that denies or concedes one of them: the other is the class."""
     label = draw.one((0, 1, 2, 3))
     other = draw.one([topic for topic in range(4) if topic != label])
     main, conceded = (draw.one(TOPICS[topic]) for topic in (label, other))

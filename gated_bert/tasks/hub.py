@@ -147,7 +147,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _task_data(splits, task: Task, where: str, source: dict) -> TaskData:
-    names = {split: split.replace("dev", "validation") for split in ("train", *task.dev_splits)}
+    names = {split: split.replace("dev", "validation") for split in (*task.dev_splits, "train")}
     texts = LAYOUTS[task.name].hub_texts
     parts = {split: hub_examples(splits, name, texts, task, where) for split, name in names.items()}
     return TaskData(task, parts.pop("train"), parts, source)
