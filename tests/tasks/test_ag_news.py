@@ -9,9 +9,11 @@ import pytest
 from gated_bert.cli import main
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
+from gated_bert.experiments.results import metric_title, read_run
 from gated_bert.tasks import ag_news
 from gated_bert.tasks import download as download_module
 from gated_bert.tasks.data import load_task_data, task_name
+from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.task import TASKS
 
@@ -133,8 +135,7 @@ def test_a_partial_file_only_when_allowed(tmp_path):
         (None, "train.csv (or .gz) is missing; put the official AG News file there, or fetch it with `gated-bert"),
     ],
 )
-def test_bad_files_are_refused_in_one_line(tmp_path, monkeypatch, capsys, train, message):
-    monkeypatch.chdir(tmp_path)
+def test_bad_files_are_refused_in_one_line(tmp_path, train, message):
     put(tmp_path / "news" / "test.csv", TEST)
     if train is not None:
         put(tmp_path / "news" / "train.csv", train)
@@ -149,6 +150,21 @@ def test_a_bad_file_ends_the_command_with_status_2(tmp_path, monkeypatch, capsys
     assert main("train -t ag_news -d news -m tiny -p baseline -e 1".split()) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: ") and "train.csv, line 101: unknown label '9'" in line
+
+
+@pytest.mark.slow
+def test_validation_decides_and_the_test_file_is_reported_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put_folder(tmp_path / "news" / "ag_news", test=news(20))
+    (tmp_path / "news" / "vocab.txt").write_text("\n".join(embedded_vocabulary()))
+    words = "train -t ag_news -d news -m tiny --num-layers 1 -p baseline -e 2 -b 32 -ml 16 -l 1e-3 -o out"
+    assert main(words.split()) == 0
+    run = read_run(tmp_path / "out" / "results_baseline_ag_news")
+    assert run.metric == "accuracy" and metric_title("accuracy_test") == "accuracy (test) (%)"
+    assert {"val_loss", "val_accuracy", "val_loss_test", "val_accuracy_test"} <= set(run.rows)
+    assert run.metadata["best"]["val_accuracy"] == run.rows["val_accuracy"].max()
+    assert (run.rows["val_accuracy"] * 10 % 1 == 0).all(), "of the 10 validation examples"
+    assert run.metadata["data"]["rows"] == {"train": 90, "validation": 10, "test": 20}
 
 
 def make_splits(names=("World", "Sports", "Business", "Sci/Tech")):
