@@ -143,7 +143,7 @@ def study_command(words: list[str]) -> int:
     flags = (
         Flag(("--scale",), "scale", "text", "smoke, standard or full", "study", "SCALE"),
         Flag(("-o", "--output-dir"), "output", "text", "folder of the study", "study", "FOLDER"),
-        Flag(("-d", "--data"), "data", "text", "hub or a folder in the GLUE layout", "study", "SOURCE"),
+        Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
         Flag(("-max-parallel-jobs",), "jobs", "text", "jobs at a time", "study", "N"),
         Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),

@@ -125,7 +125,7 @@ RUN_FLAGS = (
          "SPT explores one layer role a batch instead of all", _RUN, _YES),
     Flag(("-t", "--task"), "tasks", "list", "one or more tasks, or all (those of GLUE)", _RUN, "TASK"),
     Flag(("-ml", "--max-len"), "max_len", "int", "longest text in tokens, 8 to 512; squad: 384 where not given", _RUN),
-    Flag(("-d", "--data"), "data", "text", "hub, embedded, a folder in the GLUE layout, or a .tsv, .csv or .jsonl file",
+    Flag(("-d", "--data"), "data", "text", "hub, embedded, a folder of official files, or a .tsv, .csv or .jsonl file",
          _DATA, "SOURCE"),
     Flag(("--allow-partial",), "allow_partial", "switch", "accept *_partial files; every table says so", _DATA, _YES),
     Flag(("--train-examples",), "train_examples", "int", "train on a seeded choice of so many examples", _DATA),

@@ -79,7 +79,9 @@ def test_jobs_are_tasks_times_seeds_times_methods():
         "out/results_spt_sst2_seed2", "out/results_baseline_sst2_seed2"]  # fmt: skip
     assert len(jobs) == 8 and jobs[-1].config.task == "mrpc" and jobs[-1].config.seed == 2
     assert [job.folder.name for job in plan("-p spt --seed 7").jobs] == ["results_spt_sst2"]
-    assert len(plan("-t all -p none").jobs) == 8
+    everything = [job.config.task for job in plan("-t all -p none").jobs]
+    assert everything == ["sst2", "cola", "mrpc", "stsb", "qnli", "rte", "wnli", "mnli"]
+    assert [job.folder.name for job in plan("-t ag_news -p spt").jobs] == ["results_spt_ag_news"]
     assert len(plan("-p spt,spt,spt --seeds 1 1").jobs) == 1
 
 

@@ -107,7 +107,7 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
         Variant → model folder.
 
     Raises:
-        UserError: a task of other than two labels, or thresholds for another number of layers.
+        UserError: a task without classes, or thresholds for another number of layers.
     """
     names = {name: folder / f"{name}_seed{config.seed}" for name in (UNPRUNED, *study.thresholds)}
     if resume and all(is_model_folder(path) for path in names.values()):
@@ -115,8 +115,8 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     data, tokenizer = load_task_data(config), load_tokenizer(config)
-    if len(data.task.labels) != 2:
-        raise UserError(f"task_name: {data.task.name} is refused; allowed: a task of two labels, for F1 and precision")
+    if not data.task.labels:
+        raise UserError(f"task_name: {data.task.name} is refused; allowed: a task of classes, for F1 and precision")
     model = build_model(config, data.task, tokenizer.vocab_size)
     _check_layers(study.thresholds, model.bert_config.num_layers)
     changes = activation_changes(model, activation_batches(data, tokenizer, config, study.activation_batches))

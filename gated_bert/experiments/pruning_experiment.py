@@ -57,7 +57,7 @@ class PruningExperiment:
         is_LTH: whether the model is a lottery ticket: trained dense, scored, set back to its initial weights, masked
             and trained again; else the weights are scored and pruned as they are loaded.
         pretrained: True: the published weights; False: random ones; else a Hugging Face id or a folder.
-        data: `hub`, `embedded` or a folder in the GLUE layout; by default the environment's DATAPATH, else `hub`.
+        data: `hub`, `embedded` or a folder of official files; by default the environment's DATAPATH, else `hub`.
 
     Raises:
         UserError: a parameter that is not allowed.
@@ -82,10 +82,9 @@ class PruningExperiment:
         _choose("dataset", self.dataset, (*DATASETS, *TASKS))
         _choose("model", self.model, (*MODELS, *PRESETS))
         _choose("strategy", self.strategy, strategies)
-        if self._task not in MODELS.get(self.model, TASKS):
-            raise UserError(
-                f"model: {self.model} has no head for {self.dataset}; the other of {', '.join(MODELS)} does"
-            )
+        fitting = [name for name in (*MODELS, *PRESETS) if self._task in MODELS.get(name, TASKS)]
+        if self.model not in fitting:
+            raise UserError(f"model: {self.model} has no head for {self.dataset}; allowed: {', '.join(fitting)}")
         if not isinstance(self.compression, int | float) or not self.compression >= 1:
             raise UserError(f"compression: {self.compression!r} is refused; allowed: a number from 1 up")
         fields = {each.name for each in dataclasses.fields(GatedBertConfig)} - _DECIDED

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METRICS = {
     "accuracy": "accuracy",
     "accuracy_mismatched": "accuracy (mismatched)",
+    "accuracy_test": "accuracy (test)",
     "f1": "F1",
     "exact_match": "exact match",
     "matthews": "Matthews correlation",
@@ -123,8 +124,9 @@ def metric_columns(rows: pd.DataFrame) -> list[str]:
 def metric_title(metric: str) -> str:
     """How an axis or a table head names `metric`, with its unit."""
     title = METRICS.get(metric, metric)
-    return f"{title} (%)" if metric in ("accuracy", "accuracy_mismatched", "f1", "exact_match") else (
-        f"{title} × 100" if metric in METRICS else title)  # fmt: skip
+    if metric in ("accuracy", "accuracy_mismatched", "accuracy_test", "f1", "exact_match"):
+        return f"{title} (%)"
+    return f"{title} × 100" if metric in METRICS else title
 
 
 def metric_scale(metric: str) -> float:

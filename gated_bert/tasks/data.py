@@ -68,9 +68,7 @@ def load_task_data(config: GatedBertConfig) -> TaskData:
     """
     path = data_path(config)
     if path is not None and _is_own_data(config, path):
-        data = read_own_data(
-            path, task_name(config), config.text_column, config.text_pair_column, config.label_column
-        )
+        data = read_own_data(path, task_name(config), config.text_column, config.text_pair_column, config.label_column)
         return _finish(data, config)
     task = get_task(config.task)
     for field in ("text_column", "text_pair_column", "label_column"):
@@ -100,20 +98,24 @@ def _from_embedded(task: Task) -> TaskData:
 
 
 def _from_folder(path: Path, task: Task, allow_partial: bool) -> TaskData:
+    from gated_bert.tasks.ag_news import read_ag_news_folder
     from gated_bert.tasks.hub import find_saved_dataset, read_saved_dataset
     from gated_bert.tasks.squad import read_squad_folder
 
     if task.kind == "span":
         return read_squad_folder(path, task)
-    saved = find_saved_dataset(path, task)
+    if task.name == "ag_news":
+        return read_ag_news_folder(path, task, allow_partial)
+    saved = find_saved_dataset(path, task.name, LAYOUTS[task.name].folder)
     return read_glue_folder(path, task, allow_partial) if saved is None else read_saved_dataset(saved, task)
 
 
 def _from_hub(task: Task) -> TaskData:
+    from gated_bert.tasks.ag_news import read_hub_ag_news
     from gated_bert.tasks.hub import read_hub_task
     from gated_bert.tasks.squad import read_hub_squad
 
-    return read_hub_squad(task) if task.kind == "span" else read_hub_task(task)
+    return {"squad": read_hub_squad, "ag_news": read_hub_ag_news}.get(task.name, read_hub_task)(task)
 
 
 def _finish(data: TaskData, config: GatedBertConfig) -> TaskData:

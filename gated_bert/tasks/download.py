@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from gated_bert.checks import choose
 from gated_bert.errors import UserError
+from gated_bert.tasks.ag_news import AG_NEWS_ID
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset
 from gated_bert.tasks.squad import SQUAD_ID
@@ -216,7 +217,7 @@ def write_glue_split(path: Path, task: Task, columns: dict[str, list]):
 
 def _ag_news() -> list[Part]:
     def fetch(folder: Path):
-        data = load_hub_dataset("fancyzhx/ag_news", None, REMEDY)
+        data = load_hub_dataset(AG_NEWS_ID, None, REMEDY)
         for split in ("train", "test"):
             columns = data[split].to_dict()
             with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:

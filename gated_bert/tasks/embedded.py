@@ -1,4 +1,4 @@
-"""Embedded data: small GLUE-like tasks from seeded grammars, so that everything runs without a network."""
+"""Embedded data: small tasks in the form of GLUE and AG News from seeded grammars, for where there is no network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gated_bert.checks import choose
 from gated_bert.tasks.embedded_inference import mnli, rte, wnli
 from gated_bert.tasks.embedded_pairs import mrpc, qnli, stsb
 from gated_bert.tasks.embedded_sentences import Draw, cola, sst2
+from gated_bert.tasks.embedded_topics import ag_news
 from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.task import GLUE_TASKS
 from gated_bert.tasks.wordpiece import SPECIAL_TOKENS
 
 WORD_ENDINGS = ("##s", "##es", "##ed", "##er", "##est", "##ing", "##ly", "##ness", "##less", "##ful", "##able")
@@ -50,6 +52,7 @@ RECIPES = {
     "mnli": Recipe(
         mnli, 4800, 900, (1 / 3, 1 / 3, 1 / 3), (("dev_matched", {}), ("dev_mismatched", {"genre": "space"}))
     ),
+    "ag_news": Recipe(ag_news, 4000, 800, (0.25,) * 4, (("validation", {}), ("test", {}))),
 }
 
 
@@ -57,7 +60,7 @@ def embedded_examples(task_name: str) -> tuple[Examples, dict[str, Examples]]:
     """The examples of one task: always the same, and no development example among the training examples.
 
     Args:
-        task_name: one of the eight GLUE tasks, "sst2" to "mnli".
+        task_name: one of the eight GLUE tasks, "sst2" to "mnli", or "ag_news".
 
     Returns:
         The training examples, and the development examples by split. All texts are lower case, single words are
@@ -95,7 +98,8 @@ def _draw_examples(task_name: str, split: str, size: int, options: dict, seen: s
 @functools.cache
 def _words() -> tuple[str, ...]:
     counts: Counter[str] = Counter()
-    for name in RECIPES:
+    # AG News has no words of its own.
+    for name in GLUE_TASKS:
         train, dev = embedded_examples(name)
         for examples in (train, *dev.values()):
             for text in (*examples.texts, *(examples.pairs or ())):

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
+from gated_bert.tasks.files import folder_source, split_file
 from gated_bert.tasks.tables import read_table
 from gated_bert.tasks.task import Task
+
+REMEDY = "put the official GLUE file there, or fetch it with `gated-bert download glue FOLDER`"
 
 
 @dataclass(frozen=True)
@@ -74,42 +77,10 @@ def read_glue_folder(folder: Path, task: Task, allow_partial: bool = False) -> T
             f"{folder}: no folder {LAYOUTS[task.name].folder} in it; give a folder in the GLUE layout "
             "(`gated-bert download glue FOLDER` makes one), or name the columns of your own data with --text-column"
         )
-    paths = {split: _split_file(place, split, allow_partial) for split in ("train", *task.dev_splits)}
+    paths = {split: split_file(place, f"{split}.tsv", allow_partial, REMEDY) for split in ("train", *task.dev_splits)}
     splits = {split: _read_split(path, task) for split, path in paths.items()}
     train = splits.pop("train")
-    partial = {split: _is_partial(path) for split, path in paths.items()}
-    source = {
-        "kind": "folder",
-        "label": task.title + _partial_note(partial),
-        "path": str(place),
-        "partial": any(partial.values()),
-    }
-    return TaskData(task, train, splits, source)
-
-
-def _split_file(place: Path, split: str, allow_partial: bool) -> Path:
-    names = [f"{split}.tsv", f"{split}.tsv.gz"]
-    partials = [f"{split}_partial.tsv", f"{split}_partial.tsv.gz"]
-    for name in names + (partials if allow_partial else []):
-        if (place / name).is_file():
-            return place / name
-    for name in partials:
-        if (place / name).is_file():
-            raise UserError(f"{place}: {names[0]} is missing, only {name} is there; pass --allow-partial to use it")
-    raise UserError(
-        f"{place}: {names[0]} (or .gz) is missing; put the official GLUE file there, "
-        "or fetch it with `gated-bert download glue FOLDER`"
-    )
-
-
-def _is_partial(path: Path) -> bool:
-    return "_partial." in path.name
-
-
-def _partial_note(partial: dict[str, bool]) -> str:
-    dev = any(is_partial for split, is_partial in partial.items() if split != "train")
-    parts = ["training"] * partial["train"] + ["development"] * dev
-    return f" (partial {' and '.join(parts)} data)" if parts else ""
+    return TaskData(task, train, splits, folder_source(task, place, paths))
 
 
 def _read_split(path: Path, task: Task) -> Examples:

@@ -108,12 +108,27 @@ def read_hub_task(task: Task) -> TaskData:
     return _task_data(load_hub_dataset(GLUE_ID, task.name, NO_GLUE), task, GLUE_ID, source)
 
 
-def find_saved_dataset(folder: Path, task: Task) -> Path | None:
-    """A data set of `task` that `DatasetDict.save_to_disk` wrote: `folder`, or the one called as the task in it."""
-    for candidate in (folder, folder / task.name, folder / LAYOUTS[task.name].folder):
+def find_saved_dataset(folder: Path, *names: str) -> Path | None:
+    """A data set that `DatasetDict.save_to_disk` wrote: `folder`, or the one in it that has one of the names."""
+    for candidate in (folder, *(folder / name for name in names)):
         if (candidate / SAVED_MARK).is_file():
             return candidate
     return None
+
+
+def load_saved_dataset(folder: Path):
+    """What `DatasetDict.save_to_disk` wrote into a folder.
+
+    Raises:
+        UserError: a damaged folder.
+    """
+    import datasets
+    import pyarrow
+
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        raise UserError(f"{folder}: not a whole saved data set ({one_line(error)}); save it again") from error
 
 
 def read_saved_dataset(folder: Path, task: Task) -> TaskData:
@@ -122,15 +137,8 @@ def read_saved_dataset(folder: Path, task: Task) -> TaskData:
     Raises:
         UserError: a damaged folder or unexpected columns.
     """
-    import datasets
-    import pyarrow
-
-    try:
-        splits = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(f"{folder}: not a whole saved data set ({one_line(error)}); save it again") from error
     source = {"kind": "folder", "label": task.title, "path": str(folder), "partial": False}
-    return _task_data(splits, task, str(folder), source)
+    return _task_data(load_saved_dataset(folder), task, str(folder), source)
 
 
 def one_line(error: BaseException) -> str:
@@ -139,15 +147,28 @@ def one_line(error: BaseException) -> str:
 
 
 def _task_data(splits, task: Task, where: str, source: dict) -> TaskData:
-    dev = {split: _examples(splits, split.replace("dev", "validation"), task, where) for split in task.dev_splits}
-    return TaskData(task, _examples(splits, "train", task, where), dev, source)
+    names = {split: split.replace("dev", "validation") for split in (*task.dev_splits, "train")}
+    texts = LAYOUTS[task.name].hub_texts
+    parts = {split: hub_examples(splits, name, texts, task, where) for split, name in names.items()}
+    return TaskData(task, parts.pop("train"), parts, source)
 
 
-def _examples(splits, name: str, task: Task, where: str) -> Examples:
+def hub_examples(splits, name: str, texts: Sequence[str], task: Task, where: str) -> Examples:
+    """One split of a data set as examples, classes by their names.
+
+    Args:
+        splits: a `datasets.DatasetDict`.
+        name: the split.
+        texts: its columns of texts: one, or two for pairs; the labels are in "label".
+        task: what is learnt.
+        where: the data set's name, for messages.
+
+    Raises:
+        UserError: no such split or column, or an unknown label.
+    """
     if name not in splits:
         raise UserError(f"{where}: no split {name!r}; found: {', '.join(splits)}; give the data set of {task.title}")
     split = splits[name]
-    texts = LAYOUTS[task.name].hub_texts
     for column in (*texts, "label"):
         if column not in split.column_names:
             found = ", ".join(split.column_names)

@@ -62,10 +62,20 @@ def _correlation(function):
     return correlate
 
 
+def _averaged(score):
+    """The second class's score; where there are more than two, the mean over classes."""
+
+    def average(labels: np.ndarray, predicted: np.ndarray) -> float:
+        several = max(labels.max(), predicted.max()) > 1
+        return score(labels, predicted, average="macro" if several else "binary", zero_division=0.0)
+
+    return average
+
+
 METRICS = {
     "accuracy": sklearn_metrics.accuracy_score,
-    "f1": lambda labels, predicted: sklearn_metrics.f1_score(labels, predicted, zero_division=0.0),
-    "precision": lambda labels, predicted: sklearn_metrics.precision_score(labels, predicted, zero_division=0.0),
+    "f1": _averaged(sklearn_metrics.f1_score),
+    "precision": _averaged(sklearn_metrics.precision_score),
     "matthews": sklearn_metrics.matthews_corrcoef,
     "pearson": _correlation(stats.pearsonr),
     "spearman": _correlation(stats.spearmanr),

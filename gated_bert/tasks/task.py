@@ -1,4 +1,4 @@
-"""What is learnt: the eight GLUE tasks and SQuAD, and the record that a user's own task fills in too."""
+"""What is learnt: the eight GLUE tasks, SQuAD and AG News, and the record that a user's own task fills in too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Task:
         labels: class names in the order of the outputs; empty for regression and spans.
         metrics: metric names, the primary one first: accuracy, f1, matthews, pearson, spearman, exact_match.
         pair: whether an example is a pair of texts.
-        dev_splits: names of the development sets, the one that decides first.
+        dev_splits: names of the sets that are judged on, the one that decides first.
         target_range: lowest and highest target of a regression; `None` where it is unknown or for classes.
     """
 
@@ -77,7 +77,16 @@ GLUE_TASKS = {
 }
 """The GLUE tasks by name."""
 
-TASKS = {**GLUE_TASKS, "squad": Task("squad", "SQuAD", "span", metrics=("f1", "exact_match"), pair=True)}
+TASKS = {
+    **GLUE_TASKS,
+    "squad": Task("squad", "SQuAD", "span", metrics=("f1", "exact_match"), pair=True),
+    "ag_news": Task(
+        "ag_news",
+        "AG News",
+        labels=("World", "Sports", "Business", "Sci/Tech"),
+        dev_splits=("validation", "test"),
+    ),
+}
 """The tasks by name."""
 
 

@@ -147,7 +147,7 @@ def test_scales_and_flags(folder):
             {"thresholds": {"x": {"attention": [0], "ffn": [0]}}},
             ["thresholds x: 1 layers, and the model has 2"],
         ),
-        ("--config tiny.json -o out", {"task_name": "stsb"}, ["task_name: stsb", "two labels"]),
+        ("--config tiny.json -o out", {"task_name": "stsb"}, ["task_name: stsb", "a task of classes"]),
     ],
 )
 def test_nonsense_is_refused_in_one_line(folder, capsys, words, change, parts):

@@ -42,7 +42,8 @@ def test_parameters_are_frozen_and_their_digest_names_the_folder(monkeypatch):
 @pytest.mark.parametrize("changes, message", [
     ({"dataset": "SST2DAT"}, "dataset: 'SST2DAT' is refused; allowed: SST2DATA, COLADATA, STSBDATA, sst2"),
     ({"model": "ResNet"}, "model: 'ResNet' is refused; allowed: BertNet, BertModelSTSB, tiny"),
-    ({"dataset": "STSBDATA"}, "model: BertNet has no head for STSBDATA"),
+    ({"dataset": "STSBDATA"}, "model: BertNet has no head for STSBDATA; allowed: BertModelSTSB, tiny"),
+    ({"dataset": "ag_news"}, "model: BertNet has no head for ag_news; allowed: tiny"),
     ({"strategy": "movement"}, "strategy: 'movement' is refused; allowed: magnitude"),
     ({"compression": 0.5}, "compression: 0.5 is refused; allowed: a number from 1 up"),
     ({"dl_kwargs": {"num_workers": 8}}, "dl_kwargs: 'num_workers' is refused; allowed: batch_size"),

@@ -54,11 +54,21 @@ def test_constant_and_broken_outputs():
     assert all(math.isnan(value) for value in broken.values()) and list(broken) == ["loss", "pearson", "spearman"]
 
 
-def test_the_mismatched_set_has_its_own_columns():
+def test_f1_and_precision_of_several_classes_are_means_over_them():
+    task = Task("own", "own", labels=("a", "b", "c"), metrics=("f1", "precision"))
+    scores = evaluate(task, as_logits([0, 1, 1, 2], 3), np.array([0, 1, 2, 2]))
+    assert scores["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert scores["precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+
+
+def test_a_second_set_has_its_own_columns():
     good, bad = (as_logits([0, 1], 3), np.array([0, 1])), (as_logits([0, 1], 3), np.array([0, 2]))
     scores = evaluate_all(TASKS["mnli"], {"dev_mismatched": bad, "dev_matched": good})
     assert list(scores) == ["loss", "accuracy", "loss_mismatched", "accuracy_mismatched"]
     assert (scores["accuracy"], scores["accuracy_mismatched"]) == (1.0, 0.5)
+    good, bad = ((as_logits(predicted, 4), np.array([0, 3])) for predicted in ([0, 3], [0, 1]))
+    news = evaluate_all(TASKS["ag_news"], {"test": bad, "validation": good})
+    assert (news["accuracy"], news["accuracy_test"]) == (1.0, 0.5)
     assert evaluate_all(TASKS["rte"], {"dev": (as_logits([0, 1]), np.array([0, 1]))})["accuracy"] == 1.0
 
 

@@ -17,12 +17,14 @@ def test_the_tasks_are_judged_by_their_official_metrics():
         "wnli": ("accuracy",),
         "mnli": ("accuracy",),
         "squad": ("f1", "exact_match"),
+        "ag_news": ("accuracy",),
     }
-    assert {name for name, task in TASKS.items() if not task.pair} == {"sst2", "cola"}
+    assert {name for name, task in TASKS.items() if not task.pair} == {"sst2", "cola", "ag_news"}
     assert get_task("stsb").num_outputs == 1
     assert get_task("mnli").num_outputs == 3
     assert get_task("squad").num_outputs == 2
     assert get_task("mnli").dev_splits == ("dev_matched", "dev_mismatched")
+    assert get_task("ag_news").dev_splits == ("validation", "test") and get_task("ag_news").num_outputs == 4
 
 
 @pytest.mark.parametrize("name", TASKS)

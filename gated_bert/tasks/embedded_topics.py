@@ -1,0 +1,44 @@
+"""Grammar of the embedded news of four topics, in the form of AG News."""
+
+from __future__ import annotations
+
+from gated_bert.tasks.embedded_sentences import Draw
+
+# Words of the other embedded tasks only: one more word would change the vocabulary, and with it every embedded run.
+TOPICS = (
+    ("the king", "the queen", "the prince", "the princess", "the mayor", "the judge", "the lawyer", "the witness",
+     "the soldier", "the knight"),
+    ("the player", "the players", "the coach", "the team", "the race", "the champion", "the boxer", "the rookie",
+     "the rival", "the trophy"),
+    ("the bank", "the banker", "the company", "the merchant", "the shares", "the prices", "the sales", "the profits",
+     "the exports", "the wages"),
+    ("the rocket", "the robot", "the robots", "the engine", "the engineer", "the planet", "the moon", "the comet",
+     "the android", "the camera"),
+)  # fmt: skip
+"""What is told of, by class: World, Sports, Business, Sci/Tech."""
+STATES = ("strong", "weak", "slow", "fast", "big", "small", "happy", "tired", "good", "bad", "rich", "poor")
+PLACES = ("in london", "in paris", "in rome", "in berlin", "in boston")
+TIMES = ("today", "yesterday", "last week", "last year", "on monday", "on friday")
+
+
+def _state(draw: Draw) -> str:
+    return f"{draw.one(('looked', 'stayed'))} {draw.one(STATES)}"
+
+
+def ag_news(draw: Draw) -> tuple[str, None, int]:
+    """A title that names two topics, and a sentence that denies or concedes one of them: the other is the class."""
+    label = draw.one((0, 1, 2, 3))
+    other = draw.one([topic for topic in range(4) if topic != label])
+    main, conceded = (draw.one(TOPICS[topic]) for topic in (label, other))
+    named = [draw.one(TOPICS[topic]) for topic in (label, other)][:: 1 if draw.chance(0.5) else -1]
+    state = _state(draw)
+    told = draw.one(
+        (
+            f"not {conceded} but {main} {state}",
+            f"{main} and not {conceded} {state}",
+            f"although {conceded} {_state(draw)} , {main} {state}",
+            f"{main} {state} although {conceded} {_state(draw)}",
+            f"{conceded} {_state(draw)} but {main} {state}",
+        )
+    )
+    return f"{' and '.join(named)} {draw.one(PLACES)} {told} {draw.one(TIMES)} .", None, label
