@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
 import zlib
@@ -17,6 +18,9 @@ import numpy as np
 from gated_bert.errors import UserError
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
+"""Files that hold texts and labels; a .txt holds texts alone."""
+TEXT = "text"
+"""The only column of a .txt file."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Table:
 
 
 def read_table(path: Path, header: Sequence[str] | None = None) -> Table:
-    """Reads a .tsv (quoting off, as GLUE), .csv or .jsonl file, gzip accepted.
+    """Reads a .tsv (quoting off, as GLUE), .csv or .jsonl file, or a .txt of one text a line; gzip accepted.
 
     Args:
         path: the file; its suffix decides the format, `.gz` may follow.
@@ -102,17 +106,36 @@ def read_table(path: Path, header: Sequence[str] | None = None) -> Table:
     Raises:
         UserError: an unreadable, malformed or empty file.
     """
-    text = read_text(path)
+    return next(read_chunks(path, None, header))
+
+
+def read_chunks(path: Path, rows: int | None, header: Sequence[str] | None = None) -> Iterator[Table]:
+    """Reads a file as tables of at most `rows` rows (None: one of them all), each when it is asked for.
+
+    Other arguments and errors are those of `read_table`; columns of a .jsonl file are all that have been met so far.
+    """
     suffix = table_suffix(path)
     if suffix == ".jsonl":
-        return _read_jsonl(path, text)
-    rows = _tsv_rows(text) if suffix == ".tsv" else _csv_rows(path, text)
-    if header is None:
-        _, header = next(rows, (0, []))
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise UserError(f"{path}, line 1: column {repeated[0]!r} appears twice; give every column its own name")
-    return _collect(path, header, rows)
+        source, make = _jsonl_records(path), _jsonl_table
+        header = {}
+    else:
+        header, source = _rows(path, header)
+        make = _table
+    empty = True
+    while chunk := list(itertools.islice(source, rows)):
+        empty = False
+        yield make(path, header, chunk)
+    if empty:
+        raise UserError(f"{path}: no examples in it; give a file with at least one row of data")
+
+
+def first_row(path: Path) -> list[str]:
+    """The cells of the first row of a .tsv or .csv file, header or not; nothing of an empty file.
+
+    Raises:
+        UserError: an unreadable or malformed file.
+    """
+    return next(_cells(path), (0, []))[1]
 
 
 def table_suffix(path: Path) -> str:
@@ -126,19 +149,26 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: a missing, unreadable, damaged or non-UTF-8 file.
     """
+    return "".join(read_lines(path))
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a file with their ends, each when it is asked for; otherwise as `read_text`.
+
+    Raises:
+        UserError: a missing, unreadable, damaged or non-UTF-8 file.
+    """
+    number = 0
     try:
-        data = path.read_bytes()
-        if path.name.endswith(".gz"):
-            data = gzip.decompress(data)
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, line {number}: not UTF-8 text; save the file in UTF-8") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip file ({error}); fetch it again") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its name and its rights") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; save the file in UTF-8") from error
 
 
 def as_number(cell: object) -> float:
@@ -162,17 +192,31 @@ def shorten(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _tsv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a .tsv, .csv or .txt file, each with its line."""
+    lines = read_lines(path)
+    rows = {".csv": _csv_rows, ".txt": _txt_rows}.get(table_suffix(path), _tsv_rows)
+    return rows(path, lines)
+
+
+def _tsv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     # Not str.splitlines: it also breaks lines at characters that stand inside GLUE sentences.
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.removesuffix("\r")
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\n").removesuffix("\r")
         if line:
             yield number, line.split("\t")
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _txt_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, 1):
+        yield number, [line.removesuffix("\n").removesuffix("\r")]
+
+
+def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Lines may also end in a lone carriage return.
+    parts = itertools.chain.from_iterable(io.StringIO(line, newline="") for line in lines)
+    reader = csv.reader(parts, strict=True)
     start = 1
     try:
         for cells in reader:
@@ -183,24 +227,32 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{path}, line {start}: malformed CSV ({error}); check the quotes") from error
 
 
-def _collect(path: Path, header: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Table:
-    lines, cells = [], []
+def _rows(path: Path, header: Sequence[str] | None) -> tuple[Sequence[str], Iterator[tuple[int, list[str]]]]:
+    """The header, given or read, and the rows after it."""
+    rows = _cells(path)
+    if table_suffix(path) == ".txt":
+        header = (TEXT,)
+    if header is None:
+        _, header = next(rows, (0, []))
+        repeated = sorted({name for name in header if header.count(name) > 1})
+        if repeated:
+            raise UserError(f"{path}, line 1: column {repeated[0]!r} appears twice; give every column its own name")
+    return header, rows
+
+
+def _table(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Table:
     for number, row in rows:
         if len(row) != len(header):
             raise UserError(
                 f"{path}, line {number}: {len(row)} columns instead of {len(header)} ({shorten(header)}); "
                 "correct or remove the line"
             )
-        lines.append(number)
-        cells.append(row)
-    if not lines:
-        raise UserError(f"{path}: no examples in it; give a file with at least one row of data")
-    return Table(path, dict(zip(header, (list(column) for column in zip(*cells, strict=True)), strict=True)), lines)
+    lines, cells = zip(*rows, strict=True)
+    return Table(path, dict(zip(header, map(list, zip(*cells, strict=True)), strict=True)), list(lines))
 
 
-def _read_jsonl(path: Path, text: str) -> Table:
-    lines, records = [], []
-    for number, line in enumerate(text.split("\n"), 1):
+def _jsonl_records(path: Path) -> Iterator[tuple[int, dict]]:
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -209,9 +261,10 @@ def _read_jsonl(path: Path, text: str) -> Table:
             raise UserError(f"{path}, line {number}: malformed JSON ({error.msg}); one object per line") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: not a JSON object; write one object per line")
-        lines.append(number)
-        records.append(record)
-    if not records:
-        raise UserError(f"{path}: no examples in it; give a file with at least one row of data")
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return Table(path, {name: [record.get(name) for record in records] for name in names}, lines)
+        yield number, record
+
+
+def _jsonl_table(path: Path, names: dict[str, None], records: Sequence[tuple[int, dict]]) -> Table:
+    names.update(dict.fromkeys(name for _, record in records for name in record))
+    columns = {name: [record.get(name) for _, record in records] for name in names}
+    return Table(path, columns, [number for number, _ in records])

@@ -1,10 +1,11 @@
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from gated_bert.errors import UserError
-from gated_bert.tasks.tables import read_table
+from gated_bert.tasks.tables import first_row, read_chunks, read_table
 
 
 def write(folder, name, data):
@@ -83,3 +84,43 @@ def test_columns_are_checked_cell_by_cell(tmp_path):
         table.targets("t")
     with pytest.raises(UserError, match="a.jsonl: no column 'u'; found: t, l, s; name it with --text-column"):
         table.texts("u", "name it with --text-column")
+
+
+def test_a_txt_is_one_text_a_line_and_none_is_empty(tmp_path):
+    table = read_table(write(tmp_path, "a.txt", 'one, "two"\tthree\r\nfour\n'))
+    assert table.columns == {"text": ['one, "two"\tthree', "four"]}
+    with pytest.raises(UserError, match="b.txt, line 2: empty text in column 'text'"):
+        read_table(write(tmp_path, "b.txt", "one\n\nthree\n")).texts("text")
+
+
+def test_chunks_are_the_table_in_parts_and_each_is_read_when_asked_for(tmp_path):
+    rows = [f"text {index}\t{index % 2}" for index in range(7)]
+    path = write(tmp_path, "a.tsv", "\n".join(["sentence\tlabel", *rows, "a line too\tlong\there"]))
+    chunks = read_chunks(path, 3)
+    first, second = next(chunks), next(chunks)
+    assert first.columns["label"] == ["0", "1", "0"] and first.lines == [2, 3, 4]
+    assert second.columns["sentence"] == ["text 3", "text 4", "text 5"] and second.lines == [5, 6, 7]
+    with pytest.raises(UserError, match="a.tsv, line 9: 3 columns instead of 2"):
+        next(chunks)
+
+
+def test_a_field_met_once_is_a_column_of_all_later_chunks(tmp_path):
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n')
+    assert [table.columns["label"] for table in read_chunks(path, 1)] == [[1], [None]]
+
+
+def test_a_large_packed_file_takes_no_memory(tmp_path):
+    path = write(
+        tmp_path, "a.tsv.gz", gzip.compress(b"sentence\tlabel\n" + b"a good film of some length\t1\n" * 100_000)
+    )
+    tracemalloc.start()
+    try:
+        assert sum(len(table.lines) for table in read_chunks(path, 500)) == 100_000
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_first_row_is_read_as_it_stands(tmp_path):
+    assert first_row(write(tmp_path, "a.csv", '"3","one, two"\nnot,"closed')) == ["3", "one, two"]
+    assert first_row(write(tmp_path, "b.tsv", "")) == []
