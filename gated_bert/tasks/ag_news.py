@@ -79,7 +79,7 @@ def _read_file(path: Path) -> Examples:
     table = Table(path, {name: cells[start:] for name, cells in table.columns.items()}, table.lines[start:])
     labels = table.classes("class", FILE_CLASSES, "")
     rows = zip(table.columns["title"], table.columns["description"], strict=True)
-    return Examples(_clean(rows, table.where), None, labels)
+    return Examples(clean_rows(rows, table.where), None, labels)
 
 
 def _from_splits(splits, task: Task, source: dict) -> TaskData:
@@ -87,13 +87,21 @@ def _from_splits(splits, task: Task, source: dict) -> TaskData:
     parts = []
     for name in ("train", "test"):
         found = hub_examples(splits, name, ("text",), task, where)
-        texts = _clean(([text] for text in found.texts), lambda row, name=name: f"{where}, {name}, row {row}")
+        texts = clean_rows(([text] for text in found.texts), lambda row, name=name: f"{where}, {name}, row {row}")
         parts.append(Examples(texts, None, found.labels))
     return _task_data(task, *parts, source, f"{where}, train")
 
 
-def _clean(rows: Iterable[Iterable[str]], where: Callable[[int], str]) -> list[str]:
-    """The parts of each row, cleaned and joined."""
+def clean_rows(rows: Iterable[Iterable[str]], where: Callable[[int], str]) -> list[str]:
+    """The parts of each row, cleaned and joined by a space.
+
+    Args:
+        rows: title and description, or one text.
+        where: number of a row → its place, for messages.
+
+    Raises:
+        UserError: an empty text.
+    """
     texts = [LINE_BREAKS.sub(" ", " ".join(part for part in parts if part.strip())).strip() for parts in rows]
     if "" in texts:
         raise UserError(f"{where(texts.index(''))}: empty text; fill it in or remove the line")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 from scipy import special
@@ -81,13 +83,25 @@ def evaluate_model(
     return evaluate_all(task, outputs), {}
 
 
-def _evaluate_spans(model, dataset: WindowedDataset, examples, config) -> tuple[dict[str, float], dict[str, str]]:
+def predicted_batches(model: keras.Model, dataset: BucketedDataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the examples in each batch of a data set, and the model's outputs for them."""
+    ends = np.cumsum([size for size, _ in dataset.shapes])[:-1]
+    for index, rows in enumerate(np.split(dataset.row_order(), ends)):
+        batch = dataset[index]
+        yield rows, model.predict_on_batch(batch[0] if isinstance(batch, tuple) else batch)
+
+
+def span_logits(model: keras.Model, dataset: WindowedDataset) -> np.ndarray:
+    """Start and end logits [windows, 2, longest batch], in the order of the windows; `PADDED` beyond a batch."""
     logits = np.full((dataset.examples, 2, dataset.buckets[-1]), PADDED, np.float32)
-    rows = iter(np.split(dataset.row_order(), np.cumsum([size for size, _ in dataset.shapes])[:-1]))
     # Batch by batch: `predict` joins the outputs of all batches, and these differ in length.
-    for index in range(len(dataset)):
-        inputs, _ = dataset[index]
-        logits[next(rows), :, : inputs["input_ids"].shape[1]] = model.predict_on_batch(inputs)
+    for rows, found in predicted_batches(model, dataset):
+        logits[rows, :, : found.shape[2]] = found
+    return logits
+
+
+def _evaluate_spans(model, dataset: WindowedDataset, examples, config) -> tuple[dict[str, float], dict[str, str]]:
+    logits = span_logits(model, dataset)
     if not np.isfinite(logits).all():
         return dict.fromkeys(("loss", "f1", "exact_match"), float("nan")), dict.fromkeys(examples.ids, "")
     labels = dataset.windows.labels[:, :, None]

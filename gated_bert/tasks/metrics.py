@@ -65,9 +65,10 @@ def _correlation(function):
 def _averaged(score):
     """The second class's score; where there are more than two, the mean over classes."""
 
-    def average(labels: np.ndarray, predicted: np.ndarray) -> float:
+    def average(labels: np.ndarray, predicted: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
         several = max(labels.max(), predicted.max()) > 1
-        return score(labels, predicted, average="macro" if several else "binary", zero_division=0.0)
+        options = {"average": "macro" if several else "binary", "zero_division": 0.0}
+        return score(labels, predicted, sample_weight=sample_weight, **options)
 
     return average
 
@@ -80,7 +81,7 @@ METRICS = {
     "pearson": _correlation(stats.pearsonr),
     "spearman": _correlation(stats.spearmanr),
 }
-"""Metrics of (labels, predictions) by name."""
+"""Metrics of (labels, predictions) by name; those of classes take `sample_weight` as well."""
 
 
 def streaming_metric(task: Task) -> keras.metrics.Metric:
