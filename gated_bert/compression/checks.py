@@ -20,11 +20,46 @@ def check_folders(source: Path, out: Path):
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a model folder, or a Hugging Face folder of a BERT")
-    if (source / "model" / "model.keras").is_file() and not (source / "model.keras").is_file():
-        raise UserError(f"{source}: the folder of a run; give its model, {source / 'model'}")
+    _refuse_run(source)
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; choose another folder, or remove what is in it")
+    _refuse_unwritable(out, "folder")
+
+
+def check_model(source: Path):
+    """Refuses what is neither a folder nor an ONNX file.
+
+    Args:
+        source: the model.
+
+    Raises:
+        UserError: it is not there, another file, or the folder of a whole run.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; give a model folder or an ONNX file")
+    _refuse_run(source)
+    if source.is_file() and source.suffix != ".onnx":
+        raise UserError(f"{source}: no model; give a model folder or an ONNX file, NAME.onnx")
+
+
+def check_file(out: Path):
+    """Refuses a file to be written that is there already, or that cannot be written.
+
+    Raises:
+        UserError: one of these.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; choose another name, or remove it")
+    _refuse_unwritable(out.parent, "place")
+
+
+def _refuse_run(source: Path):
+    if (source / "model" / "model.keras").is_file() and not (source / "model.keras").is_file():
+        raise UserError(f"{source}: the folder of a run; give its model, {source / 'model'}")
+
+
+def _refuse_unwritable(out: Path, what: str):
     # Where nothing of the path exists yet, the nearest folder above decides.
     place = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{out}: cannot be written; choose another folder")
+        raise UserError(f"{out}: cannot be written; choose another {what}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from keras import ops
@@ -12,6 +15,14 @@ from keras import ops
 from gated_bert.compression.shrink import effective_kernel, shrunk_config
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
+from gated_bert.text_table import aligned
+
+EMBEDDINGS = ("token_embedding", "position_embedding", "token_type_embedding")
+VECTORS = "biases and norms"
+"""Names of the weights that are no matrices with gates."""
+
+_GZIP = 16 + zlib.MAX_WBITS
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -110,21 +121,41 @@ def mac_record(model: BertClassifier, length: int) -> dict[str, object]:
     }
 
 
+def weight_arrays(model: BertClassifier) -> Iterator[tuple[int | None, str, np.ndarray]]:
+    """A model's weights as inference sees them: closed ones are zero, and there are no gates.
+
+    Yields:
+        Encoder block (from 0; None outside), what it is (the role of a matrix, `token_embedding`, `position_embedding`,
+        `token_type_embedding`, or `biases and norms`) and the array. Matrices come first, from input to output.
+    """
+    beside = set()
+    for layer in model.gated_layers():
+        yield layer.layer_index, layer.role, effective_kernel(layer)
+        beside |= {id(variable) for variable in layer.weights if variable is not layer.bias}
+    for variable in model.weights:
+        if id(variable) not in beside:
+            name = next((part for part in variable.path.split("/") if part in EMBEDDINGS), VECTORS)
+            block = re.search(r"/encoder_(\d+)[/_]", variable.path)
+            yield int(block[1]) if block else None, name, ops.convert_to_numpy(variable)
+
+
 def parameter_counts(model: BertClassifier) -> tuple[int, int]:
     """Parameters of a model, and how many of them are not zero; a closed weight counts as zero, gates do not count."""
-    kernels = [effective_kernel(layer) for layer in model.gated_layers()]
-    beside = {
-        id(variable)
-        for layer in model.gated_layers()
-        for variable in layer.weights
-        if variable is not layer.bias
-    }  # fmt: skip
-    arrays = kernels + [ops.convert_to_numpy(variable) for variable in model.weights if id(variable) not in beside]
-    return sum(array.size for array in arrays), sum(_nonzero(array) for array in arrays)
+    counts = [(array.size, _nonzero(array)) for _, _, array in weight_arrays(model)]
+    return sum(size for size, _ in counts), sum(nonzero for _, nonzero in counts)
 
 
 def _nonzero(array: np.ndarray) -> int:
     return int(np.count_nonzero(array))
+
+
+def gzipped_size(path: Path) -> int:
+    """Bytes of a file packed by gzip at its usual level, without writing it."""
+    packer, size = zlib.compressobj(6, wbits=_GZIP), 0
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            size += len(packer.compress(block))
+    return size + len(packer.flush())
 
 
 def random_inputs(config: BertConfig, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -223,6 +254,4 @@ def comparison_table(before: ModelStatistics, after: ModelStatistics, file_bytes
     lines += [
         (name, form.format(old), form.format(new), f"{new / old:.3f}" if old else "–") for name, old, new, form in rows
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    cells = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    return "\n".join("  ".join(line) for line in cells)
+    return aligned(lines)

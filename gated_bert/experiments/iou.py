@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gated_bert.errors import UserError
+from gated_bert.experiments.names import short_names
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.folder import METADATA, is_model_folder, read_architecture, read_masks
@@ -66,7 +67,7 @@ def read_comparable_masks(folders: Sequence[Path]) -> dict[str, dict]:
             if getattr(found, name) != getattr(sizes[0], name):
                 raise UserError(f"{model}: its {name} differs from that of {models[0]}; masks are compared position by "
                                 "position, so the architectures must be equal")  # fmt: skip
-    return dict(zip(_names(models), map(read_masks, models), strict=True))
+    return dict(zip(short_names(models), map(read_masks, models), strict=True))
 
 
 def _model_folder(folder: Path) -> Path:
@@ -74,26 +75,6 @@ def _model_folder(folder: Path) -> Path:
         if is_model_folder(model):
             return model
     raise UserError(f"{folder}: no model here; give a finished run's folder or a model folder")
-
-
-def _names(models: Sequence[Path]) -> list[str]:
-    """As many of the last parts of the paths as tell them apart, without `results_`, `model` and a common ending."""
-    parts = []
-    for model in models:
-        path = model.resolve()
-        parts.append([part.removeprefix("results_") for part in (path.parent if path.name == "model" else path).parts])
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return _without_common_ending(names)
-    raise UserError(f"{', '.join(map(str, models))}: the same model twice; each is compared with all others anyway")
-
-
-def _without_common_ending(names: Sequence[str]) -> list[str]:
-    parts = [name.split("_") for name in names]
-    while min(map(len, parts)) > 1 and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    return ["_".join(part) for part in parts]
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from gated_bert.pruning.callbacks import StepCallback
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CSV, PLOT = "resources.csv", "resources.png"
+CSV = "resources.csv"
 COLUMNS = ("seconds", "event", "epoch", "memory_mb", "memory_peak_mb", "cpu_percent", "gpu_memory_mb",
            "gpu_memory_peak_mb", "time")  # fmt: skip
 MB = 1e6
@@ -35,13 +35,14 @@ class ResourceLog:
     per cent of one core; GPU memory, where there is a GPU; and the time of day.
 
     Args:
-        folder: where `resources.csv` and `resources.png` go.
+        folder: where the CSV and, of the same name, the PNG go.
         interval: seconds between two readings; 0 writes nothing.
         going_on: whether to add to the log of a run that was stopped.
+        name: name of the CSV.
     """
 
-    def __init__(self, folder: Path, interval: float, going_on: bool = False):
-        self.path, self.interval = Path(folder) / CSV, interval
+    def __init__(self, folder: Path, interval: float, going_on: bool = False, name: str = CSV):
+        self.path, self.interval = Path(folder) / name, interval
         self._epoch = 0
         self._began = time.time()
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -51,6 +52,7 @@ class ResourceLog:
         if interval and going_on and self.path.is_file():
             self._began = self._beginning() or self._began
         elif interval:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
 
     def __enter__(self) -> ResourceLog:
@@ -87,7 +89,7 @@ class ResourceLog:
     def plot(self):
         """Draws the log so far; nothing where none is kept."""
         if self.interval:
-            write_bytes_atomic(self.path.with_name(PLOT), png(resource_figure(self.path)))
+            write_bytes_atomic(self.path.with_suffix(".png"), png(resource_figure(self.path)))
 
     def _watch(self):
         while not self._stop.wait(self.interval):
@@ -144,6 +146,7 @@ def resource_figure(path: Path) -> Figure:
         highest = rows[peak or now].max() * scale
         axes.set_ylim(0, 1.1 * highest if highest > 0 else 1)
         axes.grid(alpha=0.3)
-    every[0].set_title("resources of a run; epochs with their evaluation are shaded", fontsize="medium", color="0.25")
+    shaded = "; epochs with their evaluation are shaded" if len(begins) else ""
+    every[0].set_title(f"resources of a run{shaded}", fontsize="medium", color="0.25")
     every[-1].set_xlabel("wall time (s)")
     return figure

@@ -133,16 +133,22 @@ def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[in
 
 def share(machine: Machine, slots: int, slot: int) -> dict[str, str]:
     """The environment that keeps the job in `slot` of `slots` to its share of the threads and to one GPU."""
-    threads = str(max(1, machine.cores // slots))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",
-             "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")  # fmt: skip
-    environment = {name: threads for name in names if name not in os.environ}
-    if threads == "1":
-        # XLA's own matrix products ignore the counts above; this alone keeps them in the calling thread.
-        flags = os.environ.get("XLA_FLAGS", "")
-        environment["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    found = thread_environment(max(1, machine.cores // slots))
+    environment = {name: value for name, value in found.items() if name not in os.environ or name == "XLA_FLAGS"}
     if machine.gpus:
         environment["CUDA_VISIBLE_DEVICES"] = machine.gpus[slot % len(machine.gpus)]
         if slots > len(machine.gpus):
             environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return environment
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """The environment that keeps a process to so many threads, where the libraries have not started yet."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",
+             "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC", "PJRT_NPROC")  # fmt: skip
+    environment = dict.fromkeys(names, str(threads))
+    if threads == 1:
+        # XLA's own matrix products ignore the counts above; this alone keeps them in the calling thread.
+        flags = os.environ.get("XLA_FLAGS", "")
+        environment["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     return environment

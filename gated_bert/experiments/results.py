@@ -8,10 +8,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from gated_bert.errors import UserError
 from gated_bert.presets import PRESETS
@@ -162,8 +163,9 @@ def _count(number: int | None, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def write_bytes_atomic(path: str | os.PathLike, content: bytes) -> Path:
-    """Writes `content` under a temporary name in the same folder, syncs it to disk and renames it.
+@contextmanager
+def replaced_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file under a temporary name in the same folder, synced to disk and renamed to `path` if the block ends well.
 
     Raises:
         UserError: the folder cannot be made or written.
@@ -174,7 +176,7 @@ def write_bytes_atomic(path: str | os.PathLike, content: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -183,7 +185,13 @@ def write_bytes_atomic(path: str | os.PathLike, content: bytes) -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write, with space left"
                         ) from error  # fmt: skip
-    return path
+
+
+def write_bytes_atomic(path: str | os.PathLike, content: bytes) -> Path:
+    """Writes `content` as `replaced_file` does."""
+    with replaced_file(path) as file:
+        file.write(content)
+    return Path(path)
 
 
 def write_json_atomic(path: str | os.PathLike, content: object) -> Path:

@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from gated_bert.checks import choose
 from gated_bert.errors import UserError
+from gated_bert.progress_bar import progress_bar
 from gated_bert.tasks.ag_news import AG_NEWS_ID
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset
@@ -157,12 +155,9 @@ def _progress(what: str, parts: int):
     # The libraries' own bars would be drawn across this one.
     disable_progress_bars()
     datasets.disable_progress_bars()
-    text = TextColumn("{task.description}")
-    columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            bar = progress.add_task(what, total=parts)
-            yield lambda title, steps: progress.update(bar, advance=steps, description=f"{what}: {title}")
+        with progress_bar(what, parts) as advance:
+            yield advance
     finally:
         enable_progress_bars()
         datasets.enable_progress_bars()

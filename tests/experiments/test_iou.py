@@ -2,13 +2,15 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from gated_bert.cli import main
-from gated_bert.experiments.iou import _without_common_ending, chance_iou, iou, iou_summary, iou_table
+from gated_bert.experiments.iou import chance_iou, iou, iou_summary, iou_table
+from gated_bert.experiments.names import short_names
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, read_masks, save_model
@@ -29,8 +31,11 @@ def test_iou_counts_closed_positions():
 
 
 def test_runs_are_named_by_what_tells_them_apart():
-    assert _without_common_ending(["GradCAM_sst2_seed1", "Mag_Act_sst2_seed1"]) == ["GradCAM", "Mag_Act"]
-    assert _without_common_ending(["a_sst2", "sst2"]) == ["a_sst2", "sst2"]
+    folders = [Path("GradCAM_sst2_seed1/model"), Path("results_Mag_Act_sst2_seed1")]
+    assert short_names(folders) == ["GradCAM", "Mag_Act"]
+    assert short_names([Path("a_sst2"), Path("sst2")]) == ["a_sst2", "sst2"]
+    assert short_names([Path("x/onnx/base.onnx"), Path("x/int8/base.onnx")]) == ["onnx/base.onnx", "int8/base.onnx"]
+    assert short_names([Path("results_a_b/model")]) == ["a_b"]
 
 
 def test_iou_by_chance_is_that_of_random_masks():
