@@ -1,0 +1,119 @@
+"""What `gated-bert inspect` shows and writes: tables of a model, and a picture of its masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gated_bert.compression.inspect import block_means, layer_rows, matrix_rows, model_text
+from gated_bert.compression.inspect_onnx import initializer_rows, onnx_text, operator_rows, read_onnx
+from gated_bert.compression.onnx_model import beside, is_onnx
+from gated_bert.compression.shrink import effective_kernel
+from gated_bert.compression.statistics import gzipped_size
+from gated_bert.config_checks import ENCODER_ROLES
+from gated_bert.experiments.names import short_names
+from gated_bert.experiments.plots import png
+from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import FILES, WEIGHTS, load_model, read_json
+from gated_bert.text_table import aligned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MATRICES, LAYERS, MASKS = "matrices.csv", "layers.csv", "masks.png"
+OPERATORS, INITIALIZERS = "operators.csv", "initializers.csv"
+_CELLS = 96
+"""Most cells along a side of a matrix in the picture."""
+
+
+def inspect_model(source: Path, out: Path | None) -> list[Path]:
+    """Prints what is inside a model.
+
+    Args:
+        source: a model folder or any ONNX file.
+        out: folder for the same as CSV files and, for a model folder, the picture of its masks; None writes nothing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a model that cannot be read, or a folder that cannot be written.
+    """
+    return _inspect_onnx(source, out) if is_onnx(source) else _inspect_folder(source, out)
+
+
+def _inspect_folder(source: Path, out: Path | None) -> list[Path]:
+    loaded = load_model(source)
+    model, length = loaded.model, min(128, loaded.config.max_position)
+    matrices, layers = matrix_rows(model), layer_rows(model, length)
+    print(f"{source}: {loaded.task.title}, {loaded.config.num_layers} layers, hidden size {loaded.config.hidden_size}, "
+          f"{loaded.config.vocab_size:,} tokens, {loaded.config.num_outputs} outputs\n")  # fmt: skip
+    print(model_text(model, matrices, layers, length), end="\n\n")
+    print(_sizes([source / name for name in FILES], source / WEIGHTS))
+    if out is None:
+        return []
+    return [
+        write_csv_atomic(out / MATRICES, matrices),
+        write_csv_atomic(out / LAYERS, layers),
+        write_bytes_atomic(out / MASKS, png(mask_figure(model, short_names([source])[0]))),
+    ]
+
+
+def _inspect_onnx(source: Path, out: Path | None) -> list[Path]:
+    model = read_onnx(source)
+    operators, initializers = operator_rows(model), initializer_rows(model)
+    files = [path for path in (source, *beside(source)) if path.is_file()]
+    print(f"{source}: {_described(beside(source)[0])}\n")
+    print(onnx_text(model, operators, initializers), end="\n\n")
+    print(_sizes(files, source))
+    if out is None:
+        return []
+    return [write_csv_atomic(out / OPERATORS, operators), write_csv_atomic(out / INITIALIZERS, initializers)]
+
+
+def _described(record_path: Path) -> str:
+    record = read_json(record_path) if record_path.is_file() else {}
+    if not {"task", "graph", "precision"} <= record.keys():
+        return "an ONNX file without a record of this tool"
+    return f"{record['task'].get('title')}, {record['graph']} graph, {record['precision']}"
+
+
+def _sizes(files: list[Path], packed: Path) -> str:
+    lines = [("file", "bytes"), *((path.name, f"{path.stat().st_size:,}") for path in files)]
+    return aligned([*lines, (f"{packed.name}, gzipped", f"{gzipped_size(packed):,}")])
+
+
+def mask_figure(model: BertClassifier, name: str) -> Figure:
+    """Every matrix of a model, a row of panels per encoder block; the darker a cell, the more of it is open."""
+    from matplotlib.figure import Figure
+
+    count = model.bert_config.num_layers
+    figure = Figure(figsize=(2 + 1.9 * len(ENCODER_ROLES), 1.4 + 1.55 * (count + 1)), layout="constrained")
+    panels = figure.subplots(count + 1, len(ENCODER_ROLES), squeeze=False)
+    for axes in panels.ravel():
+        axes.set_axis_off()
+    for row, axes in enumerate(panels[:, 0]):
+        title = f"layer {row}" if row < count else "head"
+        axes.text(-0.07, 0.5, title, rotation=90, va="center", ha="center", fontsize="small", transform=axes.transAxes)
+    shown, total, closed = None, 0, 0
+    for layer in model.gated_layers():
+        outside = layer.layer_index is None
+        column = ("pooler", "classifier").index(layer.role) if outside else ENCODER_ROLES.index(layer.role)
+        axes, is_open = panels[count if outside else layer.layer_index, column], effective_kernel(layer) != 0
+        shown = axes.imshow(block_means(is_open, _CELLS), cmap="Blues", vmin=0, vmax=1, aspect="auto",
+                            interpolation="nearest")  # fmt: skip
+        axes.set_axis_on()
+        axes.set_xticks([])
+        axes.set_yticks([])
+        rows, columns = is_open.shape
+        sparsity = 1 - np.count_nonzero(is_open) / is_open.size
+        axes.set_title(f"{layer.role}\n{rows} × {columns}, {100 * sparsity:.1f} %", fontsize="x-small")
+        total, closed = total + is_open.size, closed + is_open.size - np.count_nonzero(is_open)
+    figure.colorbar(shown, ax=panels, label="share of a cell's weights that are open", shrink=0.5, aspect=40, pad=0.01)
+    figure.suptitle(f"Masks of {name}: {100 * closed / total:.1f} % of the weights in these matrices closed or zero\n"
+                    "(each panel: rows × columns, that is inputs × outputs, and its sparsity)",
+                    fontsize="medium", color="0.25")  # fmt: skip
+    return figure
