@@ -21,6 +21,7 @@ from gated_bert.commands import (
     typed_flags,
 )
 from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.errors import UserError
 from gated_bert.flags import (
     JOB_FLAGS,
@@ -187,6 +188,9 @@ COMMANDS = {
     "iou": Command("compare which weights runs have closed", iou_command),
     "activation-change": Command("prune by how activations change, shrink, fine-tune", activation_change_command),
     "export": Command("write a model in another tool's format", export_command),
+    "predict": Command("predict every row of a file by a model folder or an ONNX file", predict_command),
+    "inspect": Command("show sizes, sparsity and masks of a model, or what an ONNX file holds", inspect_command),
+    "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 
@@ -216,8 +220,8 @@ def main(words: list[str] | None = None) -> int:
             raise
         extra = _EXTRAS.get((error.name or "").partition(".")[0], "tensorflow")
         return _refuse(f"{error.name} is not installed; pip install 'gated_bert[{extra}]'")
-    except KeyboardInterrupt:
-        print("stopped; the same command with --resume goes on", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "stopped; the same command with --resume goes on", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone (`| head`); Python must not complain once more at exit.

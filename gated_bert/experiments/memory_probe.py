@@ -1,0 +1,70 @@
+"""The peak memory of a process of its own that loads a model and predicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from gated_bert.errors import UserError
+from gated_bert.experiments.resources import peak_memory, thread_environment
+
+
+def measure_peak_memory(source: Path, batch: int, length: int, threads: int) -> int:
+    """Bytes of main memory that a fresh process holds at most while it loads a model and predicts twice.
+
+    An ONNX file is run by ONNX Runtime alone, without Keras and its backend, as where it is deployed.
+
+    Args:
+        source: a model folder or an ONNX file.
+        batch: sequences of the predictions.
+        length: tokens of each.
+        threads: threads of one product.
+
+    Raises:
+        UserError: the process failed.
+    """
+    program = [sys.executable, "-m", "gated_bert.experiments.memory_probe"]
+    arguments = [str(source.resolve()), str(batch), str(length), str(threads)]
+    package = str(Path(__file__).resolve().parents[2])
+    places = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, **thread_environment(threads), "PYTHONPATH": places}
+    child = subprocess.run(program + arguments, capture_output=True, text=True, env=environment)
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{source}: the process that measures its memory failed ({last})")
+    return int(child.stdout.split()[-1])
+
+
+def _predict_onnx(path: Path, batch: int, length: int, threads: int):
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    architecture = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["architecture"]
+    ids = np.random.default_rng(0).integers(0, architecture["vocab_size"], (batch, length), dtype=np.int64)
+    arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    for _ in range(2):
+        session.run(None, {each.name: arrays[each.name] for each in session.get_inputs()})
+
+
+def _predict_keras(folder: Path, batch: int, length: int):
+    from gated_bert.compression.statistics import random_inputs
+    from gated_bert.models.folder import load_model
+
+    loaded = load_model(folder)
+    for _ in range(2):
+        loaded.model.predict_on_batch(random_inputs(loaded.config, batch, length))
+
+
+if __name__ == "__main__":
+    place, sizes = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
+    if place.is_dir():
+        _predict_keras(place, *sizes[:2])
+    else:
+        _predict_onnx(place, *sizes)
+    print(peak_memory())
