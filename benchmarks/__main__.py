@@ -9,7 +9,9 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, read_figures, table
 
-BENCHMARKS = ("training_step", "bucketing", "mask_update", "spt_step", "shrink", "parallel_sweep")
+BENCHMARKS = (
+    "training_step", "bucketing", "mask_update", "spt_step", "shrink", "parallel_sweep", "tiles", "onnx_export",
+)  # fmt: skip
 
 
 def run(name: str, options: argparse.Namespace) -> tuple[str, list[Figure]]:

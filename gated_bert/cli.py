@@ -12,7 +12,6 @@ from pathlib import Path
 
 from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
-    export_command,
     iou_command,
     leading,
     patterns_command,
@@ -20,9 +19,11 @@ from gated_bert.commands import (
     shrink_command,
     typed_flags,
 )
+from gated_bert.compress_flags import compress_command
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.errors import UserError
+from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import (
     JOB_FLAGS,
     SWEEP_FLAGS,
@@ -183,11 +184,13 @@ COMMANDS = {
     "lottery": Command("find lottery tickets, and train them beside their controls", lottery_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
+    "compress": Command("prune, shrink, export, quantise and measure one task's model", compress_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
     "patterns": Command("show what each pattern removes from a real matrix", patterns_command),
     "iou": Command("compare which weights runs have closed", iou_command),
     "activation-change": Command("prune by how activations change, shrink, fine-tune", activation_change_command),
-    "export": Command("write a model in another tool's format", export_command),
+    "export": Command("write a model as an ONNX file, or in another tool's format", export_command),
+    "quantize": Command("write a model as an ONNX file of 8 or 16 bits", quantize_command),
     "predict": Command("predict every row of a file by a model folder or an ONNX file", predict_command),
     "inspect": Command("show sizes, sparsity and masks of a model, or what an ONNX file holds", inspect_command),
     "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),

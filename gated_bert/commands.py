@@ -30,20 +30,6 @@ def shrink_command(words: list[str]) -> int:
     return 0
 
 
-def export_command(words: list[str]) -> int:
-    """`gated-bert export`: a model in another tool's format."""
-    flags = (Flag(("--format",), "format", "text", "hf (Hugging Face)", "export", "FORMAT", ("hf",)),)
-    text = "Writes a model folder in another tool's format."
-    source, out, typed = two_folders("export", text, flags, words)
-    if "format" not in typed:
-        raise FlagError(f"--format: needed; allowed: {', '.join(flags[0].choices)}")
-    prepare_environment()
-    from gated_bert.compression.folders import export_folder
-
-    export_folder(source, out, typed["format"])
-    return 0
-
-
 def patterns_command(words: list[str]) -> int:
     """`gated-bert patterns`: a picture of every pattern."""
     flags = (

@@ -21,17 +21,28 @@ _DECIDED = {
 }  # fmt: skip
 """Flags of a sweep that have no meaning where everything is pruned at once, before fine-tuning."""
 
-FLAGS = (
+AT_ONCE = {
+    "schedule": "one_shot", "pruning_start_epoch": 1, "pruning_end_epoch": 1,
+    "start_sparsity": 0.0, "end_sparsity": 0.5,
+}  # fmt: skip
+"""Fields of a run that prunes before it fine-tunes; each job has an end sparsity of its own."""
+
+SHARED = (
     Flag(("--strategy",), "methods", "list", "what ranks the weights: " + ", ".join(_STRATEGIES), _GROUP, "NAME",
          _STRATEGIES),
+    Flag(("--dense-epochs",), "dense_epochs", "int", "epochs of dense training before; 0 prunes the -pt weights as "
+         "they are; by default as many as -e", _GROUP),
+    *(flag for flag in SWEEP_FLAGS if flag.name not in _DECIDED),
+)  # fmt: skip
+"""Flags of every command that prunes at once."""
+
+FLAGS = (
     Flag(("--compression",), "compression", "list", "parameters before ÷ after: 2,3.5,4", _GROUP, "RATIO"),
     Flag(("--compression-of",), "compression_of", "text", "what compression counts: all parameters, or the prunable",
          _GROUP, "WHICH", ("all", "prunable")),
     Flag(("--sparsities",), "sparsities", "list", "instead, per cent of the prunable weights: 64,91.4,96", _GROUP,
          "PERCENT"),
-    Flag(("--dense-epochs",), "dense_epochs", "int", "epochs of dense training before; 0 prunes the -pt weights as "
-         "they are; by default as many as -e", _GROUP),
-    *(flag for flag in SWEEP_FLAGS if flag.name not in _DECIDED),
+    *SHARED,
 )  # fmt: skip
 
 
@@ -41,15 +52,8 @@ def oneshot_command(words: list[str]) -> int:
     shown = {**DEFAULTS, "methods": "LayerMagWeight", "compression_of": "all", "dense_epochs": "as -e"}
     typed = typed_flags("gated-bert oneshot", text, FLAGS, words, shown)
     points = _points(typed)
-    dense_epochs = typed.pop("dense_epochs", None)
-    if dense_epochs is not None and (not isinstance(dense_epochs, int) or dense_epochs < 0):
-        raise FlagError.refused("--dense-epochs", dense_epochs, "a whole number from 0 up")
-    if dense_epochs == 0 and "pretrained" not in typed:
-        raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
-    typed = {
-        "methods": ("LayerMagWeight",), "prunable_roles": PRUNABLE_ROLES, **typed, "schedule": "one_shot",
-        "pruning_start_epoch": 1, "pruning_end_epoch": 1, "start_sparsity": 0.0, "end_sparsity": 0.5,
-    }  # fmt: skip
+    dense_epochs = dense_epochs_of(typed)
+    typed = {"methods": ("LayerMagWeight",), "prunable_roles": PRUNABLE_ROLES, **typed, **AT_ONCE}
     settings = read_settings(typed, {}, os.environ)
     verbosity(os.environ)
     from gated_bert.experiments.jobs import plan_jobs
@@ -68,18 +72,37 @@ def oneshot_command(words: list[str]) -> int:
     return run_oneshot(dense, pruned, lambda part: sweep(part, compared=False))
 
 
+def dense_epochs_of(typed: dict) -> int | None:
+    """Takes the epochs of dense training out of what was typed; None where nothing was.
+
+    Raises:
+        FlagError: no number, or 0 without pretrained weights.
+    """
+    epochs = typed.pop("dense_epochs", None)
+    if epochs is not None and (not isinstance(epochs, int) or epochs < 0):
+        raise FlagError.refused("--dense-epochs", epochs, "a whole number from 0 up")
+    if epochs == 0 and "pretrained" not in typed:
+        raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
+    return epochs
+
+
 def _points(typed: dict) -> list[Point]:
     if ("compression" in typed) == ("sparsities" in typed):
         raise FlagError("--compression: give it or --sparsities, one of the two, e.g. --compression 2,3.5,4")
     of = typed.pop("compression_of", "all")
     if "compression" in typed:
-        values = _numbers("--compression", typed.pop("compression"), "numbers from 1 up, e.g. 2,3.5,4", 1, float("inf"))
+        values = numbers("--compression", typed.pop("compression"), "numbers from 1 up, e.g. 2,3.5,4", 1, float("inf"))
         return [Point(compression=value, compression_of=of) for value in values]
     allowed = "percentages from 0 to 100, e.g. 64,91.4,96"
-    return [Point(sparsity=value / 100) for value in _numbers("--sparsities", typed.pop("sparsities"), allowed, 0, 100)]
+    return [Point(sparsity=value / 100) for value in numbers("--sparsities", typed.pop("sparsities"), allowed, 0, 100)]
 
 
-def _numbers(label: str, words: tuple[str, ...], allowed: str, low: float, high: float) -> list[float]:
+def numbers(label: str, words: tuple[str, ...], allowed: str, low: float, high: float) -> list[float]:
+    """The distinct numbers that `words` are.
+
+    Raises:
+        FlagError: no numbers, or one below `low` or above `high`.
+    """
     try:
         values = [float(word) for word in words]
     except ValueError:

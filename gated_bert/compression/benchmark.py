@@ -90,11 +90,13 @@ class JudgedOn:
         task: the task, with one split.
         examples: the examples of that split.
         label: what tables and plots call the data.
+        train: the training examples, for what is calibrated.
     """
 
     task: Task
     examples: Examples
     label: str
+    train: Examples
 
 
 def read_judged(
@@ -137,7 +139,7 @@ def read_judged(
     if (found.task.kind, found.task.labels) != (task.kind, task.labels):
         raise UserError(f"-d/--data: {data} is of task {_described(found.task)}, and the models of {_described(task)}")
     label = f"{found.source['label']}, {chosen}"
-    return JudgedOn(dataclasses.replace(task, dev_splits=(chosen,)), found.dev[chosen], label)
+    return JudgedOn(dataclasses.replace(task, dev_splits=(chosen,)), found.dev[chosen], label, found.train)
 
 
 def _described(task: Task) -> str:

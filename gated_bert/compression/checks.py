@@ -50,7 +50,7 @@ def check_file(out: Path):
     """
     if out.exists():
         raise UserError(f"{out}: is there already; choose another name, or remove it")
-    _refuse_unwritable(out.parent, "place")
+    _refuse_unwritable(out, "place")
 
 
 def _refuse_run(source: Path):

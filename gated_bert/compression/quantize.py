@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, read_judged
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
+from gated_bert.compression.predict import evaluation_config
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
+from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 
 PRECISIONS = ("int8", "fp16", "int8-static")
@@ -65,10 +68,45 @@ def quantize(
         elif precision == "int8-static":
             _quantize_statically(source, new, reduce_range, loaded, calibration)
         else:
-            _quantize_dynamically(source, new, reduce_range)
+            quantize_dynamically(source, new, reduce_range)
         bits = {} if precision == "fp16" else {"reduce_range": reduce_range}
         write_record(new, record | {"precision": precision, "quantized_from": source.name} | bits, loaded.tokenizer)
     return open_model(out)
+
+
+def quantize_file(
+    source: Path,
+    out: Path,
+    precision: str,
+    reduce_range: bool | None = None,
+    data: str | None = None,
+    allow_partial: bool = False,
+):
+    """Quantises an exported model and prints what became of its size and, with data, of its metrics.
+
+    Args:
+        source: as of `quantize`.
+        out: as of `quantize`.
+        precision: as of `quantize`.
+        reduce_range: as of `quantize`.
+        data: source of the task's data; its training part calibrates, its last development split measures.
+        allow_partial: whether incomplete files are taken.
+
+    Raises:
+        UserError: as of `quantize`, or data that cannot be read.
+    """
+    before, calibration, judged = open_model(source), None, None
+    if data is not None:
+        judged = read_judged({source.name: before}, data, allow_partial=allow_partial)
+        if precision == "int8-static":
+            calibration = _calibration_data(before, judged)
+    after = quantize(source, out, precision, reduce_range, calibration)
+    sizes = [path.stat().st_size / 1e6 for path in (source, out)]
+    print(f"written to {out}: {sizes[1]:.1f} MB, {sizes[1] / sizes[0]:.3f} of the {sizes[0]:.1f} MB of fp32")
+    if judged is not None:
+        name = judged.task.primary_metric
+        old, new = (judge(model, judged)[name] for model in (before, after))
+        print(f"{name} on {judged.label}, {len(judged.examples):,} examples: {old:.4f} → {new:.4f} ({new - old:+.4f})")
 
 
 def needs_reduced_range() -> bool:
@@ -78,7 +116,8 @@ def needs_reduced_range() -> bool:
     return not CPU_FLAGS.is_file() or not any(flag in CPU_FLAGS.read_text() for flag in _EXACT_PRODUCTS)
 
 
-def _quantize_dynamically(source: Path, out: Path, reduce_range: bool):
+def quantize_dynamically(source: Path, out: Path, reduce_range: bool):
+    """Writes an ONNX file with 8-bit matrices, and a scale per batch for what they multiply."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -113,6 +152,13 @@ def _quantize_statically(
     with _quiet():
         quantize_static(source, out, Reader(), op_types_to_quantize=["MatMul", "Gather"], per_channel=True,
                         reduce_range=reduce_range, weight_type=QuantType.QInt8, extra_options=options)  # fmt: skip
+
+
+def _calibration_data(loaded: LoadedModel, judged: JudgedOn) -> BucketedDataset:
+    """Some training examples, drawn at random."""
+    rows = np.random.default_rng(0).permutation(len(judged.train))[: CALIBRATION_BATCHES * EVALUATION_BATCH]
+    config = evaluation_config(loaded, EVALUATION_BATCH)
+    return make_dataset(judged.task, loaded.tokenizer, judged.train.take(np.sort(rows)), config)
 
 
 def _calibration_inputs(dataset: BucketedDataset) -> Iterator[dict[str, np.ndarray]]:

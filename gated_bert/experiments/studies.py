@@ -87,15 +87,18 @@ def _pattern_parts(common: str, names: Sequence[str]) -> tuple[Part, ...]:
 
 
 _TILES = "--granularity 64"
+_EQUAL = "--normalize-scores"
 _MINILM_PATTERNS = {
     "element": "--pattern element --seeds 1,2,3",
     "tile": f"--pattern tile {_TILES} --seeds 1,2,3",
+    "tile-normalized": f"--pattern tile {_TILES} {_EQUAL} --seeds 1,2,3",
     "head_neuron": "--pattern head_neuron",
-    "tile-kn": f"--pattern tile --tile-dims kn {_TILES}",
-    "tile_element": f"--pattern tile_element {_TILES}",
-    "block": "--pattern block",
+    "tile-kn": f"--pattern tile --tile-dims kn {_TILES} {_EQUAL}",
+    "tile_element": f"--pattern tile_element {_TILES} {_EQUAL}",
+    "block": f"--pattern block {_EQUAL}",
     "vector": "--pattern vector",
 }
+"""Units of single matrices compete with those of all others; MiniLM's matrices differ in scale, hence `_EQUAL`."""
 
 
 def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, ...]:
@@ -139,6 +142,9 @@ def _saliency_parts(
 
 _CUT_SPANS = "--num-layers 1 --train-examples 32"
 _HALF = "--criterion magnitude --pattern head_neuron --schedule cubic -f 0.5"
+
+
+_NEWS = "-t ag_news --allow-partial -ml 128 --dropout 0.1 -b 32 -l 1e-4"
 
 
 def _spt_parts(common: str, most: int | None = None) -> tuple[Part, ...]:
@@ -239,6 +245,16 @@ STUDIES = {
                 {task: "--dense-epochs 3 -e 3 --seeds 1,2,3,4,5" for task in ("sst2", "cola", "stsb")},
                 "-e 3 --rounds 10 --seeds 1,2,3,4,5",
             ),
+        },
+        pretrained=True,
+    ),
+    "ag_news": Study(
+        "AG News: 20, 30 and 40 % of the heads and neurons removed, shrunk, in 32, 16 and 8 bits",
+        None,
+        {
+            "smoke": (Part("compress", f"{_NEWS} {_CUT} --dense-epochs 1 -e 1 --levels 40", "compress"),),
+            "standard": (Part("compress", f"{_NEWS} --train-examples 8000 --dense-epochs 2 -e 1", "compress"),),
+            "full": (Part("compress", f"{_NEWS} --dense-epochs 3 -e 3", "compress"),),
         },
         pretrained=True,
     ),

@@ -90,7 +90,7 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()):
             wanted = file.suffix == ".csv" or file.name.startswith("metadata_") or (file.suffix == ".html" and few)
             if wanted or (file.suffix == ".png" and (few or source is output)):
                 _copy(file, folder / file.relative_to(output), places)
-    for file in output.glob("*/*"):
+    for file in (*output.glob("*/*"), *output.glob("*/metrics/*"), *output.glob("*/reports/*")):
         # Of a part the comparison of its runs is left out: the study's own holds it.
         if file.suffix in (".csv", ".png") and not file.name.startswith(("comparison", "pruning_methods")):
             _copy(file, folder / file.relative_to(output), places)

@@ -1,0 +1,186 @@
+"""`gated-bert export MODEL OUT.onnx`: graphs of every kind of model, and the command."""
+
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from gated_bert.cli import main
+from gated_bert.compression import onnx_export, onnx_standard
+from gated_bert.compression.onnx_export import export_onnx
+from gated_bert.compression.onnx_model import open_model
+from gated_bert.errors import UserError
+from gated_bert.models.architecture import BertConfig, LayerSizes
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import LoadedModel, save_model
+from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.tokenizer import Tokenizer
+from tests.compression.conftest import INPUTS, VOCAB, randomize
+
+onnx = pytest.importorskip("onnx")
+
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
+UNIFORM = BertConfig.uniform(2, 16, 4, 12, vocab_size=VOCAB, max_position=16)
+MODELS = {
+    "classes": (UNIFORM, "sst2"),
+    "other heads and widths in every layer": (
+        UNIFORM.replace(layers=(LayerSizes(3, 4, 4, 7), LayerSizes(1, 4, 4, 12))),
+        "mnli",
+    ),
+    "a regression whose queries and values differ in size": (
+        UNIFORM.replace(layers=(LayerSizes(3, 2, 4, 7), LayerSizes(2, 3, 2, 5))),
+        "stsb",
+    ),
+    "emptied layers": (
+        UNIFORM.replace(layers=(LayerSizes(0, 0, 0, 7), LayerSizes(2, 4, 4, 0), LayerSizes(0, 0, 0, 0))),
+        "sst2",
+    ),
+    "spans": (UNIFORM.replace(span_head=True), "squad"),
+}
+
+
+def loaded_model(name, closed=0.4, **options):
+    """A model of `MODELS` with large random weights, some of which are closed."""
+    config, task = MODELS[name]
+    model = BertClassifier(config.replace(num_outputs=TASKS[task].num_outputs), **options)
+    randomize(model, 0)
+    rng = np.random.default_rng(1)
+    for layer in model.gated_layers():
+        if layer.role != "classifier":
+            layer.gates.assign((rng.random(tuple(layer.gates.shape)) > closed).astype(np.float32))
+    return LoadedModel(model, Tokenizer.from_vocab(TOKENS), TASKS[task], model.bert_config, {"method": "magnitude"})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    place = tmp_path_factory.mktemp("saved") / "model"
+    found = loaded_model("classes")
+    save_model(place, found.model, found.tokenizer, found.task, found.metadata)
+    return place
+
+
+@pytest.fixture
+def folder(saved, tmp_path, monkeypatch):
+    """The working directory, with a model folder in it as `model`."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved, "model")
+    return tmp_path
+
+
+def refusal(capsys, *words):
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize("graph", ["standard", "fused"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_file_computes_what_the_gated_model_computes(name, graph, tmp_path):
+    found = loaded_model(name)
+    assert export_onnx(tmp_path / "m.onnx", found, graph) < 1e-5
+    exported = open_model(tmp_path / "m.onnx")
+    for inputs in (INPUTS, {key: array[:1, :3] for key, array in INPUTS.items()}):
+        expected = found.model.predict_on_batch(inputs)
+        assert np.abs(exported.model.predict_on_batch(inputs) - expected).max() < 1e-5
+    assert (exported.task, exported.config) == (found.task, found.config)
+    assert exported.metadata == {"method": "magnitude"}
+    assert exported.tokenizer.encode(["good film"]).input_ids.tolist() == [2, 5, 7, 3]
+
+
+def test_a_sixteen_bit_model_is_exported_in_32(tmp_path):
+    found = loaded_model("classes", dtype="mixed_float16")
+    assert export_onnx(tmp_path / "m.onnx", found) < 1e-5
+
+
+def test_the_standard_graph_has_no_foreign_operators_and_dynamic_axes():
+    graph = onnx_standard.standard_graph(loaded_model("classes").model)
+    assert {entry.domain for entry in graph.opset_import} <= {"", "ai.onnx.ml"}
+    axes = {each.name: [dim.dim_param for dim in each.type.tensor_type.shape.dim] for each in graph.graph.input}
+    assert axes == dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), ["batch", "length"])
+    assert [each.name for each in graph.graph.output] == ["logits"]
+    operators = Counter(node.op_type for node in graph.graph.node)
+    # Six matrices and two products of activations a layer, pooler and classifier: gates are folded, nothing is doubled.
+    assert operators["MatMul"] == 2 * 8 + 2 and operators["Erf"] == 2
+    assert not any("truediv_recip" in each.name for each in graph.graph.initializer)
+
+
+def test_the_runtime_fuses_layer_norms_and_gelu_of_the_standard_graph(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    graph = onnx_standard.standard_graph(loaded_model("classes").model)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx")
+    operators = Counter(node.op_type for node in optimised.graph.node)
+    assert operators["LayerNormalization"] + operators["SkipLayerNormalization"] == 5
+    assert operators["BiasGelu"] == 2 and operators["Erf"] == operators["Sqrt"] == 0
+
+
+def test_export_writes_three_files_and_says_how_exact_they_are(folder, capsys):
+    assert main(["export", "model", "out/m.onnx"]) == 0
+    assert "checked by ONNX; largest difference of a logit from the Keras model: " in capsys.readouterr().out
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["m.json", "m.onnx", "m.tokenizer.json"]
+    record = json.loads((folder / "out" / "m.json").read_text())
+    assert (record["graph"], record["precision"], record["task"]["labels"]) == (
+        "standard",
+        "fp32",
+        ["negative", "positive"],
+    )
+
+
+def test_logits_that_differ_are_not_written(folder, capsys, monkeypatch):
+    monkeypatch.setattr(onnx_export, "largest_difference", lambda *_: float("nan"))
+    assert main(["export", "model", "m.onnx", "--fused"]) == 2
+    assert "logits differ from the model's by nan, more than 1e-04; nothing was written" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("export model", "needs a model and a file ending in .onnx"),
+        ("export model out", "needs a model and a file ending in .onnx"),
+        ("export nowhere m.onnx", "nowhere: no such file or folder"),
+        ("export text.txt m.onnx", "text.txt: no model"),
+        ("export model there.onnx", "there.onnx: is there already"),
+        ("export model text.txt/m.onnx", "m.onnx: cannot be written"),
+        ("export model m.onnx --fused --tiled", "--tiled: has the fused operators anyway"),
+        ("export model m.onnx --tiled", "--tiled: no matrix of the encoder has columns"),
+        ("export model hf --format hf --fused", "--fused: not together with --format"),
+        ("export empty m.onnx", "empty: no config.json in it"),
+        ("quantize model m.onnx --precision int4", "--precision: 'int4' is refused; allowed: int8, fp16, int8-static"),
+        ("quantize model m.onnx --precision int8-static", "int8-static needs data"),
+        ("quantize there.onnx m.onnx --fused", "--fused: only with a model folder; there.onnx is a graph already"),
+        ("quantize there.onnx m.onnx", "there.json: no such file; an exported model is NAME.onnx with"),
+    ],
+)
+def test_refusals_name_what_is_wrong(folder, capsys, words, part):
+    (folder / "text.txt").write_text("x")
+    (folder / "there.onnx").write_text("x")
+    (folder / "empty").mkdir()
+    assert part in refusal(capsys, *words.split())
+    assert not (folder / "m.onnx").exists()
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    export_onnx(tmp_path / "a.onnx", loaded_model("classes"), "fused")
+    export_onnx(tmp_path / "b.onnx", loaded_model("spans"), "fused")
+    shutil.copy(tmp_path / "b.onnx", tmp_path / "a.onnx")
+    with pytest.raises(UserError, match="exported for task squad, and a.json beside it is of task sst2"):
+        open_model(tmp_path / "a.onnx")
+    (tmp_path / "b.onnx").write_bytes((tmp_path / "b.onnx").read_bytes()[:200])
+    with pytest.raises(UserError, match="b.onnx: ONNX Runtime cannot load it"):
+        open_model(tmp_path / "b.onnx")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(UserError, match="b.json: not the record of an exported model"):
+        open_model(tmp_path / "b.onnx")
+
+
+def test_the_standard_graph_needs_tensorflow(monkeypatch):
+    monkeypatch.setattr(onnx_standard.keras.backend, "backend", lambda: "jax")
+    with pytest.raises(UserError, match="KERAS_BACKEND=jax: the standard graph is made from TensorFlow's"):
+        onnx_standard.standard_graph(None)
