@@ -92,9 +92,9 @@ def report_figure(rows: Sequence[Mapping], cell: str, about: Mapping):
 
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    length = max(about["lengths"])
+    length, threads = max(about["lengths"]), about["threads"]
     _draw(axes[0], rows, [row[f"p50_ms_{cell}"] for row in rows])
-    axes[0].set_xlabel(f"median latency of one sequence of {length} tokens, ms, {about['threads']} thread(s)")
+    axes[0].set_xlabel(f"median latency of one sequence of {length} tokens, ms, {threads} thread{'s' * (threads > 1)}")
     axes[0].set_ylabel(f"{metric_title(rows[0]['metric'])} on {about['data']}")
     _draw(axes[1], rows, [row["size_bytes"] / 1e6 for row in rows])
     axes[1].set_xlabel("size of the file, MB")
@@ -109,7 +109,7 @@ def _draw(axes: Axes, rows: Sequence[Mapping], costs: Sequence[float]):
         colour = _COLOURS[levels.index(row["level"]) % len(_COLOURS)]
         filled = "none" if row["kind"] == "pruned" else colour
         axes.scatter(cost, scale * row["value"], s=55, marker=_FORMS[row["form"]][1], facecolors=filled,
-                     edgecolors=colour, linewidths=1.5)  # fmt: skip
+                     edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
     axes.set_xscale("log")
     axes.grid(alpha=0.3, which="both")
 
