@@ -9,5 +9,6 @@ ensure_installed tensorflow export dev
 cd "$here"
 status=0
 "$python" -m ruff check . || status=1
-"$python" -m pytest "$@" || status=$?
+# A worker per processor, four at most: each holds a framework. A file stays with one of them, for its fixtures.
+"$python" -m pytest -n logical --maxprocesses 4 --dist loadfile "$@" || status=$?
 exit "$status"

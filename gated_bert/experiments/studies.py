@@ -252,7 +252,7 @@ STUDIES = {
         "AG News: 20, 30 and 40 % of the heads and neurons removed, shrunk, in 32, 16 and 8 bits",
         None,
         {
-            "smoke": (Part("compress", f"{_NEWS} {_CUT} --dense-epochs 1 -e 1 --levels 40", "compress"),),
+            "smoke": (Part("compress", f"{_NEWS} {_CUT} -ml 16 --dense-epochs 1 -e 1 --levels 40", "compress"),),
             "standard": (Part("compress", f"{_NEWS} --train-examples 8000 --dense-epochs 2 -e 1", "compress"),),
             "full": (Part("compress", f"{_NEWS} --dense-epochs 3 -e 3", "compress"),),
         },

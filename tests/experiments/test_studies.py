@@ -107,3 +107,16 @@ def test_the_saliency_study(tmp_path, real_data, minilm):
     overlap = pd.read_csv(tmp_path / "published" / "iou" / "iou_summary.csv")
     assert len(overlap) == 1
     assert (tmp_path / "published" / "iou" / "iou_pairs.png").exists()
+
+
+@pytest.mark.slow
+def test_the_ag_news_study(tmp_path, real_data, minilm):
+    pytest.importorskip("onnx")
+    words = ["study", "ag_news", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
+    words += ["-d", str(real_data), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
+    assert main(words) == 0
+    table = pd.read_csv(tmp_path / "published" / "compress" / "reports" / "compression.csv")
+    assert len(table) == 3 + 6 and set(table["instances"]) == {7600}
+    assert (tmp_path / "published" / "compress" / "reports" / "compression.png").exists()
+    text = (tmp_path / "published" / "compress" / "metrics" / "benchmark.csv").read_text()
+    assert str(tmp_path) not in text and not list((tmp_path / "published").rglob("*.onnx"))
