@@ -74,10 +74,10 @@ class ActivationConfig:
 
     def at_scale(self, scale: str) -> ActivationConfig:
         """The study at a scale: `smoke` 2 seeds of 64 examples of 32 tokens and one epoch, `standard` 10 seeds of
-        6,000 examples of 48 tokens, `full` 10 seeds of everything; seeds are 1, 2, 3 …"""
+        4,000 examples of 48 tokens, `full` 10 seeds of everything; seeds are 1, 2, 3 …"""
         cuts = {
             "smoke": {"train_examples": 64, "epochs": 1, "max_len": 32, "batch_size": 16},
-            "standard": {"train_examples": 6000, "max_len": 48},
+            "standard": {"train_examples": 4000, "max_len": 48},
             "full": {},
         }
         choose("--scale", scale, tuple(cuts))

@@ -91,7 +91,7 @@ _EQUAL = "--normalize-scores"
 _MINILM_PATTERNS = {
     "element": "--pattern element --seeds 1,2,3",
     "tile": f"--pattern tile {_TILES} --seeds 1,2,3",
-    "tile-normalized": f"--pattern tile {_TILES} {_EQUAL} --seeds 1,2,3",
+    "tile-normalized": f"--pattern tile {_TILES} {_EQUAL} --seeds 1",
     "head_neuron": "--pattern head_neuron",
     "tile-kn": f"--pattern tile --tile-dims kn {_TILES} {_EQUAL}",
     "tile_element": f"--pattern tile_element {_TILES} {_EQUAL}",
