@@ -110,7 +110,7 @@ def test_scales_and_flags(folder):
     study, settings = read_command(["--config", minilm, "--scale", "standard", "-d", "embedded", "-pt", str(folder)])
     assert study.seeds == settings.seeds == tuple(range(1, 11))
     config = settings.config("baseline", "sst2", 4)
-    assert (config.train_examples, config.max_len, config.num_layers, config.resource_seconds) == (6000, 48, 4, 10.0)
+    assert (config.train_examples, config.max_len, config.num_layers, config.resource_seconds) == (4000, 48, 4, 10.0)
     assert config.pretrained == str(folder.resolve()) and settings.output == Path("finetuned_minilm")
     study, settings = read_command(["--config", "tiny.json", "--seeds", "1,2", "-o", "there"])
     assert study.seeds == (1, 2) and settings.output == Path("there")
