@@ -46,7 +46,9 @@ _BY_HAND = {
     errno.EACCES: "permission denied; choose another folder with -o",
 }
 
-_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export")
+_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export") | dict.fromkeys(
+    ("lime", "nltk"), "explain"
+)
 """Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 
 
