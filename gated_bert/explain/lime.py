@@ -19,7 +19,7 @@ from gated_bert.tasks.pipeline import BUCKET_LENGTHS, BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Encoded
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 SAMPLES_TOGETHER = 2000
 """Perturbed texts that are sorted by length and predicted together: enough for full batches of every length."""
 
