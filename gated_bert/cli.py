@@ -23,7 +23,7 @@ from gated_bert.compress_flags import compress_command
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.errors import UserError
-from gated_bert.explain_commands import explain_command
+from gated_bert.explain_commands import explain_command, sp_lime_command
 from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import (
     JOB_FLAGS,
@@ -198,6 +198,7 @@ COMMANDS = {
     "inspect": Command("show sizes, sparsity and masks of a model, or what an ONNX file holds", inspect_command),
     "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),
     "explain": Command("explain predictions by LIME: words, their weights, a page", explain_command),
+    "sp-lime": Command("pick documents whose explanations stand for all", sp_lime_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 

@@ -73,9 +73,49 @@ def explain_command(words: list[str]) -> int:
     if tokens:
         from gated_bert.experiments.token_explanations import explain_tokens
 
-        written = explain_tokens(source, out, Wanted(**wanted), Lime(**lime), resume)
-    else:
-        written = explain(source, out, Wanted(**wanted), Lime(**lime), resume)
+        return _report(explain_tokens(source, out, Wanted(**wanted), Lime(**lime), resume))
+    return _report(explain(source, out, Wanted(**wanted), Lime(**lime), resume))
+
+
+def sp_lime_command(words: list[str]) -> int:
+    """`gated-bert sp-lime`: documents whose explanations stand for all."""
+    pick = Flag(("--pick",), "pick", "int", "documents that each way picks", "pick")
+    flags = (pick, *SOURCE_FLAGS, *LIME_FLAGS[1:], *OUT_FLAGS)
+    text = ("Picks documents whose explanations cover most (SP-LIME's submodular pick) and differ most, from a folder "
+            "that `gated-bert explain` wrote, or from a model and texts, which are explained first.")  # fmt: skip
+    given, words = leading(words)
+    defaults = _DEFAULTS | {"output": "sp_lime", "pick": 100}
+    prog = "gated-bert sp-lime FOLDER, or sp-lime MODEL [FILE]"
+    typed = typed_flags(prog, text, flags, words, defaults)
+    count = typed.pop("pick", defaults["pick"])
+    if not isinstance(count, int) or count < 1:
+        raise FlagError.refused(pick.label, count, "a whole number from 1 up")
+    if not 1 <= len(given) <= 2:
+        raise FlagError(f"sp-lime: needs a folder of explanations, or a model and texts, {prog}")
+    source, out = (Path(name).expanduser() for name in (given[0], typed.pop("output", defaults["output"])))
+    if (source / "documents.jsonl").is_file():
+        if len(given) > 1 or typed:
+            named = given[1] if len(given) > 1 else next(flag.label for flag in flags if flag.name in typed)
+            raise FlagError(f"{named}: only with a model; {source} holds explanations already")
+        prepare_environment()
+        from gated_bert.experiments.sp_lime import pick_documents
+
+        return _report(pick_documents(source, out, count))
+    check_model(source)
+    candidates = out / "candidates"
+    wanted, lime, resume = read_wanted(given[1:], typed, flags), read_lime(typed, flags), typed.get("resume", False)
+    check_output(candidates, resume)
+    prepare_environment()
+    from gated_bert.experiments.documents import Wanted
+    from gated_bert.experiments.explanations import Lime, explain
+    from gated_bert.experiments.sp_lime import pick_documents
+
+    settings = Lime(classes=("predicted",), **lime)
+    written = explain(source, candidates, Wanted(**wanted), settings, resume)
+    return _report([*written, *pick_documents(candidates, out, count)])
+
+
+def _report(written: list[Path]) -> int:
     for path in written:
         print(f"wrote {path}")
     return 0

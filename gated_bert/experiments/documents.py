@@ -16,8 +16,8 @@ from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.tables import read_table
 
 ORDER_SEED = 0
-"""Seed of the order in which documents are drawn: not that of LIME's samples, so that whatever seed these have, the same
-documents are explained."""
+"""Seed of the order in which documents are drawn: not that of LIME's samples, so that the same documents are explained
+whatever seed these have."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from gated_bert.experiments.explanation_folder import (
     write_views,
 )
 from gated_bert.experiments.output_folder import locked
-from gated_bert.explain.lime import BATCH_SIZE, check_explainable, explain_texts, predict_samples
+from gated_bert.explain.lime import BATCH_SIZE, Explanation, check_explainable, explain_texts, predict_samples
 from gated_bert.models.folder import LoadedModel
 from gated_bert.progress_bar import progress_bar
 from gated_bert.text_table import aligned
@@ -87,8 +87,8 @@ def open_explained(source: Path, wanted: Wanted, lime: Lime) -> Opened:
     if lime.classes == ("gold",) and None in documents.labels:
         raise UserError(f"--classes: gold needs labels, and {documents.source} has none; give predicted or all")
     record = {
-        "model": str(source), "task": loaded.task.name, "labels": list(loaded.task.labels), "data": documents.source,
-        "documents": documents.numbers, "classes": list(lime.classes), "seed": lime.seed,
+        "kind": "words", "model": str(source), "task": loaded.task.name, "labels": list(loaded.task.labels),
+        "data": documents.source, "documents": documents.numbers, "classes": list(lime.classes), "seed": lime.seed,
         "num_features": lime.num_features, "num_samples": lime.num_samples, "max_len": max_len,
         "versions": versions(),
     }  # fmt: skip
@@ -124,11 +124,12 @@ def explain(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: bool) -
                 f"document, at most {lime.num_features} words, seed {lime.seed}")  # fmt: skip
         began = time.perf_counter()
         try:
-            _explain_rest(opened, rest, out, lime)
+            for index, explanations in explained(opened, rest, lime, lime.num_features):
+                append_document(out, _line(opened, index, explanations))
         except KeyboardInterrupt:
             write_views(out, title, note)
-            explained = len(read_documents(out))
-            raise KeyboardInterrupt(f"stopped; {explained} of {len(numbers)} documents are explained in {out}, and the "
+            done = len(read_documents(out))
+            raise KeyboardInterrupt(f"stopped; {done} of {len(numbers)} documents are explained in {out}, and the "
                                     "same command with --resume goes on") from None  # fmt: skip
         views = write_views(out, title, note)
         close_record(out)
@@ -151,23 +152,46 @@ def wanted_classes(classes: Sequence[str], shares: np.ndarray, label: int | None
     return tuple(dict.fromkeys(chosen[each] for each in classes if chosen[each] is not None))
 
 
-def _explain_rest(opened: Opened, rest: Sequence[int], out: Path, lime: Lime):
-    documents = opened.documents
-    labels = [wanted_classes(lime.classes, opened.shares[index], documents.labels[index]) for index in rest]
+def explained(
+    opened: Opened, rest: Sequence[int], lime: Lime, num_features: int | None
+) -> Iterator[tuple[int, list[Explanation]]]:
+    """Explains some of the documents, with a progress bar.
+
+    Args:
+        opened: model and documents.
+        rest: which of them, by their places.
+        lime: how they are explained; its `num_features` is not read.
+        num_features: most words of an explanation; None for all of all classes.
+
+    Yields:
+        Place of a document, and its explanations.
+    """
+    documents, classes = opened.documents, lime.classes if num_features else ("all",)
+    labels = [wanted_classes(classes, opened.shares[index], documents.labels[index]) for index in rest]
     with progress_bar("explain, samples", len(rest) * lime.num_samples) as advance:
         found = explain_texts(
-            opened.loaded, [documents.texts[index] for index in rest], labels,
-            documents=[documents.numbers[index] for index in rest], num_features=lime.num_features,
-            num_samples=lime.num_samples, seed=lime.seed, batch_size=lime.batch_size, max_len=opened.max_len,
+            opened.loaded,
+            [documents.texts[index] for index in rest],
+            labels,
+            documents=[documents.numbers[index] for index in rest],
+            num_features=num_features,
+            num_samples=lime.num_samples,
+            seed=lime.seed,
+            batch_size=lime.batch_size,
+            max_len=opened.max_len,
             progress=advance,
-        )  # fmt: skip
-        for index, (number, explanations) in zip(rest, found, strict=True):
-            line = document_line(number, documents.texts[index], documents.labels[index], opened.shares[index],
-                                 explanations, opened.loaded.task.labels)  # fmt: skip
-            append_document(out, line)
+        )
+        for index, (_, explanations) in zip(rest, found, strict=True):
+            yield index, explanations
 
 
-def _summary(lines: Sequence[dict], explained: int, seconds: float) -> str:
+def _line(opened: Opened, index: int, explanations: Sequence[Explanation]) -> dict:
+    documents = opened.documents
+    return document_line(documents.numbers[index], documents.texts[index], documents.labels[index],
+                         opened.shares[index], explanations, opened.loaded.task.labels)  # fmt: skip
+
+
+def _summary(lines: Sequence[dict], new: int, seconds: float) -> str:
     fidelities = [each["fidelity"] for line in lines for each in line["explanations"] if each["fidelity"] is not None]
     known = [line for line in lines if line["label"] is not None]
     text = f"{len(lines):,} documents"
@@ -175,7 +199,7 @@ def _summary(lines: Sequence[dict], explained: int, seconds: float) -> str:
         text += f", {sum(line['label'] == line['predicted'] for line in known):,} of {len(known):,} predicted right"
     if fidelities:
         text += f"; mean R² of the explanations {np.mean(fidelities):.3f}"
-    return text + (f"; {seconds / explained:.2f} s a document" if explained else "")
+    return text + (f"; {seconds / new:.2f} s a document" if new else "")
 
 
 def _single(line: dict) -> str:
