@@ -56,7 +56,7 @@ def _document(line: Mapping) -> str:
 def _explanation(text: str, each: Mapping) -> str:
     words, fidelity = each["words"], each["fidelity"]
     quality = "a text without words" if fidelity is None else f"R² {fidelity:.2f}"
-    head = f'<p class="note">{escape(each["class"])} ({quality})</p>'
+    head = f'<p class="note">for {escape(each["class"])}, {quality}</p>'
     largest = max((abs(word["weight"]) for word in words), default=0.0) or 1.0
     shown = "".join(f'<span style="{_colour(word["weight"] / largest)}">{escape(word["word"])} '
                     f"{_signed(word['weight'])}</span>" for word in words)  # fmt: skip

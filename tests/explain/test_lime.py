@@ -9,15 +9,10 @@ from scipy import special
 from gated_bert.errors import UserError
 from gated_bert.explain import lime
 from gated_bert.explain.lime import document_seed, explain_texts, perturb, predict_samples
-from gated_bert.models.architecture import BertConfig
-from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
-from tests.compression.conftest import randomize
+from tests.explain.conftest import TOKENS, WORDS, loaded_model
 
-WORDS = ("good", "bad", "film", "plot", "the", "a", "was", "not", "very", "long", "dull", "joy", "its", "cast", "and")
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s", ",", ".", "-", "'"]
 TEXTS = (
     "The plot was not good, the cast was very, very bad and its film was a long, long, dull joy.",
     "good film",
@@ -25,14 +20,6 @@ TEXTS = (
     "bad",
     "a good plot and a bad cast",
 )
-
-
-def loaded_model(task="ag_news", seed=0, max_position=24):
-    config = BertConfig.uniform(2, 16, 4, 12, vocab_size=40, max_position=max_position,
-                                num_outputs=TASKS[task].num_outputs)  # fmt: skip
-    model = BertClassifier(config)
-    randomize(model, seed)
-    return LoadedModel(model, Tokenizer.from_vocab(TOKENS), TASKS[task], config, {})
 
 
 @pytest.fixture(scope="module")
