@@ -10,6 +10,7 @@ import numpy as np
 
 from gated_bert.compression.benchmark import read_judged
 from gated_bert.errors import UserError
+from gated_bert.experiments.plots import heading
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.columns import find_columns
 from gated_bert.tasks.examples import Examples
@@ -53,7 +54,7 @@ class Documents:
         numbers: row of each in its file or split, from 1.
         texts: the texts.
         labels: index of each one's class, None where it is not known.
-        source: where they come from.
+        source: task and data, for tables and pages.
     """
 
     numbers: list[int]
@@ -73,13 +74,14 @@ def find_documents(loaded: LoadedModel, wanted: Wanted) -> Documents:
         UserError: a file or data that cannot be read, or classes asked for where none is known.
     """
     if wanted.text is not None:
-        return Documents([1], [wanted.text], [None], "--text")
+        return Documents([1], [wanted.text], [None], loaded.task.title)
     examples, source = _read(loaded, wanted)
     if wanted.per_class and examples.labels is None:
         raise UserError(f"--per-class: {source} has no labels; name their column with --label-column, or leave it out")
     chosen = draw(len(examples), examples.labels if wanted.per_class else None, wanted.count)
     labels = [None] * len(chosen) if examples.labels is None else [int(examples.labels[row]) for row in chosen]
-    return Documents([int(row) + 1 for row in chosen], [examples.texts[row] for row in chosen], labels, source)
+    texts = [examples.texts[row] for row in chosen]
+    return Documents([int(row) + 1 for row in chosen], texts, labels, heading(loaded.task.title, source))
 
 
 def draw(rows: int, labels: Sequence[int] | None, count: int | None) -> np.ndarray:

@@ -25,6 +25,7 @@ from gated_bert.experiments.explanation_folder import (
     read_documents,
     write_views,
 )
+from gated_bert.experiments.names import short_names
 from gated_bert.experiments.output_folder import locked
 from gated_bert.explain.lime import BATCH_SIZE, Explanation, check_explainable, explain_texts, predict_samples
 from gated_bert.models.folder import LoadedModel
@@ -119,9 +120,9 @@ def explain(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: bool) -
         open_record(out, opened.record, resume)
         done = go_on(out)
         rest = [index for index, number in enumerate(numbers) if number not in done]
-        title = f"Explanations of {source}"
-        note = (f"{opened.loaded.task.title}, {opened.documents.source} · LIME, {lime.num_samples:,} samples of each "
-                f"document, at most {lime.num_features} words, seed {lime.seed}")  # fmt: skip
+        title = f"Explanations of {short_names([source])[0]}"
+        note = (f"{opened.documents.source} · LIME, {lime.num_samples:,} samples of each document, at most "
+                f"{lime.num_features} words, seed {lime.seed}")  # fmt: skip
         began = time.perf_counter()
         try:
             for index, explanations in explained(opened, rest, lime, lime.num_features):

@@ -8,6 +8,7 @@ from pathlib import Path
 from gated_bert.errors import UserError
 from gated_bert.experiments.explanation_folder import RECORD, read_documents
 from gated_bert.experiments.explanation_page import explanation_page
+from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.explain.sp_lime import PICKS, word_matrix
 from gated_bert.models.folder import read_json
@@ -47,13 +48,15 @@ def pick_documents(folder: Path, out: Path, count: int) -> list[Path]:
             word_rows += [base | {"word": word["word"], "weight": word["weight"]} for word in each["words"]]
         groups[_heading(pick, values)] = [_only_predicted(*candidates[place]) for place in places]
         print(f"{_heading(pick, values)}: {_shares([candidates[place][0] for place in places])}")
-    note = (f"{record['task']}, {record['data']} · picked from {len(candidates)} documents with {len(words):,} words; "
+    note = (f"{record['data']} · picked from {len(candidates)} documents with {len(words):,} words; "
             f"LIME, {record['num_samples']:,} samples, at most {record['num_features']} words, seed {record['seed']}"
             )  # fmt: skip
     return [
         write_csv_atomic(out / TABLE, rows),
         write_csv_atomic(out / WORDS, word_rows),
-        write_bytes_atomic(out / PAGE, explanation_page(f"SP-LIME of {record['model']}", note, groups)),
+        write_bytes_atomic(
+            out / PAGE, explanation_page(f"SP-LIME of {short_names([Path(record['model'])])[0]}", note, groups)
+        ),
     ]
 
 
