@@ -45,8 +45,8 @@ def open_record(out: Path, record: Mapping[str, object], resume: bool):
     write_json_atomic(path, {**record, "complete": False})
 
 
-def go_on(out: Path) -> set[int]:
-    """The documents that are explained already; a line that a kill cut off is removed.
+def go_on(out: Path) -> list[dict]:
+    """The documents that are explained already, as `read_documents`; a line that a kill cut off is removed.
 
     Raises:
         UserError: a malformed file.
@@ -57,7 +57,7 @@ def go_on(out: Path) -> set[int]:
     content = path.read_bytes()
     if not content.endswith(b"\n"):
         write_bytes_atomic(path, content[: content.rfind(b"\n") + 1])
-    return {line["document"] for line in read_documents(out)}
+    return read_documents(out)
 
 
 def close_record(out: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from gated_bert.progress_bar import progress_bar
 from gated_bert.text_table import aligned
 
 CLASSES = ("predicted", "gold", "all")
+SAME = 1e-3
+"""Probabilities that differ by less, as other numbers of threads may make them, are of the same model and text."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def explain(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: bool) -
     numbers = opened.documents.numbers
     with locked(out):
         open_record(out, opened.record, resume)
-        done = go_on(out)
-        rest = [index for index, number in enumerate(numbers) if number not in done]
+        done = {line["document"]: list(line["probabilities"].values()) for line in go_on(out)}
+        rest = not_done(opened, done, out)
         title = f"Explanations of {short_names([source])[0]}"
         note = (f"{opened.documents.source} · LIME, {lime.num_samples:,} samples of each document, at most "
                 f"{lime.num_features} words, seed {lime.seed}")  # fmt: skip
@@ -137,6 +139,27 @@ def explain(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: bool) -
     lines = read_documents(out)
     print(_single(lines[0]) if len(lines) == 1 else _summary(lines, len(rest), time.perf_counter() - began))
     return [*views, out / DOCUMENTS, out / RECORD]
+
+
+def not_done(opened: Opened, done: Mapping[int, Sequence[float]], out: Path) -> list[int]:
+    """Places of the documents that are not explained yet.
+
+    Args:
+        opened: model and documents.
+        done: number of each explained document → the probabilities that the model gave it then.
+        out: where they are, for the message.
+
+    Raises:
+        UserError: the model gives other probabilities now, so that it or the texts have changed.
+    """
+    rest = []
+    for index, number in enumerate(opened.documents.numbers):
+        if number not in done:
+            rest.append(index)
+        elif not np.allclose(done[number], opened.shares[index], rtol=0, atol=SAME):
+            raise UserError(f"--resume: the model gives document {number} other probabilities than when {out} was "
+                            "begun; it or the texts have changed, so choose another folder")  # fmt: skip
+    return rest
 
 
 def wanted_classes(classes: Sequence[str], shares: np.ndarray, label: int | None) -> tuple[int, ...]:

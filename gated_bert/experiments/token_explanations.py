@@ -9,7 +9,7 @@ import numpy as np
 
 from gated_bert.experiments.documents import Wanted
 from gated_bert.experiments.explanation_folder import RECORD, close_record, open_record
-from gated_bert.experiments.explanations import Lime, Opened, explained, open_explained
+from gated_bert.experiments.explanations import Lime, Opened, explained, not_done, open_explained
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.results import replaced_file
 from gated_bert.explain.lime import Explanation
@@ -41,8 +41,10 @@ def explain_tokens(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: 
     numbers = opened.documents.numbers
     with locked(out):
         open_record(out, opened.record, resume)
-        done = {number for path in out.glob(SHARDS) for number in read_shard(path).documents.tolist()}
-        rest = [index for index, number in enumerate(numbers) if number not in done]
+        shards = [read_shard(path) for path in out.glob(SHARDS)]
+        done = {number: shares for each in shards
+                for number, shares in zip(each.documents.tolist(), each.probabilities, strict=True)}  # fmt: skip
+        rest = not_done(opened, done, out)
         waiting: list[tuple[int, TokenExplanations]] = []
         try:
             for index, explanations in explained(opened, rest, lime, num_features=None):

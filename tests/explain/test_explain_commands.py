@@ -143,6 +143,12 @@ def test_explaining_goes_on_where_it_was_stopped(folder, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, explanations, "append_document", 0)
         assert main([*words, "out", "--resume"]) == 0
+    other = loaded_model("sst2", seed=1)
+    save_model(folder / "model", other.model, other.tokenizer, other.task, {"config": {"max_len": 20}})
+    capsys.readouterr()
+    assert "--resume: the model gives document 1 other probabilities than when out was" in refusal(
+        capsys, *words, "out", "--resume"
+    )
 
 
 def test_one_text_is_explained_by_many_words(folder, capsys):
