@@ -40,7 +40,7 @@ OUT_FLAGS = (
 )
 
 _LEAST = {"num_features": 1, "num_samples": 10, "seed": 0, "batch_size": 1, "count": 1}
-_DEFAULTS = {"classes": "predicted,gold", "num_features": 10, "num_samples": 500, "seed": 42, "batch_size": 32}
+LIME_DEFAULTS = {"classes": "predicted,gold", "num_features": 10, "num_samples": 500, "seed": 42, "batch_size": 32}
 
 
 def explain_command(words: list[str]) -> int:
@@ -52,7 +52,7 @@ def explain_command(words: list[str]) -> int:
     flags = (more[0], *SOURCE_FLAGS, *LIME_FLAGS, more[1], *OUT_FLAGS)
     text = "Explains predictions by LIME: which words of a document add to a class, and which take from it."
     given, words = leading(words)
-    defaults = _DEFAULTS | {"output": "explanations"}
+    defaults = LIME_DEFAULTS | {"output": "explanations"}
     typed = typed_flags("gated-bert explain MODEL [FILE]", text, flags, words, defaults)
     if not 1 <= len(given) <= 2:
         raise FlagError("explain: needs a model and texts, gated-bert explain MODEL FILE, or MODEL with -d or --text")
@@ -84,7 +84,7 @@ def sp_lime_command(words: list[str]) -> int:
     text = ("Picks documents whose explanations cover most (SP-LIME's submodular pick) and differ most, from a folder "
             "that `gated-bert explain` wrote, or from a model and texts, which are explained first.")  # fmt: skip
     given, words = leading(words)
-    defaults = _DEFAULTS | {"output": "sp_lime", "pick": 100}
+    defaults = LIME_DEFAULTS | {"output": "sp_lime", "pick": 100}
     prog = "gated-bert sp-lime FOLDER, or sp-lime MODEL [FILE]"
     typed = typed_flags(prog, text, flags, words, defaults)
     count = typed.pop("pick", defaults["pick"])

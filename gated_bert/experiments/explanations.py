@@ -77,7 +77,7 @@ class Opened:
     record: dict
 
 
-def open_explained(source: Path, wanted: Wanted, lime: Lime) -> Opened:
+def open_explained(source: Path, wanted: Wanted | Documents, lime: Lime) -> Opened:
     """Reads a model and documents and predicts them.
 
     Raises:
@@ -86,7 +86,7 @@ def open_explained(source: Path, wanted: Wanted, lime: Lime) -> Opened:
     loaded = open_model(source)
     check_explainable(loaded.task)
     max_len = evaluation_config(loaded, lime.batch_size, lime.max_len).max_len
-    documents = find_documents(loaded, wanted)
+    documents = wanted if isinstance(wanted, Documents) else find_documents(loaded, wanted)
     if lime.classes == ("gold",) and None in documents.labels:
         raise UserError(f"--classes: gold needs labels, and {documents.source} has none; give predicted or all")
     record = {
@@ -99,13 +99,13 @@ def open_explained(source: Path, wanted: Wanted, lime: Lime) -> Opened:
     return Opened(loaded, documents, shares, max_len, record)
 
 
-def explain(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: bool) -> list[Path]:
+def explain(source: Path, out: Path, wanted: Wanted | Documents, lime: Lime, resume: bool) -> list[Path]:
     """Explains documents and writes `documents.jsonl`, `explanations.csv`, `explanations.html` and `record.json`.
 
     Args:
         source: a model folder or an ONNX file.
         out: folder of the explanations.
-        wanted: which documents.
+        wanted: which documents, or these themselves.
         lime: how they are explained.
         resume: whether to go on with what is in the folder.
 
