@@ -24,6 +24,7 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.errors import UserError
 from gated_bert.explain_commands import explain_command, sp_lime_command
+from gated_bert.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import (
     JOB_FLAGS,
@@ -199,6 +200,8 @@ COMMANDS = {
     "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),
     "explain": Command("explain predictions by LIME: words, their weights, a page", explain_command),
     "sp-lime": Command("pick documents whose explanations stand for all", sp_lime_command),
+    "compare-explanations": Command("compare what models' predictions rest on", compare_explanations_command),
+    "pos": Command("tag the words that explanations rest on, and compare models by them", pos_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 
@@ -242,7 +245,7 @@ def _dispatch(words: list[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
         for command, entry in COMMANDS.items():
-            print(f"  {command:<19}{entry.summary}")
+            print(f"  {command:<21}{entry.summary}")
         return 0 if words else 2
     if name not in COMMANDS:
         raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))
