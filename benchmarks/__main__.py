@@ -11,6 +11,7 @@ from benchmarks.figures import Figure, read_figures, table
 
 BENCHMARKS = (
     "training_step", "bucketing", "mask_update", "spt_step", "shrink", "parallel_sweep", "tiles", "onnx_export",
+    "lime",
 )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from gated_bert.compress_flags import compress_command
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.errors import UserError
+from gated_bert.explain_commands import explain_command, sp_lime_command
+from gated_bert.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import (
     JOB_FLAGS,
@@ -46,7 +48,9 @@ _BY_HAND = {
     errno.EACCES: "permission denied; choose another folder with -o",
 }
 
-_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export")
+_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export") | dict.fromkeys(
+    ("lime", "nltk"), "explain"
+)
 """Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 
 
@@ -194,6 +198,10 @@ COMMANDS = {
     "predict": Command("predict every row of a file by a model folder or an ONNX file", predict_command),
     "inspect": Command("show sizes, sparsity and masks of a model, or what an ONNX file holds", inspect_command),
     "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),
+    "explain": Command("explain predictions by LIME: words, their weights, a page", explain_command),
+    "sp-lime": Command("pick documents whose explanations stand for all", sp_lime_command),
+    "compare-explanations": Command("compare what models' predictions rest on", compare_explanations_command),
+    "pos": Command("tag the words that explanations rest on, and compare models by them", pos_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 
@@ -237,7 +245,7 @@ def _dispatch(words: list[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
         for command, entry in COMMANDS.items():
-            print(f"  {command:<19}{entry.summary}")
+            print(f"  {command:<21}{entry.summary}")
         return 0 if words else 2
     if name not in COMMANDS:
         raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))

@@ -90,6 +90,20 @@ def leading(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:first_flag], words[first_flag:]
 
 
+def check_judging(typed: dict):
+    """Refuses data to judge models on that are not there, and what goes with such data without any.
+
+    Raises:
+        FlagError: one of these.
+    """
+    data = typed.get("data")
+    if data not in (None, "hub", "embedded") and not Path(data).expanduser().exists():
+        raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
+    for name in ("split", "allow_partial"):
+        if name in typed and data is None:
+            raise FlagError(f"--{name.replace('_', '-')}: only with -d, the data that the models are judged on")
+
+
 def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None):
     """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
     from gated_bert.compression.checks import check_folders

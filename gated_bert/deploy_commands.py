@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gated_bert.commands import leading, prepare_environment, typed_flags
+from gated_bert.commands import check_judging, leading, prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
 from gated_bert.errors import UserError
 from gated_bert.flags import Flag, FlagError
@@ -85,12 +85,7 @@ def benchmark_command(words: list[str]) -> int:
     for flag in flags[1:5]:
         if flag.name in typed:
             typed[flag.name] = _counts(flag, typed[flag.name])
-    data = typed.get("data")
-    if data not in (None, "hub", "embedded") and not Path(data).expanduser().exists():
-        raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
-    for name in ("split", "allow_partial"):
-        if name in typed and data is None:
-            raise FlagError(f"--{name.replace('_', '-')}: only with -d, the data that the models are judged on")
+    check_judging(typed)
     sources = [Path(name).expanduser() for name in given]
     for source in sources:
         check_model(source)

@@ -13,16 +13,35 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_data: needs the real GLUE files (GATED_BERT_DATA)")
+    config.addinivalue_line("markers", "nltk_data: needs NLTK's tagger and tokeniser (NLTK_DATA)")
+
+
+def data_folder() -> Path:
+    given = os.environ.get("GATED_BERT_DATA")
+    return Path(given).expanduser() if given else REPOSITORY.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with `glue/` and `bert/vocab.txt`."""
-    given = os.environ.get("GATED_BERT_DATA")
-    folder = Path(given).expanduser() if given else REPOSITORY.parent / "shared" / "data"
+    folder = data_folder()
     if not (folder / "glue").is_dir():
         pytest.skip(f"no real data in {folder}: set GATED_BERT_DATA to a folder with glue/ and bert/vocab.txt in it")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def nltk_data():
+    """NLTK's data on its search path, to which `nltk_data/` beside the real data is added."""
+    nltk = pytest.importorskip("nltk")
+    from gated_bert.errors import UserError
+    from gated_bert.explain.pos import check_data
+
+    nltk.data.path.append(str(data_folder() / "nltk_data"))
+    try:
+        check_data()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

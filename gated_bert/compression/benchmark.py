@@ -41,13 +41,26 @@ def model_costs(source: Path, loaded: LoadedModel, length: int) -> dict[str, obj
     sizes = {"size_bytes": path.stat().st_size, "gzip_bytes": gzipped_size(path)}
     dense, model = macs(loaded.config, length).total, loaded.model
     if isinstance(model, OnnxModel):
-        counts = loaded.config.num_parameters, onnx_nonzero(read_onnx(source))
         form, opened = f"onnx {model.record['graph']} {model.record['precision']}", None
     else:
-        counts = parameter_counts(model)
         form, opened = f"keras {model.dtype_policy.name}", open_macs(model, length).total
-    return {"format": form, "parameters": counts[0], "nonzero_parameters": min(counts), **sizes,
+    parameters, nonzero = stored_parameters(source, loaded)
+    return {"format": form, "parameters": parameters, "nonzero_parameters": nonzero, **sizes,
             "macs_per_token": dense, "open_macs_per_token": opened}  # fmt: skip
+
+
+def stored_parameters(source: Path, loaded: LoadedModel) -> tuple[int, int]:
+    """The numbers of a model's parameters and of those that are not zero.
+
+    Args:
+        source: its folder or ONNX file.
+        loaded: what was read there.
+    """
+    if isinstance(loaded.model, OnnxModel):
+        counts = loaded.config.num_parameters, onnx_nonzero(read_onnx(source))
+    else:
+        counts = parameter_counts(loaded.model)
+    return counts[0], min(counts)
 
 
 def cell_name(batch: int, length: int) -> str:

@@ -137,7 +137,8 @@ def write_plot(
     return write_bytes_atomic(path, png(figure))
 
 
-def _style(index: int) -> dict[str, object]:
+def model_style(index: int) -> dict[str, object]:
+    """Colour and marker of the model of this number, for `Axes.plot`; the same in every plot of several models."""
     return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 8,
             "linestyle": "none"}  # fmt: skip
 
@@ -145,7 +146,7 @@ def _style(index: int) -> dict[str, object]:
 def _handles(rows: Sequence[Mapping]) -> list:
     from matplotlib.lines import Line2D
 
-    models = [Line2D([], [], **_style(index), label=row["model"]) for index, row in enumerate(rows)]
+    models = [Line2D([], [], **model_style(index), label=row["model"]) for index, row in enumerate(rows)]
     hollow = {"color": "0.4", "marker": "o", "markersize": 8, "linestyle": "none", "markerfacecolor": "white"}
     return [*models, Line2D([], [], color="0.6", linestyle="--", label="Pareto front"),
             Line2D([], [], **hollow, label="hollow: another is faster\nand at least as good")]  # fmt: skip
@@ -159,7 +160,7 @@ def _points(axes: Axes, rows: Sequence[Mapping], cell: str):
     axes.step([*(costs[index] for index in front), right], [*(values[index] for index in front), max(values)],
               where="post", color="0.6", linestyle="--", linewidth=1.2, zorder=1)  # fmt: skip
     for index, (cost, end, value) in enumerate(zip(costs, ends, values, strict=True)):
-        look = _style(index)
+        look = model_style(index)
         axes.plot([cost, end], [value, value], color=look["color"], linewidth=1, alpha=0.6)
         axes.plot(cost, value, **look, markerfacecolor=look["color"] if index in front else "white")
     axes.set_xlim(0, right)

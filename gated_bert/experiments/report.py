@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import shlex
@@ -13,27 +12,10 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
+from gated_bert.experiments.page import html_image, html_table, page
 from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, png, run_figures
 from gated_bert.experiments.results import Failure, Run, metric_scale, metric_title, write_bytes_atomic
 from gated_bert.flags import RUN_FLAGS
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 80rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; margin: 0.5rem 0; } h2 { font-size: 1.25rem; margin: 2rem 0 0.5rem; }
-h3 { font-size: 1.05rem; margin: 1.2rem 0 0.3rem; }
-.wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
-@media (max-width: 45rem) { .wide img { max-width: none; width: 45rem; } }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.5rem; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { background: #f3f5f7; }
-table.text th, table.text td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; }
-pre { background: #f3f5f7; padding: 0.7rem; font-size: 0.85rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-.notice { background: #fff8e1; border-left: 4px solid #e69f00; padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
-.failed { background: #fdecea; border-left: 4px solid #b3261e; padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
-.notice, .failed { overflow-wrap: anywhere; }
-.note { color: #57606a; font-size: 0.9rem; } summary { cursor: pointer; padding: 0.3rem 0; }
-"""
 
 _ALWAYS = ("model_size", "task", "data", "epochs", "batch_size", "learning_rate", "pruning_start_epoch",
            "pruning_end_epoch")  # fmt: skip
@@ -65,15 +47,12 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
     parts += _failures(failures)
     if runs:
         comparison = plot_comparison(runs, folder / COMPARISON_PNG)
-        parts += ["<h2>Results</h2>", _image(comparison.read_bytes(), "metric and loss against sparsity")]
+        parts += ["<h2>Results</h2>", html_image(comparison.read_bytes(), "metric and loss against sparsity")]
         parts += _tables(runs)
         parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
         parts += ["<h2>Environment</h2>", _environment(runs), "<h2>Single runs</h2>"]
         parts += [_single(run) for group in groups for run in group.runs]
-    page = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Pruning report</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n")  # fmt: skip
-    return write_bytes_atomic(folder / "report.html", page.encode())
+    return write_bytes_atomic(folder / "report.html", page("Pruning report", parts))
 
 
 def _data_notices(runs: Iterable[Run]) -> list[str]:
@@ -107,7 +86,7 @@ def _tables(runs: Sequence[Run]) -> list[str]:
                  *(_value(row, f"best_at_{level}", metric) for level in levels),
                  f"{row['seconds_mean'] / 60:.1f}"] for _, row in part.iterrows()]  # fmt: skip
         parts += [f"<h3>{escape(titles[task, data])} · {escape(model)}: {escape(metric_title(metric))}</h3>",
-                  _table(heads, body)]  # fmt: skip
+                  html_table(heads, body)]  # fmt: skip
     parts.append('<p class="note">Mean ± standard deviation over seeds on the development set; a value of one seed '
                  "has no deviation. [n] stands where fewer seeds reached a value than ran. “best” is the best epoch of "
                  "all, “≥ 50 %” the best one with at least that sparsity, both picked on the same development set. "
@@ -135,14 +114,6 @@ def _value(row: Mapping, name: str, metric: str) -> str:
     return text if count == row["n"] else f"{text} [n = {count}]"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "\n".join(line(row, "td") for row in rows)
-    return f'<div class="wide"><table class="{kind}">{line(heads, "th")}\n{body}</table></div>'
-
-
 def _configuration(runs: Sequence[Run]) -> list[str]:
     """What the runs share, and what differs, each value with the runs that have it."""
     names = [name for name in dict.fromkeys(name for run in runs for name in run.config) if name not in _COMPARED]
@@ -158,8 +129,8 @@ def _configuration(runs: Sequence[Run]) -> list[str]:
                           for value in values]  # fmt: skip
     parts = []
     if differing:
-        parts += ["<h3>Differs between runs</h3>", _table(["field", "value", "in"], differing, "text")]
-    return [*parts, "<details><summary>The same in all runs</summary>", _table(["field", "value"], shared, "text"),
+        parts += ["<h3>Differs between runs</h3>", html_table(["field", "value", "in"], differing, "text")]
+    return [*parts, "<details><summary>The same in all runs</summary>", html_table(["field", "value"], shared, "text"),
             "</details>"]  # fmt: skip
 
 
@@ -240,7 +211,7 @@ def _environment(runs: Sequence[Run]) -> str:
         for part in ("versions", "hardware"):
             for name, value in (run.metadata.get(part) or {}).items():
                 found.setdefault(name, {})[_show(value)] = None
-    return _table(["what", "value"], [(name, "; ".join(values)) for name, values in found.items()], "text")
+    return html_table(["what", "value"], [(name, "; ".join(values)) for name, values in found.items()], "text")
 
 
 def _single(run: Run) -> str:
@@ -249,7 +220,7 @@ def _single(run: Run) -> str:
     parameters = ", ".join(f"{name} {value:,}" for name, value in (run.metadata.get("parameters") or {}).items())
     return (f"<details><summary>{escape(title)}</summary>"
             f'<p class="note">{escape(run.folder.name)}{f" · parameters: {parameters}" if parameters else ""}</p>'
-            + "".join(_image(content, name) for name, content in _plots(run).items()) + "</details>")  # fmt: skip
+            + "".join(html_image(content, name) for name, content in _plots(run).items()) + "</details>")  # fmt: skip
 
 
 def _plots(run: Run) -> dict[str, bytes]:
@@ -260,8 +231,3 @@ def _plots(run: Run) -> dict[str, bytes]:
     if written and min(path.stat().st_mtime for path in written.values()) >= run.csv.stat().st_mtime:
         return {name: path.read_bytes() for name, path in written.items()}
     return {name: png(figure) for name, figure in run_figures(run).items()}
-
-
-def _image(content: bytes, what: str) -> str:
-    encoded = base64.b64encode(content).decode()
-    return f'<div class="wide"><img alt="{escape(what)}" src="data:image/png;base64,{encoded}"></div>'

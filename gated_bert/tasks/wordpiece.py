@@ -49,6 +49,13 @@ class Encoded:
         """Token ids of one example."""
         return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def take(self, indices: Sequence[int]) -> Encoded:
+        """The examples at `indices`, in that order."""
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.repeat(self.offsets[indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Encoded(self.input_ids[places], self.token_type_ids[places], offsets)
+
 
 class Tokenizer:
     """BERT's tokeniser: lower case, accents stripped, WordPiece.
@@ -120,22 +127,25 @@ class Tokenizer:
         """Rows that the token embedding needs: the highest id and one."""
         return max(self.backend.get_vocab().values()) + 1
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_len: int = 128) -> Encoded:
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_len: int = 128, cached: bool = True
+    ) -> Encoded:
         """Token ids with [CLS] and [SEP], cut to `max_len` tokens; of a pair the longer text is cut first.
 
         Args:
             texts: first texts.
             pairs: second texts, or `None`.
             max_len: most tokens of an example, special tokens included.
+            cached: whether many texts are looked up in the cache, and kept there; not for those that never come again.
         """
-        if len(texts) < CACHED_FROM:
+        if not cached or len(texts) < CACHED_FROM:
             return self._encode(texts, pairs, max_len)
         path = cache_folder() / "tokens" / f"{self._digest(texts, pairs, max_len)}.npz"
-        cached = _read_cache(path, len(texts))
-        if cached is None:
-            cached = self._encode(texts, pairs, max_len)
-            _write_cache(path, cached)
-        return cached
+        encoded = _read_cache(path, len(texts))
+        if encoded is None:
+            encoded = self._encode(texts, pairs, max_len)
+            _write_cache(path, encoded)
+        return encoded
 
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> Encoded:
         # The library's own truncation keeps every part it cuts off, and for a pair every combination of parts: a minute

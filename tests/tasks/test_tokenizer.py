@@ -106,6 +106,15 @@ def test_what_was_tokenised_is_kept_and_a_damaged_file_rebuilt(tokenizer, cache,
     tokenizer.encode(texts, max_len=8)
     tokenizer.encode([*texts[:-1], "b"], max_len=16)
     assert len(list(cache.glob("*"))) == 3
+    tokenizer.encode([*texts[:-1], "c"], max_len=16, cached=False)
+    assert len(list(cache.glob("*"))) == 3
+
+
+def test_some_of_the_examples_in_another_order(tokenizer):
+    encoded = tokenizer.encode(["the cafe", "", "a b c"])
+    taken = encoded.take([2, 0, 2])
+    assert [taken.row(index).tolist() for index in range(3)] == [encoded.row(index).tolist() for index in (2, 0, 2)]
+    assert taken.lengths.tolist() == [5, 4, 5] and len(taken.token_type_ids) == 14
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tokenizer, tmp_path, monkeypatch):

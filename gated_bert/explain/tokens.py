@@ -1,0 +1,115 @@
+"""Explanations by word pieces: what each token of a document adds to each class.
+
+A token-level folder, as `gated-bert explain --token-level` writes it, holds `record.json` and shards
+`tokens_00000.npz`, `tokens_00025.npz`, …, each of some documents one after the other:
+
+| array | shape | holds |
+| --- | --- | --- |
+| `documents` | [n] int64 | row of each document in its file or split, from 1 |
+| `labels` | [n] int32 | index of its class, −1 where it is not known |
+| `offsets` | [n + 1] int64 | document i has the tokens `offsets[i]:offsets[i + 1]` |
+| `input_ids` | [tokens] int32 | what the model reads: [CLS], word pieces cut to its longest input, [SEP] |
+| `weights` | [tokens, classes] float32 | LIME weights for the probability of each class |
+| `probabilities` | [n, classes] float32 | the model's probabilities |
+| `intercepts` | [n, classes] float32 | what the local models say of a text without any word |
+| `fidelity` | [n, classes] float32 | R² of the local models, NaN of a text without words |
+
+A word's weight is shared equally by all its pieces in all its places, so that the weights of a document's tokens and
+the intercept add up to what its local model predicts. Special tokens have weight 0.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.errors import UserError
+from gated_bert.explain.lime import Explanation
+from gated_bert.tasks.wordpiece import Tokenizer
+
+SHARDS = "tokens_*.npz"
+
+
+@dataclass(frozen=True)
+class TokenExplanations:
+    """Explanations of documents by word pieces; the attributes are the arrays of the table above."""
+
+    documents: np.ndarray
+    labels: np.ndarray
+    offsets: np.ndarray
+    input_ids: np.ndarray
+    weights: np.ndarray
+    probabilities: np.ndarray
+    intercepts: np.ndarray
+    fidelity: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+def token_weights(
+    tokenizer: Tokenizer, text: str, explanations: Sequence[Explanation], max_len: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of words as weights of a text's tokens.
+
+    Args:
+        tokenizer: the model's.
+        text: the document.
+        explanations: of this text, one per class in their order.
+        max_len: most tokens, special ones included.
+
+    Returns:
+        `input_ids` [tokens] and `weights` [tokens, classes], see above; words beyond the cut are left out.
+    """
+    ids = tokenizer.encode([text], None, max_len).input_ids
+    weights = np.zeros((len(ids), len(explanations)), np.float32)
+    _, characters, _ = tokenizer.places([text])
+    starts, ends = characters[: len(ids) - 2].T
+    pieces: dict[str, np.ndarray] = {}
+    for column, each in enumerate(explanations):
+        for word, places, weight in zip(each.words, each.positions, each.weights, strict=True):
+            if word not in pieces:
+                inside = [np.flatnonzero((starts < place + len(word)) & (ends > place)) for place in places]
+                pieces[word] = np.concatenate(inside)
+            # One piece may hold letters of two words, where accents stand as characters of their own.
+            np.add.at(weights[:, column], pieces[word] + 1, weight / max(1, len(pieces[word])))
+    return ids, weights
+
+
+def join(parts: Sequence[TokenExplanations]) -> TokenExplanations:
+    """Several parts as one, in their order."""
+    arrays = {each.name: np.concatenate([getattr(part, each.name) for part in parts])
+              for each in fields(TokenExplanations) if each.name != "offsets"}  # fmt: skip
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    return TokenExplanations(offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), **arrays)
+
+
+def read_shard(path: Path) -> TokenExplanations:
+    """One shard.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    try:
+        with np.load(path) as arrays:
+            return TokenExplanations(**{each.name: arrays[each.name] for each in fields(TokenExplanations)})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a whole file of token explanations ({error}); remove it, and go on with "
+                        "`gated-bert explain --token-level --resume`") from error  # fmt: skip
+
+
+def read_token_explanations(folder: Path) -> TokenExplanations:
+    """All shards of a token-level folder.
+
+    Raises:
+        UserError: no or damaged shards.
+    """
+    paths = sorted(folder.glob(SHARDS))
+    if not paths:
+        raise UserError(f"{folder}: no token explanations in it; `gated-bert explain MODEL -d DATA --token-level -o "
+                        f"{folder}` writes them")  # fmt: skip
+    return join([read_shard(path) for path in paths])
