@@ -91,14 +91,15 @@ _EQUAL = "--normalize-scores"
 _MINILM_PATTERNS = {
     "element": "--pattern element --seeds 1,2,3",
     "tile": f"--pattern tile {_TILES} --seeds 1,2,3",
-    "tile-normalized": f"--pattern tile {_TILES} {_EQUAL} --seeds 1",
+    "tile-normalized": f"--pattern tile {_TILES} {_EQUAL}",
     "head_neuron": "--pattern head_neuron",
     "tile-kn": f"--pattern tile --tile-dims kn {_TILES} {_EQUAL}",
     "tile_element": f"--pattern tile_element {_TILES} {_EQUAL}",
     "block": f"--pattern block {_EQUAL}",
     "vector": "--pattern vector",
 }
-"""Units of single matrices compete with those of all others; MiniLM's matrices differ in scale, hence `_EQUAL`."""
+"""Units of single matrices compete with those of all others. MiniLM's matrices differ in scale, hence `_EQUAL`."""
+_SEVEN = tuple(name for name in _MINILM_PATTERNS if name != "tile-normalized")
 
 
 def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, ...]:
@@ -199,7 +200,7 @@ STUDIES = {
         None,
         {
             "smoke": _stage_parts(f"{_CUT} -t mrpc -p baseline -e 1", f"{_CUT} -e 1", ("head_neuron", "tile-kn")),
-            "standard": _stage_parts(_MRPC, f"{_TUNE} -b 32 -e 2", tuple(_MINILM_PATTERNS)),
+            "standard": _stage_parts(_MRPC, f"{_TUNE} -b 32 -e 2", _SEVEN),
             "full": _stage_parts(_MRPC, f"{_TUNE} -b 32 -e 4 --seeds 1,2,3,4,5", tuple(_MINILM_PATTERNS)),
         },
         pretrained=True,
