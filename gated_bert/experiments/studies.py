@@ -108,7 +108,7 @@ def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, .
     return (
         Part("dense", dense),
         *(
-            Part(name, f"-t mrpc -p magnitude --scope global {common} {_MINILM_PATTERNS[name]} {start}")
+            Part(name, f"-t mrpc -p magnitude --scope global {_MINILM_PATTERNS[name]} {common} {start}")
             for name in names
         ),
     )
