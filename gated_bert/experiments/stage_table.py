@@ -42,7 +42,7 @@ def write_stage_plot(table: pd.DataFrame, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(table["task"]))
-    figure = Figure(figsize=(6.5 * len(tasks), 4.8), layout="constrained")
+    figure = Figure(figsize=(6.5 * len(tasks), 4.6 + 0.22 * table["method"].nunique()), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         rows = table[table["task"] == task]
         metric = rows["metric"].iloc[0]
@@ -63,5 +63,6 @@ def write_stage_plot(table: pd.DataFrame, path: Path) -> Path:
         axes.set_xlabel("sparsity of the prunable weights (%)")
         axes.set_ylabel(metric_title(metric))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        # Below the axes, where it hides no line however many methods there are.
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize="small")
     return write_bytes_atomic(path, png(figure))
