@@ -13,6 +13,7 @@ from gated_bert.compression.onnx_model import session_options
 from gated_bert.compression.onnx_tiled import TiledBuilder, tiled_graph
 from gated_bert.compression.statistics import macs, open_macs, random_inputs
 from gated_bert.config import GatedBertConfig
+from gated_bert.config_checks import ENCODER_ROLES
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.pruner import Pruner
@@ -20,7 +21,6 @@ from gated_bert.pruning.pruner import Pruner
 SPARSITY, LAYERS = 0.75, 4
 """Layers are all alike: four of twelve take a third of the time and give the same ratios."""
 
-ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output")
 PATTERNS = {"tile k": {}, "tile kn": {"tile_dims": "kn"}, "row (one set for all tiles)": {"pattern": "row"}}
 
 
@@ -29,7 +29,7 @@ def pruned(sizes: BertConfig, size: str, granularity: int, **pattern) -> BertCla
     model = BertClassifier(sizes)
     record = {"pattern": "tile", "scope": "global", "granularity": granularity} | pattern
     config = GatedBertConfig(model_size=size, pruning_method="magnitude", **record)
-    layers = model.gated_layers(ROLES)
+    layers = model.gated_layers(ENCODER_ROLES)
     Pruner(config, layers, [each.num_heads for each in sizes.layers]).update(SPARSITY, 0)
     return model
 

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gated_bert.checks import choose
 from gated_bert.commands import leading, prepare_environment, two_folders, typed_flags
-from gated_bert.compression.checks import check_file, check_model
+from gated_bert.compression.checks import PRECISIONS, check_file, check_model
 from gated_bert.flags import Flag, FlagError
 
 _SUFFIX = ".onnx"
@@ -49,10 +50,9 @@ def export_command(words: list[str]) -> int:
 
 def quantize_command(words: list[str]) -> int:
     """`gated-bert quantize`: a model as an ONNX file of 8 or 16 bits."""
-    precisions = ("int8", "fp16", "int8-static")
     flags = (
         Flag(("--precision",), "precision", "text", "int8 (ranges of activations found as it runs), fp16 (weights "
-             "alone), int8-static (ranges found beforehand, from -d)", "quantise", "BITS", precisions),
+             "alone), int8-static (ranges found beforehand, from -d)", "quantise", "BITS", PRECISIONS),
         Flag(("--reduce-range",), "reduce_range", "switch", "7 of the 8 bits, for processors whose 8-bit products "
              "saturate; by default as this one needs", "quantise"),
         *_GRAPHS,
@@ -65,8 +65,7 @@ def quantize_command(words: list[str]) -> int:
     typed = typed_flags("gated-bert quantize MODEL OUT.onnx", text, flags, rest, {"precision": "int8"})
     source, out = _model_and_file("quantize", places)
     precision = typed.get("precision", "int8")
-    if precision not in precisions:
-        raise FlagError.refused("--precision", precision, ", ".join(precisions))
+    choose("--precision", precision, PRECISIONS)
     if precision == "int8-static" and "data" not in typed:
         raise FlagError("--precision: int8-static needs data to find the ranges of activations; name some with -d")
     graph = _graph(typed)

@@ -11,6 +11,7 @@ import pytest
 
 from gated_bert.cli import main
 from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS
+from tests.refused import refusal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HEAVY = ("tensorflow", "keras", "jax", "numpy", "pandas", "matplotlib", "rich", "psutil")
@@ -21,16 +22,6 @@ def _plain_environment(monkeypatch, tmp_path):
     for name in ("BENCHMARK_EPOCHS", "VERBOSE", "GATED_BERT_DATA", "KERAS_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-
-
-def refusal(capsys, *words: str) -> str:
-    """The one line that refuses `words`."""
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    lines = captured.err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
-    return lines[0]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gated_bert.models.folder import LoadedModel, load_model, save_model
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import randomize
+from tests.refused import refusal
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 TEXTS = ["good film", "bad", "good good bad bad films good", "film", "bad films good"]
@@ -67,13 +68,6 @@ def models(folder):
 def read(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def refusal(capsys, *words):
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
-    return captured.err
 
 
 def test_predict_writes_rows_and_metrics_of_either_kind_of_model(folder, capsys, monkeypatch):

@@ -12,6 +12,7 @@ from gated_bert.compression.benchmark import read_judged
 from gated_bert.experiments import explanations
 from gated_bert.models.folder import load_model
 from tests.experiments.explained_folders import TEXTS, WEIGHTS, write_folder
+from tests.refused import refusal
 from tests.test_deploy_commands import saved_model
 
 LESS = {
@@ -35,13 +36,6 @@ def here(tmp_path, monkeypatch):
 def read(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def refusal(capsys, *words):
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
-    return captured.err
 
 
 def test_folders_are_compared_with_their_noise_floor(capsys):

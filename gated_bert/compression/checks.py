@@ -7,6 +7,9 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 
+PRECISIONS = ("int8", "fp16", "int8-static")
+"""What an exported model of 32 bits can be quantised to."""
+
 
 def check_folders(source: Path, out: Path):
     """Refuses a model that is not there, and an output folder that holds something or cannot be written.

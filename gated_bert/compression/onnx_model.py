@@ -51,7 +51,10 @@ class OnnxModel:
         return self.session.run(None, {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs})[0]
 
     def predict(self, dataset, verbose: int = 0) -> np.ndarray:
-        """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length."""
+        """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
+
+        `verbose` is there as in Keras' method; nothing is shown.
+        """
         batches = (dataset[index] for index in range(len(dataset)))
         return np.concatenate([self.predict_on_batch(each[0] if isinstance(each, tuple) else each) for each in batches])
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gated_bert.checks import choose
 from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, read_judged
+from gated_bert.compression.checks import PRECISIONS
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
 from gated_bert.compression.predict import evaluation_config
@@ -19,7 +21,6 @@ from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 
-PRECISIONS = ("int8", "fp16", "int8-static")
 CALIBRATION_BATCHES = 8
 CPU_FLAGS = Path("/proc/cpuinfo")
 _EXACT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8")
@@ -42,7 +43,7 @@ def quantize(
     Args:
         source: an ONNX file in 32 bits, with what stands beside it.
         out: the file to be written.
-        precision: one of `PRECISIONS`.
+        precision: `int8`, `fp16` or `int8-static`.
         reduce_range: whether matrices take 7 bits, for processors whose 8-bit products saturate; None asks this one.
         calibration: batches that `int8-static` takes the ranges of, 8 at most.
 
@@ -50,9 +51,11 @@ def quantize(
         The model that was written, opened.
 
     Raises:
+        ConfigError: another precision.
         UserError: a source that is no export in 32 bits, a graph that cannot be quantised so, or a file that cannot be
             written.
     """
+    choose("precision", precision, PRECISIONS)
     source, out = Path(source), Path(out)
     loaded = open_model(source)
     record = loaded.model.record

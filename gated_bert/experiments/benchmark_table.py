@@ -23,18 +23,8 @@ if TYPE_CHECKING:
 TABLE, RECORD, PLOT = "benchmark.csv", "benchmark.json", "benchmark.png"
 _COMPARED = ("parameters", "nonzero_parameters", "size_bytes", "gzip_bytes", "macs_per_token", "peak_memory_bytes",
              "seconds_per_instance")  # fmt: skip
-_COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#CC79A7",
-    "#56B4E9",
-    "#332288",
-    "#882255",
-    "#117733",
-    "#999933",
-)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#332288", "#882255", "#117733",
+           "#999933")  # fmt: skip
 _MARKERS = "os^vDPX*<"
 """Ten colours and nine markers: together they repeat after ninety models."""
 _MB = 1e6
@@ -139,7 +129,7 @@ def write_plot(
 
 def model_style(index: int) -> dict[str, object]:
     """Colour and marker of the model of this number, for `Axes.plot`; the same in every plot of several models."""
-    return {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 8,
+    return {"color": COLOURS[index % len(COLOURS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 8,
             "linestyle": "none"}  # fmt: skip
 
 
@@ -173,6 +163,6 @@ def _bars(axes: Axes, rows: Sequence[Mapping], cell: str):
     medians = [row[f"p50_ms_{cell}"] for row in rows]
     above = [row[f"p95_ms_{cell}"] - median for row, median in zip(rows, medians, strict=True)]
     axes.barh(places, medians, xerr=[[0] * len(rows), above], capsize=3,
-              color=[_COLOURS[index % len(_COLOURS)] for index in places])  # fmt: skip
+              color=[COLOURS[index % len(COLOURS)] for index in places])  # fmt: skip
     axes.set_yticks(places, [row["model"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.compression.benchmark import cell_name
+from gated_bert.experiments.benchmark_table import COLOURS
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
 from gated_bert.models.folder import read_json
@@ -24,7 +25,6 @@ _FORMS = {
     "int8": ("ONNX 8 bit", "^"),
 }
 """Folder of a form → its name and marker."""
-_COLOURS = ("#000000", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 
 
 def write_report(record: Path, models: Path, folder: Path) -> list[Path]:
@@ -106,7 +106,7 @@ def _draw(axes: Axes, rows: Sequence[Mapping], costs: Sequence[float]):
     levels = sorted({row["level"] for row in rows})
     scale = metric_scale(rows[0]["metric"])
     for row, cost in zip(rows, costs, strict=True):
-        colour = _COLOURS[levels.index(row["level"]) % len(_COLOURS)]
+        colour = COLOURS[levels.index(row["level"]) % len(COLOURS)]
         filled = "none" if row["kind"] == "pruned" else colour
         axes.scatter(cost, scale * row["value"], s=55, marker=_FORMS[row["form"]][1], facecolors=filled,
                      edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
@@ -121,7 +121,7 @@ def _legend(axes: Axes, rows: Sequence[Mapping]):
     levels = sorted({row["level"] for row in rows})
     plain = {"linestyle": "none", "markersize": 7}
     entries = [
-        Line2D([], [], color=_COLOURS[index % len(_COLOURS)], linewidth=4,
+        Line2D([], [], color=COLOURS[index % len(COLOURS)], linewidth=4,
                label=f"{level:g} % removed" if level else "base")
         for index, level in enumerate(levels)
     ]  # fmt: skip

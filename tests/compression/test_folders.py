@@ -13,6 +13,7 @@ from gated_bert.models.folder import load_model, save_model
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import randomize
+from tests.refused import refusal
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 QUICK = ("--batch", "1", "--length", "8")
@@ -36,13 +37,6 @@ def folder(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "CHECKED", 4)
     shutil.copytree(saved, "model")
     return tmp_path
-
-
-def refusal(capsys, *words):
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_shrink_writes_a_model_folder_and_says_what_it_saved(folder, inputs, capsys):

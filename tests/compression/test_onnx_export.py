@@ -18,6 +18,7 @@ from gated_bert.models.folder import LoadedModel, save_model
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import INPUTS, VOCAB, randomize
+from tests.refused import refusal
 
 onnx = pytest.importorskip("onnx")
 
@@ -67,13 +68,6 @@ def folder(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(saved, "model")
     return tmp_path
-
-
-def refusal(capsys, *words):
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.mark.parametrize("graph", ["standard", "fused"])

@@ -7,13 +7,12 @@ from gated_bert.compression.onnx_tiled import TiledBuilder, tiled_graph
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.tiles import find_tiles
 from gated_bert.config import GatedBertConfig
+from gated_bert.config_checks import ENCODER_ROLES
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.pruner import Pruner
 from tests.compression.conftest import INPUTS, VOCAB, randomize
-
-ENCODER = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output")
 
 
 def pruned(span=False, sparsity=0.7, **pattern):
@@ -22,7 +21,7 @@ def pruned(span=False, sparsity=0.7, **pattern):
     model = BertClassifier(sizes)
     randomize(model, 0)
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", **pattern)
-    Pruner(config, model.gated_layers(ENCODER), [4, 4]).update(sparsity, 0)
+    Pruner(config, model.gated_layers(ENCODER_ROLES), [4, 4]).update(sparsity, 0)
     return model
 
 
@@ -83,7 +82,7 @@ def test_the_graph_holds_the_open_weights_alone():
     builder = TiledBuilder(small)
     builder.build()
     stored = {name: array.size for name, array in builder.arrays.items() if "_tile_" in name}
-    layers = {layer.name: layer for layer in small.gated_layers(ENCODER)}
+    layers = {layer.name: layer for layer in small.gated_layers(ENCODER_ROLES)}
     for name in builder.tiles:
         weights = sum(size for key, size in stored.items() if key.startswith(f"{name}_tile_"))
         assert weights == np.count_nonzero(np.asarray(layers[name].mask_variable))

@@ -9,19 +9,13 @@ from gated_bert.cli import main
 from gated_bert.experiments import benchmark
 from gated_bert.experiments.compress_report import report_rows
 from gated_bert.models.folder import read_architecture
+from tests.refused import refusal
 
 pytest.importorskip("onnx")
 WORDS = (
     "compress -t ag_news -d embedded -m tiny -b 64 -l 1e-3 -ml 32 --train-examples 300 --dense-epochs 1 -e 1 "
     "--levels 25,50 --output-mode logs -o study"
 ).split()
-
-
-def refusal(capsys, *words):
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.mark.slow

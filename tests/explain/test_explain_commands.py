@@ -19,6 +19,7 @@ from gated_bert.explain.tokens import read_token_explanations
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.tasks.task import TASKS
 from tests.explain.conftest import loaded_model
+from tests.refused import refusal
 
 TEXTS = ("a good film", "the cast was dull, not bad", "?!", "very <long> plot & a joy", "a good, good plot", "bad")
 LABELS = (1, 0, 0, 1, 1, 0)
@@ -49,13 +50,6 @@ def folder(saved, tmp_path, monkeypatch):
 def read(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def refusal(capsys, *words):
-    assert main(list(words)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured
-    return captured.err
 
 
 def stop_after(monkeypatch, module, name, calls):
