@@ -252,10 +252,11 @@ def test_explain_names_what_is_wrong(folder, capsys):
         (("explain", "model", "plain.txt", "--documents", "1", "--per-class"), "--per-class: plain.txt has no labels"),
         (("explain", "model", "plain.txt", "--classes", "gold"), "--classes: gold needs labels, and SST-2 ·"),
         (("sp-lime",), "sp-lime: needs a folder of explanations, or a model and texts"),
-        (("sp-lime", "model"), "documents: give one of a FILE of texts, -d/--data SOURCE\n"),
+        (("sp-lime", "model"), "documents: give one of a FILE of texts, -d/--data SOURCE"),
         (("sp-lime", "model", "a.tsv", "--pick", "0"), "--pick: 0 is refused"),
     ):  # fmt: skip
         assert message in refusal(capsys, *words), words
+    assert "--text" not in refusal(capsys, "sp-lime", "model")
     assert not Path("explanations").exists() and not Path("sp_lime").exists()
 
 
