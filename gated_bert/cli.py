@@ -36,6 +36,7 @@ from gated_bert.flags import (
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
 from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
+from gated_bert.student_flags import student_command
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it."""
@@ -199,6 +200,7 @@ COMMANDS = {
     "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),
     "explain": Command("explain predictions by LIME: words, their weights, a page", explain_command),
     "sp-lime": Command("pick documents whose explanations stand for all", sp_lime_command),
+    "student": Command("train small students of an explained model, vanilla and by its explanations", student_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 

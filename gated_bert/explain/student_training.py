@@ -121,15 +121,15 @@ def train_student(
     return student
 
 
-def student_similarity(student: Student, dataset: ExplainedDataset) -> dict[str, float]:
+def student_similarity(student: Student, dataset: ExplainedDataset) -> dict[str, float | None]:
     """Mean `explanation_similarity` of a student over the documents where it is defined, and how many these are.
 
     Returns:
-        `cosine`, `spearman` and `explained_documents`.
+        `cosine` and `spearman`, None where there is no such document, and `explained_documents`.
     """
     found = [explanation_similarity(*pair) for pair in _explanations(student, dataset)]
     values = {name: [each[name] for each in found if math.isfinite(each[name])] for name in ("cosine", "spearman")}
-    means = {name: float(np.mean(each)) if each else math.nan for name, each in values.items()}
+    means = {name: float(np.mean(each)) if each else None for name, each in values.items()}
     return {**means, "explained_documents": len(values["cosine"])}
 
 

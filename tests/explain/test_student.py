@@ -158,7 +158,7 @@ def test_similarity_is_over_explained_tokens_and_classes():
 
 
 def explained(documents=60, seed=0):
-    """Documents of two kinds of tokens; the more frequent kind is the class, and LIME says that some tokens matter more."""
+    """Documents of two kinds of tokens; the more frequent kind is the class, and to LIME some tokens matter more."""
     rng = np.random.default_rng(seed)
     ids, weights, labels = [], [], []
     for length in rng.integers(4, 12, documents):
