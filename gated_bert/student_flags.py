@@ -16,13 +16,13 @@ DEFAULTS = {"seeds": "1,2,3", "xai_weights": "0,0.1,0.3,0.5", "epochs": 5, "batc
 FLAGS = (
     SOURCE_FLAGS[0],
     Flag(("--split",), "split", "text", "which of its splits students are judged on; by default test, if any",
-         "documents"),
+         "documents", "NAME"),
     SOURCE_FLAGS[2],
     Flag(("--documents",), "count", "int", "judge on so many documents, drawn with a fixed seed; by default all",
          "documents"),
     Flag(("--held-out",), "held_out", "float", "share of the explained documents that similarity is measured on",
          "documents", "SHARE"),
-    Flag(("--model",), "model", "text", "the explained model, where it is no longer where it was", "documents"),
+    Flag(("--model",), "model", "text", "the explained model, where it is no longer where it was", "documents", "MODEL"),
     Flag(("--seeds",), "seeds", "list", "several seeds: 1,2,3", _TRAIN, "SEED"),
     Flag(("--xai-weights",), "xai_weights", "list", "weights of the explanations in the loss; 0, the vanilla student, "
          "is always among them", _TRAIN, "WEIGHT"),

@@ -135,12 +135,9 @@ def write_plot(path: Path, summary: Sequence[Mapping], data: str) -> Path:
         axes.grid(alpha=0.3)
     left.axhline(100 * bert["accuracy_mean"], color="#333333", linestyle=":", linewidth=1.4,
                  label=f"accuracy of {bert['student']}")  # fmt: skip
-    left.set_ylabel("documents (%)")
-    left.set_title("classes")
-    right.set_ylabel("similarity of explanations, mean over documents")
-    right.set_title("attributions against BERT's LIME weights, held-out documents")
-    for axes in (left, right):
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    left.set_ylabel("documents judged on (%)")
+    right.set_ylabel("attributions and LIME weights of BERT:\nsimilarity on held-out documents")
+    figure.legend(loc="outside lower center", frameon=False, ncols=5)
     seeds = students[0]["accuracy_n"]
     bars = ", bars: 95 % t-interval" if seeds >= 3 else ""
     figure.suptitle(f"Students · {data} · {seeds} seed{'s' * (seeds > 1)}{bars}", fontsize="medium", color="0.25")
