@@ -22,7 +22,8 @@ FLAGS = (
          "documents"),
     Flag(("--held-out",), "held_out", "float", "share of the explained documents that similarity is measured on",
          "documents", "SHARE"),
-    Flag(("--model",), "model", "text", "the explained model, where it is no longer where it was", "documents", "MODEL"),
+    Flag(("--model",), "model", "text", "the explained model, where it is no longer where it was", "documents",
+         "MODEL"),
     Flag(("--seeds",), "seeds", "list", "several seeds: 1,2,3", _TRAIN, "SEED"),
     Flag(("--xai-weights",), "xai_weights", "list", "weights of the explanations in the loss; 0, the vanilla student, "
          "is always among them", _TRAIN, "WEIGHT"),
