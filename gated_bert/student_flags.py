@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gated_bert.commands import leading, prepare_environment, typed_flags
@@ -12,7 +13,7 @@ from gated_bert.flags import Flag, FlagError
 
 _TRAIN = "training"
 DEFAULTS = {"seeds": "1,2,3", "xai_weights": "0,0.1,0.3,0.5", "epochs": 5, "batch_size": 32, "learning_rate": 1e-3,
-            "held_out": 0.2, "output": "students"}  # fmt: skip
+            "held_out": 0.2, "threads": 1, "output": "students"}  # fmt: skip
 FLAGS = (
     SOURCE_FLAGS[0],
     Flag(("--split",), "split", "text", "which of its splits students are judged on; by default test, if any",
@@ -30,6 +31,7 @@ FLAGS = (
     Flag(("-e", "--epochs"), "epochs", "int", "passes over the documents", _TRAIN),
     Flag(("-b", "--batch-size"), "batch_size", "int", "documents in a batch", _TRAIN),
     Flag(("-l", "--learning-rate"), "learning_rate", "float", "of Adam", _TRAIN, "RATE"),
+    Flag(("--threads",), "threads", "int", "threads of a product, in all models", _TRAIN),
     *OUT_FLAGS,
 )  # fmt: skip
 
@@ -52,6 +54,9 @@ def student_command(words: list[str]) -> int:
         check_model(Path(typed["model"]).expanduser())
     resume = typed.get("resume", False)
     check_output(out, resume, "students")
+    from gated_bert.experiments.resources import thread_environment
+
+    os.environ.update(thread_environment(options["threads"]))
     prepare_environment()
     from gated_bert.experiments.students import Study, train_students
 
@@ -73,7 +78,7 @@ def _read(typed: dict) -> dict:
     if data not in ("hub", "embedded") and not Path(data).expanduser().exists():
         raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
     values = {name: value for name, value in {**DEFAULTS, **typed}.items() if name not in ("output", "resume")}
-    for name in ("epochs", "batch_size", "count"):
+    for name in ("epochs", "batch_size", "count", "threads"):
         if name in values and not (isinstance(values[name], int) and values[name] >= 1):
             raise FlagError.refused(labels[name], values[name], "a whole number from 1 up")
     for name, most in (("learning_rate", 10), ("held_out", 0.9)):

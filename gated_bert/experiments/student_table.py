@@ -81,7 +81,7 @@ def students_text(summary: Sequence[Mapping], about: Mapping[str, object]) -> st
 
     Args:
         summary: of `summarize`.
-        about: `data`, `judged_documents`, `train_documents` and `held_out_documents`.
+        about: `data`, `judged_documents`, `train_documents`, `held_out_documents` and `hardware`.
     """
     bert, *students = summary
     head = [("", *(title for title, _ in MEASURES.values()))]
@@ -103,7 +103,8 @@ def students_text(summary: Sequence[Mapping], about: Mapping[str, object]) -> st
             against.append((line["student"], *(_interval(line, f"{name}_difference") for name in MEASURES)))
             against.append(("", *(line[f"{name}_verdict"] for name in MEASURES)))
         parts += ["", aligned(against)]
-    return "\n".join([*parts, "", f"at {bert['length']} tokens", aligned(costs)])
+    parts += ["", f"at {bert['length']} tokens, {about['hardware']['threads']} thread(s)", aligned(costs)]
+    return "\n".join(parts)
 
 
 def _interval(line: Mapping, name: str) -> str:

@@ -59,6 +59,7 @@ class Study:
         batch_size: documents in a batch.
         learning_rate: of Adam.
         held_out: share of the explained documents that similarity is measured on.
+        threads: threads of one product, in the model and in students.
         split: of the task; None takes its test set, or where it has none the one that decides.
         allow_partial: whether `*_partial` files are accepted.
         count: documents of the split, drawn; None takes all.
@@ -72,6 +73,7 @@ class Study:
     batch_size: int
     learning_rate: float
     held_out: float
+    threads: int
     split: str | None = None
     allow_partial: bool = False
     count: int | None = None
@@ -151,7 +153,7 @@ def _open(folder: Path, study: Study) -> _Opened:
     if not source.exists():
         raise UserError(f"{source}: no such file or folder, and {folder} explains this model; say by --model where it "
                         "is now")  # fmt: skip
-    loaded = open_model(source)
+    loaded = open_model(source, study.threads)
     task = loaded.task
     if (task.name, list(task.labels)) != (explained["task"], explained["labels"]):
         raise UserError(f"{source}: of task {task.name}, and {folder} explains a model of {explained['task']}")
@@ -171,7 +173,7 @@ def _open(folder: Path, study: Study) -> _Opened:
         "kind": "students", "task": task.name, "data": label, "judged_documents": len(examples),
         "train_documents": len(train), "held_out_documents": len(held), **asdict(study.training),
         "explained": {name: value for name, value in explained.items() if name not in NOT_COMPARED},
-        "versions": versions(), "hardware": hardware(),
+        "versions": versions(), "hardware": hardware() | {"threads": study.threads},
     }  # fmt: skip
     dataset = make_dataset(task, loaded.tokenizer, examples, config)
     return _Opened(source, loaded, explanations, (train, held), config.max_len, dataset, record)
