@@ -37,6 +37,7 @@ from gated_bert.flags import (
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
 from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
+from gated_bert.student_flags import student_command
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it."""
@@ -202,6 +203,7 @@ COMMANDS = {
     "sp-lime": Command("pick documents whose explanations stand for all", sp_lime_command),
     "compare-explanations": Command("compare what models' predictions rest on", compare_explanations_command),
     "pos": Command("tag the words that explanations rest on, and compare models by them", pos_command),
+    "student": Command("train small students of an explained model, vanilla and by its explanations", student_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 

@@ -169,8 +169,8 @@ def read_lime(typed: dict, flags: tuple[Flag, ...]) -> dict:
     return single | {name: typed[name] for name in names if name in typed}
 
 
-def check_output(out: Path, resume: bool):
-    """Refuses a folder that holds something, except explanations that are gone on with.
+def check_output(out: Path, resume: bool, what: str = "explanations"):
+    """Refuses a folder that holds something, except explanations (or `what` else is made) that are gone on with.
 
     Raises:
         UserError: one of these.
@@ -179,6 +179,6 @@ def check_output(out: Path, resume: bool):
         raise FlagError.refused("-o/--output-dir", str(out), "a folder")
     holds = [path.name for path in out.iterdir()] if out.is_dir() else []
     if holds and "record.json" not in holds:
-        raise UserError(f"{out}: not empty, and no explanations in it; choose another folder")
+        raise UserError(f"{out}: not empty, and no {what} in it; choose another folder")
     if holds and not resume:
-        raise UserError(f"{out}: holds explanations already; go on with them by --resume, or choose another folder")
+        raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,11 +180,24 @@ def measure_latency(
         Name → seconds [repeats].
     """
     inputs = {name: random_inputs(model.bert_config, batch, length) for name, model in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+    return take_turns({name: partial(model.predict_on_batch, inputs[name]) for name, model in models.items()}, repeats)
+
+
+def take_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of calls that take turns.
+
+    Args:
+        calls: name → what is timed.
+        repeats: timed calls of each, after two that are not timed.
+
+    Returns:
+        Name → seconds [repeats].
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(-2, repeats):
-        for name in list(models)[:: -1 if repeat % 2 else 1]:
+        for name in list(calls)[:: -1 if repeat % 2 else 1]:
             began = time.perf_counter()
-            models[name].predict_on_batch(inputs[name])
+            calls[name]()
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - began)
     return {name: np.array(taken) for name, taken in seconds.items()}

@@ -19,16 +19,18 @@ from gated_bert.explain.lime import Explanation
 from gated_bert.models.folder import read_json
 
 DOCUMENTS, TABLE, PAGE, RECORD = "documents.jsonl", "explanations.csv", "explanations.html", "record.json"
-_NOT_COMPARED = ("versions", "complete")
+NOT_COMPARED = ("versions", "hardware", "complete")
+"""What of a record may differ between a command and its continuation."""
 
 
-def open_record(out: Path, record: Mapping[str, object], resume: bool):
+def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str = "explanations"):
     """Writes how explanations are going to be made; or sees that those in a folder were made so.
 
     Args:
         out: the folder.
-        record: JSON values; all but `versions` and `complete` must be the same to go on.
+        record: JSON values; all but `NOT_COMPARED` must be the same to go on.
         resume: whether to go on with what is there.
+        what: what is made, for messages.
 
     Raises:
         UserError: there are explanations already, without `resume` or made otherwise.
@@ -36,10 +38,10 @@ def open_record(out: Path, record: Mapping[str, object], resume: bool):
     path, record = out / RECORD, json.loads(json.dumps(record))
     if path.is_file():
         if not resume:
-            raise UserError(f"{out}: holds explanations already; go on with them by --resume, or choose another folder")
+            raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")
         found = read_json(path)
         for name, value in record.items():
-            if name not in _NOT_COMPARED and found.get(name) != value:
+            if name not in NOT_COMPARED and found.get(name) != value:
                 raise UserError(f"--resume: {out} was begun with {name} {_short(found.get(name))}, not "
                                 f"{_short(value)}; give the same, or choose another folder")  # fmt: skip
     write_json_atomic(path, {**record, "complete": False})
