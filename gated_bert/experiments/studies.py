@@ -237,7 +237,7 @@ STUDIES = {
             "standard": _saliency_parts(
                 {
                     "sst2": "--num-layers 3 --train-examples 3000 --dense-epochs 3 -e 1 --seeds 1,2,3",
-                    "cola": "--train-examples 3000 --dense-epochs 8 -e 1 --seeds 1,2,3",
+                    "cola": "--train-examples 3000 --dense-epochs 4 -e 1 --seeds 1,2,3",
                     "stsb": "--train-examples 1500 --dense-epochs 4 -e 1 --seeds 1,2,3",
                 },
                 "--num-layers 3 --train-examples 3000 -e 2 --seeds 1,2,3",
