@@ -80,7 +80,9 @@ def explain_command(words: list[str]) -> int:
 def sp_lime_command(words: list[str]) -> int:
     """`gated-bert sp-lime`: documents whose explanations stand for all."""
     pick = Flag(("--pick",), "pick", "int", "documents that each way picks", "pick")
-    flags = (pick, *SOURCE_FLAGS, *LIME_FLAGS[1:], *OUT_FLAGS)
+    picked = Flag(("--picked",), "picked", "text", "write the explanations of the documents that cover most there, for "
+                  "`compare-explanations`", "pick", "FOLDER")  # fmt: skip
+    flags = (pick, picked, *SOURCE_FLAGS, *LIME_FLAGS[1:], *OUT_FLAGS)
     text = ("Picks documents whose explanations cover most (SP-LIME's submodular pick) and differ most, from a folder "
             "that `gated-bert explain` wrote, or from a model and texts, which are explained first.")  # fmt: skip
     given, words = leading(words)
@@ -93,6 +95,11 @@ def sp_lime_command(words: list[str]) -> int:
     if not 1 <= len(given) <= 2:
         raise FlagError(f"sp-lime: needs a folder of explanations, or a model and texts, {prog}")
     source, out = (Path(name).expanduser() for name in (given[0], typed.pop("output", defaults["output"])))
+    chosen = Path(typed.pop("picked")).expanduser() if "picked" in typed else None
+    if chosen is not None and chosen.exists() and (
+        not (chosen / "record.json").is_file() or chosen.resolve() == source.resolve()
+    ):
+        raise FlagError.refused(picked.label, str(chosen), "a new folder, or other explanations, which are replaced")
     if (source / "documents.jsonl").is_file():
         if len(given) > 1 or typed:
             named = given[1] if len(given) > 1 else next(flag.label for flag in flags if flag.name in typed)
@@ -100,7 +107,7 @@ def sp_lime_command(words: list[str]) -> int:
         prepare_environment()
         from gated_bert.experiments.sp_lime import pick_documents
 
-        return _report(pick_documents(source, out, count))
+        return _report(pick_documents(source, out, count, chosen))
     check_model(source)
     candidates = out / "candidates"
     wanted, lime, resume = read_wanted(given[1:], typed, flags), read_lime(typed, flags), typed.get("resume", False)
@@ -112,7 +119,7 @@ def sp_lime_command(words: list[str]) -> int:
 
     settings = Lime(classes=("predicted",), **lime)
     written = explain(source, candidates, Wanted(**wanted), settings, resume)
-    return _report([*written, *pick_documents(candidates, out, count)])
+    return _report([*written, *pick_documents(candidates, out, count, chosen)])
 
 
 def _report(written: list[Path]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from gated_bert.commands import check_judging, leading, prepare_environment, typed_flags
@@ -18,11 +19,13 @@ from gated_bert.explain_commands import (
 from gated_bert.flags import Flag, FlagError
 
 _FILE = Flag(("--file",), "file", "text", "a file of texts, one row each", "documents", "FILE")
+_NAMES = Flag(("--names",), "names", "list", "what tables and plots call them, in their order", "comparison", "NAME")
 _TOP_K = Flag(("-k", "--top-k"), "top_k", "int", "words of largest weight of an explanation", "comparison")
 _NOISE = Flag(("--noise-floor",), "noise", "text", "BASE explained with another seed, so that it need not be",
               "comparison", "FOLDER")  # fmt: skip
 _RECORD = "record.json"
 """What every folder of explanations holds."""
+_NOISE_FOLDER = "noise_floor"
 _HOW_FLAGS = tuple(flag for flag in LIME_FLAGS if flag.name != "classes")
 _JUDGING = ("data", "split", "allow_partial")
 """Flags that say which data documents are drawn from, and models are judged on."""
@@ -30,7 +33,7 @@ _JUDGING = ("data", "split", "allow_partial")
 
 def compare_explanations_command(words: list[str]) -> int:
     """`gated-bert compare-explanations`: how far models' explanations are from a base model's."""
-    flags = (_FILE, *SOURCE_FLAGS, *_HOW_FLAGS, _TOP_K, _NOISE, *OUT_FLAGS)
+    flags = (_FILE, *SOURCE_FLAGS, *_HOW_FLAGS, _NAMES, _TOP_K, _NOISE, *OUT_FLAGS)
     defaults = LIME_DEFAULTS | {"output": "explanation_similarity", "top_k": 5}
     text = ("Compares what models' predictions rest on with BASE, a model or a folder of explanations, beside what "
             "another seed alone changes; with -d the models are judged on the task's test set, too.")  # fmt: skip
@@ -48,7 +51,7 @@ def compare_explanations_command(words: list[str]) -> int:
     from gated_bert.experiments.model_facts import Judging
 
     explaining = _explaining(out, options)
-    folders = explaining.explained(sources)
+    folders = explaining.explained(sources, typed.get("names"))
     noise = noise or explaining.noise_floor(next(iter(folders.values())))
     # Documents may be drawn from the training examples; models are not judged on these.
     split = None if typed.get("split") == "train" else typed.get("split")
@@ -60,7 +63,7 @@ def compare_explanations_command(words: list[str]) -> int:
 
 def pos_command(words: list[str]) -> int:
     """`gated-bert pos`: parts of speech of the words that explanations rest on."""
-    flags = (_FILE, *SOURCE_FLAGS, *_HOW_FLAGS, _TOP_K, *OUT_FLAGS)
+    flags = (_FILE, *SOURCE_FLAGS, *_HOW_FLAGS, _NAMES, _TOP_K, *OUT_FLAGS)
     defaults = LIME_DEFAULTS | {"output": "pos", "top_k": 10}
     text = ("Tags the words of largest weight in their sentences, for models or folders of explanations, and tests "
             "each one's shares against the first's.")  # fmt: skip
@@ -76,7 +79,8 @@ def pos_command(words: list[str]) -> int:
     check_data()
     from gated_bert.experiments.parts_of_speech import compare_parts_of_speech
 
-    for written in compare_parts_of_speech(_explaining(out, options).explained(sources), out, top_k):
+    folders = _explaining(out, options).explained(sources, typed.get("names"))
+    for written in compare_parts_of_speech(folders, out, top_k):
         print(f"wrote {written}")
     return 0
 
@@ -94,7 +98,12 @@ def _read(given: list[str], typed: dict, flags: tuple[Flag, ...], defaults: dict
     Raises:
         UserError: a source that is not there, or a value or a combination of flags that is refused.
     """
-    sources = [Path(name).expanduser() for name in given]
+    sources, names = [Path(name).expanduser() for name in given], typed.get("names")
+    if names is not None:
+        plain = all(re.fullmatch(r"\w[\w.+-]*", name) and name != _NOISE_FOLDER for name in names)
+        if not plain or len(set(names)) < len(names) or len(names) != len(given):
+            allowed = f"{len(given)} different ones of letters, digits and _.+-, without {_NOISE_FOLDER}"
+            raise FlagError.refused(_NAMES.label, ",".join(names), allowed)
     models = [source for source in sources if not (source / _RECORD).is_file()]
     for source in models:
         check_model(source)

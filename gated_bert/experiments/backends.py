@@ -54,7 +54,7 @@ class LocalBackend:
     def start(self, job: Job, slot: int, resume: bool) -> LocalProcess:
         """Starts the process; all it prints goes to the run's log."""
         environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        environment |= {"PYTHONPATH": _import_path()}
+        environment |= {"PYTHONPATH": import_path()}
         # A single job keeps all threads, but shares no GPU it does not need.
         environment |= share(self.machine, self.slots, slot) if self.slots > 1 or self.machine.gpus else {}
         command = [*job.command, "--resume"] if resume else list(job.command)
@@ -70,7 +70,7 @@ class LocalBackend:
         return LocalProcess(process)
 
 
-def _import_path() -> str:
+def import_path() -> str:
     """PYTHONPATH with the folder this package was imported from, so that a job runs the same code from anywhere."""
     here = str(Path(sys.modules["gated_bert"].__file__).resolve().parents[1])
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -9,8 +9,8 @@ from pathlib import Path
 from gated_bert.compression.folders import shrink_folder
 from gated_bert.compression.onnx_export import export_file
 from gated_bert.compression.quantize import quantize_file
-from gated_bert.experiments.benchmark import Measure, benchmark
 from gated_bert.experiments.benchmark_table import PLOT, RECORD, TABLE
+from gated_bert.experiments.command_process import run_command
 from gated_bert.experiments.compress_report import write_report
 from gated_bert.experiments.jobs import Plan, read_json
 from gated_bert.experiments.oneshot import run_oneshot
@@ -33,10 +33,10 @@ def compress(output: Path, dense: Plan, pruned: Plan, levels: Sequence[float], s
         sweep: runs one plan and returns its exit status.
 
     Returns:
-        The exit status of the first sweep in which a job failed, else 0.
+        The exit status of the first sweep in which a job failed, or of the benchmark, else 0.
 
     Raises:
-        UserError: a model that cannot be shrunk, exported or measured, or a file that cannot be written.
+        UserError: a model that cannot be shrunk or exported, or a file that cannot be written.
     """
     status = run_oneshot(dense, pruned, sweep)
     if status:
@@ -45,7 +45,9 @@ def compress(output: Path, dense: Plan, pruned: Plan, levels: Sequence[float], s
     runs |= {f"pruned_{level:g}": job.folder for level, job in zip(levels, pruned.jobs, strict=True)}
     models = make_models(output / MODELS, {name: folder / "model" for name, folder in runs.items()})
     config = pruned.jobs[0].config
-    measure_models(output / METRICS, models, Measure(data=config.data, allow_partial=config.allow_partial))
+    status = measure_models(output / METRICS, models, config.data, config.allow_partial)
+    if status:
+        return status
     for path in write_report(output / METRICS / RECORD, output / MODELS, output / REPORTS):
         print(f"wrote {path}")
     return 0
@@ -78,15 +80,20 @@ def make_models(folder: Path, trained: dict[str, Path]) -> list[Path]:
     return [*folders.values(), *files]
 
 
-def measure_models(folder: Path, models: Sequence[Path], measure: Measure):
-    """Measures all models side by side, unless that was done since the last of them was made."""
+def measure_models(folder: Path, models: Sequence[Path], data: str, allow_partial: bool) -> int:
+    """Measures all models side by side, unless that was done since the last of them was made.
+
+    Returns:
+        The exit status of `gated-bert benchmark`, which has a process of its own: it limits that one's threads.
+    """
     record = read_json(folder / RECORD) or {}
     newest = max(map(_written, models))
     measured = {row["path"] for row in record.get("models", ())}
     if record.get("complete") and measured == set(map(str, models)) and _written(folder / RECORD) >= newest:
         print(f"measured already: {folder / TABLE}, {folder / PLOT}")
-        return
-    benchmark(models, folder, measure)
+        return 0
+    partial = ["--allow-partial"] * allow_partial
+    return run_command(["benchmark", *map(str, models), "-o", str(folder), "-d", data, *partial])
 
 
 def _made(target: Path, source: Path, make: Callable[[Path, Path], None]) -> Path:

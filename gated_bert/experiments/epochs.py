@@ -106,3 +106,4 @@ class EpochCallback(StepCallback):
         rivals = [other for other in run.rows if other["sparsity"] >= row["sparsity"] - 1e-3]
         if row["sparsity"] >= due - 1e-3 and row[run.primary] >= max(other[run.primary] for other in rivals):
             run.save("model_best", row)
+            run.saved_best = row["epoch"]

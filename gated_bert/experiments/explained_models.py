@@ -34,21 +34,22 @@ class Explaining:
     lime: Lime = Lime()
     resume: bool = False
 
-    def explained(self, sources: Sequence[Path]) -> dict[str, Path]:
+    def explained(self, sources: Sequence[Path], names: Sequence[str] | None = None) -> dict[str, Path]:
         """Folders of explanations of the same documents, for which all models see the samples that the first sees.
 
         All classes of a document are explained, since models may predict different ones.
 
         Args:
             sources: models, or folders of explanations.
+            names: what they are called; by default the ends of their paths.
 
         Returns:
-            Short name of each → its folder.
+            Name of each → its folder.
 
         Raises:
             UserError: one that cannot be read, models of different tasks, or one twice.
         """
-        names = short_names(sources)
+        names = names or short_names(sources)
         _check_tasks(sources)
         folders, alike = {}, replace(self, lime=replace(self.lime, classes=("all",)))
         for name, source in zip(names, sources, strict=True):

@@ -7,13 +7,14 @@ and the page are made from it, and `record.json` says how the explanations came 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.explanation_page import explanation_page
+from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.explain.lime import Explanation
 from gated_bert.models.folder import read_json
@@ -146,3 +147,20 @@ def write_views(out: Path, title: str, note: str) -> list[Path]:
         write_csv_atomic(out / TABLE, pd.DataFrame(rows, columns=columns)),
         write_bytes_atomic(out / PAGE, explanation_page(title, note, {"": documents})),
     ]
+
+
+def write_some(folder: Path, out: Path, documents: Collection[int]):
+    """Makes a folder of the explanations of some of another folder's documents.
+
+    Args:
+        folder: of explanations.
+        out: the new folder; explanations in it are replaced.
+        documents: numbers of the documents that it holds.
+    """
+    record = read_json(folder / RECORD)
+    lines = [line for line in read_documents(folder) if line["document"] in documents]
+    write_json_atomic(out / RECORD, {**record, "complete": False})
+    write_bytes_atomic(out / DOCUMENTS, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_views(out, f"Explanations of {short_names([Path(record['model'])])[0]}", str(record["data"]))
+    kept = [number for number in record["documents"] if number in documents]
+    write_json_atomic(out / RECORD, {**record, "documents": kept})

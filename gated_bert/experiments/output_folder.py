@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import Job
-from gated_bert.experiments.resources import GIB, job_disk
+from gated_bert.experiments.resources import GIB, kept_disk, working_disk
 
 SAVED = "saved_results"
 _FLAG = "-o/--output-dir"
@@ -50,13 +50,19 @@ def locked(output: Path) -> Iterator[None]:
                 shutil.rmtree(output)
 
 
-def check_room(output: Path, jobs: Sequence[Job]):
+def check_room(output: Path, jobs: Sequence[Job], slots: int):
     """Refuses a sweep whose models do not fit on the disk.
+
+    Args:
+        output: its folder.
+        jobs: what it is going to run.
+        slots: how many of them at a time.
 
     Raises:
         UserError: too little space.
     """
-    need, free = sum(job_disk(job.config) for job in jobs), shutil.disk_usage(output).free
+    working = sorted((working_disk(job.config) for job in jobs), reverse=True)[:slots]
+    need, free = sum(kept_disk(job.config) for job in jobs) + sum(working), shutil.disk_usage(output).free
     if free < need:
         raise UserError(f"{_FLAG}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
                         f"{need / GIB:.2f} GiB; free some, or choose another folder")  # fmt: skip

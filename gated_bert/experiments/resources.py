@@ -87,7 +87,11 @@ def _gpus() -> tuple[str, ...]:
 
 
 def parameters(config: GatedBertConfig) -> int:
-    """About how many parameters the model of `config` has; the preset's where pretrained sizes are not yet read."""
+    """About how many parameters the model of `config` has: as many as its pretrained folder, else as its preset."""
+    source = Path(config.pretrained) if config.pretrained else None
+    if source is not None and source.is_dir():
+        files = (*source.iterdir(), *source.glob("model/*"))
+        return max((file.stat().st_size for file in files if file.is_file()), default=0) // 4
     preset = PRESETS[config.model_size]
     layers, width, dff = (getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff"))
     return (
@@ -111,9 +115,14 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     return int(_FRAMEWORK_MEMORY + 4 * 8 * parameters(config) + activations)
 
 
-def job_disk(config: GatedBertConfig) -> int:
-    """About how many bytes one job writes: the model, and a resume point with the optimiser's moments, old and new."""
-    return 4 * 12 * parameters(config)
+def kept_disk(config: GatedBertConfig) -> int:
+    """About how many bytes a finished job leaves: two models, with a gate for most of their weights."""
+    return 2 * 4 * 2 * parameters(config)
+
+
+def working_disk(config: GatedBertConfig) -> int:
+    """About how many bytes more a running job writes: resume points with the optimiser's moments, old and new."""
+    return 2 * 4 * 4 * parameters(config)
 
 
 def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[int, str]:

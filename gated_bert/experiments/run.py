@@ -28,7 +28,7 @@ from gated_bert.experiments.results import read_run, write_csv_atomic, write_jso
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
-from gated_bert.models.folder import save_model
+from gated_bert.models.folder import same_model, save_model
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
@@ -98,6 +98,7 @@ class _Run:
         self.rows: list[dict] = place.get("rows", [])
         self.one_shot: dict[str, dict] = place.get("one_shot", {})
         self.metadata: dict = {}
+        self.saved_best: int | None = None
         self.status = Status(
             folder,
             notify,
@@ -283,7 +284,10 @@ class _Run:
         final = self.rows[-1]
         deepest = max(row["sparsity"] for row in self.rows) - 1e-3
         best = max((row for row in self.rows if row["sparsity"] >= deepest), key=lambda row: row[self.primary])
-        self.save("model", final)
+        if best is final and self.saved_best == final["epoch"]:
+            same_model(self.folder / "model_best", self.folder / "model")
+        else:
+            self.save("model", final)
         remaining = self.metadata["parameters"]["total"] - round(
             final["sparsity"] * self.metadata["parameters"]["prunable"]
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.explanation_folder import RECORD, read_documents
+from gated_bert.experiments.explanation_folder import RECORD, read_documents, write_some
 from gated_bert.experiments.explanation_page import explanation_page
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
@@ -17,7 +17,7 @@ TABLE, WORDS, PAGE = "sp_lime.csv", "sp_lime_words.csv", "sp_lime.html"
 _MEASURES = {"coverage": "covered", "diversity": "mean_cosine"}
 
 
-def pick_documents(folder: Path, out: Path, count: int) -> list[Path]:
+def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = None) -> list[Path]:
     """Picks documents by coverage and by diversity, from their explanations of the class that the model predicts.
 
     Args:
@@ -25,6 +25,7 @@ def pick_documents(folder: Path, out: Path, count: int) -> list[Path]:
         out: where `sp_lime.csv` (a row per picked document), `sp_lime_words.csv` (a row per word of it) and
             `sp_lime.html` go.
         count: documents that each way picks; all where there are fewer.
+        picked: a new folder of explanations for those picked by coverage, which other models can be compared with.
 
     Returns:
         The files written.
@@ -51,6 +52,9 @@ def pick_documents(folder: Path, out: Path, count: int) -> list[Path]:
     note = (f"{record['data']} · picked from {len(candidates)} documents with {len(words):,} words; "
             f"LIME, {record['num_samples']:,} samples, at most {record['num_features']} words, seed {record['seed']}"
             )  # fmt: skip
+    if picked is not None:
+        covering = {row["document"] for row in rows if row["pick"] == "coverage"}
+        write_some(folder, picked, covering)
     return [
         write_csv_atomic(out / TABLE, rows),
         write_csv_atomic(out / WORDS, word_rows),

@@ -59,7 +59,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         skipped, resumed = _earlier_runs(plan, bool(launcher.get("resume")), silent)
         todo = [job for job in plan.jobs if job not in skipped]
         if todo:
-            check_room(plan.output, todo)
+            check_room(plan.output, todo, slots)
             check_data(todo)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))

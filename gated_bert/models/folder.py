@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -73,6 +74,27 @@ def save_model(folder: str | Path, model: BertClassifier, tokenizer: Tokenizer, 
         record = {"architecture": saved.bert_config.to_dict(), "task": task.to_dict()}
         (new / CONFIG).write_text(json.dumps(record, indent=2), encoding="utf-8")
         (new / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+
+
+def same_model(source: str | Path, folder: str | Path):
+    """Makes `folder` the same model folder as `source`; their weights are one file on disks that know links.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with replaced_folder(Path(folder)) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True, copy_function=_link_weights)
+
+
+def _link_weights(source: str, target: str):
+    """Links weights, which are never written in place, and copies all else."""
+    if Path(source).name == WEIGHTS:
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass
+    shutil.copy2(source, target)
 
 
 @contextmanager

@@ -12,7 +12,16 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments import output_folder, resources
 from gated_bert.experiments.jobs import Job
-from gated_bert.experiments.resources import GIB, Machine, job_memory, parallel_limit, parameters, share
+from gated_bert.experiments.resources import (
+    GIB,
+    Machine,
+    job_memory,
+    kept_disk,
+    parallel_limit,
+    parameters,
+    share,
+    working_disk,
+)
 
 TINY = GatedBertConfig(model_size="tiny")
 BASE = GatedBertConfig(model_size="base")
@@ -64,8 +73,22 @@ def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": GIB})())
     jobs = [Job("spt sst2", BASE, tmp_path, ())] * 4
     with pytest.raises(UserError, match=r"has 1.00 GiB of free space, and 4 job\(s\) need about"):
-        output_folder.check_room(tmp_path, jobs)
-    output_folder.check_room(tmp_path, [Job("spt sst2", TINY, tmp_path, ())])
+        output_folder.check_room(tmp_path, jobs, 1)
+    tiny = [Job("spt sst2", TINY, tmp_path, ())] * 4
+    output_folder.check_room(tmp_path, tiny, 1)
+    # Only those that run hold a resume point.
+    free = sum(kept_disk(TINY) for _ in tiny) + 2 * working_disk(TINY)
+    monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free})())
+    output_folder.check_room(tmp_path, tiny, 2)
+    with pytest.raises(UserError, match="free some"):
+        output_folder.check_room(tmp_path, tiny, 3)
+
+
+def test_the_size_of_pretrained_weights_is_that_of_their_file(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(4000))
+    assert resources.parameters(BASE.replace(pretrained=str(tmp_path))) == 1000
+    assert resources.parameters(BASE.replace(pretrained="someone/bert")) == resources.parameters(BASE)
 
 
 def test_peak_memory_is_that_of_the_process_alone():

@@ -12,7 +12,7 @@ import pytest
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.folder import load_model, save_model, with_fixed_gates
+from gated_bert.models.folder import FILES, WEIGHTS, load_model, same_model, save_model, with_fixed_gates
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 
@@ -142,3 +142,22 @@ def test_an_unwritable_place_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="model: the model cannot be written .* choose another folder"):
         save(tmp_path / "file" / "model")
+
+
+def test_the_same_model_takes_no_room_twice_and_stays_when_the_other_is_saved_anew(tmp_path):
+    save(tmp_path / "best", metadata={"epoch": 3})
+    same_model(tmp_path / "best", tmp_path / "last")
+    for name in FILES:
+        assert (tmp_path / "last" / name).read_bytes() == (tmp_path / "best" / name).read_bytes()
+    assert (tmp_path / "last" / WEIGHTS).stat().st_ino == (tmp_path / "best" / WEIGHTS).stat().st_ino
+    before = (tmp_path / "best" / WEIGHTS).read_bytes()
+    save(tmp_path / "last", make_model(), {"epoch": 4})
+    assert (tmp_path / "best" / WEIGHTS).read_bytes() == before != (tmp_path / "last" / WEIGHTS).read_bytes()
+
+
+def test_where_links_are_not_known_the_same_model_is_a_copy(tmp_path, monkeypatch):
+    save(tmp_path / "best")
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    same_model(tmp_path / "best", tmp_path / "last")
+    assert (tmp_path / "last" / WEIGHTS).stat().st_ino != (tmp_path / "best" / WEIGHTS).stat().st_ino
+    load_model(tmp_path / "last")

@@ -1,0 +1,43 @@
+"""A sub-command in a process of its own, with its own threads, whose memory is free afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from gated_bert.experiments.backends import import_path
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Runs `gated-bert WORDS…` and hands on what stops this process, so that the command leaves consistent files.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        KeyboardInterrupt: stopped, after the command has ended.
+    """
+    # A session of its own: Ctrl-C reaches the command once, from here.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gated_bert", *words],
+        env=os.environ | {"PYTHONPATH": import_path()},
+        start_new_session=True,
+    )
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped = False
+    try:
+        while True:
+            try:
+                status = process.wait()
+                break
+            except KeyboardInterrupt:
+                stopped = True
+                process.send_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if stopped:
+        raise KeyboardInterrupt
+    return status
