@@ -236,11 +236,11 @@ STUDIES = {
             ),
             "standard": _saliency_parts(
                 {
-                    "sst2": "--num-layers 3 --train-examples 3000 --dense-epochs 3 -e 1 --seeds 1,2,3",
-                    "cola": "--train-examples 3000 --dense-epochs 4 -e 1 --seeds 1,2,3",
-                    "stsb": "--train-examples 1500 --dense-epochs 4 -e 1 --seeds 1,2,3",
+                    "sst2": "--num-layers 3 --train-examples 2000 --dense-epochs 4 -e 1 --seeds 1,2,3",
+                    "cola": "--train-examples 2000 --dense-epochs 6 -e 1 --seeds 1,2,3",
+                    "stsb": "--train-examples 1000 --dense-epochs 6 -e 1 --seeds 1,2,3",
                 },
-                "--num-layers 3 --train-examples 3000 -e 2 --seeds 1,2,3",
+                "--num-layers 3 --train-examples 2000 -e 3 --seeds 1,2,3",
             ),
             "full": _saliency_parts(
                 {task: "--dense-epochs 3 -e 3 --seeds 1,2,3,4,5" for task in ("sst2", "cola", "stsb")},
