@@ -36,6 +36,7 @@ from gated_bert.flags import (
 )
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
+from gated_bert.pipeline_flags import pipeline_command
 from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
 from gated_bert.student_flags import student_command
 
@@ -204,6 +205,7 @@ COMMANDS = {
     "compare-explanations": Command("compare what models' predictions rest on", compare_explanations_command),
     "pos": Command("tag the words that explanations rest on, and compare models by them", pos_command),
     "student": Command("train small students of an explained model, vanilla and by its explanations", student_command),
+    "pipeline": Command("compress, explain, compare, and report, from a base model on", pipeline_command),
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 

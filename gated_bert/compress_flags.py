@@ -13,7 +13,8 @@ from gated_bert.oneshot_flags import AT_ONCE, SHARED, dense_epochs_of, numbers
 from gated_bert.settings import DEFAULTS, read_settings, verbosity
 
 _GROUP = "compression"
-_OWN = {"strategy": "magnitude", "pattern": "head_neuron", "scope": "layer", "pooling": "l1", "levels": "20,30,40"}
+LEVELS = "20,30,40"
+_OWN = {"strategy": "magnitude", "pattern": "head_neuron", "scope": "layer", "pooling": "l1", "levels": LEVELS}
 
 FLAGS = (
     Flag(("--levels",), "levels", "list", "per cent of the pattern's units removed: 20,30,40", _GROUP, "PERCENT"),
@@ -25,7 +26,7 @@ def compress_command(words: list[str]) -> int:
     """`gated-bert compress`: one task's model pruned, shrunk, exported, quantised and measured."""
     text = "Trains a model, prunes it to several levels, fine-tunes, shrinks, exports, quantises and measures them all."
     typed = typed_flags("gated-bert compress", text, FLAGS, words, {**DEFAULTS, **_OWN, "dense_epochs": "as -e"})
-    asked = typed.pop("levels", tuple(_OWN["levels"].split(",")))
+    asked = typed.pop("levels", tuple(LEVELS.split(",")))
     levels = numbers("--levels", asked, "percentages from 1 to 99, e.g. 20,30,40", 1, 99)
     dense_epochs = dense_epochs_of(typed)
     own = {name: value for name, value in _OWN.items() if name in ("pattern", "scope", "pooling")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TABLE, PLOT = "compression.csv", "compression.png"
-_FORMS = {
+FORMS = {
     "keras": ("Keras", "o"),
     "onnx": ("ONNX fp32", "s"),
     "fp16": ("ONNX 16 bit", "D"),
@@ -69,7 +69,7 @@ def report_rows(measured: Sequence[Mapping], models: Path) -> list[dict]:
     base = next((row["value"] for row in rows if (row["kind"], row["form"]) == ("base", "keras")), None)
     if base is not None:
         rows = [{**row, "metric_change": row["value"] - base} for row in rows]
-    forms = list(_FORMS)
+    forms = list(FORMS)
     return sorted(rows, key=lambda row: (row["level"], row["kind"], forms.index(row["form"])))
 
 
@@ -80,7 +80,7 @@ def report_text(rows: Sequence[Mapping], cell: str) -> str:
     for row in rows:
         size, latency = row["size_bytes"], row[f"p50_ms_{cell}"]
         name = row["kind"] + f" {row['level']:g} %" * bool(row["level"])
-        lines.append((name, _FORMS[row["form"]][0], f"{scale * row['value']:.2f}", f"{size / 1e6:.1f}",
+        lines.append((name, FORMS[row["form"]][0], f"{scale * row['value']:.2f}", f"{size / 1e6:.1f}",
                       f"{size / first['size_bytes']:.2f}", f"{latency:.1f}",
                       f"{latency / first[f'p50_ms_{cell}']:.2f}"))  # fmt: skip
     return aligned(lines)
@@ -108,7 +108,7 @@ def _draw(axes: Axes, rows: Sequence[Mapping], costs: Sequence[float]):
     for row, cost in zip(rows, costs, strict=True):
         colour = COLOURS[levels.index(row["level"]) % len(COLOURS)]
         filled = "none" if row["kind"] == "pruned" else colour
-        axes.scatter(cost, scale * row["value"], s=55, marker=_FORMS[row["form"]][1], facecolors=filled,
+        axes.scatter(cost, scale * row["value"], s=55, marker=FORMS[row["form"]][1], facecolors=filled,
                      edgecolors=colour, linewidths=1.5, zorder=3)  # fmt: skip
     axes.set_xscale("log")
     axes.grid(alpha=0.3, which="both")
@@ -128,7 +128,7 @@ def _legend(axes: Axes, rows: Sequence[Mapping]):
     present = {row["form"] for row in rows}
     entries += [
         Line2D([], [], color="0.4", marker=marker, label=title, **plain)
-        for form, (title, marker) in _FORMS.items()
+        for form, (title, marker) in FORMS.items()
         if form in present
     ]
     entries.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="none", label="masked, not shrunk", **plain))

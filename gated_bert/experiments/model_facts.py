@@ -78,11 +78,32 @@ def model_facts(models: Mapping[str, Explained], judging: Judging, store: Path) 
 
 
 def _known(judging: Judging, store: Path) -> dict:
-    how = {name: value for name, value in asdict(judging).items() if name != "resume"}
+    nothing = _unknown(judging)
     if judging.resume and store.is_file():
         found = read_json(store)
-        if found.get("judging") == how:
+        if found.get("judging") == nothing["judging"]:
             return found
+    return nothing
+
+
+def keep_benchmark(measured: Mapping, judging: Judging, store: Path):
+    """Keeps what a benchmark has found out, unless a comparison has found out something itself.
+
+    Args:
+        measured: what `benchmark.json` holds; its models were judged as `judging` says.
+        judging: how the comparison is going to judge them.
+        store: as for `model_facts`.
+    """
+    if not store.exists() and measured.get("complete"):
+        names = {"parameters": "parameters", "nonzero_parameters": "nonzero_parameters", "test_metric": "metric",
+                 "test_value": "value"}  # fmt: skip
+        models = {str(Path(row["path"]).resolve()): {ours: row[theirs] for ours, theirs in names.items()}
+                  for row in measured["models"]}  # fmt: skip
+        write_json_atomic(store, {**_unknown(judging), "judged_on": measured["data"], "models": models})
+
+
+def _unknown(judging: Judging) -> dict:
+    how = {name: value for name, value in asdict(judging).items() if name != "resume"}
     return {"judging": how, "judged_on": None, "models": {}}
 
 

@@ -146,6 +146,13 @@ _HALF = "--criterion magnitude --pattern head_neuron --schedule cubic -f 0.5"
 
 
 _NEWS = "-t ag_news --allow-partial -ml 128 --dropout 0.1 -b 32 -l 1e-4"
+_SHORT_NEWS = f"{_NEWS} {_CUT} -ml 16 --dense-epochs 1 -e 1 --levels 40"
+_SOME_NEWS = f"{_NEWS} --train-examples 8000 --dense-epochs 2 -e 1"
+_ALL_NEWS = f"{_NEWS} --dense-epochs 3 -e 3"
+_EXPLAINED = "--student-epochs 15 --student-seeds 1,2,3,4,5 --xai-weights 0.01,0.03,0.1,0.3"
+_FEW_EXPLAINED = (
+    "--documents 2 --pick 4 --num-samples 20 --token-documents 3 --student-seeds 1 --student-epochs 1 --xai-weights 0.3"
+)
 
 
 def _spt_parts(common: str, most: int | None = None) -> tuple[Part, ...]:
@@ -253,9 +260,19 @@ STUDIES = {
         "AG News: 20, 30 and 40 % of the heads and neurons removed, shrunk, in 32, 16 and 8 bits",
         None,
         {
-            "smoke": (Part("compress", f"{_NEWS} {_CUT} -ml 16 --dense-epochs 1 -e 1 --levels 40", "compress"),),
-            "standard": (Part("compress", f"{_NEWS} --train-examples 8000 --dense-epochs 2 -e 1", "compress"),),
-            "full": (Part("compress", f"{_NEWS} --dense-epochs 3 -e 3", "compress"),),
+            "smoke": (Part("compress", _SHORT_NEWS, "compress"),),
+            "standard": (Part("compress", _SOME_NEWS, "compress"),),
+            "full": (Part("compress", _ALL_NEWS, "compress"),),
+        },
+        pretrained=True,
+    ),
+    "explanations": Study(
+        "AG News: what the compression of study ag_news does to explanations; goes on in that study's folder",
+        None,
+        {
+            "smoke": (Part("compress", f"{_SHORT_NEWS} {_FEW_EXPLAINED}", "pipeline"),),
+            "standard": (Part("compress", f"{_SOME_NEWS} {_EXPLAINED}", "pipeline"),),
+            "full": (Part("compress", f"{_ALL_NEWS} --token-documents 1000 {_EXPLAINED}", "pipeline"),),
         },
         pretrained=True,
     ),

@@ -13,6 +13,10 @@ from gated_bert.experiments.stages import PLOT, TABLE
 from gated_bert.experiments.studies import STUDIES
 
 MANY_RUNS = 30
+_STEPS = ("metrics", "reports", "similarity", "pos", "students")
+"""Folders of a part that are published, too."""
+_NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words")
+"""Beginnings of names: the comparison of a part's runs, which the study's own holds, and texts' words one by one."""
 
 
 def run_study(
@@ -90,9 +94,8 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()):
             wanted = file.suffix == ".csv" or file.name.startswith("metadata_") or (file.suffix == ".html" and few)
             if wanted or (file.suffix == ".png" and (few or source is output)):
                 _copy(file, folder / file.relative_to(output), places)
-    for file in (*output.glob("*/*"), *output.glob("*/metrics/*"), *output.glob("*/reports/*")):
-        # Of a part the comparison of its runs is left out: the study's own holds it.
-        if file.suffix in (".csv", ".png") and not file.name.startswith(("comparison", "pruning_methods")):
+    for file in (*output.glob("*/*"), *(file for step in _STEPS for file in output.glob(f"*/{step}/*"))):
+        if file.suffix in (".csv", ".png") and not file.name.startswith(_NOT_PUBLISHED):
             _copy(file, folder / file.relative_to(output), places)
 
 

@@ -110,7 +110,7 @@ def test_the_saliency_study(tmp_path, real_data, minilm):
 
 
 @pytest.mark.slow
-def test_the_ag_news_study(tmp_path, real_data, minilm):
+def test_the_ag_news_study_and_that_of_its_explanations(tmp_path, real_data, minilm, nltk_data, capfd):
     pytest.importorskip("onnx")
     words = ["study", "ag_news", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
     words += ["-d", str(real_data), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
@@ -120,3 +120,14 @@ def test_the_ag_news_study(tmp_path, real_data, minilm):
     assert (tmp_path / "published" / "compress" / "reports" / "compression.png").exists()
     text = (tmp_path / "published" / "compress" / "metrics" / "benchmark.csv").read_text()
     assert str(tmp_path) not in text and not list((tmp_path / "published").rglob("*.onnx"))
+    models = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*.onnx")}
+    capfd.readouterr()
+    assert main(["study", "explanations", *words[2:]]) == 0
+    assert "measured already" in capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*.onnx")} == models
+    published = tmp_path / "published" / "compress"
+    assert len(pd.read_csv(published / "reports" / "explanations.csv")) == 1 + 6
+    assert (published / "similarity" / "similarity_distributions.png").exists() and (published / "pos" / "pos.csv").exists()
+    assert set(pd.read_csv(published / "students" / "students.csv")["student"]) == {"vanilla", "XAI 0.3"}
+    # The documents themselves stay where they are.
+    assert not list(published.rglob("sp_lime*")) and not list(published.rglob("pos_words*"))
