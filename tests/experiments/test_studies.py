@@ -127,7 +127,7 @@ def test_the_ag_news_study_and_that_of_its_explanations(tmp_path, real_data, min
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*.onnx")} == models
     published = tmp_path / "published" / "compress"
     assert len(pd.read_csv(published / "reports" / "explanations.csv")) == 1 + 6
-    assert (published / "similarity" / "similarity_distributions.png").exists() and (published / "pos" / "pos.csv").exists()
+    assert (published / "similarity" / "similarity_levels.png").exists() and (published / "pos" / "pos.csv").exists()
     assert set(pd.read_csv(published / "students" / "students.csv")["student"]) == {"vanilla", "XAI 0.3"}
     # The documents themselves stay where they are.
     assert not list(published.rglob("sp_lime*")) and not list(published.rglob("pos_words*"))
