@@ -32,14 +32,14 @@ def run(graph, inputs):
 
 
 def test_columns_of_equal_rows_are_a_tile_and_closed_ones_none():
-    is_open = np.zeros((6, 24), bool)
-    is_open[[0, 4], 0:8] = True
-    is_open[[1], 8:12] = True
-    is_open[[1], 16:20] = True
+    is_open = np.zeros((6, 36), bool)
+    is_open[[0, 4], 0:12] = True
+    is_open[[1], 12:18] = True
+    is_open[[1], 24:30] = True
     tiles = find_tiles(is_open)
     assert [tile.rows.tolist() for tile in tiles] == [[0, 4], [1]]
-    assert [tile.columns.tolist() for tile in tiles] == [list(range(8)), [8, 9, 10, 11, 16, 17, 18, 19]]
-    assert [tile.products for tile in tiles] == [16, 8]
+    assert [tile.columns.tolist() for tile in tiles] == [list(range(12)), [*range(12, 18), *range(24, 30)]]
+    assert [tile.products for tile in tiles] == [24, 12]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,9 @@ def test_columns_of_equal_rows_are_a_tile_and_closed_ones_none():
         np.zeros((8, 16), bool),
         np.random.default_rng(0).random((8, 64)) < 0.3,
         np.repeat(np.arange(8)[:, None] < 7, 16, axis=1),
+        np.arange(8)[:, None] == np.arange(88) // 11,
     ],
-    ids=["all open", "all closed", "single weights", "an eighth closed"],
+    ids=["all open", "all closed", "single weights", "an eighth closed", "tiles of eleven columns"],
 )
 def test_no_tiles_where_they_would_save_nothing(is_open):
     assert find_tiles(is_open) is None
@@ -61,7 +62,7 @@ def test_no_tiles_where_they_would_save_nothing(is_open):
     "pattern",
     [
         {"pattern": "tile", "granularity": 16, "scope": "global"},
-        {"pattern": "tile", "granularity": 16, "scope": "layer", "tile_dims": "kn"},
+        {"pattern": "tile", "granularity": 32, "scope": "layer", "tile_dims": "kn"},
         {"pattern": "row", "scope": "layer"},
     ],
     ids=["k", "kn", "row"],
