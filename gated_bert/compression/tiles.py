@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST_COLUMNS = 12
-"""Columns a tile has on average at least. With 75 % of a base-size matrix closed, ONNX Runtime's products of tiles are 1.3 to
-1.6 times as fast as the whole matrix' with 16 columns, and 0.7 to 0.8 times with 8 (CPU time, one thread, 128 tokens)."""
+"""Columns a tile has on average at least. Where 75 % of a base-size matrix are closed, ONNX Runtime multiplies tiles of
+16 columns 1.3 to 1.6 times as fast as the whole matrix, those of 8 only 0.7 to 0.8 times (one thread, 128 tokens)."""
 
 LARGEST_SHARE = 0.8
-"""Share of a matrix' products that tiles may keep at most: with tiles of 128 columns, 0.9 to 1.0 times as fast where they
-keep 80 %, 1.1 times where they keep 70 % (measured as above)."""
+"""Share of a matrix' products that tiles may keep at most. Tiles of 128 columns are 0.9 to 1.0 times as fast as the
+whole matrix where they keep 80 %, and 1.1 times where they keep 70 % (measured as above)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -225,6 +225,32 @@ def test_sp_lime_of_a_folder_and_of_a_model(folder, capsys):
     assert len(read("other/sp_lime.csv")) == 4 and Path("other/candidates/record.json").is_file()
 
 
+def test_the_picked_explanations_can_be_compared_with(folder, capsys):
+    assert main(["explain", "model", "a.tsv", "-o", "all", "--classes", "all", *QUICK]) == 0
+    words = ["sp-lime", "all", "--pick", "2", "-o", "picks"]
+    assert main([*words, "--picked", "picked"]) == 0
+    rows = [int(row["document"]) for row in read("picks/sp_lime.csv") if row["pick"] == "coverage"]
+    every = {line["document"]: line for line in read_documents(Path("all"))}
+    assert read_documents(Path("picked")) == [every[number] for number in sorted(rows)] and len(rows) == 2
+    record = json.loads(Path("picked/record.json").read_text())
+    assert record == json.loads(Path("all/record.json").read_text()) | {"documents": sorted(rows)}
+    assert {int(row["document"]) for row in read("picked/explanations.csv")} == set(rows)
+    # Once more, in place of what was picked before.
+    assert main(["sp-lime", "all", "--pick", "1", "-o", "picks", "--picked", "picked"]) == 0
+    assert len(read_documents(Path("picked"))) == 1
+    shutil.copytree("model", "copy")
+    names = ["compare-explanations", "picked", "copy", "--names", "base,same", "-o", "compared"]
+    assert main(names) == 0
+    assert {row["variant"] for row in read("compared/similarity.csv")} == {"noise floor", "same"}
+    assert [line["document"] for line in read_documents(Path("compared/explanations/same"))] == rows[:1]
+    capsys.readouterr()
+    for wrong in ("base", "base,base", "base,a/b", "base,noise_floor"):
+        message = f"--names: '{wrong}' is refused; allowed: 2 different ones of letters, digits and _.+-"
+        assert message in refusal(capsys, *names[:3], "--names", wrong, "-o", "other")
+    for taken in ("model", "all"):
+        assert f"--picked: '{taken}' is refused; allowed: a new folder" in refusal(capsys, *words, "--picked", taken)
+
+
 def test_explain_names_what_is_wrong(folder, capsys):
     Path("plain.txt").write_text("good\n")
     Path("full").mkdir()
