@@ -58,6 +58,8 @@ def pipeline_command(words: list[str]) -> int:
     elif not (output / "models" / "base").is_dir():
         raise UserError(f"{output / 'models'}: no base in it, and --skip compress; `gated-bert compress -o {output}` "
                         "makes the models")  # fmt: skip
+    if typed.get("check"):
+        return 0
     _check_task(output, typed, skip)
     data = [typed.get("data", DEFAULTS["data"])] + ["--allow-partial"] * bool(typed.get("allow_partial"))
     prepare_environment()

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from gated_bert.cli import main
-from gated_bert.experiments import benchmark, compress, resources
 from gated_bert.experiments.compress_report import report_rows
 from gated_bert.models.folder import read_architecture
 from tests.refused import refusal
@@ -19,13 +18,11 @@ WORDS = (
 
 
 @pytest.mark.slow
-def test_a_study_makes_every_model_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capfd):
+def test_a_study_makes_every_model_and_goes_on_where_it_stopped(
+    jobs_here, commands_here, tmp_path, monkeypatch, capfd
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VERBOSE", "0")
-    # Here, not in a process of its own; nor in one for each of fourteen models, whose memory has tests of its own.
-    monkeypatch.setattr(compress, "run_command", main)
-    monkeypatch.setattr(resources, "thread_environment", lambda threads: {})
-    monkeypatch.setattr(benchmark, "measure_peak_memory", lambda *_: 10**8)
     assert main(WORDS) == 0
     models = tmp_path / "study" / "models"
     names = ["base", "pruned_25", "pruned_50", "shrunk_25", "shrunk_50"]

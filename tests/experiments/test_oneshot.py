@@ -60,7 +60,7 @@ def oneshot(output, *flags):
 
 
 @pytest.mark.slow
-def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(tmp_path):
+def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(jobs_here, tmp_path):
     flags = ["-t", "sst2", "--strategy", "magnitude", "--compression", "1.1,1.2", "-e", "2", "--dense-epochs", "1"]
     assert oneshot(tmp_path, *flags, "--seeds", "1,2") == 0
     table = pd.read_csv(tmp_path / "oneshot.csv")
@@ -87,7 +87,7 @@ def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(tmp_path):
 
 
 @pytest.mark.slow
-def test_right_after_pruning_is_measured_before_fine_tuning(tmp_path):
+def test_right_after_pruning_is_measured_before_fine_tuning(jobs_here, tmp_path):
     flags = ["-t", "stsb", "--strategy", "magnitude", "--sparsities", "99", "-e", "1", "--dense-epochs", "1"]
     assert oneshot(tmp_path, *flags, "-l", "1e-30") == 0
     row = pd.read_csv(tmp_path / "oneshot.csv").iloc[0]

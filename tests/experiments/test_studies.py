@@ -55,23 +55,23 @@ def test_the_embedded_study(tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_the_spt_study(tmp_path):
+def test_the_spt_study(jobs_here, tmp_path):
     assert len(smoke(tmp_path, "spt")) == len(STUDIES["spt"].parts["smoke"])
 
 
 @pytest.mark.slow
-def test_the_sst2_study(tmp_path, real_data):
+def test_the_sst2_study(jobs_here, tmp_path, real_data):
     assert len(smoke(tmp_path, "sst2", "-d", str(real_data / "glue"))) == 4
 
 
 @pytest.mark.slow
-def test_the_pretrained_study(tmp_path, real_data, minilm):
+def test_the_pretrained_study(jobs_here, tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "pretrained", "-d", str(real_data / "glue"), "-pt", str(minilm))
     assert set(summary["method"]) == {"baseline", "magnitude", "random"}
 
 
 @pytest.mark.slow
-def test_the_patterns_study(tmp_path):
+def test_the_patterns_study(jobs_here, tmp_path):
     summary = smoke(tmp_path, "patterns")
     assert len(summary) == 4
     assert (summary["final_sparsity_mean"] - 0.5).abs().max() < 0.02
@@ -80,7 +80,7 @@ def test_the_patterns_study(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_study_of_stages(tmp_path, real_data, minilm):
+def test_the_study_of_stages(jobs_here, tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "stages", "-d", str(real_data / "glue"), "-pt", str(minilm))
     assert len(summary) == 5
     stages = pd.read_csv(tmp_path / "published" / "stages.csv")
@@ -90,13 +90,13 @@ def test_the_study_of_stages(tmp_path, real_data, minilm):
 
 
 @pytest.mark.slow
-def test_the_squad_study(tmp_path, real_data, minilm):
+def test_the_squad_study(jobs_here, tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "squad", "-d", str(real_data), "-pt", str(minilm))
     assert list(summary["final_sparsity_mean"].round(2)) == [0, 0.5]
 
 
 @pytest.mark.slow
-def test_the_saliency_study(tmp_path, real_data, minilm):
+def test_the_saliency_study(jobs_here, tmp_path, real_data, minilm):
     words = ["study", "saliency", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
     words += ["-d", str(real_data / "glue"), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
     assert main(words) == 0
@@ -110,7 +110,9 @@ def test_the_saliency_study(tmp_path, real_data, minilm):
 
 
 @pytest.mark.slow
-def test_the_ag_news_study_and_that_of_its_explanations(tmp_path, real_data, minilm, nltk_data, capfd):
+def test_the_ag_news_study_and_that_of_its_explanations(
+    jobs_here, commands_here, tmp_path, real_data, minilm, nltk_data, capfd
+):
     pytest.importorskip("onnx")
     words = ["study", "ag_news", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
     words += ["-d", str(real_data), "-pt", str(minilm), "--publish", str(tmp_path / "published")]

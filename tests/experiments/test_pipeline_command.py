@@ -13,7 +13,7 @@ import pytest
 
 from gated_bert.cli import main
 from gated_bert.experiments import pipeline as module
-from gated_bert.experiments import resources, students
+from gated_bert.experiments import students
 from gated_bert.experiments.command_process import run_command
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
@@ -135,7 +135,7 @@ def save_news_model(folder, layers, heads, width):
 
 
 @pytest.mark.slow
-def test_from_models_to_the_report(monkeypatch, capsys, nltk_data):
+def test_from_models_to_the_report(commands_here, monkeypatch, capsys, nltk_data):
     pytest.importorskip("onnx")
     from gated_bert.experiments.compress import make_models
 
@@ -143,9 +143,6 @@ def test_from_models_to_the_report(monkeypatch, capsys, nltk_data):
     save_news_model(Path("trained/pruned_50"), 1, 2, 6)
     out = Path("out")
     make_models(out / "models", {name: Path("trained") / name for name in ("base", "pruned_50")})
-    # Here, not in processes of their own.
-    monkeypatch.setattr(module, "run_command", main)
-    monkeypatch.setattr(resources, "thread_environment", lambda threads: {})
     monkeypatch.setattr(students, "REPEATS", 2)
     words = [*NEWS, "--skip", "compress", "--documents", "3", "--pick", "5", "--num-samples", "20", "--token-documents",
              "5", "--student-seeds", "1,2", "--student-epochs", "1", "--xai-weights", "0.3", "-o", "out"]  # fmt: skip
