@@ -25,6 +25,8 @@ def run_command(words: Sequence[str]) -> int:
         [sys.executable, "-m", "gated_bert", *words],
         env=os.environ | {"PYTHONPATH": import_path()},
         start_new_session=True,
+        # In the background of a script Ctrl-C is ignored, by a child too, which would never end.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     stopped = False

@@ -114,6 +114,19 @@ def verdict_text(rows: Sequence[Mapping], top_k: int) -> str:
     return aligned(lines) + "\n− less alike, + more alike than the noise floor, by the 95 % interval of the difference"
 
 
+def verdict_lines(rows: Sequence[Mapping], top_k: int) -> list[str]:
+    """Sentences: which models' explanations are less alike, more alike, or not told apart, and by which measures."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        by_verdict: dict[str, list[str]] = {}
+        for measure in MEASURES if row["model"] != NOISE and "cosine" in row else ():
+            by_verdict.setdefault(row[f"{measure}_verdict"], []).append(titles(top_k)[measure])
+        for verdict, measures in by_verdict.items():
+            which = "" if len(measures) == len(MEASURES) else f" ({', '.join(measures)})"
+            found.setdefault(verdict, []).append(row["model"] + which)
+    return [f"{verdict[0].upper()}{verdict[1:]}: {', '.join(models)}." for verdict, models in sorted(found.items())]
+
+
 def _mean(row: Mapping, measure: str) -> str:
     if measure not in row:
         return "the base" if row["kind"] == "base" else ""
@@ -191,7 +204,8 @@ def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> 
             "with other samples of LIME. − less alike, + more alike than it, by the 95 % interval of the paired "
             "difference; no mark: not told apart.")  # fmt: skip
     out = pipeline.output
-    return ["<h2>Similarity of explanations</h2>", html_table(heads, cells), _note(note),
+    sentences = [f"<p>{escape(line)}</p>" for line in verdict_lines(rows, about["top_k"])]
+    return ["<h2>Similarity of explanations</h2>", html_table(heads, cells), _note(note), *sentences,
             *_image(out / REPORTS / PLOT, "similarity against metric and latency"),
             *_image(out / "similarity" / "similarity_distributions.png", "similarity of every document"),
             *_image(out / "similarity" / "similarity_levels.png", "similarity against parameters removed"),

@@ -15,6 +15,7 @@ from gated_bert.cli import main
 from gated_bert.experiments import pipeline as module
 from gated_bert.experiments import students
 from gated_bert.experiments.command_process import run_command
+from gated_bert.experiments.pipeline_report import verdict_lines
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import save_model
@@ -171,6 +172,22 @@ def test_from_models_to_the_report(commands_here, monkeypatch, capsys, nltk_data
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
     assert capsys.readouterr().out.count("done before") == 6
+
+
+def test_the_report_says_in_words_what_is_told_apart():
+    less, more, same = ("less alike than the noise floor", "more alike than the noise floor", "not told apart")
+    values = dict.fromkeys(("cosine", "spearman", "jaccard", "rbo"), 0.5)
+
+    def row(name, *verdicts):
+        return {"model": name, **values, **{f"{m}_verdict": v for m, v in zip(values, verdicts, strict=True)}}
+
+    rows = [row("noise floor", *["noise floor"] * 4), {"model": "base"}, row("small", *[less] * 4),
+            row("int8", more, more, same, less)]  # fmt: skip
+    assert verdict_lines(rows, 3) == [
+        "Less alike than the noise floor: small, int8 (rank-biased overlap).",
+        "More alike than the noise floor: int8 (cosine, Spearman).",
+        "Not told apart: int8 (top-3 Jaccard).",
+    ]
 
 
 def test_a_command_in_a_process_of_its_own_gives_its_status():
