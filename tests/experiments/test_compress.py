@@ -13,7 +13,7 @@ from tests.refused import refusal
 pytest.importorskip("onnx")
 WORDS = (
     "compress -t ag_news -d embedded -m tiny -b 64 -l 1e-3 -ml 32 --train-examples 300 --dense-epochs 1 -e 1 "
-    "--levels 25,50 --output-mode logs -o study"
+    "--levels 50 --output-mode logs -o study"
 ).split()
 
 
@@ -25,20 +25,16 @@ def test_a_study_makes_every_model_and_goes_on_where_it_stopped(
     monkeypatch.setenv("VERBOSE", "0")
     assert main(WORDS) == 0
     models = tmp_path / "study" / "models"
-    names = ["base", "pruned_25", "pruned_50", "shrunk_25", "shrunk_50"]
+    names = ["base", "pruned_50", "shrunk_50"]
     assert sorted(path.name for path in models.iterdir()) == [*names[:1], "fp16", "int8", "onnx", *names[1:]]
     for form in ("onnx", "int8", "fp16"):
-        assert sorted(path.name for path in (models / form).glob("*.onnx")) == [
-            "base.onnx",
-            "shrunk_25.onnx",
-            "shrunk_50.onnx",
-        ]
+        assert sorted(path.name for path in (models / form).glob("*.onnx")) == ["base.onnx", "shrunk_50.onnx"]
     sizes = {name: read_architecture(models / name).layers[0] for name in names}
     assert sizes["pruned_50"] == sizes["base"]
     assert sizes["shrunk_50"].num_heads == sizes["base"].num_heads // 2
     assert sizes["shrunk_50"].intermediate_size == sizes["base"].intermediate_size // 2
     table = pd.read_csv(tmp_path / "study" / "reports" / "compression.csv")
-    assert len(table) == 5 + 9 and set(table["form"]) == {"keras", "onnx", "int8", "fp16"}
+    assert len(table) == 3 + 6 and set(table["form"]) == {"keras", "onnx", "int8", "fp16"}
     value = table.set_index(["kind", "level", "form"])["value"]
     # What is shrunk or exported in 32 bits is the same model, on the same 800 examples.
     assert value["base", 0, "onnx"] == value["base", 0, "keras"]
@@ -50,7 +46,7 @@ def test_a_study_makes_every_model_and_goes_on_where_it_stopped(
     kept = (models / "onnx" / "base.onnx").stat().st_mtime_ns
     assert main([*WORDS, "--resume"]) == 0
     printed = capfd.readouterr().out
-    assert "int8/base.onnx:" in printed and "shrunk_25:" not in printed and "measured already" not in printed
+    assert "int8/base.onnx:" in printed and "shrunk_50:" not in printed and "measured already" not in printed
     assert (models / "onnx" / "base.onnx").stat().st_mtime_ns == kept
     assert main([*WORDS, "--resume"]) == 0
     assert "measured already" in capfd.readouterr().out
