@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -303,6 +304,8 @@ REFUSED = {
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, scope):
+    # Of other weights every run would close other units, now and then a large one more or less than half.
+    keras.utils.set_random_seed(1)
     met = []
     for pattern in PATTERNS:
         options = {"criterion": criterion, "pattern": pattern, "scope": scope, "granularity": 4, "block_size": (4, 4)}
