@@ -14,7 +14,7 @@ from gated_bert.experiments.command_process import run_command
 from gated_bert.experiments.compress_report import write_report
 from gated_bert.experiments.jobs import Plan, read_json
 from gated_bert.experiments.oneshot import run_oneshot
-from gated_bert.models.folder import WEIGHTS, replaced_folder
+from gated_bert.models.folder import WEIGHTS, same_model
 
 MODELS, METRICS, REPORTS = "models", "metrics", "reports"
 PRECISIONS = ("int8", "fp16")
@@ -111,8 +111,7 @@ def _written(model: Path) -> float:
 
 
 def _copy(source: Path, target: Path):
-    with replaced_folder(target) as new:
-        shutil.copytree(source, new, dirs_exist_ok=True)
+    same_model(source, target)
     print(f"a copy of {source}")
 
 

@@ -18,9 +18,10 @@ from gated_bert.experiments.compress_report import TABLE as COMPRESSION
 from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.overview import clock
 from gated_bert.experiments.page import html_image, html_table, page
+from gated_bert.experiments.pipeline import POS, SIMILARITY, STUDENTS
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
-from gated_bert.experiments.similarity_table import NOISE, titles
+from gated_bert.experiments.similarity_table import MARKS, NOISE, titles
 from gated_bert.explain.similarity import MEASURES
 from gated_bert.text_table import aligned
 
@@ -44,7 +45,7 @@ def write_report(pipeline: Pipeline, done: Mapping[str, Mapping]) -> list[Path]:
         The files written, all in `reports/`.
     """
     folder = pipeline.output / REPORTS
-    rows, about = model_rows(pipeline), read_json(pipeline.output / "similarity" / "similarity.json") or {}
+    rows, about = model_rows(pipeline), read_json(pipeline.output / SIMILARITY / "similarity.json") or {}
     parts = [f"<h1>What compression does to the explanations of {escape(str(about.get('data', 'a model')))}</h1>"]
     written = [write_csv_atomic(folder / TABLE, rows)]
     if rows and "cosine" in rows[0]:
@@ -64,8 +65,8 @@ def model_rows(pipeline: Pipeline) -> list[dict]:
         `_verdict`; `pos_p` of the chi-square test of Penn groups. The noise floor has a row of its own.
     """
     out = pipeline.output
-    similarity = _table(out / "similarity" / "similarity.csv")
-    tests = _table(out / "pos" / "pos_tests.csv")
+    similarity = _table(out / SIMILARITY / "similarity.csv")
+    tests = _table(out / POS / "pos_tests.csv")
     measured = read_json(out / METRICS / BENCHMARK) or {"models": [], "lengths": [0]}
     known = {(row["kind"], row["level"], row["form"]): row
              for row in report_rows(measured["models"], out / "models")}  # fmt: skip
@@ -130,8 +131,8 @@ def verdict_lines(rows: Sequence[Mapping], top_k: int) -> list[str]:
 def _mean(row: Mapping, measure: str) -> str:
     if measure not in row:
         return "the base" if row["kind"] == "base" else ""
-    mark = {"l": " −", "m": " +"}.get(row[f"{measure}_verdict"][0], "") if row["model"] != NOISE else ""
-    return f"{row[measure]:.3f} [{row[f'{measure}_low']:.3f}, {row[f'{measure}_high']:.3f}]{mark}"
+    mark = MARKS.get(row[f"{measure}_verdict"], "")
+    return f"{row[measure]:.3f} [{row[f'{measure}_low']:.3f}, {row[f'{measure}_high']:.3f}] {mark}".rstrip()
 
 
 def report_figure(rows: Sequence[Mapping], about: Mapping) -> Figure:
@@ -207,8 +208,8 @@ def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> 
     sentences = [f"<p>{escape(line)}</p>" for line in verdict_lines(rows, about["top_k"])]
     return ["<h2>Similarity of explanations</h2>", html_table(heads, cells), _note(note), *sentences,
             *_image(out / REPORTS / PLOT, "similarity against metric and latency"),
-            *_image(out / "similarity" / "similarity_distributions.png", "similarity of every document"),
-            *_image(out / "similarity" / "similarity_levels.png", "similarity against parameters removed"),
+            *_image(out / SIMILARITY / "similarity_distributions.png", "similarity of every document"),
+            *_image(out / SIMILARITY / "similarity_levels.png", "similarity against parameters removed"),
             *_links(out, ("similarity/similarity.csv", "similarity/similarities.csv", "sp_lime/sp_lime.html",
                           *(f"similarity/explanations/{row['model'].replace(' ', '_')}/explanations.html"
                             for row in rows)))]  # fmt: skip
@@ -216,7 +217,7 @@ def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> 
 
 def _pos(pipeline: Pipeline) -> list[str]:
     out = pipeline.output
-    shares, tests = _table(out / "pos" / "pos.csv"), _table(out / "pos" / "pos_tests.csv")
+    shares, tests = _table(out / POS / "pos.csv"), _table(out / POS / "pos_tests.csv")
     if shares.empty:
         return []
     penn = shares[shares["tagset"] == "penn"]
@@ -229,13 +230,13 @@ def _pos(pipeline: Pipeline) -> list[str]:
     note = ("Shares in % of the words of largest weight. p: chi-square test against the base model; words of the same "
             "texts are not independent, so read it beside that of the noise floor.")  # fmt: skip
     return ["<h2>Parts of speech</h2>", html_table(("model", *groups, "p"), cells), _note(note),
-            *_image(out / "pos" / "pos.png", "shares of parts of speech"),
+            *_image(out / POS / "pos.png", "shares of parts of speech"),
             *_links(out, ("pos/pos.csv", "pos/pos_tests.csv", "pos/pos_words.csv"))]  # fmt: skip
 
 
 def _students(pipeline: Pipeline) -> list[str]:
     out = pipeline.output
-    summary = _table(out / "students" / "students_summary.csv")
+    summary = _table(out / STUDENTS / "students_summary.csv")
     if summary.empty:
         return []
     cells = []
@@ -254,7 +255,7 @@ def _students(pipeline: Pipeline) -> list[str]:
             "vanilla student of the same seed is outside its interval.")  # fmt: skip
     heads = ("student", "parameters", "accuracy", "agreement", "cosine", "Spearman's ρ")
     return ["<h2>Students</h2>", html_table(heads, cells), _note(note),
-            *_image(out / "students" / "students.png", "students against the weight of explanations"),
+            *_image(out / STUDENTS / "students.png", "students against the weight of explanations"),
             *_links(out, ("students/students.csv", "students/students_summary.csv"))]  # fmt: skip
 
 

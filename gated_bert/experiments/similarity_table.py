@@ -20,6 +20,8 @@ NOISE = "noise floor"
 """What tables and plots call the base model compared with itself, explained with another seed."""
 
 _LESS, _MORE = "less alike than the noise floor", "more alike than the noise floor"
+MARKS = {_LESS: "−", _MORE: "+"}
+"""Verdict → its mark in tables; the others have none."""
 _TITLES = {"cosine": "cosine", "spearman": "Spearman", "jaccard": "top-{k} Jaccard", "rbo": "rank-biased overlap"}
 _GREY = "0.75"
 
@@ -115,7 +117,7 @@ def summary_text(summary: Sequence[Mapping], about: Mapping) -> str:
 
 
 def _cell(row: Mapping) -> str:
-    mark = {_LESS: "−", _MORE: "+"}.get(row["verdict"], " ")
+    mark = MARKS.get(row["verdict"], " ")
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]{mark}"
 
 
