@@ -87,14 +87,14 @@ def _known(judging: Judging, store: Path) -> dict:
 
 
 def keep_benchmark(measured: Mapping, judging: Judging, store: Path):
-    """Keeps what a benchmark has found out, unless a comparison has found out something itself.
+    """Keeps what a benchmark has found out, in place of what was known: models may have been made anew since.
 
     Args:
         measured: what `benchmark.json` holds; its models were judged as `judging` says.
         judging: how the comparison is going to judge them.
         store: as for `model_facts`.
     """
-    if not store.exists() and measured.get("complete"):
+    if measured.get("complete"):
         names = {"parameters": "parameters", "nonzero_parameters": "nonzero_parameters", "test_metric": "metric",
                  "test_value": "value"}  # fmt: skip
         models = {str(Path(row["path"]).resolve()): {ours: row[theirs] for ours, theirs in names.items()}

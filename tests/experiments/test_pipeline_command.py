@@ -15,6 +15,7 @@ from gated_bert.cli import main
 from gated_bert.experiments import pipeline as module
 from gated_bert.experiments import students
 from gated_bert.experiments.command_process import run_command
+from gated_bert.experiments.model_facts import Judging, keep_benchmark
 from gated_bert.experiments.pipeline_report import verdict_lines
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
@@ -214,3 +215,14 @@ def test_a_command_in_a_process_of_its_own_is_stopped_once_and_waited_for(tmp_pa
         run_command(["explain"])
     thread.join()
     assert Path("ended").read_text() == "stopped\n" and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_comparison_takes_what_the_newest_benchmark_found():
+    judging = Judging("embedded", None, False, resume=True)
+    for value in (0.5, 0.75):
+        row = {"path": "model", "parameters": 3, "nonzero_parameters": 2, "metric": "accuracy", "value": value}
+        keep_benchmark({"complete": True, "data": "some", "models": [row]}, judging, Path("judged.json"))
+    keep_benchmark({"complete": False}, judging, Path("judged.json"))
+    kept = json.loads(Path("judged.json").read_text())
+    facts = {"parameters": 3, "nonzero_parameters": 2, "test_metric": "accuracy", "test_value": 0.75}
+    assert kept["models"] == {str(Path("model").resolve()): facts} and kept["judged_on"] == "some"
