@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.figures import Figure, read_figures, table
 
 BENCHMARKS = (
-    "training_step", "bucketing", "mask_update", "spt_step", "shrink", "parallel_sweep", "tiles", "onnx_export",
-    "lime",
+    "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "selection", "spt_step", "shrink",
+    "parallel_sweep", "tiles", "onnx_export", "lime", "start_up", "scale",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from benchmarks.timing import Times, main, ratio
 from benchmarks.training_step import compile_model, make_batch, make_model
 from gated_bert.config import GatedBertConfig
 from gated_bert.pruning.callbacks import PruningCallback
+from gated_bert.pruning.criteria import criterion_class
 
 GOALS = {"measured": "≤ 1.60", "taylor": "≤ 1.15"}
 
@@ -48,14 +49,11 @@ class Side:
     def __init__(self, config: GatedBertConfig, batches: Batches):
         self.batches, self.callbacks = batches, []
         self.wall, self.cpu = [], []
-        if config.criterion is None:
-            self.model = make_model(config)
-            compile_model(self.model, config)
-            return
-        taylor = config.spt_reward == "taylor"
-        self.model = make_model(config, gate_rule="straight_through" if taylor else "fixed")
-        compile_model(self.model, config, score_rule="reward" if taylor else "gradient")
-        self.callbacks = [PruningCallback(config, self.model, batches, len(batches))]
+        criterion = criterion_class(config)
+        self.model = make_model(config, gate_rule=criterion.gate_rule if criterion else "fixed")
+        compile_model(self.model, config, score_rule=criterion.score_rule if criterion else "gradient")
+        if criterion:
+            self.callbacks = [PruningCallback(config, self.model, batches, len(batches))]
 
     def block(self, timed: bool):
         """Trains one pass over the batches and notes the time of a step, fit's start and its first step left out."""
