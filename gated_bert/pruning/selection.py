@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,20 +47,30 @@ def kth_smallest(pools: Sequence[Pool], k: int) -> tuple[float, int, int]:
     inside; the bracket is widened in the rare case that it missed.
     """
     total = sum(pool.size for pool in pools)
-    stride = max(_STRIDE, total // _SAMPLE) if total > _STRIDE**2 else 1
+    stride = _sample_stride(total)
     sample = np.concatenate([pool.read(stride) for pool in pools])
     # Five standard deviations of a rank in the sample, at most √n / 2 each.
     margin = 2.5 * np.sqrt(len(sample)) if stride > 1 else 0
     while True:
         place = (k - 0.5) / total * len(sample)
         first, last = int(np.floor(place - margin)), int(place + margin)
-        sample = np.partition(sample, [end for end in (first, last) if 0 <= end < len(sample)])
+        ends = [end for end in (first, last) if 0 <= end < len(sample)]
+        sample = np.partition(sample, ends) if ends else sample
         low = sample[first] if first >= 0 else -np.inf
         high = sample[last] if last < len(sample) else np.inf
         found = _search_bracket(pools, k, low, high)
         if found is not None:
             return found
         margin = 4 * margin + 16
+
+
+def _sample_stride(total: int) -> int:
+    """Every so manyth of `total` scores is looked at first."""
+    stride = max(_STRIDE, total // _SAMPLE) if total > _STRIDE**2 else 1
+    # One that shares a factor with a matrix' width would see the same few columns in every row.
+    while math.gcd(stride, 2 * 3 * 5 * 7) > 1:
+        stride += 1
+    return stride
 
 
 def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> tuple[float, int, int] | None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gated_bert.pruning.selection import Pool, kth_smallest, smallest
+from gated_bert.pruning.selection import Pool, _sample_stride, kth_smallest, smallest
 
 
 def pools(arrays, unit_weights=1):
@@ -48,11 +48,21 @@ def test_the_sampled_bracket_finds_the_rank_in_a_million_scores(k):
     assert below + equal == np.searchsorted(everything, value, "right")
 
 
-def test_a_sample_that_misses_is_widened():
-    # Every entry of the stride's sample is 0, so the bracket around the rank is empty at first.
-    scores = np.ones(1_000_000, np.float32) * np.arange(1_000_000)
-    scores[::5] = 0
-    assert kth_smallest(pools([scores]), 500_000)[0] == np.sort(scores)[499_999]
+@pytest.mark.parametrize("size", [10_000, 1_000_000])
+def test_a_sample_that_misses_is_widened_to_all_scores_if_need_be(size):
+    # Every entry of the sample is 0, so the bracket around the rank is empty at first.
+    scores = np.arange(size, dtype=np.float32)
+    scores[:: _sample_stride(size)] = 0
+    for k in (size // 2, size - 1):
+        assert kth_smallest(pools([scores]), k)[0] == np.sort(scores)[k - 1]
+
+
+@pytest.mark.parametrize("columns", [384, 768, 1000, 1536, 3072])
+def test_a_sample_sees_every_column_alike(columns):
+    total = 100 * columns
+    seen = np.arange(0, total, _sample_stride(total)) % columns
+    counts = np.bincount(seen, minlength=columns)
+    assert counts.max() - counts.min() <= 1
 
 
 def test_ties_are_spread_over_all_layers_and_follow_the_seed():
