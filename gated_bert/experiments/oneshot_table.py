@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TABLE, SUMMARY, PLOT = "oneshot.csv", "oneshot_summary.csv", "oneshot.png"
 _POINT = re.compile(r"_(compression|sparsity)([\d.]+?)(?:_seed\d+)?$")
 _MARKERS = "os^vDPX*<>pdh8"
+_COLOURS = (*(f"C{number}" for number in range(10)), "black", "gold")
+"""As many as there are strategies."""
 
 
 def table_row(run: Run) -> dict[str, object]:
@@ -127,8 +129,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, stage: str, names: Sequence[str]):
         spread = [[each["mean"] - each["low"] for each in found], [each["high"] - each["mean"] for each in found]]
         several = found[0]["n"] >= 3
         axes.errorbar(
-            x, [each["mean"] for each in found], yerr=spread if several else None, color=f"C{index % 10}",
-            marker=_MARKERS[index % len(_MARKERS)], linestyle="none", capsize=2,
+            x, [each["mean"] for each in found], yerr=spread if several else None,
+            color=_COLOURS[index % len(_COLOURS)], marker=_MARKERS[index % len(_MARKERS)], linestyle="none", capsize=2,
             label=f"{name} ({found[0]['n']} seed{'s' * (found[0]['n'] > 1)})",
         )  # fmt: skip
     dense = statistics(rows.drop_duplicates("seed")["before"] * scale)["mean"]
