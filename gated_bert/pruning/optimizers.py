@@ -59,6 +59,9 @@ class _ScoreAware:
             alpha = ops.where(ops.equal(self.iterations, 0), 1.0, self.score_alpha)
             self.assign_add(variable, alpha * (-gradient - variable))
 
+    def _use_weight_decay(self, variable):
+        return self._get_variable_index(variable) not in self._score_places and super()._use_weight_decay(variable)
+
     def get_config(self):
         own = {name: getattr(self, name) for name in ("score_rule", "score_multiplier", "score_alpha")}
         return super().get_config() | own
