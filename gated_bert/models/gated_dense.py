@@ -85,6 +85,13 @@ class GatedLayer:
             self.mask = self.add_weight(name="mask", shape=shape, initializer="ones", trainable=False)
         self.rule.build(self, shape)
 
+    def _remove_gates(self):
+        for name in self.gate_variables:
+            self._untrack_variable(getattr(self, name))
+            # Past the layer's own, which collects garbage after every single variable.
+            super(keras.layers.Layer, self).__delattr__(name)
+        self.rule.remove(self)
+
     def _matrix_shape(self) -> tuple[int, int]:
         """Shape of W."""
         raise NotImplementedError
