@@ -22,12 +22,12 @@ def mlp(dtype=None):
     return keras.Sequential([keras.Input((12,)), hidden, head])
 
 
-def vit():
-    """Patches of 4 × 4, two blocks with attention, mean pooling."""
+def vit(blocks=2):
+    """Patches of 4 × 4, blocks with attention, mean pooling."""
     keras.utils.set_random_seed(2)
     image = keras.Input((8, 8, 3))
     x = layers.Reshape((4, 16))(layers.Conv2D(16, 4, 4)(image))
-    for block in range(2):
+    for block in range(blocks):
         normed = layers.LayerNormalization()(x)
         x = x + layers.MultiHeadAttention(4, 4, name=f"attention_{block}")(normed, normed)
         hidden = layers.Dense(32, "gelu", name=f"up_{block}")(layers.LayerNormalization()(x))

@@ -22,13 +22,14 @@ class StepCallback(keras.callbacks.Callback):
 
     def __init__(self, steps_per_epoch: int | None):
         super().__init__()
-        self.steps_per_epoch = steps_per_epoch
+        self._given_steps = self.steps_per_epoch = steps_per_epoch
         self.first_batch = 0
         self.epoch = 0
 
     def on_train_begin(self, logs=None):
-        if self.steps_per_epoch is None:
-            self.steps_per_epoch = self.params["steps"]
+        if self._given_steps is None:
+            # Unknown for a generator; then nothing that counts steps is asked for.
+            self.steps_per_epoch = self.params["steps"] or 1
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -132,7 +133,8 @@ class PruningCallback(StepCallback):
                 "with callback.optimizer(keras.optimizers.Adam(…))"
             )
         sees_steps = self.criterion.every_step or self.criterion.needs_batch
-        if sees_steps and (self.steps_per_epoch is None or self.model.steps_per_execution != 1):
+        unknown = self._given_steps is None and self.params["steps"] is None
+        if sees_steps and (unknown or self.model.steps_per_execution != 1):
             raise UserError(
                 f"{self.config.pruning_method}: it acts after steps of an epoch, so fit needs data of known length "
                 "(or steps_per_epoch=…) and compile steps_per_execution=1"
