@@ -50,6 +50,9 @@ class GateRule:
     def build(self, layer, shape: tuple[int, int]):
         """Adds the rule's variables to `layer`, whose kernel has `shape` [in, out]."""
 
+    def remove(self, layer):
+        """Takes off what `build` put on `layer` besides variables."""
+
     def gates(self, layer, training: bool):
         """Gates [in, out] that multiply the kernel."""
         raise NotImplementedError
@@ -152,6 +155,10 @@ class HardConcreteGates(GateRule):
         layer.scores = self._add_scores(layer, shape, HARD_CONCRETE_INIT)
         layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
         layer.seed_generator = keras.random.SeedGenerator()
+
+    def remove(self, layer):
+        layer._tracker.untrack(layer.seed_generator)
+        del layer.seed_generator
 
     def gates(self, layer, training):
         log_alpha = ops.convert_to_tensor(layer.scores)

@@ -1,4 +1,4 @@
-"""A dense layer whose kernel is multiplied by gates."""
+"""Dense layers whose kernel is multiplied by gates."""
 
 from __future__ import annotations
 
@@ -27,35 +27,28 @@ def output_hook(hook: Callable):
         _HOOK.reset(token)
 
 
-@keras.saving.register_keras_serializable(package="gated_bert")
-class GatedDense(keras.layers.Dense):
-    """`Dense` with a gate on every weight: y = activation(x (W ⊙ G) + b).
+class GatedLayer:
+    """Mixin over `Dense` and `EinsumDense`: a gate on every weight of the kernel.
 
-    With all gates at 1 it is `Dense`, bit for bit. With `gate_trainable` the gates are trained and a fixed mask M
-    stands beside them, W ⊙ G ⊙ M, so that a closed weight stays closed. Gates, mask and scores are weights of the
-    layer and are saved with it.
+    Everything that prunes sees a kernel as a matrix W [in, out]. With `gate_trainable` the gates are trained and a
+    fixed mask M stands beside them, W ⊙ G ⊙ M, so that a closed weight stays closed. Gates, mask and scores are
+    weights of the layer and are saved with it.
 
     Args:
-        units: size of the output.
         role: what the layer does in a transformer block (`query`, `ffn_output`, …), or None.
         layer_index: encoder block it stands in, counted from 0, or None.
         gate_init_value: initial value of all gates.
         gate_trainable: whether the gates are trained.
         gate_rule: name of the rule that gives the gates, see `gated_bert.models.gate_rules`.
-        **kwargs: those of `keras.layers.Dense`.
+        **kwargs: those of the layer without gates.
 
-    Example:
-
-    ```python
-    layer = GatedDense(2)
-    layer.build((None, 3))
-    layer.gates.assign([[1, 0], [1, 1], [0, 1]])
-    ```
+    Attributes:
+        label: what errors and tables call the layer; its name, unless that is not unique.
     """
 
     def __init__(
         self,
-        units: int,
+        *args,
         role: str | None = None,
         layer_index: int | None = None,
         gate_init_value: float = 1.0,
@@ -63,7 +56,10 @@ class GatedDense(keras.layers.Dense):
         gate_rule: str = "fixed",
         **kwargs,
     ):
-        super().__init__(units, **kwargs)
+        super().__init__(*args, **kwargs)
+        self._set_gate_options(role, layer_index, gate_init_value, gate_trainable, gate_rule)
+
+    def _set_gate_options(self, role, layer_index, gate_init_value, gate_trainable, gate_rule):
         self.role = role
         self.layer_index = layer_index
         self.gate_init_value = gate_init_value
@@ -71,10 +67,14 @@ class GatedDense(keras.layers.Dense):
         self.gate_rule = gate_rule
         self.rule = get_gate_rule(gate_rule)
         self.scores = None
+        self.label = self.name
 
     def build(self, input_shape):
         super().build(input_shape)
-        shape = (input_shape[-1], self.units)
+        self._add_gates()
+
+    def _add_gates(self):
+        shape = self._matrix_shape()
         self.gates = self.add_weight(
             name="gates",
             shape=shape,
@@ -85,10 +85,37 @@ class GatedDense(keras.layers.Dense):
             self.mask = self.add_weight(name="mask", shape=shape, initializer="ones", trainable=False)
         self.rule.build(self, shape)
 
+    def _remove_gates(self):
+        for name in self.gate_variables:
+            self._untrack_variable(getattr(self, name))
+            # Past the layer's own, which collects garbage after every single variable.
+            super(keras.layers.Layer, self).__delattr__(name)
+        self.rule.remove(self)
+
+    def _matrix_shape(self) -> tuple[int, int]:
+        """Shape of W."""
+        raise NotImplementedError
+
     @property
     def raw_kernel(self):
-        """The kernel variable W [in, out], without gates."""
-        return self._kernel
+        """The kernel without gates as a matrix W [in, out]."""
+        raise NotImplementedError
+
+    def kernel_shaped(self, matrix):
+        """`matrix` [in, out] in the shape of the layer's own kernel."""
+        return matrix
+
+    def input_features(self, inputs):
+        """Inputs of a call as a tensor [..., in]."""
+        return inputs
+
+    def output_features(self, outputs):
+        """Outputs of a call as a tensor [..., out]."""
+        return outputs
+
+    def _product(self, inputs, kernel):
+        """Inputs times a kernel of the layer's own shape."""
+        raise NotImplementedError
 
     @property
     def mask_variable(self):
@@ -115,7 +142,7 @@ class GatedDense(keras.layers.Dense):
 
     def call(self, inputs, training=None):
         gates = ops.cast(self.effective_gates(training=bool(training)), self.compute_dtype)
-        outputs = ops.matmul(inputs, ops.multiply(self.kernel, gates))
+        outputs = self._product(inputs, ops.multiply(self.kernel, self.kernel_shaped(gates)))
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         hook = _HOOK.get()
@@ -130,11 +157,15 @@ class GatedDense(keras.layers.Dense):
         return outputs
 
     @property
+    def gate_variables(self) -> list[str]:
+        """Names of the attributes that hold what the gates add to the layer's weights."""
+        return ["gates", *(["mask"] if self.gate_trainable else []), *self.rule.variables]
+
+    @property
     def variable_serialization_spec(self):
         spec = dict(super().variable_serialization_spec)
-        # Dense saves only what is listed here; what is not listed would be lost without an error.
-        gate_variables = ["gates", *(["mask"] if self.gate_trainable else []), *self.rule.variables]
-        spec[None] = [*spec[None], *gate_variables]
+        # The layer saves only what is listed here; what is not listed would be lost without an error.
+        spec[None] = [*spec[None], *self.gate_variables]
         return spec
 
     def get_config(self):
@@ -146,3 +177,34 @@ class GatedDense(keras.layers.Dense):
             "gate_trainable": self.gate_trainable,
             "gate_rule": self.gate_rule,
         }
+
+
+@keras.saving.register_keras_serializable(package="gated_bert")
+class GatedDense(GatedLayer, keras.layers.Dense):
+    """`Dense` with a gate on every weight: y = activation(x (W ⊙ G) + b).
+
+    With all gates at 1 it is `Dense`, bit for bit.
+
+    Args:
+        units: size of the output.
+        **kwargs: those of `GatedLayer` and of `keras.layers.Dense`.
+
+    Example:
+
+    ```python
+    layer = GatedDense(2)
+    layer.build((None, 3))
+    layer.gates.assign([[1, 0], [1, 1], [0, 1]])
+    ```
+    """
+
+    def _matrix_shape(self):
+        return tuple(self._kernel.shape)
+
+    @property
+    def raw_kernel(self):
+        """The variable W [in, out], without gates."""
+        return self._kernel
+
+    def _product(self, inputs, kernel):
+        return ops.matmul(inputs, kernel)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.gated_dense import GatedLayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Group:
         name: for errors and tables.
     """
 
-    layers: tuple[GatedDense, ...]
+    layers: tuple[GatedLayer, ...]
     role: str
     num_units: int
     unit_weights: int
@@ -80,7 +80,7 @@ class BlockGroup(Group):
         return scores[0].ravel() if self.unit_weights == 1 else super().pool(scores, how)
 
     def _blocks(self) -> tuple[int, int]:
-        rows, columns = self.layers[0].raw_kernel.shape
+        rows, columns = self.layers[0].mask_variable.shape
         return rows // self.height, columns // self.width
 
     def _sums(self, place, array):
@@ -112,14 +112,14 @@ class TiedGroup(Group):
     def expand(self, units, xp=np):
         factors = []
         for layer, axis in zip(self.layers, self.axes, strict=True):
-            length = int(layer.raw_kernel.shape[axis])
+            length = int(layer.mask_variable.shape[axis])
             factors.append(xp.expand_dims(xp.repeat(units, length // self.num_units, axis=0), 1 - axis))
         return factors
 
     def _unit(self):
         parts = []
         for layer, axis in zip(self.layers, self.axes, strict=True):
-            count = int(layer.raw_kernel.shape[axis]) // self.num_units
+            count = int(layer.mask_variable.shape[axis]) // self.num_units
             parts.append(f"{count} {('row', 'column')[axis]}{'s' * (count > 1)} of {layer.role}")
         return "(" + " + ".join(parts) + ")"
 
@@ -136,7 +136,7 @@ class TileGroup(Group):
         return chosen.reshape(len(array), -1, self.width).sum(2).ravel()
 
     def expand(self, units, xp=np):
-        rows, total = (int(size) for size in self.layers[0].raw_kernel.shape)
+        rows, total = (int(size) for size in self.layers[0].mask_variable.shape)
         values = xp.repeat(xp.reshape(units, (rows, -1)), self.width, axis=1)
         place = np.full(total, len(self.columns))
         place[self.columns] = np.arange(len(self.columns))

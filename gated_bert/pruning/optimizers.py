@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
 
 SCORES = "scores"
 """Name of the variable in which gated layers keep trainable scores."""
@@ -59,6 +60,9 @@ class _ScoreAware:
             alpha = ops.where(ops.equal(self.iterations, 0), 1.0, self.score_alpha)
             self.assign_add(variable, alpha * (-gradient - variable))
 
+    def _use_weight_decay(self, variable):
+        return self._get_variable_index(variable) not in self._score_places and super()._use_weight_decay(variable)
+
     def get_config(self):
         own = {name: getattr(self, name) for name in ("score_rule", "score_multiplier", "score_alpha")}
         return super().get_config() | own
@@ -100,6 +104,28 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self):
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+
+
+_SCORE_AWARE = {
+    keras.optimizers.AdamW: ScoreAdamW,
+    keras.optimizers.Adam: ScoreAdam,
+    keras.optimizers.SGD: ScoreSGD,
+}
+
+
+def score_aware(
+    optimizer: keras.optimizers.Optimizer, score_rule: str, score_multiplier: float, score_alpha: float
+) -> keras.optimizers.Optimizer:
+    """A copy of AdamW, Adam or SGD that treats scores apart; the arguments are those of `_ScoreAware`.
+
+    Raises:
+        UserError: another optimiser.
+    """
+    if type(optimizer) not in _SCORE_AWARE:
+        allowed = ", ".join(known.__name__ for known in _SCORE_AWARE)
+        raise UserError(f"optimizer: {optimizer!r} is refused; allowed: an optimiser of the class {allowed}")
+    rules = {"score_rule": score_rule, "score_multiplier": score_multiplier, "score_alpha": score_alpha}
+    return _SCORE_AWARE[type(optimizer)].from_config(optimizer.get_config() | rules)
 
 
 def build_optimizer(

@@ -10,7 +10,7 @@ import numpy as np
 
 from gated_bert.backend import view
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group, TiedGroup, TileGroup
 
 
@@ -25,7 +25,7 @@ class Pattern:
     on_top = False
     restores = False
 
-    def groups(self, layers: Sequence[GatedDense], num_heads: Sequence[int] = ()) -> list[Group]:
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         """The groups of `layers`.
 
         Args:
@@ -52,13 +52,13 @@ class Blocks(Pattern):
     def groups(self, layers, num_heads=()):
         return [self._group(layer) for layer in layers]
 
-    def _group(self, layer: GatedDense) -> BlockGroup:
+    def _group(self, layer: GatedLayer) -> BlockGroup:
         rows, columns = shape(layer)
         height, width = self.height or rows, self.width or columns
         _divides(layer, "block_size", height, rows, "rows")
         _divides(layer, "block_size", width, columns, "columns")
         units = (rows // height) * (columns // width)
-        return BlockGroup((layer,), layer.role, units, height * width, layer.name, height, width)
+        return BlockGroup((layer,), layer.role, units, height * width, layer.label, height, width)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Tied(Pattern):
     per_head: bool = False
 
     def groups(self, layers, num_heads=()):
-        blocks: dict[int, dict[str, GatedDense]] = {}
+        blocks: dict[int, dict[str, GatedLayer]] = {}
         roles = [role for role, _ in self.members]
         for layer in layers:
             if layer.role in roles:
@@ -89,7 +89,7 @@ class Tied(Pattern):
             )
         return found
 
-    def _group(self, index: int, block: dict[str, GatedDense], num_heads: Sequence[int]) -> TiedGroup | None:
+    def _group(self, index: int, block: dict[str, GatedLayer], num_heads: Sequence[int]) -> TiedGroup | None:
         missing = [role for role, _ in self.members if role not in block]
         if missing:
             raise ConfigError("prunable_roles", ", ".join(block), f"also {', '.join(missing)}, tied by {self.what}")
@@ -192,7 +192,7 @@ class Tiles(Pattern):
             for part, width in ((columns[:whole], self.granularity), (columns[whole:], len(columns) - whole)):
                 if len(part):
                     units = rows * (len(part) // width)
-                    found.append(TileGroup((layer,), layer.role, units, width, layer.name, part, width))
+                    found.append(TileGroup((layer,), layer.role, units, width, layer.label, part, width))
         return found
 
 
@@ -261,12 +261,12 @@ def get_pattern(config: GatedBertConfig) -> Pattern:
     return PerDimension(pattern) if config.sparsity_per_dim else pattern
 
 
-def shape(layer: GatedDense) -> tuple[int, int]:
+def shape(layer: GatedLayer) -> tuple[int, int]:
     """Rows (inputs) and columns (outputs) of a layer's kernel."""
-    rows, columns = layer.raw_kernel.shape
+    rows, columns = layer.mask_variable.shape
     return int(rows), int(columns)
 
 
-def _divides(layer: GatedDense, field: str, size: int, length: int, what: str):
+def _divides(layer: GatedLayer, field: str, size: int, length: int, what: str):
     if length % size:
-        raise ConfigError(field, size, f"a divisor of the {length} {what} of {layer.name}")
+        raise ConfigError(field, size, f"a divisor of the {length} {what} of {layer.label}")

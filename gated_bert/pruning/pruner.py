@@ -13,7 +13,7 @@ from keras import ops
 
 from gated_bert.backend import view
 from gated_bert.config import GatedBertConfig
-from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.patterns import Pattern, get_pattern
@@ -32,14 +32,14 @@ class Pruner:
         num_heads: attention heads of each encoder block; only patterns made of heads read it.
     """
 
-    def __init__(self, config: GatedBertConfig, layers: Sequence[GatedDense], num_heads: Sequence[int] = ()):
+    def __init__(self, config: GatedBertConfig, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()):
         self.config, self.layers, self.num_heads = config, list(layers), num_heads
         self.pattern = get_pattern(config)
         self.groups = self.pattern.groups(layers, num_heads)
         self.criterion = criterion_class(config)(config, self.groups)
         self._asked = 0.0
 
-    def layers_of_groups(self) -> list[GatedDense]:
+    def layers_of_groups(self) -> list[GatedLayer]:
         """The layers that the pattern prunes, each once."""
         return list(dict.fromkeys(layer for group in self.groups for layer in group.layers))
 
@@ -86,13 +86,13 @@ class Pruner:
 
     def _prune_afresh(self, steps: list[tuple[Pattern, float]], rng: np.random.Generator):
         # Bits, packed: of a large model more than the scores of one matrix should not be in memory at once.
-        open_before = {layer.name: np.packbits(view(layer.mask_variable) != 0) for layer in self.layers}
+        open_before = {layer: np.packbits(view(layer.mask_variable) != 0) for layer in self.layers}
 
-        def scores(layer: GatedDense) -> np.ndarray:
+        def scores(layer: GatedLayer) -> np.ndarray:
             values = self.criterion.scores(layer)
             if self.criterion.reopens:
                 return values
-            return values * np.unpackbits(open_before[layer.name], count=values.size).reshape(values.shape)
+            return values * np.unpackbits(open_before[layer], count=values.size).reshape(values.shape)
 
         for pattern, sparsity in steps:
             if pattern.restores:
@@ -102,12 +102,12 @@ class Pruner:
                 read = self._pooled(scores)
             self._prune(groups, sparsity, rng, read, scope, on_top=pattern.on_top)
 
-    def _pooled(self, scores: Callable[[GatedDense], np.ndarray]) -> Read:
+    def _pooled(self, scores: Callable[[GatedLayer], np.ndarray]) -> Read:
         return lambda index, group, every: self._normalized(
             group.pool([scores(layer) for layer in group.layers], self.criterion.pooling)
         )[::every]
 
-    def _kept_open(self, scores: Callable[[GatedDense], np.ndarray]) -> Read:
+    def _kept_open(self, scores: Callable[[GatedLayer], np.ndarray]) -> Read:
         return lambda index, group, every: np.where(
             group.pool([view(layer.mask_variable) for layer in group.layers]) != 0,
             np.float32(np.inf),
@@ -144,7 +144,7 @@ class Pruner:
         """Bits, packed, 1 where a unit is closed; a group under its floor gets its best units back, others pay."""
         members_of = [groups[index] for index in members]
         layers = {id(layer): layer for group in members_of for layer in group.layers}
-        weights = sum(math.prod(layer.raw_kernel.shape) for layer in layers.values())
+        weights = sum(math.prod(layer.mask_variable.shape) for layer in layers.values())
         # Columns that an earlier step closed belong to no group, and count as closed.
         target = sparsity * weights - (weights - sum(group.num_units * group.unit_weights for group in members_of))
         floors = self._floors(members_of)
@@ -213,7 +213,7 @@ class Pruner:
     def _openness(self, group: Group) -> np.ndarray:
         return group.pool([view(layer.mask_variable) for layer in group.layers])
 
-    def _write(self, layer: GatedDense, chosen: list[tuple[Group, int, np.ndarray]], on_top: bool):
+    def _write(self, layer: GatedLayer, chosen: list[tuple[Group, int, np.ndarray]], on_top: bool):
         value = 1.0 if layer.gate_trainable else layer.gate_init_value
         factors = [
             group.expand(np.logical_not(np.unpackbits(closed, count=group.num_units)))[place]
@@ -223,7 +223,7 @@ class Pruner:
             factors.append(view(layer.mask_variable) != 0)
         factor = functools.reduce(np.logical_and, factors)
         # As one byte a weight to the backend, which widens them faster than NumPy would.
-        kept = ops.convert_to_tensor(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)))
+        kept = ops.convert_to_tensor(np.broadcast_to(factor, tuple(layer.mask_variable.shape)))
         gates = ops.cast(kept, layer.mask_variable.dtype)
         layer.mask_variable.assign(gates if value == 1.0 else gates * value)
 
@@ -234,7 +234,7 @@ def _threads() -> int:
     return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))
 
 
-def sparsity(layers: Sequence[GatedDense]) -> float:
+def sparsity(layers: Sequence[GatedLayer]) -> float:
     """Closed weights of `layers` as a fraction of all their weights."""
     closed = sum(int(np.count_nonzero(ops.convert_to_numpy(layer.effective_gates()) == 0)) for layer in layers)
-    return closed / sum(math.prod(layer.raw_kernel.shape) for layer in layers)
+    return closed / sum(math.prod(layer.mask_variable.shape) for layer in layers)

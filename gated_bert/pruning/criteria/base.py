@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import Group
 
 
@@ -72,7 +72,7 @@ class Criterion:
             dataset: indexable by batch: (inputs, labels, …); the first `config.score_batches` are used.
         """
 
-    def scores(self, layer: GatedDense) -> np.ndarray:
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         """Importance of each weight of `layer`, array [in, out]."""
         raise NotImplementedError(f"{type(self).__name__} scores no single weights")
 

@@ -34,7 +34,7 @@ class Penalised(Movement):
     def set_progress(self, progress: float):
         """Moves the penalty to a share `progress` of its final weight."""
         layers = [group.layers[0] for group in self.groups]
-        sizes = [int(np.prod(layer.raw_kernel.shape)) for layer in layers]
+        sizes = [int(np.prod(layer.mask_variable.shape)) for layer in layers]
         for layer, size in zip(layers, sizes, strict=True):
             layer.penalty_weight.assign(progress * self.final_penalty() * size / sum(sizes))
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from gated_bert.backend import compiled, with_gradients
 from gated_bert.config import GatedBertConfig
-from gated_bert.models.gated_dense import GatedDense, output_hook
+from gated_bert.models.gated_dense import GatedLayer, output_hook
 
 # Gradients of 16-bit passes would vanish; a power of two is undone without rounding.
 _LOSS_SCALE = 256.0
@@ -28,21 +28,22 @@ class Tap:
         seed: what draws the noise.
 
     Attributes:
-        inputs: layer name → mean absolute inputs [in].
-        outputs: layer name → mean outputs before the activation function [out].
+        inputs: layer → mean absolute inputs [in], of its last call.
+        outputs: layer → mean outputs before the activation function [out], of its last call.
     """
 
     def __init__(self, attention_mask, noise_std: float, relative: bool, seed: keras.random.SeedGenerator):
         self.attention_mask, self.noise_std, self.relative, self.seed = attention_mask, noise_std, relative, seed
         self.inputs, self.outputs = {}, {}
 
-    def __call__(self, layer: GatedDense, inputs, outputs):
+    def __call__(self, layer: GatedLayer, inputs, outputs):
+        features = layer.input_features(inputs)
         if self.noise_std:
             noise = keras.random.normal(ops.shape(outputs), dtype="float32", seed=self.seed)
-            noise = noise * (self.noise_std * self._deviation(inputs) if self.relative else self.noise_std)
+            noise = noise * (self.noise_std * self._deviation(features) if self.relative else self.noise_std)
             outputs = outputs + ops.cast(noise, outputs.dtype)
-        self.inputs[layer.name] = self._mean(ops.abs(inputs))
-        self.outputs[layer.name] = self._mean(outputs)
+        self.inputs[layer] = self._mean(ops.abs(features))
+        self.outputs[layer] = self._mean(layer.output_features(outputs))
         return outputs
 
     def _mean(self, values):
@@ -61,7 +62,7 @@ class Tap:
 
 
 def observer(
-    model: keras.Model, layers: Sequence[GatedDense], reads: Sequence[str], config: GatedBertConfig, noisy: bool
+    model: keras.Model, layers: Sequence[GatedLayer], reads: Sequence[str], config: GatedBertConfig, noisy: bool
 ) -> Callable:
     """A compiled function that looks at `layers` while `model` infers a batch.
 
@@ -85,26 +86,27 @@ def observer(
     noise_std = config.noise_std if noisy else 0.0
 
     def observe(values, inputs, labels, seed):
-        places = {id(variable): place for place, variable in enumerate(variables)}
         state = [*zip(variables, values, strict=True), (generator.state, seed)]
+        attention_mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
 
         def loss(masks):
-            tap = Tap(inputs.get("attention_mask"), noise_std, config.noise == "activation", generator)
+            tap = Tap(attention_mask, noise_std, config.noise == "activation", generator)
             closing = zip((layer.mask_variable for layer in layers), masks, strict=True)
             with keras.StatelessScope(state_mapping=[*state, *closing]), output_hook(tap):
                 outputs = model(inputs, training=False)
                 value = model.compute_loss(inputs, labels, outputs, training=False)
             return value * _LOSS_SCALE, (tap.inputs, tap.outputs)
 
-        def of_layers(variable_of):
-            return [ops.convert_to_tensor(values[places[id(variable_of(layer))]]) for layer in layers]
-
-        (means_in, means_out), gradients = with_gradients(loss, of_layers(lambda layer: layer.mask_variable))
+        with keras.StatelessScope(state_mapping=state):
+            # The identity that stops gradients makes tensors, where TensorFlow's conversion leaves variables.
+            kernels = [ops.stop_gradient(layer.raw_kernel) for layer in layers]
+            masks = [ops.stop_gradient(layer.mask_variable) for layer in layers]
+        (means_in, means_out), gradients = with_gradients(loss, masks)
         seen = {
-            "kernels": of_layers(lambda layer: layer.raw_kernel),
+            "kernels": kernels,
             "gradients": [gradient / _LOSS_SCALE for gradient in gradients],
-            "inputs": [means_in[layer.name] for layer in layers],
-            "outputs": [means_out[layer.name] for layer in layers],
+            "inputs": [means_in[layer] for layer in layers],
+            "outputs": [means_out[layer] for layer in layers],
         }
         return {name: seen[name] for name in reads}
 

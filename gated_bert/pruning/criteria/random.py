@@ -10,8 +10,8 @@ from gated_bert.pruning.criteria.base import Criterion
 
 
 class Random(Criterion):
-    """Uniform scores, fixed by the seed and the layer's name, so that a mask only grows."""
+    """Uniform scores, fixed by the seed and the layer's label, so that a mask only grows."""
 
     def scores(self, layer):
-        rng = np.random.default_rng([self.config.seed, zlib.crc32(layer.name.encode())])
-        return rng.random(tuple(layer.raw_kernel.shape), dtype=np.float32)
+        rng = np.random.default_rng([self.config.seed, zlib.crc32(layer.label.encode())])
+        return rng.random(tuple(layer.mask_variable.shape), dtype=np.float32)

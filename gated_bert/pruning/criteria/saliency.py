@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.pruning.criteria.observation import observer, variables_of
 
@@ -30,7 +31,7 @@ class Saliency(Criterion):
         super().__init__(config, groups)
         self.layers = list(dict.fromkeys(layer for group in groups for layer in group.layers))
         self._observe = None
-        self._scores: dict[str, np.ndarray] = {}
+        self._scores: dict[GatedLayer, np.ndarray] = {}
 
     def importance(self, *seen):
         """Importance with its sign, array [in, out], from what `reads` names."""
@@ -46,7 +47,7 @@ class Saliency(Criterion):
             means = self._means(values, inputs, labels, index)
             scores = [ops.abs(self.importance(*seen)) for seen in zip(*means, strict=True)]
             sums = scores if sums is None else keras.tree.map_structure(ops.add, sums, scores)
-        self._scores = {layer.name: np.asarray(score) for layer, score in zip(self.layers, sums, strict=True)}
+        self._scores = {layer: np.asarray(score) for layer, score in zip(self.layers, sums, strict=True)}
 
     def _means(self, values, inputs, labels, index: int) -> list:
         """What a batch's passes show on average: for each of `reads` a list of arrays, one per layer."""
@@ -60,7 +61,7 @@ class Saliency(Criterion):
         return keras.tree.map_structure(lambda array: array / passes, [total[name] for name in self.reads])
 
     def scores(self, layer):
-        return self._scores[layer.name]
+        return self._scores[layer]
 
 
 class GradientMagnitude(Saliency):

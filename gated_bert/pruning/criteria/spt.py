@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 from keras import ops
 
 from gated_bert.backend import compiled, view
 from gated_bert.config import ConfigError
 from gated_bert.pruning.criteria.base import Criterion, StepContext
+from gated_bert.pruning.criteria.observation import variables_of
 from gated_bert.pruning.criteria.ridge import RidgeCredit
 
 _SMALL_GROUP = 4096
@@ -53,11 +55,8 @@ class Spt(Criterion):
         if role not in self._probes:
             self._probes[role] = compiled(self._probe(context.model, members))
         model = context.model
-        loss_closed, loss_open = self._probes[role](
-            [variable.value for variable in model.trainable_variables],
-            [variable.value for variable in model.non_trainable_variables],
-            context.inputs, context.labels, chosen,
-        )  # fmt: skip
+        values = [variable.value for variable in variables_of(model)]
+        loss_closed, loss_open = self._probes[role](values, context.inputs, context.labels, chosen)
         self.credit(members, chosen, float(loss_closed) - float(loss_open))
 
     def _choose(self, index: int, rng: np.random.Generator) -> np.ndarray:
@@ -74,20 +73,22 @@ class Spt(Criterion):
         return group.pool([view(layer.mask_variable) for layer in group.layers]) != 0
 
     def _probe(self, model, members):
-        places = {id(variable): place for place, variable in enumerate(model.non_trainable_variables)}
+        variables = variables_of(model)
+        places = {id(variable): place for place, variable in enumerate(variables)}
 
-        def probe(trainable, non_trainable, inputs, labels, chosen):
-            closed = list(non_trainable)
+        def loss(values, inputs, labels):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return model.compute_loss(inputs, labels, model(inputs, training=False), training=False)
+
+        def probe(values, inputs, labels, chosen):
+            closed = list(values)
             for index, units in zip(members, chosen, strict=True):
                 group = self.groups[index]
                 keep = ops.scatter_update(ops.ones(group.num_units), units[:, None], ops.zeros(units.shape[0]))
                 for layer, factor in zip(group.layers, group.expand(keep, ops), strict=True):
                     place = places[id(layer.mask_variable)]
                     closed[place] = closed[place] * ops.cast(factor, closed[place].dtype)
-            return tuple(
-                model.loss(labels, model.stateless_call(trainable, state, inputs, training=False)[0])
-                for state in (closed, non_trainable)
-            )
+            return loss(closed, inputs, labels), loss(values, inputs, labels)
 
         return probe
 

@@ -1,0 +1,137 @@
+"""Pruning any Keras model: gates on its dense layers, and a record without a word of BERT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from gated_bert.checks import choose
+from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.methods import METHODS
+from gated_bert.models.gate import gated_layers, put_gates
+from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning.criteria import criterion_class
+
+OPTIONS = (
+    "pattern", "scope", "schedule", "pruning_start_epoch", "pruning_end_epoch", "start_sparsity", "end_sparsity",
+    "sparsity_steps", "min_kept", "pooling", "normalize_scores", "block_size", "granularity", "vector_size",
+    "vector_axis", "tile_dims", "g1percent", "sparsity_per_dim", "taylor_variant", "movement_schedule",
+    "movement_pruning_frequency_steps", "soft_movement_threshold", "soft_movement_penalty", "l0_penalty",
+    "spt_epsilon", "spt_explore_per_layer", "spt_reward_alpha", "spt_reward", "spt_credit", "spt_variant",
+    "score_batches", "noise", "noise_std", "smooth_passes", "seed",
+)  # fmt: skip
+"""Fields of a run's record that say how to prune."""
+PATTERNS = ("element", "row", "column", "block", "k_tile", "vector", "tile", "tile_element")
+"""Patterns made of single matrices; heads, neurons and QKV rows need to know what a layer does in BERT."""
+
+
+def gate(model: keras.Model, method: str = "magnitude", exclude: str | Sequence[str] = (), **options) -> keras.Model:
+    """Puts gates on every `Dense` and `EinsumDense` layer of a built model, so that `PruningCallback` can prune it.
+
+    Predictions stay the same, bit for bit (but for `l0`, whose gates begin at 0.98). Works in place, at any depth
+    (attention layers, models in models), and leaves the model to be compiled, again if it was before. All layers are
+    taken, an output layer too unless `exclude` names it: which layer is the output cannot be seen in a subclassed
+    model, and a backbone has none. Layers that cannot have gates are left as they are, with a warning that says why.
+
+    Args:
+        model: a built Keras model.
+        method: what will prune it; some methods keep scores beside the gates.
+        exclude: layers that get no gates, by name or path (`head`, `block_0/attention/query`); `*` stands for anything.
+        **options: those of the callback that change what a layer keeps, `taylor_variant` and `spt_reward`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ConfigError: an unknown method or option.
+        UserError: a model that is not built, has gates already or has no dense layer, or an `exclude` without a match.
+
+    Example:
+
+    ```python
+    model = gate(keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2)]))
+    ```
+    """
+    _check_options(method, options, ("taylor_variant", "spt_reward"))
+    rule = criterion_class(GatedBertConfig(pruning_method=method, **options)).gate_rule
+    put_gates(model, rule, (exclude,) if isinstance(exclude, str) else exclude)
+    return model
+
+
+def pruning_record(method: str, pruning_end_epoch: int, **options) -> GatedBertConfig:
+    """The record of pruning a model of any kind: start at epoch 1 and 90 % of the weights unless `options` differ.
+
+    Raises:
+        ConfigError: an unknown method or option, a refused value, or a pattern that only BERT has.
+    """
+    _check_options(method, options, OPTIONS)
+    usual = {"pruning_start_epoch": 1, "end_sparsity": 0.9}
+    record = GatedBertConfig(
+        pruning_method=method, epochs=pruning_end_epoch, pruning_end_epoch=pruning_end_epoch, **{**usual, **options}
+    )
+    choose("pattern", record.pattern, PATTERNS)
+    return record
+
+
+def _check_options(method: str, options: dict, allowed: tuple[str, ...]):
+    choose("method", method, tuple(name for name, point in METHODS.items() if point.criterion))
+    for name in options:
+        choose("option", name, allowed)
+
+
+def layers_to_prune(model: keras.Model, record: GatedBertConfig) -> list[GatedLayer]:
+    """The layers of `model` on which `gate` put the gates that the record's method needs.
+
+    Raises:
+        UserError: no gates, or those of another method.
+    """
+    layers, method = gated_layers(model), record.pruning_method
+    if not layers:
+        raise UserError(f"{model.name} has no gates: gate(model, {method!r}) puts them on")
+    needed = criterion_class(record).gate_rule
+    if layers[0].gate_rule != needed:
+        raise UserError(
+            f"{model.name} has gates of the rule {layers[0].gate_rule}, {method} needs {needed}: "
+            f"gate(model, {method!r}, …) with the callback's method and options"
+        )
+    return layers
+
+
+class Batches(keras.utils.PyDataset):
+    """Arrays cut into whole batches, in their own order.
+
+    Args:
+        inputs: array, or any structure of arrays, of equal length.
+        labels: array, or any structure of arrays, of the same length.
+        batch_size: rows of a batch; a smaller rest is left out, unless it is all there is.
+    """
+
+    def __init__(self, inputs, labels, batch_size: int):
+        super().__init__()
+        self.data, self.batch_size = (inputs, labels), batch_size
+        self.rows = len(keras.tree.flatten(labels)[0])
+
+    def __len__(self):
+        return max(1, self.rows // self.batch_size)
+
+    def __getitem__(self, index):
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return keras.tree.map_structure(lambda array: array[rows], self.data)
+
+
+def as_batches(data, batch_size: int, method: str):
+    """`data`, a pair of arrays or a dataset indexable by batch, as the latter.
+
+    Raises:
+        UserError: neither.
+    """
+    if isinstance(data, tuple) and len(data) == 2:
+        return Batches(*data, batch_size)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return data
+    given = "no data" if data is None else f"data of class {type(data).__name__}"
+    raise UserError(
+        f"{method}: {given} was given, but it looks at batches of training data: data=(x, y), arrays, or a PyDataset"
+    )
