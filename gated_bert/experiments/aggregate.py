@@ -248,10 +248,17 @@ def best_at(run: Run, sparsity: float) -> float:
 
 
 def dense_baseline(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The baseline `group` is measured against: of its task, data and model; None where that is not one group."""
+    """The baseline `group` is measured against: of its task, data and model; None where that is not one group.
+
+    Of several it is the one that `group` agrees with in what tells them apart.
+    """
     found = [other for other in groups if other.panel == group.panel and other.method == "baseline"]
-    same = [other for other in found if other.settings == group.settings]
-    return found[0] if len(found) == 1 else same[0] if len(same) == 1 else None
+    if len(found) > 1:
+        own, others = dict(_identity(group.runs[0])), [dict(_identity(other.runs[0])) for other in found]
+        names = _differing(others)
+        found = [other for other, values in zip(found, others, strict=True)
+                 if all(values.get(name) == own.get(name) for name in names)]  # fmt: skip
+    return found[0] if len(found) == 1 else None
 
 
 def write_comparison(folder: str | Path, runs: Sequence[Run]) -> list[Path]:
