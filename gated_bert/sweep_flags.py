@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def _check_together(typed: dict[str, object], in_stages: bool):
         raise FlagError(f"{labels[remote[0]]}: not with stages, each of which starts from the last one's weights here")
     if "ray_address" in typed and typed.get("backend") != "ray":
         raise FlagError(f"{labels['ray_address']}: goes with --backend ray")
+    if not re.fullmatch(r"auto|[^\s/:]+:\d+", str(typed.get("ray_address", "auto"))):
+        raise FlagError.refused(labels["ray_address"], typed["ray_address"], "auto, or HOST:PORT, e.g. 10.0.0.1:6379")
     if "slurm" in typed and "backend" in typed:
         raise FlagError(f"{labels['slurm']}: not together with {labels['backend']}: Slurm runs the jobs")
 

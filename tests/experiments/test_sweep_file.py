@@ -135,6 +135,7 @@ def test_nonsense_is_refused_in_one_line_that_names_the_file(capsys, text, messa
     [
         ("--sweep-file nowhere.yaml", "--sweep-file: 'nowhere.yaml' is refused; allowed: an existing YAML file"),
         ("--ray-address auto", "--ray-address: goes with --backend ray"),
+        ("--backend ray --ray-address ray://head", "--ray-address: 'ray://head' is refused; allowed: auto"),
         ("--backend cluster", "--backend: 'cluster' is refused; allowed: local, ray"),
         ("--backend ray --slurm run.sh", "--slurm: not together with --backend"),
         ("--stages 25,50 --backend ray", "--backend: not with stages"),
