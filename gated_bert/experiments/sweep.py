@@ -56,7 +56,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
     mode = _output_mode(launcher.get("output_mode"), silent)
     with locked(plan.output):
-        skipped, resumed = _earlier_runs(plan, bool(launcher.get("resume")), silent)
+        skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")), silent)
         todo = [job for job in plan.jobs if job not in skipped]
         if todo:
             check_data(todo)
@@ -109,7 +109,7 @@ def _output_mode(chosen: object, silent: bool) -> str:
             return answer
 
 
-def _earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[Job]]:
+def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[Job]]:
     """The jobs that are finished already and those to go on with; without `resume` earlier runs are set aside."""
     if resume:
         there = [job for job in plan.jobs if job.folder.exists()]
