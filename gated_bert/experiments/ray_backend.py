@@ -48,6 +48,7 @@ def connected(address: str | None, output: Path, configs: Sequence[GatedBertConf
     Raises:
         UserError: no cluster at that address, or none of its nodes has room for a job.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"address": address or "local"}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ FAKE_JOB = Path(__file__).with_name("fake_job.py")
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4,
           "enable_metrics_collection": False}  # fmt: skip
+RESULTS = "results_{}_20260101-000000.csv"
 TRAIN = jobs.job_command
 GIB = resources.GIB
 
@@ -36,7 +38,6 @@ def cluster():
     """A head that runs no jobs; nodes of one core each join it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("FAKE_STEP", "0.05")
         patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
         head = {**NODE, "num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
         started = Cluster(initialize_head=True, head_node_args=head)
@@ -63,7 +64,8 @@ def _fake_jobs(monkeypatch, tmp_path):
     monkeypatch.setattr(ray_backend, "RETRY_SECONDS", 2.0)
     monkeypatch.setattr(launcher, "compare_jobs", lambda output, ended: [])
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("FAKE_STEP", "0.001")
+    monkeypatch.setattr(ray_backend, "_PASSED_ON", ("FAKE_FAIL", "FAKE_STEP"))
+    monkeypatch.setenv("FAKE_STEP", "0.05")
     monkeypatch.chdir(tmp_path)
 
 
@@ -75,7 +77,7 @@ def of_local_processes(tmp_path_factory) -> dict[str, str]:
         patch.setenv("FAKE_STEP", "0.001")
         patch.setattr(jobs, "job_command", fake_command)
         patch.setattr(launcher, "compare_jobs", lambda output, ended: [])
-        assert sweep(str(folder), "-max-parallel-jobs", "3") == 0
+        assert sweep(str(folder), "spt,magnitude,baseline", "-max-parallel-jobs", "3") == 0
     return rows(str(folder))
 
 
@@ -83,9 +85,8 @@ def fake_command(folder: Path) -> tuple[str, ...]:
     return (sys.executable, str(FAKE_JOB), *TRAIN(folder)[4:])
 
 
-def sweep(folder: str, *words: str) -> int:
-    return cli.main(["sweep", "-d", "embedded", "-m", "tiny", "-e", "2", "-o", folder, "-p", "spt,magnitude,baseline",
-                     *words])  # fmt: skip
+def sweep(folder: str, methods: str, *words: str) -> int:
+    return cli.main(["sweep", "-d", "embedded", "-m", "tiny", "-e", "2", "-o", folder, "-p", methods, *words])
 
 
 def status(folder: str, method: str) -> dict:
@@ -99,11 +100,17 @@ def node_of(cluster: Cluster, pid: int):
     return found
 
 
+def wait_for_the_first_epoch(folder: str):
+    """Waits until the job of SPT trains."""
+    deadline = time.monotonic() + 120
+    while status(folder, "spt").get("epoch") != 1:
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
 def kill_the_node_of_spt(cluster: Cluster, folder: str, killed: list):
     """Kills a node as soon as the job of SPT is in its first epoch there."""
-    deadline = time.monotonic() + 60
-    while status(folder, "spt").get("epoch") != 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_the_first_epoch(folder)
     pid = status(folder, "spt")["pid"]
     node = node_of(cluster, pid)
     cluster.remove_node(node, allow_graceful=False)
@@ -116,19 +123,23 @@ def rows(folder: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared", [True, False], ids=["shared disk", "no shared disk"])
-def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch, capfd, shared):
+@pytest.mark.parametrize(
+    ("methods", "shared"),
+    [(("spt", "magnitude", "baseline"), True), (("spt",), False)],
+    ids=["shared disk", "no shared disk"],
+)
+def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch, capfd, methods, shared):
     if not shared:
         monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
     killed = []
     killer = threading.Thread(target=kill_the_node_of_spt, args=(two_nodes, "out", killed))
     killer.start()
-    code = sweep("out", "--backend", "ray", "--ray-address", two_nodes.address)
+    code = sweep("out", ",".join(methods), "--backend", "ray", "--ray-address", two_nodes.address)
     killer.join()
     assert code == 0, capfd.readouterr()
     shown = capfd.readouterr().out
-    assert "3, as many at a time as the Ray cluster" in shown and "[spt sst2] finished after" in shown
-    assert [status("out", name)["state"] for name in ("spt", "magnitude", "baseline")] == ["finished"] * 3
+    assert f"{len(methods)}, as many at a time as the Ray cluster" in shown and "[spt sst2] finished after" in shown
+    assert {status("out", name)["state"] for name in methods} == {"finished"}
     log = Path("out/results_spt_sst2/log.txt").read_text()
     assert log.count("epoch 2 done") == 1
     assert [line for line in log.splitlines() if line.startswith(("resume", "the worker"))] == [
@@ -138,14 +149,14 @@ def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch,
     ]
     assert not [pid for pid in killed if psutil.pid_exists(pid)], "the job of the killed node has ended as well"
     assert not list(Path("out").glob(".shared*")) and not list(Path("out").glob("*/.*.tmp"))
-    assert rows("out") == of_local_processes and len(of_local_processes) == 3
+    assert rows("out") == {name: of_local_processes[name] for name in map(RESULTS.format, methods)}
 
 
 def test_a_job_that_fails_is_not_run_again(two_nodes, monkeypatch, capfd):
-    monkeypatch.setattr(ray_backend, "_PASSED_ON", ("FAKE_FAIL", "FAKE_STEP"))
     monkeypatch.setenv("FAKE_FAIL", "spt")
-    assert sweep("out", "--backend", "ray", "--ray-address", two_nodes.address) == 1
-    assert status("out", "spt")["state"] == "failed" and status("out", "magnitude")["state"] == "finished"
+    monkeypatch.setenv("FAKE_STEP", "0.001")
+    assert sweep("out", "spt", "--backend", "ray", "--ray-address", two_nodes.address) == 1
+    assert status("out", "spt")["state"] == "failed"
     assert "ValueError: this job was made to fail" in capfd.readouterr().out
     assert sum("resume" in line for line in Path("out/results_spt_sst2/log.txt").read_text().splitlines()) == 1
 
@@ -155,24 +166,23 @@ def test_ctrl_c_leaves_consistent_files_and_no_job(two_nodes, monkeypatch):
     monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
 
     def interrupt():
-        while status("out", "spt").get("epoch") != 1:
-            time.sleep(0.05)
-        os.kill(os.getpid(), 2)
+        wait_for_the_first_epoch("out")
+        os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
+    threading.Thread(target=interrupt, daemon=True).start()
     words = ("--backend", "ray", "--ray-address", two_nodes.address)
-    assert sweep("out", *words) == 130
+    assert sweep("out", "spt", *words) == 130
     told = status("out", "spt")
     assert told["state"] == "stopped" and not psutil.pid_exists(told["pid"])
     assert Path("out/results_spt_sst2/tidied-up").exists()
-    assert sweep("out", "--resume", *words) == 0
+    assert sweep("out", "spt", "--resume", *words) == 0
     assert "resume True" in Path("out/results_spt_sst2/log.txt").read_text()
     assert status("out", "spt")["state"] == "finished"
 
 
 def test_no_cluster_and_no_room_are_told_in_one_line(two_nodes, monkeypatch, capsys):
     monkeypatch.setattr(ray_backend, "job_memory", lambda config, on_gpu: 2**60)
-    assert sweep("out", "--backend", "ray", "--ray-address", two_nodes.address) == 2
+    assert sweep("out", "spt", "--backend", "ray", "--ray-address", two_nodes.address) == 2
     line = capsys.readouterr().err
     assert "--backend ray: no node has a core and 1073741824.0 GiB of memory" in line and line.count("\n") == 1
     assert not Path("out").exists()

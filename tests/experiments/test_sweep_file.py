@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from synthetic_runs import write_run
 
 from gated_bert import cli
 from gated_bert.experiments.aggregate import dense_baseline, group_runs
@@ -13,7 +14,6 @@ from gated_bert.experiments.plan_cost import epoch_seconds
 from gated_bert.experiments.resources import GIB, job_memory, kept_disk, working_disk
 from gated_bert.experiments.results import find_runs, read_runs
 from gated_bert.sweep_flags import FLAGS, read_plan
-from tests.experiments.synthetic_runs import write_run
 from tests.refused import refusal
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "sweep.yaml"
