@@ -24,12 +24,22 @@ pruning_start_epoch=$PRUNING_START pruning_end_epoch=$PRUNING_END sparsity_steps
 spt_explore_per_layer=$SPT_EXPLORE tasks=${TASK// /,} max_len=$MAX_LEN"
 
 find_python
+extras=("${KERAS_BACKEND:-tensorflow}")
+before= with_file= only_plan=
 for word in "$@"; do
     case "$word" in
-        -h | --help | --dry-run) exec "$python" -m gated_bert sweep --defaults "$defaults" "$@" ;;
+        -h | --help) exec "$python" -m gated_bert sweep --defaults "$defaults" -h ;;
+        --dry-run) only_plan=yes ;;
+        --sweep-file | --sweep-file=*) with_file=yes ;;
     esac
+    case "$before $word" in
+        "--backend ray" | *" --backend=ray") extras+=(cluster) ;;
+    esac
+    before="$word"
 done
-# A refused flag is answered before anything is installed.
+# A sweep file is read by a library. Other refused flags are answered before anything is installed.
+[ -z "$with_file" ] || ensure_installed "${extras[@]}"
+[ -z "$only_plan" ] || exec "$python" -m gated_bert sweep --defaults "$defaults" "$@"
 "$python" -m gated_bert sweep --defaults "$defaults" "$@" --check
-ensure_installed "${KERAS_BACKEND:-tensorflow}"
+ensure_installed "${extras[@]}"
 exec "$python" -m gated_bert sweep --defaults "$defaults" "$@"

@@ -26,19 +26,13 @@ from gated_bert.errors import UserError
 from gated_bert.explain_commands import explain_command, sp_lime_command
 from gated_bert.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.export_commands import export_command, quantize_command
-from gated_bert.flags import (
-    JOB_FLAGS,
-    SWEEP_FLAGS,
-    Flag,
-    FlagError,
-    did_you_mean,
-    read_assignments,
-)
+from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
 from gated_bert.pipeline_flags import pipeline_command
-from gated_bert.settings import DEFAULTS, LABELS, read_settings, verbosity
+from gated_bert.settings import LABELS, read_settings
 from gated_bert.student_flags import student_command
+from gated_bert.sweep_flags import stages_command, sweep_command
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it."""
@@ -50,9 +44,11 @@ _BY_HAND = {
     errno.EACCES: "permission denied; choose another folder with -o",
 }
 
-_EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export") | dict.fromkeys(
-    ("lime", "nltk"), "explain"
-)
+_EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export"),
+    **dict.fromkeys(("lime", "nltk"), "explain"),
+    "ray": "cluster",
+}
 """Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 
 
@@ -72,46 +68,6 @@ def train_command(words: list[str]) -> int:
     from gated_bert.experiments.job_process import run_job
 
     return run_job(config, folder, bool(typed.get("resume")))
-
-
-def sweep_command(words: list[str], in_stages: bool = False) -> int:
-    """`gated-bert sweep`: methods × tasks × seeds, each run in a process of its own."""
-    words, defaults = _take_defaults(words)
-    prog = "./run_experiments.sh" if defaults else f"gated-bert {'stages' if in_stages else 'sweep'}"
-    text = "Trains BERT pruned by several methods on one or more tasks, and compares the methods."
-    typed = typed_flags(prog, text, SWEEP_FLAGS, words, {**DEFAULTS, **defaults})
-    in_stages = in_stages or bool({"stages", "mode", "device"} & typed.keys())
-    if in_stages:
-        # Each stage prunes once: after its first epoch where a criterion adds up gradients, else before.
-        typed["pruning_start_epoch"] = 1 if typed.get("epochs") == 1 else 2
-    settings = read_settings(typed, defaults, os.environ)
-    verbosity(os.environ)
-    from gated_bert.experiments.jobs import plan_jobs
-
-    plan, stages = plan_jobs(settings), None
-    if in_stages:
-        from gated_bert.experiments.stages import read_stages, run_stages, starting_points, use_device
-
-        stages = read_stages(typed.get("stages"), settings.tasks)
-        use_device(typed.get("device"))
-        if "mode" in typed:
-            plan = starting_points(plan, typed["mode"])
-            stages = None if typed["mode"] == "pretrain" else stages
-    if typed.get("check"):
-        return 0
-    if typed.get("dry_run"):
-        from gated_bert.experiments.overview import print_plan
-
-        return print_plan(plan)
-    prepare_environment()
-    from gated_bert.experiments.sweep import sweep
-
-    return run_stages(plan, stages, sweep) if stages else sweep(plan)
-
-
-def stages_command(words: list[str]) -> int:
-    """`gated-bert stages`: multi-stage pruning, at the published sparsities where none are given."""
-    return sweep_command(words, in_stages=True)
 
 
 def compare_command(words: list[str]) -> int:
@@ -259,12 +215,6 @@ def _dispatch(words: list[str]) -> int:
 def _refuse(message: str) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2
-
-
-def _take_defaults(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    if words[:1] != ["--defaults"]:
-        return words, {}
-    return words[2:], read_assignments(words[1] if len(words) > 1 else "")
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:

@@ -216,6 +216,13 @@ JOB_FLAGS = RUN_FLAGS + (
 )
 
 
+PRUNING_FIELDS = frozenset(flag.name for flag in RUN_FLAGS if flag.group == _PRUNE) | {
+    "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch", "sparsity_steps",
+    "spt_explore_per_layer",
+}  # fmt: skip
+"""Fields that mean nothing to a run that prunes nothing."""
+
+
 def labels(flags: tuple[Flag, ...]) -> dict[str, str]:
     """Name of a field → its flag as messages show it."""
     return {flag.name: flag.label for flag in flags}

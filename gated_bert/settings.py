@@ -57,6 +57,7 @@ class Settings:
         output: folder of the results.
         launcher: what concerns the launcher alone (parallel, resume, output_mode, …).
         notes: sentences about values that were fitted to each other.
+        labels: how messages call a field: by its flag, or by the file and the key that set it.
     """
 
     values: dict[str, object]
@@ -67,6 +68,7 @@ class Settings:
     output: Path
     launcher: dict[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: LABELS)
 
     def config(self, method: str, task: str, seed: int) -> GatedBertConfig:
         """The record of one run.
@@ -83,16 +85,22 @@ class Settings:
             return GatedBertConfig(**values).replace(**ends)
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
-            raise FlagError(error.describe(LABELS.get(name, name)) + hint(error.field, error.value)) from None
+            raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None
 
 
-def read_settings(typed: dict[str, object], defaults: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+def read_settings(
+    typed: dict[str, object],
+    defaults: Mapping[str, str],
+    environ: Mapping[str, str],
+    labels: Mapping[str, str] = LABELS,
+) -> Settings:
     """Merges what was typed over a script's defaults over `DEFAULTS`, and checks what no single record can.
 
     Args:
         typed: what `flags.read_flags` found.
         defaults: name → text, as `flags.read_assignments` reads them.
         environ: the environment.
+        labels: how messages call what was typed.
 
     Raises:
         FlagError: a refused value.
@@ -102,13 +110,13 @@ def read_settings(typed: dict[str, object], defaults: Mapping[str, str], environ
     if environ.get("BENCHMARK_EPOCHS"):
         values["epochs"] = _environment_epochs(environ["BENCHMARK_EPOCHS"])
         names.add("epochs")
-    values["sparsity_steps"] = _steps(values["sparsity_steps"])
+    values["sparsity_steps"] = _steps(values["sparsity_steps"], labels)
     notes = _fit_pruning_window(values, names)
     if environ.get("BENCHMARK_EPOCHS"):
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
-    _check_sources(values, environ)
+    _check_sources(values, environ, labels)
     _check_parallel(values)
-    methods, tasks, seeds = _methods(values, names), _tasks(values, names), _seeds(values)
+    methods, tasks, seeds = _methods(values, names, labels), _tasks(values, names, labels), _seeds(values)
     fields = record_fields() - {"seed"}
     return Settings(
         values={name: value for name, value in values.items() if name in fields},
@@ -119,6 +127,7 @@ def read_settings(typed: dict[str, object], defaults: Mapping[str, str], environ
         output=Path(values["output"]).expanduser(),
         launcher={name: value for name, value in values.items() if name not in fields},
         notes=notes,
+        labels=labels,
     )
 
 
@@ -146,14 +155,14 @@ def _environment_epochs(text: str) -> int:
     return int(text)
 
 
-def _steps(words: tuple[str, ...]) -> tuple[float, ...] | str:
+def _steps(words: tuple[str, ...], labels: Mapping[str, str]) -> tuple[float, ...] | str:
     if words == ("auto",):
         return "auto"
     try:
         return tuple(float(word) for word in words)
     except ValueError:
         allowed = "auto, or percentages from 0 to 100 that never fall, e.g. 10 25 50"
-        raise FlagError.refused(LABELS["sparsity_steps"], " ".join(words), allowed) from None
+        raise FlagError.refused(labels["sparsity_steps"], " ".join(words), allowed) from None
 
 
 def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
@@ -180,18 +189,18 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_sources(values: dict, environ: Mapping[str, str]):
+def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str, str]):
     """Refuses files and folders that are not there; makes the others absolute, so that a run goes on from anywhere."""
     data = values["data"]
     if data not in ("hub", "embedded"):
-        values["data"] = str(_data_path(data))
+        values["data"] = str(_data_path(data, labels["data"]))
     if values.get("vocab") is not None:
         path = Path(values["vocab"]).expanduser()
         if not path.is_file():
-            raise FlagError.refused(LABELS["vocab"], values["vocab"], "an existing vocab.txt or tokenizer.json")
+            raise FlagError.refused(labels["vocab"], values["vocab"], "an existing vocab.txt or tokenizer.json")
         values["vocab"] = str(path.resolve())
     if values.get("pretrained") is not None:
-        values["pretrained"] = _pretrained(values["pretrained"])
+        values["pretrained"] = _pretrained(values["pretrained"], labels["pretrained"])
     folder = environ.get("GATED_BERT_DATA")
     if folder and not Path(folder).expanduser().is_dir():
         raise FlagError.refused("GATED_BERT_DATA", folder, "an existing folder")
@@ -209,49 +218,49 @@ def _check_parallel(values: dict):
         raise FlagError.refused(LABELS["max_parallel_jobs"], most, "a whole number from 1 up")
 
 
-def _data_path(data: str) -> Path:
+def _data_path(data: str, label: str) -> Path:
     path = Path(data).expanduser()
     if not path.exists() or not (path.is_dir() or path.name.lower().endswith(FILE_ENDINGS)):
         allowed = "hub, embedded, an existing folder, or a .tsv, .csv or .jsonl file"
-        raise FlagError.refused(LABELS["data"], data, allowed + did_you_mean(data, ("hub", "embedded")))
+        raise FlagError.refused(label, data, allowed + did_you_mean(data, ("hub", "embedded")))
     return path.resolve()
 
 
-def _pretrained(name: str) -> str:
+def _pretrained(name: str, label: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
         return str(path.resolve())
     is_id = re.fullmatch(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?", name)
     if not is_id or path.is_file():
-        raise FlagError.refused(LABELS["pretrained"], name, "a Hugging Face id (owner/name) or an existing folder")
+        raise FlagError.refused(label, name, "a Hugging Face id (owner/name) or an existing folder")
     return name
 
 
-def _methods(values: dict, typed: set[str]) -> tuple[str, ...]:
+def _methods(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[str, ...]:
     if values.get("criterion") is None:
         methods = ("baseline" if method == "none" else method for method in values["methods"])
         return tuple(dict.fromkeys(methods))
-    label = LABELS["criterion"]
+    label = labels["criterion"]
     if "methods" in typed:
-        raise FlagError(f"{label}: names one point instead of {LABELS['methods']}; give one of the two flags")
+        raise FlagError(f"{label}: names one point instead of {labels['methods']}; give one of the two flags")
     if values["criterion"] not in CRITERIA:
         allowed = ", ".join(CRITERIA) + did_you_mean(values["criterion"], CRITERIA)
         raise FlagError.refused(label, values["criterion"], allowed)
     return (values["criterion"] if values["criterion"] in METHODS else "magnitude",)
 
 
-def _tasks(values: dict, typed: set[str]) -> tuple[str, ...]:
+def _tasks(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[str, ...]:
     known = tuple(TASKS)
     if _is_own_data(values, typed):
         names = values["tasks"] if "tasks" in typed else ()
         if len(names) > 1:
-            raise FlagError.refused(LABELS["tasks"], " ".join(names), "one name: a file of your own holds one task")
+            raise FlagError.refused(labels["tasks"], " ".join(names), "one name: a file of your own holds one task")
         own = re.sub(r"[^a-z0-9]+", "_", Path(values["data"]).name.split(".")[0].lower()).strip("_") or "own"
         return tuple(name if name not in (*known, "all") else own for name in names) or (own,)
     tasks = []
     for task in values["tasks"]:
         if task not in (*known, "all"):
-            raise FlagError.refused(LABELS["tasks"], task, ", ".join(known) + ", all" + did_you_mean(task, known))
+            raise FlagError.refused(labels["tasks"], task, ", ".join(known) + ", all" + did_you_mean(task, known))
         tasks += GLUE_TASKS if task == "all" else (task,)
     return tuple(dict.fromkeys(tasks))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -138,11 +139,17 @@ def statistics(values: Iterable[float]) -> dict[str, float]:
     mean = math.fsum(values) / count if count else nan
     if count < 2:
         return {"n": count, "mean": mean, "std": nan, "low": nan, "high": nan}
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = _t_quantile(count - 1) * std / math.sqrt(count)
+    return {"n": count, "mean": mean, "std": std, "low": mean - half, "high": mean + half}
+
+
+@functools.cache
+def _t_quantile(degrees: int) -> float:
+    """The two-sided 95 % quantile, kept: a comparison asks for the same few tens of thousands of times."""
     from scipy.stats import t
 
-    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(t.ppf(0.975, count - 1)) * std / math.sqrt(count)
-    return {"n": count, "mean": mean, "std": std, "low": mean - half, "high": mean + half}
+    return float(t.ppf(0.975, degrees))
 
 
 def _columns(name: str, values: Iterable[float]) -> dict[str, float]:
@@ -175,11 +182,12 @@ def _frame(records: list[dict]) -> pd.DataFrame:
 
 
 def _epochs(group: Group) -> list[dict]:
-    tables = [(run, run.rows.set_index("epoch")) for run in group.runs]
+    # Dictionaries: reading a row of a data frame takes fifty times as long.
+    tables = [(run, {row["epoch"]: row for row in run.rows.to_dict("records")}) for run in group.runs]
     names = ["sparsity", "train_loss", f"train_{group.metric}", "val_loss", *metric_columns(group.runs[0].rows)]
     records = []
-    for epoch in sorted({epoch for _, table in tables for epoch in table.index}):
-        here = [(run, table.loc[epoch]) for run, table in tables if epoch in table.index]
+    for epoch in sorted({epoch for _, table in tables for epoch in table}):
+        here = [(run, table[epoch]) for run, table in tables if epoch in table]
         record = _head(group, [run for run, _ in here]) | {"epoch": int(epoch)}
         record["target_sparsity"] = here[0][1].get("target_sparsity", math.nan)
         for name in names:
@@ -243,15 +251,21 @@ def mac_reduction(metadata: dict, part: str, layer: int | None = None) -> float:
 
 def best_at(run: Run, sparsity: float) -> float:
     """The best primary metric of the epochs that reached `sparsity` (a fraction); NaN if none did."""
-    reached = run.rows[run.rows["sparsity"] >= sparsity - REACHED]
-    return float(reached[f"val_{run.metric}"].max())
+    return float(run.rows.loc[run.rows["sparsity"] >= sparsity - REACHED, f"val_{run.metric}"].max())
 
 
 def dense_baseline(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The baseline `group` is measured against: of its task, data and model; None where that is not one group."""
+    """The baseline `group` is measured against: of its task, data and model; None where that is not one group.
+
+    Of several it is the one that `group` agrees with in what tells them apart.
+    """
     found = [other for other in groups if other.panel == group.panel and other.method == "baseline"]
-    same = [other for other in found if other.settings == group.settings]
-    return found[0] if len(found) == 1 else same[0] if len(same) == 1 else None
+    if len(found) > 1:
+        own, others = dict(_identity(group.runs[0])), [dict(_identity(other.runs[0])) for other in found]
+        names = _differing(others)
+        found = [other for other, values in zip(found, others, strict=True)
+                 if all(values.get(name) == own.get(name) for name in names)]  # fmt: skip
+    return found[0] if len(found) == 1 else None
 
 
 def write_comparison(folder: str | Path, runs: Sequence[Run]) -> list[Path]:

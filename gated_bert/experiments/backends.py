@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -53,21 +54,32 @@ class LocalBackend:
 
     def start(self, job: Job, slot: int, resume: bool) -> LocalProcess:
         """Starts the process; all it prints goes to the run's log."""
-        environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        environment |= {"PYTHONPATH": import_path()}
         # A single job keeps all threads, but shares no GPU it does not need.
-        environment |= share(self.machine, self.slots, slot) if self.slots > 1 or self.machine.gpus else {}
+        variables = share(self.machine, self.slots, slot) if self.slots > 1 or self.machine.gpus else {}
         command = [*job.command, "--resume"] if resume else list(job.command)
-        with open(job.folder / LOG_FILE, "ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        return LocalProcess(process)
+        return start_process(command, job.folder / LOG_FILE, variables)
+
+
+def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> LocalProcess:
+    """Starts a job as a process that ends when this one is gone.
+
+    Args:
+        command: its words.
+        log: the file that all it prints is added to.
+        variables: its environment, beside that of this process.
+    """
+    environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    environment |= {"PYTHONPATH": import_path(), **variables}
+    with open(log, "ab") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    return LocalProcess(process)
 
 
 def import_path() -> str:
@@ -89,13 +101,14 @@ class LocalProcess:
 
     def stop(self):
         """Sends SIGTERM to the job, which tidies up and ends what it started."""
-        self._signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self):
         """Sends SIGKILL."""
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
-    def _signal(self, number: int):
+    def send_signal(self, number: int):
+        """Sends a signal, if there is anyone left to get it."""
         try:
             os.killpg(self._process.pid, number)
         except ProcessLookupError:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import write_json_atomic
+from gated_bert.flags import PRUNING_FIELDS, FlagError
 from gated_bert.settings import Settings
 
 JOB_FILE = "job.json"
@@ -51,28 +54,76 @@ class Plan:
         return self.settings.output
 
 
-def plan_jobs(settings: Settings) -> Plan:
+def plan_jobs(settings: Settings, point: Mapping[str, object] | None = None) -> Plan:
     """The jobs of every task, seed and method, the methods of one task next to each other.
+
+    Args:
+        settings: what is asked for.
+        point: fields in which other jobs of the same sweep have other values; they are part of names and folders.
 
     Raises:
         FlagError: a combination that has no meaning.
     """
+    parts = tuple(_point_part(name, value) for name, value in (point or {}).items())
     several = len(settings.seeds) > 1
     jobs = []
     for task in settings.tasks:
         for seed in settings.seeds:
             for method in settings.methods:
                 config = settings.config(method, task, seed)
-                folder = settings.output / run_folder_name(config, numbered=several)
-                name = f"{config.label} {task}" + (f" seed {seed}" if several else "")
+                folder = settings.output / run_folder_name(config, several, parts)
+                name = " ".join((config.label, task, *parts)) + (f" seed {seed}" if several else "")
                 jobs.append(Job(name, config, folder, job_command(folder)))
     return Plan(settings, tuple(jobs))
 
 
-def run_folder_name(config: GatedBertConfig, numbered: bool = False) -> str:
-    """The name of a run's folder: `results_{method}_{task}`, with the seed where several are run."""
-    safe = re.sub(r"[^\w.\-]+", "_", config.task)
-    return f"results_{config.label}_{safe}" + (f"_seed{config.seed}" if numbered else "")
+def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]], Settings]) -> Plan:
+    """The jobs of all combinations of values; of none, those of `plan_jobs`.
+
+    Args:
+        grid: field of the record → its values.
+        read: the settings with these values of the fields.
+
+    Raises:
+        FlagError: a combination that has no meaning, or two whose folders have the same name.
+    """
+    jobs, notes, first = {}, {}, None
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        # How others are pruned is nothing to the dense baseline: one of them stands beside all.
+        unpruned = {name: value for name, value in point.items() if name not in PRUNING_FIELDS}
+        settings = read(point)
+        first = first or settings
+        notes |= dict.fromkeys(settings.notes)
+        planned = plan_jobs(settings, point).jobs
+        dense = plan_jobs(read(unpruned), unpruned).jobs if unpruned != point else planned
+        for job, beside in zip(planned, dense, strict=True):
+            job = job if job.config.enable_pruning else beside
+            if jobs.setdefault(job.folder, job).config != job.config:
+                raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ "
+                                "in more than signs")  # fmt: skip
+    return Plan(dataclasses.replace(first, notes=tuple(notes)), tuple(jobs.values()))
+
+
+def _point_part(name: str, value: object) -> str:
+    """A value in the names of a run: `tiny`, `sparsity90`, `learning_rate0.0001`."""
+    if name == "model_size":
+        return str(value)
+    if name == "end_sparsity" and isinstance(value, float):
+        return f"sparsity{100 * value:g}"
+    sides = value if isinstance(value, tuple) else (value,)
+    text = "x".join(f"{side:g}" if isinstance(side, float) else str(side) for side in sides)
+    return name + _safe(text.rstrip("/").rpartition("/")[2])
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.\-]+", "_", text)
+
+
+def run_folder_name(config: GatedBertConfig, numbered: bool = False, parts: Iterable[str] = ()) -> str:
+    """The name of a run's folder: `results_{method}_{task}`, then `parts`, then the seed where several are run."""
+    named = "_".join(("results", config.label, _safe(config.task), *parts))
+    return named + (f"_seed{config.seed}" if numbered else "")
 
 
 def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:

@@ -131,6 +131,5 @@ def _pruned_job(job: Job, point: Point, sparsity: float, plan: Plan, from_dense:
         model = dense_folder(plan.output / DENSE, config) / "model"
         config = config.replace(pretrained=str(model.resolve()))
     several = len(plan.settings.seeds) > 1
-    name = run_folder_name(config) + f"_{point.name}" + (f"_seed{config.seed}" if several else "")
-    folder = plan.output / name
+    folder = plan.output / run_folder_name(config, several, (point.name,))
     return Job(f"{job.name} {point.name}", config, folder, job_command(folder))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from gated_bert.experiments.jobs import Job, Plan, read_json
+from gated_bert.flags import PRUNING_FIELDS
 from gated_bert.settings import data_label
 
 _ROWS = (
@@ -27,13 +28,13 @@ def configuration_rows(plan: Plan) -> list[tuple[str, str]]:
     shown = {name for _, name in _ROWS}
     for name in sorted(plan.settings.typed & plan.settings.values.keys() - shown):
         if name not in ("pruning_start_epoch", "pruning_end_epoch", "sparsity_steps"):
-            rows.append((name.replace("_", " "), _text(plan.settings.values[name])))
+            rows.append((name.replace("_", " "), ", ".join(dict.fromkeys(map(_text, _values(plan, name))))))
     return [*rows, ("output", str(plan.output))]
 
 
 def _value(plan: Plan, name: str) -> str | None:
     settings, first = plan.settings, plan.jobs[0].config
-    pruned = list({job.config.pruning_method: job.config for job in plan.jobs if job.config.enable_pruning}.values())
+    pruned = [job.config for job in plan.jobs if job.config.enable_pruning]
     if name in ("methods", "tasks", "seeds"):
         return _text(getattr(settings, name))
     if name == "data":
@@ -41,13 +42,21 @@ def _value(plan: Plan, name: str) -> str | None:
     if name == "model_size" and first.pretrained is not None:
         return None
     if name in ("start_sparsity", "end_sparsity"):
-        return f"{100 * getattr(pruned[0], name):g} %" if pruned else None
+        return ", ".join(dict.fromkeys(f"{100 * getattr(config, name):g} %" for config in pruned)) or None
     if name == "window":
-        return f"{pruned[0].pruning_start_epoch} to {pruned[0].pruning_end_epoch}" if pruned else None
+        windows = dict.fromkeys(f"{config.pruning_start_epoch} to {config.pruning_end_epoch}" for config in pruned)
+        return ", ".join(windows) or None
     if name in ("schedule", "pattern", "scope"):
-        return _per_method([(config.pruning_method, _schedule(config, name)) for config in pruned])
-    values = tuple(dict.fromkeys(getattr(job.config, name) for job in plan.jobs))
+        return _per_method(list(dict.fromkeys((config.pruning_method, _schedule(config, name)) for config in pruned)))
+    values = _values(plan, name)
     return None if values == (None,) else _text(values if len(values) > 1 else values[0])
+
+
+def _values(plan: Plan, name: str) -> tuple:
+    """The distinct values of a field; where some runs prune and some do not, those of the former."""
+    pruned = [job for job in plan.jobs if job.config.enable_pruning]
+    jobs = pruned if pruned and name in PRUNING_FIELDS else plan.jobs
+    return tuple(dict.fromkeys(getattr(job.config, name) for job in jobs))
 
 
 def _schedule(config, name: str) -> str:
@@ -73,15 +82,6 @@ def configuration_text(plan: Plan, extra: Iterable[tuple[str, str]] = ()) -> str
     width = max(len(name) for name, _ in rows)
     lines = ["Configuration", *(f"  {name:<{width}}  {value}" for name, value in rows)]
     return "\n".join(lines + [f"note: {note}" for note in plan.settings.notes])
-
-
-def print_plan(plan: Plan) -> int:
-    """Shows the configuration and the jobs, and starts nothing."""
-    print(configuration_text(plan))
-    print(f"\nJobs ({len(plan.jobs)})")
-    for job in plan.jobs:
-        print(f"  {job.name}: {job.folder}")
-    return 0
 
 
 def result_table(rows: Sequence[tuple[Job, str, float | None]]) -> str:

@@ -306,9 +306,9 @@ def sparsity_curve(group: Group, column: str) -> list[dict]:
     Returns:
         Points in the order of training: mean `sparsity` (fraction) and `n`, `mean`, `std`, `low`, `high` of `column`.
     """
-    by_epoch: dict[int, list[pd.Series]] = {}
+    by_epoch: dict[int, list[dict]] = {}
     for run in group.runs:
-        for _, row in run.rows[_last_at_each_sparsity(run.rows["sparsity"])].iterrows():
+        for row in run.rows[_last_at_each_sparsity(run.rows["sparsity"])].to_dict("records"):
             by_epoch.setdefault(int(row["epoch"]), []).append(row)
     return [
         {"sparsity": statistics(row["sparsity"] for row in rows)["mean"]} | statistics(row[column] for row in rows)

@@ -180,9 +180,10 @@ class Display:
             "sparsity",
             "left",
         )
+        widest = max(26, self.console.width - 84)
         for head in heads:
             table.add_column(head, no_wrap=True, justify="left" if head in ("job", "progress", "left") else "right",
-                             overflow="ellipsis", max_width=26 if head == "job" else None)  # fmt: skip
+                             overflow="ellipsis", max_width=widest if head == "job" else None)  # fmt: skip
         for view in _most_telling(views, room):
             style = _STYLES.get(view.state, "")
             bar = ProgressBar(total=1.0, completed=view.fraction, width=max(6, min(30, self.console.width - 74)))
@@ -214,8 +215,8 @@ class Display:
 
 def _most_telling(views: Sequence[JobView], room: int) -> list[JobView]:
     order = ("running", "starting", "failed", "stopped", "waiting", "finished", "skipped")
-    chosen = sorted(views, key=lambda view: order.index(view.state))[:room]
-    return [view for view in views if view in chosen]
+    chosen = sorted(range(len(views)), key=lambda number: order.index(views[number].state))[:room]
+    return [views[number] for number in sorted(chosen)]
 
 
 def _summary(views: Sequence[JobView]) -> str:

@@ -20,6 +20,8 @@ from gated_bert.flags import RUN_FLAGS
 _ALWAYS = ("model_size", "task", "data", "epochs", "batch_size", "learning_rate", "pruning_start_epoch",
            "pruning_end_epoch")  # fmt: skip
 _COMPARED = ("task", "pruning_method", "seed")
+MOST_SINGLE = 300
+"""Of more runs than this the report leaves single plots in the runs' folders: a browser has to hold the page."""
 
 
 def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Failure] = (),
@@ -51,7 +53,10 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
         parts += _tables(runs)
         parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
         parts += ["<h2>Environment</h2>", _environment(runs), "<h2>Single runs</h2>"]
-        parts += [_single(run) for group in groups for run in group.runs]
+        if len(runs) <= MOST_SINGLE:
+            parts += [_single(run) for group in groups for run in group.runs]
+        else:
+            parts.append(f'<p class="note">{len(runs)} runs; the plots of each are in its folder.</p>')
     return write_bytes_atomic(folder / "report.html", page("Pruning report", parts))
 
 
@@ -135,10 +140,12 @@ def _configuration(runs: Sequence[Run]) -> list[str]:
 
 
 def _where(name: str, value: str, runs: Sequence[Run]) -> str:
-    holders = [run for run in runs if _show(run.config.get(name)) == value]
+    shown = [_show(run.config.get(name)) == value for run in runs]
+    holders = [run for run, holds in zip(runs, shown, strict=True) if holds]
+    others = [run for run, holds in zip(runs, shown, strict=True) if not holds]
     for part in ("method", "task_title", "model", "data_label"):
         kinds = {getattr(run, part) for run in holders}
-        if not kinds & {getattr(run, part) for run in runs if run not in holders}:
+        if not kinds & {getattr(run, part) for run in others}:
             return ", ".join(sorted(kinds))
     return f"{len(holders)} run(s)" if len(holders) > 6 else ", ".join(run.folder.name for run in holders)
 

@@ -56,21 +56,38 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
     mode = _output_mode(launcher.get("output_mode"), silent)
     with locked(plan.output):
-        skipped, resumed = _earlier_runs(plan, bool(launcher.get("resume")), silent)
+        skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")), silent)
         todo = [job for job in plan.jobs if job not in skipped]
         if todo:
-            check_room(plan.output, todo, slots)
             check_data(todo)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
-        machine = this_machine()
-        interrupted = run_jobs(views, LocalBackend(machine, slots), display, resumed)
+        with _backend(plan, todo, slots) as backend:
+            if todo:
+                check_room(plan.output, todo, backend.slots)
+            interrupted = run_jobs(views, backend, display, resumed)
         return _finish(plan, views, interrupted, compared)
+
+
+@contextmanager
+def _backend(plan: Plan, todo: Sequence[Job], slots: int) -> Iterator[Backend]:
+    launcher = plan.settings.launcher
+    if launcher.get("backend") != "ray" or not todo:
+        yield LocalBackend(this_machine(), slots)
+        return
+    from gated_bert.experiments.ray_backend import connected
+
+    with connected(launcher.get("ray_address"), plan.output, [job.config for job in todo], slots) as backend:
+        yield backend
 
 
 def _slots(plan: Plan) -> tuple[int, str]:
     launcher, count = plan.settings.launcher, len(plan.jobs)
     wanted = launcher.get("max_parallel_jobs")
+    if launcher.get("backend") == "ray":
+        most = "" if wanted is None else f", up to {wanted}"
+        place = launcher.get("ray_address", "on this machine")
+        return wanted or count, f"{count}, as many at a time as the Ray cluster ({place}) has room for{most}"
     if wanted is not None:
         slots = min(wanted, count)
         return slots, f"{count}, up to {slots} at a time (-max-parallel-jobs {wanted})"
@@ -92,7 +109,7 @@ def _output_mode(chosen: object, silent: bool) -> str:
             return answer
 
 
-def _earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[Job]]:
+def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[Job]]:
     """The jobs that are finished already and those to go on with; without `resume` earlier runs are set aside."""
     if resume:
         there = [job for job in plan.jobs if job.folder.exists()]

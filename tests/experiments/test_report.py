@@ -8,8 +8,9 @@ import pytest
 from synthetic_runs import write_run
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments import report
 from gated_bert.experiments.report import launcher_flags, write_report
-from gated_bert.experiments.results import Failure, find_runs, read_runs
+from gated_bert.experiments.results import Failure, find_runs, read_run, read_runs
 from gated_bert.flags import RUN_FLAGS, make_parser, read_flags
 
 
@@ -110,3 +111,10 @@ def test_a_configuration_without_flags_is_given_whole(tmp_path):
     write_run(tmp_path, epochs=3, unknown_field=1)
     text = write_report(tmp_path, read_runs(find_runs(tmp_path))[0]).read_text()
     assert "gated-bert train --config-file run.json" in text and "unknown_field" in text
+
+
+def test_of_very_many_runs_the_plots_stay_in_their_folders(tmp_path, monkeypatch):
+    runs = [read_run(write_run(tmp_path / "runs", "magnitude", seed=seed, epochs=5)) for seed in (1, 2)]
+    monkeypatch.setattr(report, "MOST_SINGLE", 1)
+    text = write_report(tmp_path / "out", runs).read_text()
+    assert "2 runs; the plots of each are in its folder" in text and text.count("data:image/png") == 1

@@ -1,0 +1,95 @@
+"""What a sweep would run and about what it would cost, told before it starts."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.jobs import Job, Plan, is_finished, read_json
+from gated_bert.experiments.overview import clock, configuration_text
+from gated_bert.experiments.resources import GIB, job_memory, kept_disk, working_disk
+
+_PACE_FIELDS = (
+    "model_size", "num_layers", "d_model", "num_heads", "dff", "pretrained", "task", "data", "train_examples",
+    "max_len", "batch_size", "optimizer", "precision", "jit_compile", "pruning_method", "criterion", "pattern",
+)  # fmt: skip
+"""Two runs that agree in these take about the same time for an epoch."""
+
+
+def print_plan(plan: Plan) -> int:
+    """Shows the configuration, the jobs and their estimated cost; writes and starts nothing.
+
+    Memory and disk follow from the models' sizes. Time is told only for jobs like finished runs in the output folder:
+    their mean seconds per epoch × epochs.
+    """
+    print(configuration_text(plan))
+    resumed = bool(plan.settings.launcher.get("resume"))
+    todo = [job for job in plan.jobs if not (resumed and is_finished(job.folder))]
+    paces = epoch_seconds(plan.output)
+    left_out = f", {len(plan.jobs) - len(todo)} of them finished" if len(todo) < len(plan.jobs) else ""
+    print(f"\nJobs ({len(plan.jobs)}{left_out})")
+    for job in plan.jobs:
+        cost = job_cost(job, paces) if job in todo else "finished"
+        print(f"  {job.name}: {job.folder}\n    {cost}\n    {shlex.join(job.command)}")
+    if todo:
+        at_a_time = min(len(todo), plan.settings.launcher.get("max_parallel_jobs", 1))
+        print("\n".join(("\nEstimated cost", *(f"  {line}" for line in _totals(todo, paces, at_a_time)))))
+    return 0
+
+
+def job_cost(job: Job, paces: Mapping[tuple, list[float]]) -> str:
+    """One line: memory, disk and, where runs like it are finished, time."""
+    config = job.config
+    seconds = _seconds(config, paces)
+    time = "time unknown" if seconds is None else f"about {clock(seconds)}"
+    return (f"{_gib(job_memory(config, on_gpu=False))} of memory, {_gib(kept_disk(config))} of disk "
+            f"(and {_gib(working_disk(config))} while it runs), {time}")  # fmt: skip
+
+
+def _totals(jobs: list[Job], paces: Mapping[tuple, list[float]], at_a_time: int) -> list[str]:
+    memory = sorted((job_memory(job.config, on_gpu=False) for job in jobs), reverse=True)
+    working = sorted((working_disk(job.config) for job in jobs), reverse=True)
+    kept = sum(kept_disk(job.config) for job in jobs)
+    known = [seconds for job in jobs if (seconds := _seconds(job.config, paces)) is not None]
+    lines = [
+        f"memory  {_gib(sum(memory[:at_a_time]))} for {at_a_time} at a time, without a GPU; the largest job "
+        f"{_gib(memory[0])}",
+        f"disk    {_gib(kept)} at the end, {_gib(kept + sum(working[:at_a_time]))} at most",
+    ]
+    if not known:
+        return [*lines, "time    unknown: no run like these is finished in the output folder"]
+    rest = f", and {len(jobs) - len(known)} job(s) unlike any finished run" if len(known) < len(jobs) else ""
+    return [*lines, f"time    about {clock(sum(known))} of single jobs, by runs like them that are finished{rest}"]
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2g} GiB" if size < 10 * GIB else f"{size / GIB:.0f} GiB"
+
+
+def _seconds(config: GatedBertConfig, paces: Mapping[tuple, list[float]]) -> float | None:
+    found = paces.get(_pace_key(asdict(config)))
+    return statistics.median(found) * config.epochs if found else None
+
+
+def _pace_key(config: Mapping) -> tuple:
+    return tuple(str(config.get(name)) for name in _PACE_FIELDS)
+
+
+def epoch_seconds(output: Path) -> dict[tuple, list[float]]:
+    """Mean seconds per epoch of every finished run in `output`, by what decides them."""
+    found: dict[tuple, list[float]] = {}
+    for path in output.glob("results_*/metadata_*.json"):
+        metadata = read_json(path) or {}
+        rows = path.with_name(f"results_{path.stem.removeprefix('metadata_')}.csv")
+        if metadata.get("status") != "finished" or not rows.is_file():
+            continue
+        with open(rows, newline="", encoding="utf-8") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
+        if seconds:
+            found.setdefault(_pace_key(metadata.get("config") or {}), []).append(statistics.mean(seconds))
+    return found

@@ -1,0 +1,209 @@
+"""Sweeps on a Ray cluster of two nodes of this machine, of which one is killed in the middle of a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gated_bert import cli
+from gated_bert.experiments import jobs, resources
+from gated_bert.experiments import sweep as launcher
+
+pytest.importorskip("ray", reason="ray is not installed (pip install 'gated_bert[cluster]')")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from gated_bert.experiments import ray_backend  # noqa: E402
+from gated_bert.experiments.ray_backend import cores_each, room  # noqa: E402
+
+FAKE_JOB = Path(__file__).with_name("fake_job.py")
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4,
+          "enable_metrics_collection": False}  # fmt: skip
+RESULTS = "results_{}_20260101-000000.csv"
+TRAIN = jobs.job_command
+GIB = resources.GIB
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head that runs no jobs; nodes of one core each join it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+        head = {**NODE, "num_cpus": 0, "include_dashboard": False, "_system_config": HEALTH}
+        started = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield started
+        finally:
+            started.shutdown()
+
+
+@pytest.fixture
+def two_nodes(cluster) -> Cluster:
+    """The cluster with both its nodes, whatever the last test did to them."""
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(wait=False, **NODE)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+@pytest.fixture(autouse=True)
+def _fake_jobs(monkeypatch, tmp_path):
+    """Jobs that take seconds, and no more memory than there is."""
+    monkeypatch.setattr(jobs, "job_command", fake_command)
+    monkeypatch.setattr(ray_backend, "job_memory", lambda config, on_gpu: 2**20)
+    monkeypatch.setattr(ray_backend, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(launcher, "compare_jobs", lambda output, ended: [])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(ray_backend, "_PASSED_ON", ("FAKE_FAIL", "FAKE_STEP"))
+    monkeypatch.setenv("FAKE_STEP", "0.05")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def of_local_processes(tmp_path_factory) -> dict[str, str]:
+    """The tables of the same sweep as processes of this machine."""
+    folder = tmp_path_factory.mktemp("local")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_STEP", "0.001")
+        patch.setattr(jobs, "job_command", fake_command)
+        patch.setattr(launcher, "compare_jobs", lambda output, ended: [])
+        assert sweep(str(folder), "spt,magnitude,baseline", "-max-parallel-jobs", "3") == 0
+    return rows(str(folder))
+
+
+def fake_command(folder: Path) -> tuple[str, ...]:
+    return (sys.executable, str(FAKE_JOB), *TRAIN(folder)[4:])
+
+
+def sweep(folder: str, methods: str, *words: str) -> int:
+    return cli.main(["sweep", "-d", "embedded", "-m", "tiny", "-e", "2", "-o", folder, "-p", methods, *words])
+
+
+def status(folder: str, method: str) -> dict:
+    return jobs.read_status(Path(folder) / f"results_{method}_sst2")
+
+
+def node_of(cluster: Cluster, pid: int):
+    """The node whose daemon is an ancestor of the process."""
+    above = {process.pid for process in psutil.Process(pid).parents()}
+    (found,) = (node for node in cluster.worker_nodes if node.all_processes["raylet"][0].process.pid in above)
+    return found
+
+
+def wait_for_the_first_epoch(folder: str):
+    """Waits until the job of SPT trains."""
+    deadline = time.monotonic() + 120
+    while status(folder, "spt").get("epoch") != 1:
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def kill_the_node_of_spt(cluster: Cluster, folder: str, killed: list):
+    """Kills a node as soon as the job of SPT is in its first epoch there."""
+    wait_for_the_first_epoch(folder)
+    pid = status(folder, "spt")["pid"]
+    node = node_of(cluster, pid)
+    cluster.remove_node(node, allow_graceful=False)
+    killed.append(pid)
+
+
+def rows(folder: str) -> dict[str, str]:
+    """The tables of all runs."""
+    return {table.name: table.read_text() for table in Path(folder).glob("results_*/results_*.csv")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("methods", "shared"),
+    [(("spt", "magnitude", "baseline"), True), (("spt",), False)],
+    ids=["shared disk", "no shared disk"],
+)
+def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch, capfd, methods, shared):
+    if not shared:
+        monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
+    killed = []
+    killer = threading.Thread(target=kill_the_node_of_spt, args=(two_nodes, "out", killed))
+    killer.start()
+    code = sweep("out", ",".join(methods), "--backend", "ray", "--ray-address", two_nodes.address)
+    killer.join()
+    assert code == 0, capfd.readouterr()
+    shown = capfd.readouterr().out
+    assert f"{len(methods)}, as many at a time as the Ray cluster" in shown and "[spt sst2] finished after" in shown
+    assert {status("out", name)["state"] for name in methods} == {"finished"}
+    log = Path("out/results_spt_sst2/log.txt").read_text()
+    assert log.count("epoch 2 done") == 1
+    assert [line for line in log.splitlines() if line.startswith(("resume", "the worker"))] == [
+        "resume False, threads 1, gpu None",
+        "the worker of this job is lost; it runs again on another one",
+        f"resume {shared}, threads 1, gpu None",
+    ]
+    assert not [pid for pid in killed if psutil.pid_exists(pid)], "the job of the killed node has ended as well"
+    assert not list(Path("out").glob(".shared*")) and not list(Path("out").glob("*/.*.tmp"))
+    assert rows("out") == {name: of_local_processes[name] for name in map(RESULTS.format, methods)}
+
+
+def test_a_job_that_fails_is_not_run_again(two_nodes, monkeypatch, capfd):
+    monkeypatch.setenv("FAKE_FAIL", "spt")
+    monkeypatch.setenv("FAKE_STEP", "0.001")
+    assert sweep("out", "spt", "--backend", "ray", "--ray-address", two_nodes.address) == 1
+    assert status("out", "spt")["state"] == "failed"
+    assert "ValueError: this job was made to fail" in capfd.readouterr().out
+    assert sum("resume" in line for line in Path("out/results_spt_sst2/log.txt").read_text().splitlines()) == 1
+
+
+def test_ctrl_c_leaves_consistent_files_and_no_job(two_nodes, monkeypatch):
+    """Without a shared disk: what the jobs had written is here, and a resumed sweep goes on from it."""
+    monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
+
+    def interrupt():
+        wait_for_the_first_epoch("out")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    words = ("--backend", "ray", "--ray-address", two_nodes.address)
+    assert sweep("out", "spt", *words) == 130
+    told = status("out", "spt")
+    assert told["state"] == "stopped" and not psutil.pid_exists(told["pid"])
+    assert Path("out/results_spt_sst2/tidied-up").exists()
+    assert sweep("out", "spt", "--resume", *words) == 0
+    assert "resume True" in Path("out/results_spt_sst2/log.txt").read_text()
+    assert status("out", "spt")["state"] == "finished"
+
+
+def test_no_cluster_and_no_room_are_told_in_one_line(two_nodes, monkeypatch, capsys):
+    monkeypatch.setattr(ray_backend, "job_memory", lambda config, on_gpu: 2**60)
+    assert sweep("out", "spt", "--backend", "ray", "--ray-address", two_nodes.address) == 2
+    line = capsys.readouterr().err
+    assert "--backend ray: no node has a core and 1073741824.0 GiB of memory" in line and line.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_jobs_share_the_nodes_out():
+    machine = resources.Machine
+    nodes = [machine(8, 32 * GIB), machine(8, 32 * GIB), machine(0, 64 * GIB)]
+    assert room(nodes, 1, 2 * GIB, False) == 16
+    assert room(nodes, 1, 10 * GIB, False) == 6
+    assert [cores_each(nodes, slots, GIB, False) for slots in (1, 2, 3, 4, 5, 16)] == [8, 8, 4, 4, 2, 1]
+    with_gpus = [machine(8, 64 * GIB, ("0", "1")), machine(4, 64 * GIB, ("0",)), machine(64, 64 * GIB)]
+    assert room(with_gpus, 1, GIB, True) == 3 and cores_each(with_gpus, 3, GIB, True) == 4
+
+
+def test_the_state_is_finished_only_when_the_files_are_here(tmp_path):
+    """A status that says so while the files are still on the node would make `--resume` leave the run as it is."""
+    job = jobs.Job("spt", None, tmp_path, ())
+    running = object.__new__(ray_backend.RayJob)
+    running._job, running._status = job, b""
+    running._take(json.dumps({"state": "running", "epoch": 2}).encode(), b"epoch 1 done\n")
+    running._take(json.dumps({"state": "finished"}).encode(), b"epoch 2 done\n")
+    assert jobs.read_status(tmp_path) == {"state": "running", "epoch": 2}
+    assert (tmp_path / "log.txt").read_text() == "epoch 1 done\nepoch 2 done\n"
