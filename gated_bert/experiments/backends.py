@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
 from gated_bert.experiments.jobs import LOG_FILE, Job
-from gated_bert.experiments.resources import Machine, share
+from gated_bert.experiments.resources import Machine, devices_of, share
 
 
 class RunningJob(Protocol):
@@ -56,7 +56,8 @@ class LocalBackend:
         environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         environment |= {"PYTHONPATH": import_path()}
         # A single job keeps all threads, but shares no GPU it does not need.
-        environment |= share(self.machine, self.slots, slot) if self.slots > 1 or self.machine.gpus else {}
+        if self.slots > 1 or self.machine.gpus:
+            environment |= share(self.machine, self.slots, slot, devices_of(job.config, self.machine))
         command = [*job.command, "--resume"] if resume else list(job.command)
         with open(job.folder / LOG_FILE, "ab") as log:
             process = subprocess.Popen(
