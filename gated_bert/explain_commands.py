@@ -96,10 +96,8 @@ def sp_lime_command(words: list[str]) -> int:
         raise FlagError(f"sp-lime: needs a folder of explanations, or a model and texts, {prog}")
     source, out = (Path(name).expanduser() for name in (given[0], typed.pop("output", defaults["output"])))
     chosen = Path(typed.pop("picked")).expanduser() if "picked" in typed else None
-    if (
-        chosen is not None
-        and chosen.exists()
-        and (not (chosen / "record.json").is_file() or chosen.resolve() == source.resolve())
+    if chosen is not None and chosen.exists() and (
+        not (chosen / "record.json").is_file() or chosen.resolve() == source.resolve()
     ):
         raise FlagError.refused(picked.label, str(chosen), "a new folder, or other explanations, which are replaced")
     if (source / "documents.jsonl").is_file():

@@ -153,7 +153,7 @@ RUN_FLAGS = (
     Flag(("--clip-norm",), "clip_norm", "float", "largest gradient norm, or none", _TRAIN, "NORM", (), "none"),
     Flag(("--seed",), "seed", "int", "seed of the run", _TRAIN),
     Flag(("--precision",), "precision", "text", "float32, mixed_bfloat16, mixed_float16", _TRAIN, "POLICY"),
-    Flag(("--jit-compile",), "jit_compile", "switch", "compile the training step with XLA; JAX always does", _TRAIN, _YES),
+    Flag(("--jit-compile",), "jit_compile", "switch", "compile training with XLA, as JAX always does", _TRAIN, _YES),
     Flag(("--devices",), "devices", "int", "devices that share each batch of a run, or all", _TRAIN),
     Flag(("--checkpoint-steps",), "checkpoint_steps", "int", "steps between two resume points", _TRAIN),
     Flag(("--resource-log",), "resource_seconds", "float",

@@ -18,7 +18,9 @@ WORDS = (
 
 
 @pytest.mark.slow
-def test_a_study_makes_every_model_and_goes_on_where_it_stopped(jobs_here, commands_here, tmp_path, monkeypatch, capfd):
+def test_a_study_makes_every_model_and_goes_on_where_it_stopped(
+    jobs_here, commands_here, tmp_path, monkeypatch, capfd
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VERBOSE", "0")
     assert main(WORDS) == 0
