@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -74,15 +75,21 @@ def data_parallel(count: int) -> Iterator[None]:
     """
     devices, backend = keras.distribution.list_devices()[:count], keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow
-
-        with tensorflow.distribute.MirroredStrategy(devices).scope():
+        with _strategy(*devices).scope():
             yield
     elif backend == "jax":
         with keras.distribution.DataParallel(devices=devices).scope():
             yield
     else:
         raise _unknown_backend()
+
+
+@functools.cache
+def _strategy(*devices: str):
+    # One for all runs of a process: those of a second one take part in sums of the first.
+    import tensorflow
+
+    return tensorflow.distribute.MirroredStrategy(devices)
 
 
 def summed_over_devices(gradients: list) -> list:
