@@ -53,6 +53,7 @@ _BY_HAND = {
 _EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export") | dict.fromkeys(
     ("lime", "nltk"), "explain"
 )
+_EXTRAS |= dict.fromkeys(("jax", "jaxlib"), "jax")
 """Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 
 
