@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
 
 find_python
-ensure_installed tensorflow export explain dev
+ensure_installed tensorflow jax export explain dev
 cd "$here"
 status=0
 "$python" -m ruff check . || status=1

@@ -1,8 +1,10 @@
-"""What Keras 3 has no common name for: compiling, gradients, looking at a variable without a copy, GPU memory."""
+"""What Keras 3 has no common name for: compiling, gradients, several devices, a variable without a copy, GPU memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -54,6 +56,54 @@ def with_gradients(function: Callable, arrays: list) -> tuple:
         gradients, rest = jax.grad(function, has_aux=True)(arrays)
         return rest, gradients
     raise _unknown_backend()
+
+
+def always_compiles() -> bool:
+    """Whether a training step must be compiled by XLA: without, JAX would run it operation by operation."""
+    return keras.backend.backend() == "jax"
+
+
+@contextlib.contextmanager
+def data_parallel(count: int) -> Iterator[None]:
+    """Models that are made, trained and evaluated inside stand on `count` devices, each with its part of every batch.
+
+    Args:
+        count: devices, at most those of `keras.distribution.list_devices()`.
+
+    Raises:
+        RuntimeError: a Keras backend other than TensorFlow and JAX.
+    """
+    devices, backend = keras.distribution.list_devices()[:count], keras.backend.backend()
+    if backend == "tensorflow":
+        with _strategy(*devices).scope():
+            yield
+    elif backend == "jax":
+        with keras.distribution.DataParallel(devices=devices).scope():
+            yield
+    else:
+        raise _unknown_backend()
+
+
+@functools.cache
+def _strategy(*devices: str):
+    # One for all runs of a process: those of a second one take part in sums of the first.
+    import tensorflow
+
+    return tensorflow.distribute.MirroredStrategy(devices)
+
+
+def summed_over_devices(gradients: list) -> list:
+    """The gradients of a batch from those of its parts, inside an optimiser's step.
+
+    TensorFlow shows a device the gradients of its own part; JAX has added all parts up.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        context = tensorflow.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            return context.all_reduce(tensorflow.distribute.ReduceOp.SUM, gradients)
+    return gradients
 
 
 def _unknown_backend() -> RuntimeError:

@@ -47,6 +47,7 @@ _BY_HAND = {
 _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export"),
     **dict.fromkeys(("lime", "nltk"), "explain"),
+    **dict.fromkeys(("jax", "jaxlib"), "jax"),
     "ray": "cluster",
 }
 """Modules that do not come with the extra `tensorflow`, and the extra that they come with."""

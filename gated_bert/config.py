@@ -64,6 +64,7 @@ class GatedBertConfig:
     seed: int = 42
     precision: str = "float32"
     jit_compile: bool = False
+    devices: int | str = 1
     checkpoint_steps: int = 200
     resource_seconds: float = 0.0
     # Pruning

@@ -67,6 +67,7 @@ def check(config: GatedBertConfig):
     for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
         if getattr(config, name) is not None:
             whole(name, getattr(config, name), 1)
+    _check_devices(config)
     whole("vector_size", config.vector_size, 2)
     if len(config.block_size) != 2:
         raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
@@ -104,6 +105,16 @@ def check(config: GatedBertConfig):
     if config.clip_norm is not None:
         number("clip_norm", config.clip_norm, 0.0, math.inf, open_low=True)
     _check_together(config)
+
+
+def _check_devices(config: GatedBertConfig):
+    devices = config.devices
+    if devices == "all":
+        return
+    if not isinstance(devices, int) or isinstance(devices, bool) or devices < 1:
+        raise ConfigError("devices", devices, "a whole number from 1 up, or all")
+    if config.batch_size % devices:
+        raise ConfigError("batch_size", config.batch_size, f"a multiple of devices={devices}, which share each batch")
 
 
 def _check_together(config: GatedBertConfig):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
 from gated_bert.experiments.jobs import LOG_FILE, Job
-from gated_bert.experiments.resources import Machine, share
+from gated_bert.experiments.resources import Machine, devices_of, share
 
 
 class RunningJob(Protocol):
@@ -55,7 +55,9 @@ class LocalBackend:
     def start(self, job: Job, slot: int, resume: bool) -> LocalProcess:
         """Starts the process; all it prints goes to the run's log."""
         # A single job keeps all threads, but shares no GPU it does not need.
-        variables = share(self.machine, self.slots, slot) if self.slots > 1 or self.machine.gpus else {}
+        variables = {}
+        if self.slots > 1 or self.machine.gpus:
+            variables = share(self.machine, self.slots, slot, devices_of(job.config, self.machine))
         command = [*job.command, "--resume"] if resume else list(job.command)
         return start_process(command, job.folder / LOG_FILE, variables)
 

@@ -20,7 +20,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import JOB_FILE, LOG_FILE, STATUS_FILE, Job, is_finished, mark
 from gated_bert.experiments.ray_worker import CHUNK_BYTES, RayWorker, run_files
-from gated_bert.experiments.resources import GIB, Machine, job_memory, thread_environment
+from gated_bert.experiments.resources import GIB, Machine, devices_of, job_memory, thread_environment
 from gated_bert.experiments.results import replaced_file
 
 RETRIES = 3
@@ -80,17 +80,17 @@ def cluster_nodes() -> list[Machine]:
     ]
 
 
-def room(nodes: Sequence[Machine], cores: int, memory: int, on_gpu: bool) -> int:
-    """How many jobs that take so many cores and bytes, and one GPU each where they run on GPUs, fit on `nodes`."""
+def room(nodes: Sequence[Machine], cores: int, memory: int, gpus: int) -> int:
+    """How many jobs that take so many cores, bytes and GPUs each fit on `nodes`."""
     return sum(
-        min(node.cores // cores, node.memory // memory, len(node.gpus) if on_gpu else math.inf) for node in nodes
+        min(node.cores // cores, node.memory // memory, len(node.gpus) // gpus if gpus else math.inf) for node in nodes
     )
 
 
-def cores_each(nodes: Sequence[Machine], slots: int, memory: int, on_gpu: bool) -> int:
+def cores_each(nodes: Sequence[Machine], slots: int, memory: int, gpus: int) -> int:
     """The most cores that each of `slots` jobs can have at the same time."""
     most = max((node.cores for node in nodes), default=1)
-    return next((cores for cores in range(most, 1, -1) if room(nodes, cores, memory, on_gpu) >= slots), 1)
+    return next((cores for cores in range(most, 1, -1) if room(nodes, cores, memory, gpus) >= slots), 1)
 
 
 class RayBackend:
@@ -108,22 +108,23 @@ class RayBackend:
     def __init__(self, token: Path, configs: Sequence[GatedBertConfig], most: int):
         nodes = cluster_nodes()
         self.token, self._most, self._seen = token.resolve(), most, -math.inf
-        self.on_gpu = any(node.gpus for node in nodes)
-        self.memory = max(job_memory(config, self.on_gpu) for config in configs)
-        fitting = room(nodes, 1, self.memory, self.on_gpu)
+        largest = max(nodes, key=lambda node: len(node.gpus))
+        self.gpus = max(devices_of(config, largest) for config in configs) if largest.gpus else 0
+        self.memory = max(job_memory(config, on_gpu=bool(self.gpus)) for config in configs)
+        fitting = room(nodes, 1, self.memory, self.gpus)
         if not fitting:
-            needed = f"a core{', a GPU' * self.on_gpu} and {self.memory / GIB:.1f} GiB of memory for the largest job"
+            needed = f"a core{f', {self.gpus} GPU(s)' if self.gpus else ''} and {self.memory / GIB:.1f} GiB of memory for the largest job"
             there = "; ".join(node.describe() for node in nodes)
             raise UserError(f"--backend ray: no node has {needed}; the nodes: {there}")
         self._actor = ray.remote(RayWorker)
-        self.cores = cores_each(nodes, min(most, fitting), self.memory, self.on_gpu)
+        self.cores = cores_each(nodes, min(most, fitting), self.memory, self.gpus)
 
     @property
     def slots(self) -> int:
         """Jobs at a time; nodes may come and go."""
         if time.monotonic() - self._seen > 5.0:
             self._seen = time.monotonic()
-            self._slots = min(self._most, max(1, room(cluster_nodes(), self.cores, self.memory, self.on_gpu)))
+            self._slots = min(self._most, max(1, room(cluster_nodes(), self.cores, self.memory, self.gpus)))
         return self._slots
 
     def start(self, job: Job, slot: int, resume: bool) -> RayJob:
@@ -132,7 +133,7 @@ class RayBackend:
 
     def place(self, job: Job):
         """A new worker for `job`, on a node that Ray chooses."""
-        needed = {"num_cpus": self.cores, "num_gpus": int(self.on_gpu), "memory": self.memory}
+        needed = {"num_cpus": self.cores, "num_gpus": self.gpus, "memory": self.memory}
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         variables |= thread_environment(self.cores)
         actor = self._actor.options(**needed, max_restarts=0)

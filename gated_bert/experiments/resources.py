@@ -128,25 +128,33 @@ def working_disk(config: GatedBertConfig) -> int:
 def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[int, str]:
     """How many of the jobs run at a time, and why so many.
 
-    With GPUs one job each; without, one job a core. Memory for the largest job has to be free in either case.
+    With GPUs as many for each job as it asks for; without, one job a core. Memory for the largest job has to be free in
+    either case.
     """
+    groups = len(machine.gpus) // max(devices_of(config, machine) for config in configs)
     need = max(job_memory(config, bool(machine.gpus)) for config in configs)
     limits = {
         "jobs": len(configs),
-        "GPUs" if machine.gpus else "cores": len(machine.gpus) or machine.cores,
+        "GPUs" if machine.gpus else "cores": max(1, groups) if machine.gpus else machine.cores,
         f"memory, about {need / GIB:.1f} GiB a job": max(1, int(machine.memory // need)),
     }
     reason = min(limits, key=limits.get)
     return limits[reason], f"limited by {reason}; {machine.describe()}"
 
 
-def share(machine: Machine, slots: int, slot: int) -> dict[str, str]:
-    """The environment that keeps the job in `slot` of `slots` to its share of the threads and to one GPU."""
+def devices_of(config: GatedBertConfig, machine: Machine) -> int:
+    """How many devices a job trains on; with `all`, the GPUs of the machine."""
+    return max(1, len(machine.gpus)) if config.devices == "all" else config.devices
+
+
+def share(machine: Machine, slots: int, slot: int, devices: int = 1) -> dict[str, str]:
+    """The environment that keeps the job in `slot` of `slots` to its share of the threads and to `devices` GPUs."""
     found = thread_environment(max(1, machine.cores // slots))
     environment = {name: value for name, value in found.items() if name not in os.environ or name == "XLA_FLAGS"}
     if machine.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = machine.gpus[slot % len(machine.gpus)]
-        if slots > len(machine.gpus):
+        places = [(slot * devices + place) % len(machine.gpus) for place in range(devices)]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(machine.gpus[place] for place in places)
+        if slots * devices > len(machine.gpus):
             environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return environment
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -15,10 +16,12 @@ import keras
 import numpy as np
 import pandas as pd
 
+from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
+from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
 from gated_bert.experiments.output_folder import locked
@@ -88,7 +91,7 @@ class _Run:
     """The state that one run's steps share."""
 
     def __init__(self, config: GatedBertConfig, folder: Path, resume: bool, notify):
-        self.config, self.folder = config, folder
+        self.config, self.folder = with_counted_devices(config), folder
         self.checkpoint = None
         if resume and (folder / CHECKPOINT).exists():
             self.checkpoint = Checkpoint(folder / CHECKPOINT)
@@ -128,7 +131,8 @@ class _Run:
         began = time.time()
         try:
             self.resources = ResourceLog(self.folder, self.config.resource_seconds, bool(self.checkpoint))
-            with self.resources:
+            several = data_parallel(self.config.devices) if self.config.devices > 1 else contextlib.nullcontext()
+            with self.resources, several:
                 self._prepare()
                 self._fit()
             result = self._finish(time.time() - began)
@@ -157,9 +161,12 @@ class _Run:
         self.data = load_task_data(config)
         self.task = self.data.task
         self.tokenizer = load_tokenizer(config)
-        self.train_set = make_dataset(self.task, self.tokenizer, self.data.train, config, seed=config.seed)
+        self.train_set = make_dataset(
+            self.task, self.tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
+        )
         self.dev_sets = {
-            name: make_dataset(self.task, self.tokenizer, examples, config) for name, examples in self.data.dev.items()
+            name: make_dataset(self.task, self.tokenizer, examples, config, multiple=config.devices)
+            for name, examples in self.data.dev.items()
         }
         self.status.update(message="building the model")
         criterion = criterion_class(config)
@@ -170,9 +177,8 @@ class _Run:
             apply_ticket(self.model, config, self.train_set, _loss(self.task))
         score_rule = criterion.score_rule if criterion else "gradient"
         optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
-        self.model.compile(
-            optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=config.jit_compile
-        )
+        jit = config.jit_compile or always_compiles()
+        self.model.compile(optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         prunes = criterion and not config.ticket
         self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None

@@ -28,7 +28,7 @@ from gated_bert.experiments.jobs import (
 from gated_bert.experiments.output_folder import check_room, locked, set_aside
 from gated_bert.experiments.overview import configuration_text, result_table
 from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
-from gated_bert.experiments.resources import parallel_limit, this_machine
+from gated_bert.experiments.resources import Machine, parallel_limit, this_machine
 from gated_bert.experiments.results import log_tail
 from gated_bert.flags import FlagError
 from gated_bert.settings import LABELS, verbosity
@@ -48,10 +48,14 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         The exit status: 0 all finished, 1 some failed, 130 interrupted.
 
     Raises:
+        FlagError: more devices than there are.
         UserError: the output folder or the data cannot be used.
     """
     launcher, silent = plan.settings.launcher, verbosity(os.environ) == 0
-    slots, why = _slots(plan)
+    machine = this_machine()
+    if launcher.get("backend") != "ray":
+        _check_devices(plan, machine)
+    slots, why = _slots(plan, machine)
     if compared and not silent:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
     mode = _output_mode(launcher.get("output_mode"), silent)
@@ -62,7 +66,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
             check_data(todo)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
-        with _backend(plan, todo, slots) as backend:
+        with _backend(plan, todo, machine, slots) as backend:
             if todo:
                 check_room(plan.output, todo, backend.slots)
             interrupted = run_jobs(views, backend, display, resumed)
@@ -70,10 +74,10 @@ def sweep(plan: Plan, compared: bool = True) -> int:
 
 
 @contextmanager
-def _backend(plan: Plan, todo: Sequence[Job], slots: int) -> Iterator[Backend]:
+def _backend(plan: Plan, todo: Sequence[Job], machine: Machine, slots: int) -> Iterator[Backend]:
     launcher = plan.settings.launcher
     if launcher.get("backend") != "ray" or not todo:
-        yield LocalBackend(this_machine(), slots)
+        yield LocalBackend(machine, slots)
         return
     from gated_bert.experiments.ray_backend import connected
 
@@ -81,7 +85,15 @@ def _backend(plan: Plan, todo: Sequence[Job], slots: int) -> Iterator[Backend]:
         yield backend
 
 
-def _slots(plan: Plan) -> tuple[int, str]:
+def _check_devices(plan: Plan, machine: Machine):
+    for devices in {job.config.devices for job in plan.jobs} - {"all"}:
+        # Without GPUs the framework says what it divides the processor into, and refuses.
+        if machine.gpus and devices > len(machine.gpus):
+            allowed = f"1 to {len(machine.gpus)} (the GPUs of this machine), or all"
+            raise FlagError.refused(LABELS["devices"], devices, allowed)
+
+
+def _slots(plan: Plan, machine: Machine) -> tuple[int, str]:
     launcher, count = plan.settings.launcher, len(plan.jobs)
     wanted = launcher.get("max_parallel_jobs")
     if launcher.get("backend") == "ray":
@@ -93,7 +105,7 @@ def _slots(plan: Plan) -> tuple[int, str]:
         return slots, f"{count}, up to {slots} at a time (-max-parallel-jobs {wanted})"
     if not launcher.get("parallel"):
         return 1, f"{count}, one after another"
-    slots, reason = parallel_limit([job.config for job in plan.jobs], this_machine())
+    slots, reason = parallel_limit([job.config for job in plan.jobs], machine)
     return slots, f"{count}, up to {slots} at a time ({reason})"
 
 

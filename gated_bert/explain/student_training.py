@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.backend import always_compiles
 from gated_bert.errors import UserError
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
@@ -108,7 +109,7 @@ def train_student(
         {"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "attributions": explanation_loss},
         loss_weights={"logits": 1 - xai_weight, "attributions": xai_weight},
         # Compiled for each length XLA would take longer than the training; JAX is slow without.
-        jit_compile=keras.backend.backend() == "jax",
+        jit_compile=always_compiles(),
     )
     follow = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: dataset.set_epoch(epoch),

@@ -85,7 +85,8 @@ class GoogleCheckpoint:
         try:
             import tensorflow as tf
         except ImportError as error:
-            raise UserError(f"{self.weights_path}: a TensorFlow checkpoint needs tensorflow installed") from error
+            raise UserError(f"{self.weights_path}: reading a TensorFlow checkpoint needs tensorflow; "
+                            "pip install 'gated_bert[tensorflow]', or give the same weights as safetensors") from error
         arrays = {}
         try:
             reader = tf.train.load_checkpoint(str(self.weights_path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from gated_bert.backend import summed_over_devices
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 
@@ -46,8 +47,13 @@ class _ScoreAware:
 
     def _clip_gradients(self, grads):
         """Clips the weights' gradients; scores neither add to the norm nor are clipped."""
+        # Here, and not in Keras's own place after the clipping: clipped parts do not add up to the clipped whole.
+        grads = summed_over_devices(grads)
         weights = iter(super()._clip_gradients([g for g, score in zip(grads, self._applied, strict=True) if not score]))
         return [g if score else next(weights) for g, score in zip(grads, self._applied, strict=True)]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
         if self._get_variable_index(variable) not in self._score_places:

@@ -35,7 +35,12 @@ class WindowedDataset(BucketedDataset):
 
 
 def make_dataset(
-    task: Task, tokenizer: Tokenizer, examples: Examples, config: GatedBertConfig, seed: int | None = None
+    task: Task,
+    tokenizer: Tokenizer,
+    examples: Examples,
+    config: GatedBertConfig,
+    seed: int | None = None,
+    multiple: int = 1,
 ) -> BucketedDataset:
     """The examples as batches: of examples, or for spans of windows.
 
@@ -45,8 +50,9 @@ def make_dataset(
         examples: the examples.
         config: its `max_len`, `batch_size` and `doc_stride` are read.
         seed: seed of the order; None for evaluation.
+        multiple: what the size of every batch is a multiple of; see `BucketedDataset`.
     """
-    options = {"batch_size": config.batch_size, "max_len": config.max_len, "seed": seed}
+    options = {"batch_size": config.batch_size, "max_len": config.max_len, "seed": seed, "multiple": multiple}
     if task.kind == "span":
         return WindowedDataset(encode_windows(tokenizer, examples, config.max_len, config.doc_stride), **options)
     return BucketedDataset(tokenizer.encode(examples.texts, examples.pairs, config.max_len), examples.labels, **options)
@@ -88,7 +94,8 @@ def predicted_batches(model: keras.Model, dataset: BucketedDataset) -> Iterator[
     ends = np.cumsum([size for size, _ in dataset.shapes])[:-1]
     for index, rows in enumerate(np.split(dataset.row_order(), ends)):
         batch = dataset[index]
-        yield rows, model.predict_on_batch(batch[0] if isinstance(batch, tuple) else batch)
+        # Of several devices each predicts such a batch whole under TensorFlow, and Keras joins what they find.
+        yield rows, model.predict_on_batch(batch[0] if isinstance(batch, tuple) else batch)[: len(rows)]
 
 
 def span_logits(model: keras.Model, dataset: WindowedDataset) -> np.ndarray:

@@ -63,6 +63,7 @@ class BucketedDataset(keras.utils.PyDataset):
         seed: seed of the order; `None` keeps the order of the data within each bucket, the same in every epoch.
         buckets: padded lengths, the last of which holds the longest example; by default `choose_buckets`.
         pad_id: token id of the padding.
+        multiple: of this the sizes of all batches are multiples; a smaller batch takes examples of its own again.
 
     Raises:
         ValueError: an example is longer than the last bucket, or there are no examples.
@@ -77,6 +78,7 @@ class BucketedDataset(keras.utils.PyDataset):
         seed: int | None = None,
         buckets: Sequence[int] | None = None,
         pad_id: int = 0,
+        multiple: int = 1,
     ):
         super().__init__(workers=1, use_multiprocessing=False)
         if len(encoded) == 0:
@@ -87,6 +89,7 @@ class BucketedDataset(keras.utils.PyDataset):
             raise ValueError(f"an example has {lengths.max()} tokens, more than the last bucket, {self.buckets[-1]}")
         self.encoded, self.labels = encoded, labels
         self.batch_size, self.seed, self.pad_id = batch_size, seed, pad_id
+        self.multiple = multiple
         self._bucket_of = np.searchsorted(self.buckets, lengths)
         self.set_epoch(0)
 
@@ -152,7 +155,8 @@ class BucketedDataset(keras.utils.PyDataset):
             last = bucket == len(self.buckets) - 1
             full = len(rows) if last else len(rows) // self.batch_size * self.batch_size
             for start in range(0, full, self.batch_size):
-                batches.append(rows[start : min(start + self.batch_size, full)])
+                batch = rows[start : min(start + self.batch_size, full)]
+                batches.append(np.resize(batch, -(-len(batch) // self.multiple) * self.multiple))
                 lengths.append(length)
             waiting = rows[full:]
         order = np.arange(len(batches))

@@ -15,6 +15,7 @@ from gated_bert.experiments.jobs import Job
 from gated_bert.experiments.resources import (
     GIB,
     Machine,
+    devices_of,
     job_memory,
     kept_disk,
     parallel_limit,
@@ -54,6 +55,17 @@ def test_threads_and_gpus_are_shared(monkeypatch):
     assert gpus == ["0", "2", "0"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert "OMP_NUM_THREADS" not in share(Machine(8, GIB), 2, 0)
+
+
+def test_jobs_of_several_devices_share_the_gpus():
+    four = Machine(8, 64 * GIB, ("0", "1", "2", "3"))
+    pair = TINY.replace(devices=2)
+    assert parallel_limit([pair] * 8, four)[0] == 2 and parallel_limit([TINY.replace(devices="all")] * 8, four)[0] == 1
+    assert [share(four, 2, slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["0,1", "2,3"]
+    assert share(four, 1, 0, devices_of(TINY.replace(devices="all"), four))["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+    growing = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    assert growing.items() <= share(four, 3, 2, 2).items()
+    assert not growing.keys() & share(four, 2, 1, 2).keys()
 
 
 def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path):

@@ -40,7 +40,8 @@ class Saliency(Criterion):
     def prepare(self, model, dataset):
         if self._observe is None:
             self._observe = observer(model, self.layers, self.reads, self.config, self.smooth)
-        values = [variable.value for variable in variables_of(model)]
+        # The identity: no gradient could be taken of a variable that stands on several devices under TensorFlow.
+        values = [ops.stop_gradient(variable) for variable in variables_of(model)]
         sums = None
         for index in range(min(self.config.score_batches, len(dataset))):
             inputs, labels = dataset[index][:2]

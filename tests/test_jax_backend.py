@@ -1,0 +1,131 @@
+"""The JAX backend beside TensorFlow: the same masks and curves, folders that both read, a user of JAX alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from gated_bert.cli import main
+from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.experiments.results import read_run
+from gated_bert.models.build import build_model
+from gated_bert.models.checkpoints import GoogleCheckpoint
+from gated_bert.models.folder import load_model, save_model
+from gated_bert.tasks.data import load_task_data
+from gated_bert.tasks.tokenizer import load_tokenizer
+from tests.without_tensorflow import INPUTS, RECORD, masks_of_all_patterns, train_from
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py")
+"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds."""
+
+
+def under_jax(*words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a user of JAX, with `start`, made on this process's backend."""
+    pytest.importorskip("jax")
+    folder = tmp_path_factory.mktemp("jax")
+    config = GatedBertConfig(model_size="tiny", num_layers=1, d_model=16, num_heads=2, dff=32, **RECORD)
+    keras.utils.set_random_seed(0)
+    task, tokenizer = load_task_data(config).task, load_tokenizer(config)
+    model = build_model(config, task, tokenizer.vocab_size)
+    # Larger than initial weights usually are, so that the loss moves within a few steps.
+    for layer in model.gated_layers():
+        layer.raw_kernel.assign(8 * keras.ops.convert_to_numpy(layer.raw_kernel))
+    save_model(folder / "start", model, tokenizer, task, {})
+    done = under_jax("tests/without_tensorflow.py", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "stderr.txt").write_text(done.stderr, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_battery_passes_under_jax():
+    pytest.importorskip("jax")
+    done = under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *BATTERY)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.slow
+def test_masks_of_the_same_kernels_are_identical(made):
+    expected = masks_of_all_patterns()
+    with np.load(made / "masks.npz") as found:
+        assert found.files == list(expected)
+        for name, mask in expected.items():
+            np.testing.assert_array_equal(found[name], mask, err_msg=name)
+        assert 0.4 < np.mean([np.mean(mask == 0) for mask in expected.values()]) < 0.6
+
+
+@pytest.mark.slow
+def test_curves_from_the_same_start_agree(made, tmp_path):
+    train_from(made / "start", tmp_path / "run")
+    jax, here = read_run(made / "from_start"), read_run(tmp_path / "run")
+    assert jax.metadata["versions"]["backend"] == "jax"
+    for column in ("train_loss", "val_loss", "sparsity"):
+        np.testing.assert_allclose(jax.rows[column], here.rows[column], rtol=1e-5)
+    assert abs(jax.rows["train_loss"][1] - jax.rows["train_loss"][0]) > 1e-2, "or agreeing means little"
+
+
+@pytest.mark.slow
+def test_a_folder_trained_under_jax_is_any_folder(made, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    source = made / "run" / "model"
+    np.testing.assert_allclose(
+        load_model(source).model.predict_on_batch(INPUTS), np.load(made / "logits.npy"), atol=1e-5
+    )
+    for words in (
+        ("shrink", str(source), "small"),
+        ("export", str(source), "m.onnx"),
+        ("quantize", "m.onnx", "q.onnx"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            assert main(list(words)) == 0, capsys.readouterr().err
+    assert {"m.onnx", "q.onnx", "small"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_jax_alone_trains_shrinks_compares_and_says_what_needs_tensorflow(made):
+    run = read_run(made / "run")
+    assert run.finished and run.rows["sparsity"].iloc[-1] == 0.25, "half of the neurons, a quarter of the weights"
+    assert (made / "compared" / "comparison.csv").exists() and (made / "at_once" / "oneshot.csv").exists()
+    assert len((made / "predicted.csv").read_text(encoding="utf-8").splitlines()) == 3
+    refused = [line for line in (made / "stderr.txt").read_text(encoding="utf-8").splitlines() if "error: " in line]
+    way_out = "set KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]')"
+    assert refused == [
+        f"error: KERAS_BACKEND=jax: the standard graph is made from TensorFlow's; {way_out}, or add --fused, which "
+        "needs no TensorFlow",
+        f"error: compress: KERAS_BACKEND=jax: its ONNX files are made from TensorFlow's graphs; {way_out}",
+    ]
+
+
+def test_a_tensorflow_checkpoint_needs_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(
+        UserError, match=r"bert_model.ckpt: reading a TensorFlow .* pip install 'gated_bert\[tensorflow\]'"
+    ):
+        GoogleCheckpoint(Path("bert_model.ckpt")).read(())
+
+
+def test_a_missing_backend_is_named_with_its_extra(monkeypatch, capsys):
+    def without_jax(words):
+        raise ModuleNotFoundError("No module named 'jax'", name="jax.numpy")
+
+    from gated_bert import cli
+
+    monkeypatch.setitem(cli.COMMANDS, "shrink", cli.Command("", without_jax))
+    assert main(["shrink"]) == 2
+    assert capsys.readouterr().err == "error: jax.numpy is not installed; pip install 'gated_bert[jax]'\n"
