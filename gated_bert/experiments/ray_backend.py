@@ -108,12 +108,13 @@ class RayBackend:
     def __init__(self, token: Path, configs: Sequence[GatedBertConfig], most: int):
         nodes = cluster_nodes()
         self.token, self._most, self._seen = token.resolve(), most, -math.inf
-        largest = max(nodes, key=lambda node: len(node.gpus))
+        largest = max(nodes, key=lambda node: len(node.gpus), default=Machine(0, 0))
         self.gpus = max(devices_of(config, largest) for config in configs) if largest.gpus else 0
         self.memory = max(job_memory(config, on_gpu=bool(self.gpus)) for config in configs)
         fitting = room(nodes, 1, self.memory, self.gpus)
         if not fitting:
-            needed = f"a core{f', {self.gpus} GPU(s)' if self.gpus else ''} and {self.memory / GIB:.1f} GiB of memory for the largest job"
+            gpus = f", {self.gpus} GPU(s)" if self.gpus else ""
+            needed = f"a core{gpus} and {self.memory / GIB:.1f} GiB of memory for the largest job"
             there = "; ".join(node.describe() for node in nodes)
             raise UserError(f"--backend ray: no node has {needed}; the nodes: {there}")
         self._actor = ray.remote(RayWorker)

@@ -191,11 +191,11 @@ def test_no_cluster_and_no_room_are_told_in_one_line(two_nodes, monkeypatch, cap
 def test_jobs_share_the_nodes_out():
     machine = resources.Machine
     nodes = [machine(8, 32 * GIB), machine(8, 32 * GIB), machine(0, 64 * GIB)]
-    assert room(nodes, 1, 2 * GIB, False) == 16
-    assert room(nodes, 1, 10 * GIB, False) == 6
-    assert [cores_each(nodes, slots, GIB, False) for slots in (1, 2, 3, 4, 5, 16)] == [8, 8, 4, 4, 2, 1]
+    assert room(nodes, 1, 2 * GIB, 0) == 16
+    assert room(nodes, 1, 10 * GIB, 0) == 6
+    assert [cores_each(nodes, slots, GIB, 0) for slots in (1, 2, 3, 4, 5, 16)] == [8, 8, 4, 4, 2, 1]
     with_gpus = [machine(8, 64 * GIB, ("0", "1")), machine(4, 64 * GIB, ("0",)), machine(64, 64 * GIB)]
-    assert room(with_gpus, 1, GIB, True) == 3 and cores_each(with_gpus, 3, GIB, True) == 4
+    assert room(with_gpus, 1, GIB, 1) == 3 and cores_each(with_gpus, 3, GIB, 1) == 4
 
 
 def test_the_state_is_finished_only_when_the_files_are_here(tmp_path):
