@@ -19,11 +19,10 @@ from gated_bert.config_checks import PATTERNS
 SIZES = ("-m", "tiny", "--num-layers", "1", "--d-model", "16", "--num-heads", "2", "--dff", "32")
 DATA = ("-d", "embedded", "--train-examples", "48", "-ml", "16", "-b", "16", "-l", "1e-3")
 RECORD = {
-    "data": "embedded", "train_examples": 48, "max_len": 16, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.2,
+    "data": "embedded", "train_examples": 48, "max_len": 16, "batch_size": 16, "learning_rate": 1e-3,
     "epochs": 2, "pruning_start_epoch": 2, "pruning_end_epoch": 2, "end_sparsity": 0.5, "pruning_method": "movement",
     "movement_pruning_frequency_steps": 2,
 }  # fmt: skip
-"""SGD, because AdamW makes steps of full size of gradients that are rounding alone."""
 INPUTS = {
     "input_ids": np.arange(5, 37).reshape(4, 8) % 30,
     "token_type_ids": np.zeros((4, 8), np.int32),
