@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import socket
 import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
@@ -56,8 +57,12 @@ def connected(address: str | None, output: Path, configs: Sequence[GatedBertConf
     # Nodes run the code of this process, whatever version of it they have installed.
     code = {"py_modules": [str(Path(gated_bert.__file__).parent)]}
     try:
+        if address not in (None, "auto"):
+            # Ray itself would try for minutes.
+            host, _, port = address.partition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(**options, runtime_env=code, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         where = address or "a cluster on this machine"
         raise UserError(f"--ray-address: {where} cannot be used ({reason}); `ray start --head` on one machine starts a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -186,6 +187,15 @@ def test_no_cluster_and_no_room_are_told_in_one_line(two_nodes, monkeypatch, cap
     line = capsys.readouterr().err
     assert "--backend ray: no node has a core and 1073741824.0 GiB of memory" in line and line.count("\n") == 1
     assert not Path("out").exists()
+
+
+def test_an_address_where_nothing_listens_is_answered_at_once(capsys):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert sweep("out", "spt", "--backend", "ray", "--ray-address", address) == 2
+    line = capsys.readouterr().err
+    assert f"--ray-address: {address} cannot be used (" in line and "ray start --head" in line and line.count("\n") == 1
 
 
 def test_jobs_share_the_nodes_out():
