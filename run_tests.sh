@@ -5,7 +5,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
 
 find_python
-ensure_installed tensorflow jax export explain dev
+extras=(tensorflow export explain dev)
+[ "${KERAS_BACKEND:-tensorflow}" = tensorflow ] || extras+=("$KERAS_BACKEND")
+ensure_installed "${extras[@]}"
 cd "$here"
 status=0
 "$python" -m ruff check . || status=1
