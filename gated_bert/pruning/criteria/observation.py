@@ -95,7 +95,9 @@ def observer(
             with keras.StatelessScope(state_mapping=[*state, *closing]), output_hook(tap):
                 outputs = model(inputs, training=False)
                 value = model.compute_loss(inputs, labels, outputs, training=False)
-            return value * _LOSS_SCALE, (tap.inputs, tap.outputs)
+            # Lists: JAX would sort a dictionary's keys, and layers have no order.
+            seen = [[means[layer] for layer in layers] for means in (tap.inputs, tap.outputs)]
+            return value * _LOSS_SCALE, seen
 
         with keras.StatelessScope(state_mapping=state):
             # The identity that stops gradients makes tensors, where TensorFlow's conversion leaves variables.
@@ -105,8 +107,8 @@ def observer(
         seen = {
             "kernels": kernels,
             "gradients": [gradient / _LOSS_SCALE for gradient in gradients],
-            "inputs": [means_in[layer] for layer in layers],
-            "outputs": [means_out[layer] for layer in layers],
+            "inputs": means_in,
+            "outputs": means_out,
         }
         return {name: seen[name] for name in reads}
 
