@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import torch
 
 from benchmarks.figures import Figure
 from benchmarks.timing import extra_memory, interleave, main, ratio, spread
@@ -33,6 +32,8 @@ def partition(scores: list[np.ndarray]) -> int:
 
 def kthvalue(scores: list[np.ndarray]) -> int:
     """The same by `torch.kthvalue` of all scores end to end."""
+    import torch
+
     flat = torch.cat([torch.from_numpy(part) for part in scores])
     return int((flat <= flat.kthvalue(round(SHARE * len(flat))).values).sum())
 
