@@ -27,7 +27,8 @@ def choose(scores: list[np.ndarray]) -> int:
 def partition(scores: list[np.ndarray]) -> int:
     """The same by `np.partition` of all scores end to end."""
     flat = np.concatenate(scores)
-    return int(np.count_nonzero(flat < np.partition(flat, round(SHARE * len(flat)))[round(SHARE * len(flat))]))
+    k = round(SHARE * len(flat))
+    return int(np.count_nonzero(flat < np.partition(flat, k)[k]))
 
 
 def kthvalue(scores: list[np.ndarray]) -> int:
@@ -58,7 +59,7 @@ def measure(options) -> list[Figure]:
         what = f"{millions} M scores"
         figures.append(Figure(f"global choice, {what}", seconds, "s", "", spread(times["own"].wall)))
         extra = extra_memory(partial(choose, scores))
-        figures.append(Figure(f"extra memory, {what}", extra, "MB", "", "of 1 byte a weight of one layer at a time"))
+        figures.append(Figure(f"extra memory, {what}", extra, "MB", "", "highest resident memory above that before"))
         for name in ("np.partition", "torch.kthvalue"):
             value, details = ratio(times["own"], times[name])
             figures.append(Figure(f"own / {name}, {what}", value, "×", "≤ 1.0", details))

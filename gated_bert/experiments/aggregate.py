@@ -182,7 +182,7 @@ def _frame(records: list[dict]) -> pd.DataFrame:
 
 
 def _epochs(group: Group) -> list[dict]:
-    # Dictionaries: reading a row of a data frame takes fifty times as long.
+    # Dictionaries: a row of a data frame is slow to read, and a comparison reads all of them.
     tables = [(run, {row["epoch"]: row for row in run.rows.to_dict("records")}) for run in group.runs]
     names = ["sparsity", "train_loss", f"train_{group.metric}", "val_loss", *metric_columns(group.runs[0].rows)]
     records = []

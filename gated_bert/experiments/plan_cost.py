@@ -29,16 +29,17 @@ def print_plan(plan: Plan) -> int:
     """
     print(configuration_text(plan))
     resumed = bool(plan.settings.launcher.get("resume"))
-    todo = [job for job in plan.jobs if not (resumed and is_finished(job.folder))]
+    finished = {job for job in plan.jobs if resumed and is_finished(job.folder)}
+    left = [job for job in plan.jobs if job not in finished]
     paces = epoch_seconds(plan.output)
-    left_out = f", {len(plan.jobs) - len(todo)} of them finished" if len(todo) < len(plan.jobs) else ""
+    left_out = f", {len(finished)} of them finished" if finished else ""
     print(f"\nJobs ({len(plan.jobs)}{left_out})")
     for job in plan.jobs:
-        cost = job_cost(job, paces) if job in todo else "finished"
+        cost = "finished" if job in finished else job_cost(job, paces)
         print(f"  {job.name}: {job.folder}\n    {cost}\n    {shlex.join(job.command)}")
-    if todo:
-        at_a_time = min(len(todo), plan.settings.launcher.get("max_parallel_jobs", 1))
-        print("\n".join(("\nEstimated cost", *(f"  {line}" for line in _totals(todo, paces, at_a_time)))))
+    if left:
+        at_a_time = min(len(left), plan.settings.launcher.get("max_parallel_jobs", 1))
+        print("\n".join(("\nEstimated cost", *(f"  {line}" for line in _totals(left, paces, at_a_time)))))
     return 0
 
 

@@ -39,19 +39,19 @@ def write_array_job(plan: Plan, script: Path) -> int:
     silent = verbosity(os.environ) == 0
     with locked(plan.output):
         finished, _ = earlier_runs(plan, bool(plan.settings.launcher.get("resume")), silent)
-        todo = [job for job in plan.jobs if job not in finished]
-        at_a_time = min(plan.settings.launcher.get("max_parallel_jobs", len(todo)), len(todo))
-        if todo:
-            check_data(todo)
-            check_room(plan.output, todo, at_a_time)
-            for job in todo:
+        left = [job for job in plan.jobs if job not in finished]
+        at_a_time = min(plan.settings.launcher.get("max_parallel_jobs", len(left)), len(left))
+        if left:
+            check_data(left)
+            check_room(plan.output, left, at_a_time)
+            for job in left:
                 write_job(job)
-            write_bytes_atomic(script, array_script(todo, at_a_time).encode())
+            write_bytes_atomic(script, array_script(left, at_a_time).encode())
     output = shlex.quote(str(plan.output))
-    if not todo:
+    if not left:
         print(f"all {len(plan.jobs)} runs in {plan.output} are finished; gated-bert compare {output} -o {output}")
         return 0
-    print(f"wrote {script}: {len(todo)} runs, up to {at_a_time} at a time; their records are in {plan.output}\n"
+    print(f"wrote {script}: {len(left)} runs, up to {at_a_time} at a time; their records are in {plan.output}\n"
           f"submit:   sbatch {shlex.quote(str(script))}   (what is typed wins: sbatch --gres=gpu:1 --time=8:00:00 …)\n"
           f"go on:    the same sbatch again; what is finished ends at once\n"
           f"compare:  gated-bert compare {output} -o {output}")  # fmt: skip
