@@ -16,7 +16,8 @@ from gated_bert.experiments.resources import GIB, job_memory, kept_disk, working
 
 _PACE_FIELDS = (
     "model_size", "num_layers", "d_model", "num_heads", "dff", "pretrained", "task", "data", "train_examples",
-    "max_len", "batch_size", "optimizer", "precision", "jit_compile", "pruning_method", "criterion", "pattern",
+    "max_len", "batch_size", "optimizer", "precision", "jit_compile", "devices", "pruning_method",
+    "criterion", "pattern",
 )  # fmt: skip
 """Two runs that agree in these take about the same time for an epoch."""
 
@@ -38,7 +39,10 @@ def print_plan(plan: Plan) -> int:
         cost = "finished" if job in finished else job_cost(job, paces)
         print(f"  {job.name}: {job.folder}\n    {cost}\n    {shlex.join(job.command)}")
     if left:
-        at_a_time = min(len(left), plan.settings.launcher.get("max_parallel_jobs", 1))
+        launcher = plan.settings.launcher
+        # How many fit is decided where and when the sweep starts.
+        fitting = launcher.get("parallel") or launcher.get("backend") == "ray" or "slurm" in launcher
+        at_a_time = launcher.get("max_parallel_jobs", None if fitting else 1)
         print("\n".join(("\nEstimated cost", *(f"  {line}" for line in _totals(left, paces, at_a_time)))))
     return 0
 
@@ -52,14 +56,16 @@ def job_cost(job: Job, paces: Mapping[tuple, list[float]]) -> str:
             f"(and {_gib(working_disk(config))} while it runs), {time}")  # fmt: skip
 
 
-def _totals(jobs: list[Job], paces: Mapping[tuple, list[float]], at_a_time: int) -> list[str]:
+def _totals(jobs: list[Job], paces: Mapping[tuple, list[float]], at_a_time: int | None) -> list[str]:
     memory = sorted((job_memory(job.config, on_gpu=False) for job in jobs), reverse=True)
     working = sorted((working_disk(job.config) for job in jobs), reverse=True)
     kept = sum(kept_disk(job.config) for job in jobs)
     known = [seconds for job in jobs if (seconds := _seconds(job.config, paces)) is not None]
+    together = "as many at a time as there is room for"
+    if at_a_time:
+        together = f"{_gib(sum(memory[:at_a_time]))} for {min(at_a_time, len(jobs))} at a time"
     lines = [
-        f"memory  {_gib(sum(memory[:at_a_time]))} for {at_a_time} at a time, without a GPU; the largest job "
-        f"{_gib(memory[0])}",
+        f"memory  {together}, without a GPU; the largest job {_gib(memory[0])}",
         f"disk    {_gib(kept)} at the end, {_gib(kept + sum(working[:at_a_time]))} at most",
     ]
     if not known:

@@ -170,10 +170,15 @@ def test_the_dry_run_adds_up_what_the_jobs_need(capsys):
     assert f"disk    {2 * kept / GIB:.2g} GiB at the end, {2 * (kept + working) / GIB:.2g} GiB at most" in shown
 
 
+def test_the_dry_run_leaves_open_how_many_jobs_fit_where_that_is_decided_at_the_start(capsys):
+    assert cli.main(["sweep", "-d", "embedded", "-p", "spt,magnitude", "-parallel", "--dry-run"]) == 0
+    assert "memory  as many at a time as there is room for, without a GPU" in capsys.readouterr().out
+
+
 def test_time_is_told_by_finished_runs_like_it(capsys, tmp_path):
     config = read_plan({"data": "embedded", "methods": ("magnitude",), "model_size": "tiny"}, {}, {}).jobs[0].config
     alike = {name: getattr(config, name) for name in
-             ("batch_size", "max_len", "optimizer", "precision", "jit_compile", "criterion", "pattern",
+             ("batch_size", "max_len", "optimizer", "precision", "jit_compile", "devices", "criterion", "pattern",
               "train_examples")}  # fmt: skip
     write_run("results", "magnitude", seed=7, epochs=4, **alike)
     write_run("results", "magnitude", seed=8, epochs=4, status="stopped", **alike)
