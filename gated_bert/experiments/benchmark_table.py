@@ -24,9 +24,9 @@ TABLE, RECORD, PLOT = "benchmark.csv", "benchmark.json", "benchmark.png"
 _COMPARED = ("parameters", "nonzero_parameters", "size_bytes", "gzip_bytes", "macs_per_token", "peak_memory_bytes",
              "seconds_per_instance")  # fmt: skip
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#332288", "#882255", "#117733",
-           "#999933")  # fmt: skip
+           "#999933", "#000000", "#F0E442", "#661100", "#AA4499")  # fmt: skip
 _MARKERS = "os^vDPX*<"
-"""Ten colours and nine markers: together they repeat after ninety models."""
+"""Fourteen colours and nine markers: together they repeat after 126 models."""
 _MB = 1e6
 
 

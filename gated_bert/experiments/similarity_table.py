@@ -157,7 +157,7 @@ def level_figure(summary: Sequence[Mapping], about: Mapping) -> Figure:
             row = of_measure[name]
             if row.get("removed_percent") is not None:
                 error = np.abs(np.array([[row["low"]], [row["high"]]]) - row["mean"])
-                axes.errorbar(row["removed_percent"], row["mean"], yerr=error, capsize=3, **model_style(index))
+                axes.errorbar(row["removed_percent"], row["mean"], yerr=error, capsize=3, **_hollow(index))
         axes.set_ylabel(f"{titles(about['top_k'])[measure]}, mean over documents")
         axes.grid(alpha=0.3)
     for axes in panels[2:]:
@@ -207,6 +207,11 @@ def _box(axes: Axes, place: int, values: np.ndarray, colour: str, scatter: np.ra
     axes.plot(known.mean(), place, "D", color=colour, markeredgecolor="white", markersize=6)
 
 
+def _hollow(index: int) -> dict[str, object]:
+    """The look of a variant; hollow, since a model and its 16 bits stand in one place."""
+    return model_style(index) | {"markerfacecolor": "none", "markeredgewidth": 1.5}
+
+
 def _quantiles(values: np.ndarray, *levels: float) -> np.ndarray:
     known = values[np.isfinite(values)]
     return np.quantile(known, levels) if len(known) else np.full(len(levels), np.nan)
@@ -225,7 +230,7 @@ def _legend(figure: Figure, names: Sequence[str], what: str):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries = [Line2D([], [], **model_style(index), label=name) for index, name in enumerate(names)]
+    entries = [Line2D([], [], **_hollow(index), label=name) for index, name in enumerate(names)]
     entries += [Line2D([], [], color="0.4", linewidth=1, linestyle="--"), Patch(color=_GREY, alpha=0.6)]
     entries[-2].set_label(f"{NOISE}: {what.partition(' and ')[0]}")
     entries[-1].set_label(f"{NOISE}: {what.partition(' and ')[2]}")
