@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gated_bert.experiments.aggregate import statistics
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic
@@ -131,7 +133,7 @@ def write_plot(path: Path, summary: Sequence[Mapping], data: str) -> Path:
     for axes, names in zip((left, right), _PANELS, strict=True):
         for index, name in enumerate(names):
             _curve(axes, students, name, index)
-        axes.set_xticks([line["xai_weight"] for line in students], [f"{line['xai_weight']:g}" for line in students])
+        axes.set_xticks(range(len(students)), [f"{line['xai_weight']:g}" for line in students])
         axes.set_xlabel("weight of the explanations in the loss (0: vanilla)")
         axes.grid(alpha=0.3)
     left.axhline(100 * bert["accuracy_mean"], color="#333333", linestyle=":", linewidth=1.4,
@@ -148,12 +150,11 @@ def write_plot(path: Path, summary: Sequence[Mapping], data: str) -> Path:
 def _curve(axes: Axes, students: Sequence[Mapping], name: str, index: int):
     title, scale = MEASURES[name]
     colour, marker, line = _LOOK[name]
-    weights = [each["xai_weight"] for each in students]
     # Side by side, a hundredth of the axis apart, so that no interval hides another.
-    aside = 0.01 * (max(weights) or 1) * (2 * index - 1)
+    places = np.arange(len(students)) + 0.01 * len(students) * (2 * index - 1)
     means = [scale * _number(each[f"{name}_mean"]) for each in students]
     wide = [each[f"{name}_n"] >= 3 for each in students]
     half = [scale * (each[f"{name}_high"] - each[f"{name}_mean"]) if known else math.nan
             for each, known in zip(students, wide, strict=True)]  # fmt: skip
-    axes.errorbar([weight + aside for weight in weights], means, yerr=half if any(wide) else None, color=colour,
-                  marker=marker, linestyle=line, capsize=3, label=title.removesuffix(" (%)"))  # fmt: skip
+    axes.errorbar(places, means, yerr=half if any(wide) else None, color=colour, marker=marker, linestyle=line,
+                  capsize=3, label=title.removesuffix(" (%)"))  # fmt: skip
