@@ -13,10 +13,12 @@ from gated_bert.experiments.stages import PLOT, TABLE
 from gated_bert.experiments.studies import STUDIES
 
 MANY_RUNS = 30
-_STEPS = ("metrics", "reports", "similarity", "pos", "students")
+_STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
-_NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words")
+_NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
 """Beginnings of names: the comparison of a part's runs, which the study's own holds, and texts' words one by one."""
+SP_LIME, _OF_TEXTS = "sp_lime.csv", ["text", "words"]
+"""A table, and its columns that are not published: the data are others'."""
 
 
 def run_study(
@@ -103,6 +105,11 @@ def _copy(file: Path, target: Path, places: Sequence[str]):
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":
         shutil.copyfile(file, target)
+        return
+    if file.name == SP_LIME:
+        import pandas as pd
+
+        write_csv_atomic(target, pd.read_csv(file).drop(columns=_OF_TEXTS))
         return
     text = file.read_text(encoding="utf-8")
     for place in places:

@@ -137,4 +137,5 @@ def test_the_ag_news_study_and_that_of_its_explanations(
     assert (published / "similarity" / "similarity_levels.png").exists() and (published / "pos" / "pos.csv").exists()
     assert set(pd.read_csv(published / "students" / "students.csv")["student"]) == {"vanilla", "XAI 0.3"}
     # The documents themselves stay where they are.
-    assert not list(published.rglob("sp_lime*")) and not list(published.rglob("pos_words*"))
+    assert {"document", "covered"} <= (columns := set(pd.read_csv(published / "sp_lime" / "sp_lime.csv")))
+    assert not columns & {"text", "words"} and not list(published.rglob("*_words.csv"))
