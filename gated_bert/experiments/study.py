@@ -17,7 +17,7 @@ _STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
 _NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
 """Beginnings of names: the comparison of a part's runs, which the study's own holds, and texts' words one by one."""
-SP_LIME, _OF_TEXTS = "sp_lime.csv", ["text", "words"]
+_SP_LIME, _OF_TEXTS = "sp_lime.csv", ["text", "words"]
 """A table, and its columns that are not published: the data are others'."""
 
 
@@ -106,7 +106,7 @@ def _copy(file: Path, target: Path, places: Sequence[str]):
     if file.suffix == ".png":
         shutil.copyfile(file, target)
         return
-    if file.name == SP_LIME:
+    if file.name == _SP_LIME:
         import pandas as pd
 
         write_csv_atomic(target, pd.read_csv(file).drop(columns=_OF_TEXTS))

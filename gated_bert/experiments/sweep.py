@@ -61,27 +61,27 @@ def sweep(plan: Plan, compared: bool = True) -> int:
     mode = _output_mode(launcher.get("output_mode"), silent)
     with locked(plan.output):
         skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")), silent)
-        todo = [job for job in plan.jobs if job not in skipped]
-        if todo:
-            check_data(todo)
+        left = [job for job in plan.jobs if job not in skipped]
+        if left:
+            check_data(left)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
-        with _backend(plan, todo, machine, slots) as backend:
-            if todo:
-                check_room(plan.output, todo, backend.slots)
+        with _backend(plan, left, machine, slots) as backend:
+            if left:
+                check_room(plan.output, left, backend.slots)
             interrupted = run_jobs(views, backend, display, resumed)
         return _finish(plan, views, interrupted, compared)
 
 
 @contextmanager
-def _backend(plan: Plan, todo: Sequence[Job], machine: Machine, slots: int) -> Iterator[Backend]:
+def _backend(plan: Plan, left: Sequence[Job], machine: Machine, slots: int) -> Iterator[Backend]:
     launcher = plan.settings.launcher
-    if launcher.get("backend") != "ray" or not todo:
+    if launcher.get("backend") != "ray" or not left:
         yield LocalBackend(machine, slots)
         return
     from gated_bert.experiments.ray_backend import connected
 
-    with connected(launcher.get("ray_address"), plan.output, [job.config for job in todo], slots) as backend:
+    with connected(launcher.get("ray_address"), plan.output, [job.config for job in left], slots) as backend:
         yield backend
 
 
