@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import resource
 import threading
@@ -78,6 +79,7 @@ def _seconds(values: np.ndarray) -> str:
 def extra_memory(function: Callable[[], object]) -> float:
     """Highest resident memory of this process while `function` runs, above that before, in MB (10⁶ bytes)."""
     process = psutil.Process()
+    _give_back_freed_memory()
     before = peak = process.memory_info().rss
     done = threading.Event()
 
@@ -95,6 +97,13 @@ def extra_memory(function: Callable[[], object]) -> float:
         done.set()
         thread.join()
     return (max(peak, process.memory_info().rss) - before) / 1e6
+
+
+def _give_back_freed_memory():
+    """What the allocator keeps of earlier calls would hide what the next one takes; glibc alone has a call for that."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def environment_line() -> str:

@@ -21,18 +21,21 @@ _PACE_FIELDS = (
 )  # fmt: skip
 """Two runs that agree in these take about the same time for an epoch."""
 
+Paces = dict[tuple, list[tuple[float, float]]]
+"""By what decides them, the pairs of seconds that `read_paces` finds."""
+
 
 def print_plan(plan: Plan) -> int:
     """Shows the configuration, the jobs and their estimated cost; writes and starts nothing.
 
     Memory and disk follow from the models' sizes. Time is told only for jobs like finished runs in the output folder:
-    their mean seconds per epoch × epochs.
+    their mean seconds per epoch × epochs, and what those runs took besides.
     """
     print(configuration_text(plan))
     resumed = bool(plan.settings.launcher.get("resume"))
     finished = {job for job in plan.jobs if resumed and is_finished(job.folder)}
     left = [job for job in plan.jobs if job not in finished]
-    paces = epoch_seconds(plan.output)
+    paces = read_paces(plan.output)
     left_out = f", {len(finished)} of them finished" if finished else ""
     print(f"\nJobs ({len(plan.jobs)}{left_out})")
     for job in plan.jobs:
@@ -47,7 +50,7 @@ def print_plan(plan: Plan) -> int:
     return 0
 
 
-def job_cost(job: Job, paces: Mapping[tuple, list[float]]) -> str:
+def job_cost(job: Job, paces: Paces) -> str:
     """One line: memory, disk and, where runs like it are finished, time."""
     config = job.config
     seconds = _seconds(config, paces)
@@ -56,7 +59,7 @@ def job_cost(job: Job, paces: Mapping[tuple, list[float]]) -> str:
             f"(and {_gib(working_disk(config))} while it runs), {time}")  # fmt: skip
 
 
-def _totals(jobs: list[Job], paces: Mapping[tuple, list[float]], at_a_time: int | None) -> list[str]:
+def _totals(jobs: list[Job], paces: Paces, at_a_time: int | None) -> list[str]:
     memory = sorted((job_memory(job.config, on_gpu=False) for job in jobs), reverse=True)
     working = sorted((working_disk(job.config) for job in jobs), reverse=True)
     kept = sum(kept_disk(job.config) for job in jobs)
@@ -78,18 +81,24 @@ def _gib(size: float) -> str:
     return f"{size / GIB:.2g} GiB" if size < 10 * GIB else f"{size / GIB:.0f} GiB"
 
 
-def _seconds(config: GatedBertConfig, paces: Mapping[tuple, list[float]]) -> float | None:
+def _seconds(config: GatedBertConfig, paces: Paces) -> float | None:
     found = paces.get(_pace_key(asdict(config)))
-    return statistics.median(found) * config.epochs if found else None
+    if not found:
+        return None
+    beside, epoch = (statistics.median(column) for column in zip(*found, strict=True))
+    return beside + epoch * config.epochs
 
 
 def _pace_key(config: Mapping) -> tuple:
     return tuple(str(config.get(name)) for name in _PACE_FIELDS)
 
 
-def epoch_seconds(output: Path) -> dict[tuple, list[float]]:
-    """Mean seconds per epoch of every finished run in `output`, by what decides them."""
-    found: dict[tuple, list[float]] = {}
+def read_paces(output: Path) -> Paces:
+    """Of every finished run in `output` the seconds beside its epochs and the mean of its epochs, by what decides them.
+
+    Beside the epochs are data, model, first compilation and the files at the end, not the start of the process.
+    """
+    found: Paces = {}
     for path in output.glob("results_*/metadata_*.json"):
         metadata = read_json(path) or {}
         rows = path.with_name(f"results_{path.stem.removeprefix('metadata_')}.csv")
@@ -98,5 +107,8 @@ def epoch_seconds(output: Path) -> dict[tuple, list[float]]:
         with open(rows, newline="", encoding="utf-8") as file:
             seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
         if seconds:
-            found.setdefault(_pace_key(metadata.get("config") or {}), []).append(statistics.mean(seconds))
+            # A resumed run has the seconds since then alone.
+            beside = max(0.0, (metadata.get("seconds") or 0.0) - sum(seconds))
+            pace = (beside, statistics.mean(seconds))
+            found.setdefault(_pace_key(metadata.get("config") or {}), []).append(pace)
     return found

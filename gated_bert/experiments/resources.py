@@ -17,6 +17,8 @@ from gated_bert.presets import PRESETS
 GIB = 2**30
 _FRAMEWORK_MEMORY = 1.2 * GIB
 _BERT_VOCABULARY = 30522
+# Criteria whose scores the optimiser moves as it moves weights.
+_TRAINED_SCORES = ("movement", "soft_movement", "l0")
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def parameters(config: GatedBertConfig) -> int:
 def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     """About how many bytes of main memory one job takes.
 
-    Weights, gradients, two optimiser moments, gates and scores are held in float32 (eight numbers a parameter); a
-    training step keeps for each token some sixteen numbers per hidden unit, four per FFN neuron, and three per head
-    and other token.
+    Weights, gradients, two optimiser moments and gates are held in float32, and what a step puts beside them (eight
+    numbers a parameter); trained scores have a gradient and moments of their own (twelve). A training step keeps for
+    each token some sixteen numbers per hidden unit, four per FFN neuron, and three per head and other token.
     """
     preset = PRESETS[config.model_size]
     layers, width, dff, heads = (
@@ -112,7 +114,8 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     )
     per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
     activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
-    return int(_FRAMEWORK_MEMORY + 4 * 8 * parameters(config) + activations)
+    state = 12 if config.criterion in _TRAINED_SCORES else 8
+    return int(_FRAMEWORK_MEMORY + 4 * state * parameters(config) + activations)
 
 
 def kept_disk(config: GatedBertConfig) -> int:

@@ -10,7 +10,7 @@ from synthetic_runs import write_run
 
 from gated_bert import cli
 from gated_bert.experiments.aggregate import dense_baseline, group_runs
-from gated_bert.experiments.plan_cost import epoch_seconds
+from gated_bert.experiments.plan_cost import read_paces
 from gated_bert.experiments.resources import GIB, job_memory, kept_disk, working_disk
 from gated_bert.experiments.results import find_runs, read_runs
 from gated_bert.sweep_flags import FLAGS, read_plan
@@ -182,13 +182,14 @@ def test_time_is_told_by_finished_runs_like_it(capsys, tmp_path):
               "train_examples")}  # fmt: skip
     write_run("results", "magnitude", seed=7, epochs=4, **alike)
     write_run("results", "magnitude", seed=8, epochs=4, status="stopped", **alike)
-    assert list(epoch_seconds(Path("results")).values()) == [[24.5]]
+    # 612.5 s, of them 4 × 24.5 s in epochs.
+    assert list(read_paces(Path("results")).values()) == [[(514.5, 24.5)]]
     words = ["sweep", "-d", "embedded", "-m", "tiny", "-p", "magnitude,spt", "-e", "10", "--dry-run"]
     assert cli.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
     cost = {line.split(":")[0].strip(): lines[number + 1] for number, line in enumerate(lines) if ": results/" in line}
-    assert cost["magnitude sst2"].endswith("about 0:04:05") and cost["spt sst2"].endswith("time unknown")
-    assert lines[-1].strip().startswith("time    about 0:04:05") and "1 job(s) unlike" in lines[-1]
+    assert cost["magnitude sst2"].endswith("about 0:12:40") and cost["spt sst2"].endswith("time unknown")
+    assert lines[-1].strip().startswith("time    about 0:12:40") and "1 job(s) unlike" in lines[-1]
 
 
 def test_sizes_and_sparsities_are_never_averaged(tmp_path):

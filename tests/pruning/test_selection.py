@@ -65,6 +65,16 @@ def test_a_sample_sees_every_column_alike(columns):
     assert counts.max() - counts.min() <= 1
 
 
+def test_of_a_pool_longer_than_is_looked_at_in_one_go_exactly_the_smallest_are_chosen():
+    # Rounded, so that thousands equal the threshold.
+    scores = np.round(np.abs(np.random.default_rng(4).standard_normal(600_000)), 2).astype(np.float32)
+    chosen = choose(pools([scores]), 250_000)[0]
+    assert chosen.sum() == 250_000
+    np.testing.assert_array_equal(np.sort(scores[chosen]), np.sort(scores)[:250_000])
+    threshold = scores[chosen].max()
+    assert 0 < np.count_nonzero(chosen[scores == threshold]) < np.count_nonzero(scores == threshold)
+
+
 def test_ties_are_spread_over_all_layers_and_follow_the_seed():
     arrays = [np.zeros(10_000, np.float32), np.zeros(30_000, np.float32)]
     first, second = choose(pools(arrays), 20_000)

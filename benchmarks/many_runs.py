@@ -1,0 +1,75 @@
+"""What planning, going on with and comparing a sweep of 1,000 finished runs costs, beside the runs' own time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from benchmarks.timing import main
+from gated_bert.experiments.jobs import read_json
+from gated_bert.experiments.results import write_json_atomic
+
+METHODS = ("baseline", "magnitude", "movement", "random")
+SEEDS = 250
+# The smallest run there is: two epochs of three steps.
+RUN = "-d embedded -t sst2 -m tiny -b 16 --train-examples 48 --max-len 16 -e 2 -ps 1 -pe 2 -f 0.5".split()
+
+
+def sweep(folder: Path, methods: tuple[str, ...], seeds: int, *words: str) -> float:
+    """Seconds of the command.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    grid = ["-p", ",".join(methods), "--seeds", ",".join(map(str, range(1, seeds + 1))), "-o", str(folder)]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "gated_bert", "sweep", *RUN, *grid, *words], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"the sweep failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return time.perf_counter() - began
+
+
+def copy_run(run: Path, copy: Path, seed: int):
+    """A finished run under another seed; its models are links, for the disk's sake."""
+    shutil.copytree(run, copy, copy_function=os.link)
+    for path in (copy / "job.json", copy / "status.json", *copy.glob("metadata_*.json")):
+        record = read_json(path)
+        record["seed"] = seed
+        if "config" in record:
+            record["config"]["seed"] = seed
+        path.unlink()
+        write_json_atomic(path, record)
+
+
+def measure(options) -> list[Figure]:
+    """Seconds of `--dry-run` and of `--resume` with nothing left to run, and their share in the runs' own time."""
+    methods, seeds = (METHODS[:2], 5) if options.quick else (METHODS, SEEDS)
+    runs = len(methods) * seeds
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        run_seconds = sweep(folder, methods, 2) / (2 * len(methods))
+        for method in methods:
+            first = folder / f"results_{method}_sst2_seed1"
+            for seed in range(3, seeds + 1):
+                copy_run(first, folder / f"results_{method}_sst2_seed{seed}", seed)
+        planning = sweep(folder, methods, seeds, "--dry-run")
+        comparing = sweep(folder, methods, seeds, "--resume")
+    share = 100 * (planning + comparing) / (runs * run_seconds)
+    details = f"2 epochs of 3 steps, {run_seconds:.1f} s a run one after the other, its process with it"
+    return [
+        Figure(f"dry run of {runs} runs", planning, "s", "", "jobs, commands, cost"),
+        Figure(f"going on with {runs} finished runs", comparing, "s", "", "looking at each, tables, plot and report"),
+        Figure("both / the time of the smallest runs there are", share, "%", "≤ 1", details),
+    ]
+
+
+if __name__ == "__main__":
+    main("many_runs", measure)
