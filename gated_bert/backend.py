@@ -92,17 +92,21 @@ def _strategy(*devices: str):
     return tensorflow.distribute.MirroredStrategy(devices)
 
 
-def summed_over_devices(gradients: list) -> list:
-    """The gradients of a batch from those of its parts, inside an optimiser's step.
+def whole_gradients(gradients: list) -> list:
+    """The gradients of a batch as dense tensors of the variables' shapes, inside an optimiser's step.
 
-    TensorFlow shows a device the gradients of its own part; JAX has added all parts up.
+    TensorFlow gives that of an embedding in pieces, one for each time that a token stands in the batch, whose norm is
+    not that of their sum; and on several devices it shows each the gradients of its own part of the batch. JAX has
+    added up both.
     """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow
+    if keras.backend.backend() != "tensorflow":
+        return gradients
+    import tensorflow
 
-        context = tensorflow.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            return context.all_reduce(tensorflow.distribute.ReduceOp.SUM, gradients)
+    gradients = [tensorflow.convert_to_tensor(gradient) for gradient in gradients]
+    context = tensorflow.distribute.get_replica_context()
+    if context is not None and context.num_replicas_in_sync > 1:
+        return context.all_reduce(tensorflow.distribute.ReduceOp.SUM, gradients)
     return gradients
 
 

@@ -22,8 +22,6 @@ RECORD = {
     "data": "embedded", "train_examples": 48, "max_len": 16, "batch_size": 16, "learning_rate": 1e-3,
     "epochs": 2, "pruning_start_epoch": 2, "pruning_end_epoch": 2, "end_sparsity": 0.5, "pruning_method": "movement",
     "movement_pruning_frequency_steps": 2,
-    # Of gradients that are clipped, and with no clipping, the backends make different steps: see docs/accelerators.md.
-    "clip_norm": 1e6,
 }  # fmt: skip
 INPUTS = {
     "input_ids": np.arange(5, 37).reshape(4, 8) % 30,

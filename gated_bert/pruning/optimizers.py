@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from gated_bert.backend import summed_over_devices
+from gated_bert.backend import whole_gradients
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 
@@ -47,8 +47,8 @@ class _ScoreAware:
 
     def _clip_gradients(self, grads):
         """Clips the weights' gradients; scores neither add to the norm nor are clipped."""
-        # Here, and not in Keras's own place after the clipping: clipped parts do not add up to the clipped whole.
-        grads = summed_over_devices(grads)
+        # Keras would clip parts, which do not add up to the clipped whole.
+        grads = whole_gradients(grads)
         weights = iter(super()._clip_gradients([g for g, score in zip(grads, self._applied, strict=True) if not score]))
         return [g if score else next(weights) for g, score in zip(grads, self._applied, strict=True)]
 

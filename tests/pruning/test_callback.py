@@ -11,7 +11,7 @@ from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import StepContext, criterion_class
 from gated_bert.pruning.criteria.ridge import RidgeCredit
 from gated_bert.pruning.criteria.spt import Spt
-from gated_bert.pruning.optimizers import WarmupLinearDecay, build_optimizer
+from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner, sparsity
 
@@ -268,30 +268,3 @@ def test_soft_movement_and_l0_report_what_they_reach(make_model, batches):
         assert np.isnan(logs["target_sparsity"]).all()
         assert columns <= set(logs)
         assert set(callback.columns) == columns
-
-
-def test_scores_are_neither_decayed_nor_counted_in_the_clipping(make_model, batches):
-    updates = []
-    for rule in ("fixed", "straight_through"):
-        model = make_model(rule)
-        config = config_of("movement", clip_norm=0.1, weight_decay=0.5)
-        model.compile(build_optimizer(config, model, 10, "gradient"), LOSS)
-        model.train_on_batch(*batches[0])
-        updates.append(ops.convert_to_numpy(model.gated_layers()[0].raw_kernel))
-        if rule == "straight_through":
-            assert np.abs(ops.convert_to_numpy(model.gated_layers()[0].scores)).max() > 0
-    np.testing.assert_allclose(updates[0], updates[1], rtol=1e-5, atol=1e-7)
-
-
-def test_biases_and_layer_norms_are_not_decayed(make_model):
-    model = make_model()
-    optimizer = build_optimizer(config_of("magnitude"), model, 10, "gradient")
-    decayed = {variable.name for variable in model.trainable_variables if optimizer._use_weight_decay(variable)}
-    assert decayed == {"kernel", "embeddings", "position_embedding"}
-
-
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():
-    schedule = WarmupLinearDecay(1.0, 2, 10)
-    rates = [float(schedule(step)) for step in range(11)]
-    np.testing.assert_allclose(rates[:3], [0.5, 1.0, 8 / 9], rtol=1e-6)
-    assert rates[9] == pytest.approx(1 / 9) and rates[10] == 0.0
