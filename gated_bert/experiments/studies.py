@@ -169,12 +169,12 @@ def _pretrained_parts(task: str) -> tuple[Part, ...]:
 
 STUDIES = {
     "embedded": Study(
-        "accuracy against sparsity up to 90 % on embedded data, four methods, three seeds",
+        "accuracy against sparsity up to 90 % on embedded data, four methods, eight seeds",
         "embedded",
         {
             "smoke": (Part("sst2", f"{_EMBEDDED} -p {FOUR} -e 2 -ps 1 -pe 2 -f 0.9 --train-examples 300 --seeds 1"),),
-            "standard": (Part("sst2", f"{_EMBEDDED} -p {FOUR} -e 8 -ps 3 -pe 7 -f 0.9 --seeds 1,2,3"),),
-            "full": (Part("sst2", f"{_EMBEDDED} -p {FIVE} -e 16 -ps 4 -pe 13 -f 0.99 --seeds 1,2,3,4,5"),),
+            "standard": (Part("sst2", f"{_EMBEDDED} -p {FOUR} -e 8 -ps 3 -pe 7 -f 0.9 --seeds 1,2,3,4,5,6,7,8"),),
+            "full": (Part("sst2", f"{_EMBEDDED} -p {FIVE} -e 16 -ps 4 -pe 13 -f 0.99 --seeds 1,2,3,4,5,6,7,8"),),
         },
     ),
     "spt": Study(
