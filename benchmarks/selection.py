@@ -10,8 +10,8 @@ from benchmarks.figures import Figure
 from benchmarks.timing import extra_memory, interleave, main, ratio, spread
 from gated_bert.pruning.selection import Pool, smallest
 
-SIZES = {85: 12, 300: 24}
-"""Millions of prunable weights → layers, of BERT base and large."""
+SIZES = {85: 72, 300: 144}
+"""Millions of prunable weights → matrices that hold them, of BERT base and large."""
 SHARE = 0.5
 
 
@@ -41,13 +41,13 @@ def kthvalue(scores: list[np.ndarray]) -> int:
 
 def measure(options) -> list[Figure]:
     """Seconds and memory of a global choice, its growth with the number of weights, and its ratio to the peers."""
-    sizes = {1: 12, 4: 24} if options.quick else SIZES
+    sizes = {1: 72, 4: 144} if options.quick else SIZES
     figures, medians = [], []
-    for millions, layers in sizes.items():
+    for millions, matrices in sizes.items():
         rng = np.random.default_rng(0)
-        each = round(millions * 1e6 / layers)
-        scores = [np.abs(rng.standard_normal(each, np.float32)) for _ in range(layers)]
-        wanted = round(SHARE * each * layers)
+        each = round(millions * 1e6 / matrices)
+        scores = [np.abs(rng.standard_normal(each, np.float32)) for _ in range(matrices)]
+        wanted = round(SHARE * each * matrices)
         sides = {"own": choose, "np.partition": partition, "torch.kthvalue": kthvalue}
         for name, side in sides.items():
             # PyTorch and NumPy may count a few that equal the threshold.

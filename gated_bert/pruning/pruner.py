@@ -179,7 +179,7 @@ class Pruner:
                     closed[place] &= ~np.packbits(protected[place])
                 return closed
             for place in set(poor) - protected.keys():
-                best = np.argpartition(pools[place].read(1), -floors[place])[-floors[place] :]
+                best = np.argpartition(pools[place].scores(), -floors[place])[-floors[place] :]
                 protected[place] = np.zeros(members_of[place].num_units, bool)
                 protected[place][best] = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,6 @@ import numpy as np
 _SAMPLE = 200_000
 # Shortest stride of the sample: sorting more of a small pool costs more than the narrower bracket saves.
 _STRIDE = 64
-# Scores that all looks at them but the first find in a processor's cache.
-_PART = 2**18
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,14 @@ class Pool:
     unit_weights: int = 1
     name: str = "scores"
 
-    def parts(self) -> Iterator[np.ndarray]:
-        """All scores, a part after the other; raises ValueError where one of them is NaN."""
+    def scores(self) -> np.ndarray:
+        """All scores; raises ValueError where one of them is NaN."""
         scores = self.read(1)
-        for start in range(0, len(scores), _PART):
-            part = scores[start : start + _PART]
-            if np.isnan(np.min(part)):
-                raise ValueError(
-                    f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN"
-                )
-            yield part
+        if np.isnan(np.min(scores)):
+            raise ValueError(
+                f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN"
+            )
+        return scores
 
 
 def kth_smallest(pools: Sequence[Pool], k: int) -> tuple[float, int, int]:
@@ -81,10 +77,10 @@ def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> t
     """As `kth_smallest` where the answer lies from `low` to `high`, else None."""
     up_to_low, inside = 0, []
     for pool in pools:
-        for scores in pool.parts():
-            low_enough = scores <= low
-            up_to_low += int(np.count_nonzero(low_enough))
-            inside.append(scores[(scores < high) > low_enough])
+        scores = pool.scores()
+        low_enough = scores <= low
+        up_to_low += int(np.count_nonzero(low_enough))
+        inside.append(scores[(scores < high) > low_enough])
     inside = np.concatenate(inside)
     rank = k - up_to_low
     if 0 < rank <= len(inside):
@@ -125,25 +121,17 @@ def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use:
     threshold, below, ties_left = kth_smallest(pools, k)
     ties_wanted = k - below
     for index, pool in enumerate(pools):
-        chosen, ties = _below(pool, threshold)
+        scores = pool.read(1)
+        chosen = scores < threshold
+        ties = np.flatnonzero(scores == threshold)
         take = int(rng.hypergeometric(ties_wanted, ties_left - ties_wanted, len(ties))) if len(ties) else 0
         chosen[ties if take == len(ties) else rng.permutation(ties)[:take]] = True
         ties_wanted, ties_left = ties_wanted - take, ties_left - len(ties)
         use(index, chosen)
 
 
-def _below(pool: Pool, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the pool's scores are smaller than the threshold, bool [n], and the places of those that equal it."""
-    chosen, ties, start = np.empty(pool.size, bool), [], 0
-    for scores in pool.parts():
-        np.less(scores, threshold, out=chosen[start : start + len(scores)])
-        ties.append(start + np.flatnonzero(scores == threshold))
-        start += len(scores)
-    return chosen, np.concatenate(ties)
-
-
 def _smallest_of_unequal(pools, weights, rng, use):
-    scores = np.concatenate([part for pool in pools for part in pool.parts()])
+    scores = np.concatenate([pool.scores() for pool in pools])
     sizes = np.repeat([pool.unit_weights for pool in pools], [pool.size for pool in pools])
     order = np.lexsort((rng.permutation(len(scores)), scores))
     cumulative = np.cumsum(sizes[order])

@@ -65,8 +65,7 @@ def test_a_sample_sees_every_column_alike(columns):
     assert counts.max() - counts.min() <= 1
 
 
-def test_of_a_pool_longer_than_is_looked_at_in_one_go_exactly_the_smallest_are_chosen():
-    # Rounded, so that thousands equal the threshold.
+def test_where_thousands_equal_the_threshold_as_many_of_them_as_needed_are_chosen():
     scores = np.round(np.abs(np.random.default_rng(4).standard_normal(600_000)), 2).astype(np.float32)
     chosen = choose(pools([scores]), 250_000)[0]
     assert chosen.sum() == 250_000
