@@ -50,9 +50,10 @@ def measure(options) -> list[Figure]:
         wanted = round(SHARE * each * matrices)
         sides = {"own": choose, "np.partition": partition, "torch.kthvalue": kthvalue}
         for name, side in sides.items():
-            # PyTorch and NumPy may count a few that equal the threshold.
-            if abs(side(scores) - wanted) > 10:
-                raise RuntimeError(f"{name} chose {side(scores)} of {wanted}; times of them compare nothing")
+            # PyTorch and NumPy leave or take all scores that equal the threshold, some ten among 300 million.
+            chosen, apart = side(scores), 0 if name == "own" else max(10, wanted // 10**6)
+            if abs(chosen - wanted) > apart:
+                raise RuntimeError(f"{name} chose {chosen} of {wanted}; times of them compare nothing")
         times = interleave({name: partial(side, scores) for name, side in sides.items()}, 3 if options.quick else 7)
         medians.append(float(np.median(times["own"].wall)) / millions)
         seconds = medians[-1] * millions
