@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
+from gated_bert.experiments import checkpoint
 from gated_bert.experiments import run as run_module
 from gated_bert.experiments.results import read_run
 from gated_bert.experiments.run import train
@@ -121,6 +123,25 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
     assert run_in_process(config, tmp_path / "broken").returncode == 0
     assert run_in_process(config, tmp_path / "whole").returncode == 0
     pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
+
+
+@pytest.mark.parametrize(("takes", "written"), [(0.5, [2, 4, 6, 8, 10, 12]), (2.0, [2, 6, 10])])
+def test_checkpoints_take_no_more_than_a_twentieth_of_the_time(monkeypatch, takes, written):
+    """Of twelve steps of 10 s, one due after every second."""
+    now, steps = [0.0], []
+
+    def write(path, model, criterion, place):
+        steps.append(place["batches"])
+        now[0] += takes
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write)
+    callback = checkpoint.CheckpointCallback(Path(), None, 100, 2, lambda done: True, None, dict)
+    callback.set_model(None)
+    for batch in range(12):
+        now[0] += 10
+        callback.on_train_batch_end(batch)
+    assert steps == written
 
 
 def test_another_record_is_not_resumed(tmp_path):
