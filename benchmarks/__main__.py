@@ -11,7 +11,7 @@ from benchmarks.figures import Figure, read_figures, table
 
 BENCHMARKS = (
     "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "selection", "spt_step", "shrink",
-    "parallel_sweep", "many_runs", "tiles", "onnx_export", "lime", "start_up", "scale",
+    "parallel_sweep", "many_runs", "checkpoint", "tiles", "onnx_export", "lime", "start_up", "scale",
 )  # fmt: skip
 
 
