@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.figures import Figure
+from benchmarks.parallel_sweep import sweep
 from benchmarks.timing import main
 from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.results import write_json_atomic
@@ -18,23 +16,13 @@ from gated_bert.experiments.results import write_json_atomic
 METHODS = ("baseline", "magnitude", "movement", "random")
 SEEDS = 250
 # The smallest run there is: two epochs of three steps.
-RUN = "-d embedded -t sst2 -m tiny -b 16 --train-examples 48 --max-len 16 -e 2 -ps 1 -pe 2 -f 0.5".split()
+RUN = "-b 16 --train-examples 48 --max-len 16 -e 2 -ps 1 -pe 2 -f 0.5".split()
 
 
-def sweep(folder: Path, methods: tuple[str, ...], seeds: int, *words: str) -> float:
-    """Seconds of the command.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    grid = ["-p", ",".join(methods), "--seeds", ",".join(map(str, range(1, seeds + 1))), "-o", str(folder)]
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "gated_bert", "sweep", *RUN, *grid, *words], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"the sweep failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return time.perf_counter() - began
+def grid(folder: Path, methods: tuple[str, ...], seeds: int, *words: str) -> float:
+    """Seconds of the launcher with these methods and the seeds from 1."""
+    numbers = ",".join(map(str, range(1, seeds + 1)))
+    return sweep([*RUN, "-p", ",".join(methods), "--seeds", numbers, *words], str(folder))
 
 
 def copy_run(run: Path, copy: Path, seed: int):
@@ -55,13 +43,13 @@ def measure(options) -> list[Figure]:
     runs = len(methods) * seeds
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run_seconds = sweep(folder, methods, 2) / (2 * len(methods))
+        run_seconds = grid(folder, methods, 2) / (2 * len(methods))
         for method in methods:
             first = folder / f"results_{method}_sst2_seed1"
             for seed in range(3, seeds + 1):
                 copy_run(first, folder / f"results_{method}_sst2_seed{seed}", seed)
-        planning = sweep(folder, methods, seeds, "--dry-run")
-        comparing = sweep(folder, methods, seeds, "--resume")
+        planning = grid(folder, methods, seeds, "--dry-run")
+        comparing = grid(folder, methods, seeds, "--resume")
     share = 100 * (planning + comparing) / (runs * run_seconds)
     details = f"2 epochs of 3 steps, {run_seconds:.1f} s a run one after the other, its process with it"
     return [

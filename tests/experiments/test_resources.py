@@ -23,6 +23,7 @@ from gated_bert.experiments.resources import (
     share,
     working_disk,
 )
+from gated_bert.pruning.criteria import _CRITERIA
 
 TINY = GatedBertConfig(model_size="tiny")
 BASE = GatedBertConfig(model_size="base")
@@ -33,6 +34,12 @@ BASE = GatedBertConfig(model_size="base")
 )
 def test_parameters_are_those_of_the_sizes(size, millions):
     assert parameters(GatedBertConfig(model_size=size)) / 1e6 == pytest.approx(millions, rel=0.05)
+
+
+def test_scores_that_the_optimiser_trains_are_reckoned_with():
+    trained = {name for name, kind in _CRITERIA.items() if kind.gate_rule != "fixed" and kind.score_rule == "gradient"}
+    more = {name for name in _CRITERIA if job_memory(BASE.replace(criterion=name), False) > job_memory(BASE, False)}
+    assert more == trained and "movement" in more
 
 
 def test_the_scarcest_thing_limits_the_jobs():
