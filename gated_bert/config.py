@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.checks import ConfigError, choose, whole
-from gated_bert.config_checks import ENCODER_ROLES, PRUNING_TYPES, check
+from gated_bert.config_checks import ENCODER_ROLES, check
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
+from gated_bert.pruning_types import fields_of_type
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,18 @@ class GatedBertConfig:
     pattern: str | None = None
     scope: str | None = None
     pruning_type: int | None = None
+    tilesparsity_variant: str | None = None
     granularity: int = 128
-    block_size: tuple[int, int] = (32, 32)
+    block_size: tuple[int, int] | None = None
     vector_size: int = 16
     vector_axis: str = "k"
     tile_dims: str | None = None
     g1percent: float = 5.0
-    sparsity_per_dim: bool = False
+    sparsity_per_dim: bool | None = None
     pooling: str | None = None
     normalize_scores: bool = False
     taylor_variant: str = "default"
+    activation_variant: str = "default"
     schedule: str | None = None
     start_sparsity: float | None = None
     end_sparsity: float | None = None
@@ -144,7 +147,7 @@ class GatedBertConfig:
         self._set(prunable_roles=tuple(self.prunable_roles))
         if self.criterion == "spt" and self.spt_variant == "published":
             self._restore_published_spt()
-        self._fill_in_pattern()
+        self._set(**fields_of_type(self))
         if self.spt_unit is None:
             self._set(spt_unit=self.pattern or "element")
         if self.pattern is None:
@@ -166,24 +169,6 @@ class GatedBertConfig:
             "movement_pruning_frequency_steps": movement_frequency(size),
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
-
-    def _fill_in_pattern(self):
-        self._set(block_size=tuple(self.block_size))
-        if self.pruning_type is not None:
-            allowed = ", ".join(map(str, PRUNING_TYPES)) + " (6 was never published)"
-            if self.pruning_type not in PRUNING_TYPES:
-                raise ConfigError("pruning_type", self.pruning_type, allowed)
-            pattern = PRUNING_TYPES[self.pruning_type]
-            dims = {7: "k", 8: "kn"}.get(self.pruning_type)
-            for name, value in (("pattern", pattern), ("tile_dims", dims)):
-                if getattr(self, name) not in (None, value) and value is not None:
-                    raise ConfigError(name, getattr(self, name), f"{value}, with pruning_type={self.pruning_type}")
-                if value is not None:
-                    self._set(**{name: value})
-            if pattern == "tile" and self.scope is None:
-                self._set(scope="global")
-        if self.tile_dims is None:
-            self._set(tile_dims="k")
 
     def _restore_published_spt(self):
         for name, published in (("spt_unit", "element"), ("spt_reward", "measured"), ("spt_credit", "mean")):
@@ -211,16 +196,17 @@ class GatedBertConfig:
             )
             if value != usual and self.criterion == "spt"
         ]
-        if self.criterion == "taylor" and self.taylor_variant != "default":
-            variants.append(self.taylor_variant)
-        method = "-".join([self.pruning_method, *variants])
+        for criterion, value in (("taylor", self.taylor_variant), ("activation_magnitude", self.activation_variant)):
+            if self.criterion == criterion and value != "default":
+                variants.append(value)
         named = METHODS[self.pruning_method]
+        name = self.pruning_method if self.criterion in (None, named.criterion) else self.criterion
+        method = "-".join([name, *variants])
         point = (self.criterion, self.pattern, self.scope)
         if self.criterion is None or point == (named.criterion, named.pattern, named.scope):
             return method
-        first = method if self.criterion == named.criterion else self.criterion
-        pattern = f"{self.pattern}-kn" if self.tile_dims == "kn" else self.pattern
-        return "-".join([first, pattern, self.scope, self.schedule])
+        pattern = self.pattern + "-kn" * (self.tile_dims == "kn") + "-code" * (self.tilesparsity_variant == "code")
+        return "-".join([method, pattern, self.scope, self.schedule])
 
     def replace(self, **changes) -> GatedBertConfig:
         """A copy with `changes`; fields filled in by size or method keep the values they have."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 PATTERNS = ("element", "head", "head_dim", "neuron", "head_neuron", "k_tile", "qkv_row", "vector", "block", "row",
             "column", "tile", "tile_element")  # fmt: skip
-PRUNING_TYPES = {0: "head", 1: "head_dim", 2: "k_tile", 3: "qkv_row", 4: "vector", 5: "block", 7: "tile", 8: "tile"}
-"""TileSparsity's numbers; 7 prunes rows of tiles, 8 columns first; 6 was never published."""
 POOLINGS = ("mean", "l1", "l2", "published")
 SCOPES = ("layer", "global", "role")
 SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
@@ -43,6 +41,7 @@ def check(config: GatedBertConfig):
         "spt_credit": ("mean", "regression"),
         "spt_variant": ("default", "published"),
         "taylor_variant": ("default", "published"),
+        "activation_variant": ("default", "published"),
         "tile_dims": ("k", "kn"),
         "vector_axis": ("k", "n"),
         "noise": ("constant", "activation"),
@@ -162,7 +161,9 @@ def _check_together(config: GatedBertConfig):
 def _units_move(config: GatedBertConfig) -> bool:
     """Whether the weights of a unit depend on the scores."""
     of_two_steps = config.pattern == "tile" and config.tile_dims == "kn"
-    return of_two_steps or config.pattern in ("head_dim", "k_tile", "vector", "tile_element")
+    # TileSparsity's code gives the matrices that are not Q, K and V tiles, each of which loses its own least runs.
+    with_tiles = config.tilesparsity_variant == "code" and config.pattern in ("head", "qkv_row")
+    return of_two_steps or with_tiles or config.pattern in ("head_dim", "k_tile", "vector", "tile_element")
 
 
 def _check_ticket(config: GatedBertConfig):
@@ -200,8 +201,9 @@ def _check_pattern(config: GatedBertConfig):
             raise ConfigError(
                 "pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed"
             )
-    if config.sparsity_per_dim and not (config.pattern in ("tile", "tile_element") and config.tile_dims == "kn"):
-        raise ConfigError("sparsity_per_dim", True, "pattern tile or tile_element with tile_dims kn: two steps")
+    two_steps = config.tile_dims == "kn" and config.pattern in ("k_tile", "tile", "tile_element")
+    if config.sparsity_per_dim and not two_steps:
+        raise ConfigError("sparsity_per_dim", True, "pattern k_tile, tile or tile_element with tile_dims kn: two steps")
     if config.criterion == "taylor" and config.pruning_start_epoch < 2:
         raise ConfigError("pruning_start_epoch", config.pruning_start_epoch, "2 up: taylor adds up gradients first")
 

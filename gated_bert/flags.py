@@ -163,7 +163,9 @@ RUN_FLAGS = (
          "NAME"),
     Flag(("--pattern",), "pattern", "text", "what is removed at once: " + ", ".join(PATTERNS), _PRUNE, "NAME"),
     Flag(("--scope",), "scope", "text", "what competes: " + ", ".join(SCOPES), _PRUNE, "NAME"),
-    Flag(("--pruning-type",), "pruning_type", "int", "pattern by TileSparsity's number: 0-5, 7, 8", _PRUNE),
+    Flag(("--pruning-type",), "pruning_type", "int", "pattern by TileSparsity's number: 0-8", _PRUNE),
+    Flag(("--tilesparsity-variant",), "tilesparsity_variant", "text", "its numbers as TileSparsity's readme describes "
+         "them (default), or as its code computes them", _PRUNE, "NAME"),
     Flag(("--granularity",), "granularity", "int", "columns of a tile", _PRUNE),
     Flag(("--block-size",), "block_size", "size", "rows and columns of a block, e.g. 32x32", _PRUNE, "SIZE"),
     Flag(("--vector-size",), "vector_size", "int", "weights of a vector, of which n are kept", _PRUNE),
@@ -174,6 +176,8 @@ RUN_FLAGS = (
     Flag(("--pooling",), "pooling", "text", "a unit's score: mean, l1, l2, published", _PRUNE, "NAME"),
     Flag(("--normalize-scores",), "normalize_scores", "switch", "scale scores of each matrix to size 1", _PRUNE, _YES),
     Flag(("--taylor-variant",), "taylor_variant", "text", "default, published", _PRUNE, "NAME"),
+    Flag(("--activation-variant",), "activation_variant", "text", "of activation_magnitude: default (mean |x|), or "
+         "published (|mean x|)", _PRUNE, "NAME"),
     Flag(("--schedule",), "schedule", "text", "how sparsity rises: " + ", ".join(SCHEDULES), _PRUNE, "NAME"),
     Flag(("--prunable-roles",), "prunable_roles", "list", "of " + ", ".join(ROLES), _PRUNE, "ROLE"),
     Flag(("--min-kept",), "min_kept", "float", "fraction of every matrix that always stays", _PRUNE, "FRACTION"),

@@ -17,9 +17,9 @@ from gated_bert.pruning.criteria import criterion_class
 OPTIONS = (
     "pattern", "scope", "schedule", "pruning_start_epoch", "pruning_end_epoch", "start_sparsity", "end_sparsity",
     "sparsity_steps", "min_kept", "pooling", "normalize_scores", "block_size", "granularity", "vector_size",
-    "vector_axis", "tile_dims", "g1percent", "sparsity_per_dim", "taylor_variant", "movement_schedule",
-    "movement_pruning_frequency_steps", "soft_movement_threshold", "soft_movement_penalty", "l0_penalty",
-    "spt_epsilon", "spt_explore_per_layer", "spt_reward_alpha", "spt_reward", "spt_credit", "spt_variant",
+    "vector_axis", "tile_dims", "g1percent", "sparsity_per_dim", "taylor_variant", "activation_variant",
+    "movement_schedule", "movement_pruning_frequency_steps", "soft_movement_threshold", "soft_movement_penalty",
+    "l0_penalty", "spt_epsilon", "spt_explore_per_layer", "spt_reward_alpha", "spt_reward", "spt_credit", "spt_variant",
     "score_batches", "noise", "noise_std", "smooth_passes", "seed",
 )  # fmt: skip
 """Fields of a run's record that say how to prune."""

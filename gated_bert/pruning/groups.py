@@ -42,9 +42,13 @@ class Group:
         powers = {"mean": np.asarray, "l1": np.abs}.get(how, np.square)
         total = sum(self._sums(place, powers(array)) for place, array in enumerate(scores))
         if how == "published":
-            return np.sqrt(total) / self.unit_weights
-        mean = total / self.unit_weights
+            return np.sqrt(total) / self._divisor()
+        mean = total / self._divisor()
         return np.sqrt(mean) if how == "l2" else mean
+
+    def _divisor(self):
+        """Weights of the units as pooling counts them: a number, or an array [num_units]."""
+        return self.unit_weights
 
     def expand(self, units, xp=np) -> list:
         """What multiplies each layer's gates, given a value per unit; 1 outside the group's units.

@@ -41,6 +41,10 @@ class Pattern:
         """The patterns that one mask update applies one after another, each with the sparsity reached after it."""
         return [(self, sparsity)]
 
+    def closes(self, units: int, sparsity: float) -> int | None:
+        """How many of `units` that are ranked together close; None where as many as hold that share of the weights."""
+        return None
+
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
@@ -242,6 +246,10 @@ COLUMNS = Blocks(height=0, width=1)
 
 def get_pattern(config: GatedBertConfig) -> Pattern:
     """The record's pattern."""
+    if config.tilesparsity_variant == "code":
+        from gated_bert.pruning.tilesparsity import published_pattern
+
+        return published_pattern(config)
     tiles = ColumnsThenTiles(config.granularity) if config.tile_dims == "kn" else Tiles(config.granularity)
     pattern = {
         "element": Blocks(),

@@ -71,18 +71,19 @@ class Pruner:
         rng = np.random.default_rng([self.config.seed, step])
         steps = self.pattern.steps(sparsity)
         if len(steps) == 1:
-            groups = [self._arranged(index, group, rng) for index, group in enumerate(self.groups)]
+            groups = self._arranged(self.groups, rng, self._ranked)
             # A mask of single weights from before stays inside the larger units that stay.
             on_top = not self.criterion.reopens and any(group.unit_weights > 1 for group in groups)
-            self._prune(groups, steps[0][1], rng, self._ranked, on_top=on_top)
+            self._prune(self.pattern, groups, steps[0][1], rng, self._ranked, on_top=on_top)
         else:
             self._prune_afresh(steps, rng)
         self.criterion.after_update()
 
-    def _arranged(self, index: int, group: Group, rng: np.random.Generator) -> Group:
-        if not isinstance(group, BalancedGroup):
-            return group
-        return group.sorted_by(self._ranked(index, group.base, 1), rng)
+    def _arranged(self, groups: Sequence[Group], rng: np.random.Generator, read: Read) -> list[Group]:
+        return [
+            group.sorted_by(read(index, group.base, 1), rng) if isinstance(group, BalancedGroup) else group
+            for index, group in enumerate(groups)
+        ]
 
     def _prune_afresh(self, steps: list[tuple[Pattern, float]], rng: np.random.Generator):
         # Bits, packed: of a large model more than the scores of one matrix should not be in memory at once.
@@ -98,9 +99,9 @@ class Pruner:
             if pattern.restores:
                 groups, scope, read = pattern.groups(self.layers), "global", self._kept_open(scores)
             else:
-                groups, scope = pattern.groups(self.layers, self.num_heads), self.config.scope
-                read = self._pooled(scores)
-            self._prune(groups, sparsity, rng, read, scope, on_top=pattern.on_top)
+                read, scope = self._pooled(scores), self.config.scope
+                groups = self._arranged(pattern.groups(self.layers, self.num_heads), rng, read)
+            self._prune(pattern, groups, sparsity, rng, read, scope, on_top=pattern.on_top)
 
     def _pooled(self, scores: Callable[[GatedLayer], np.ndarray]) -> Read:
         return lambda index, group, every: self._normalized(
@@ -116,6 +117,7 @@ class Pruner:
 
     def _prune(
         self,
+        pattern: Pattern,
         groups: Sequence[Group],
         sparsity: float,
         rng: np.random.Generator,
@@ -128,7 +130,9 @@ class Pruner:
         # Scopes are independent, and NumPy lets other threads run meanwhile.
         with ThreadPoolExecutor(_threads()) as workers:
             found = workers.map(
-                lambda members, own: self._choose(groups, members, sparsity, own, read), scopes, rng.spawn(len(scopes))
+                lambda members, own: self._choose(pattern, groups, members, sparsity, own, read),
+                scopes,
+                rng.spawn(len(scopes)),
             )
             for members, choices in zip(scopes, found, strict=True):
                 for index, closed in zip(members, choices, strict=True):
@@ -139,14 +143,21 @@ class Pruner:
                 self._write(layer, chosen[id(layer)], on_top)
 
     def _choose(
-        self, groups: Sequence[Group], members: list[int], sparsity: float, rng: np.random.Generator, read: Read
+        self,
+        pattern: Pattern,
+        groups: Sequence[Group],
+        members: list[int],
+        sparsity: float,
+        rng: np.random.Generator,
+        read: Read,
     ) -> list[np.ndarray]:
-        """Bits, packed, 1 where a unit is closed; a group under its floor gets its best units back, others pay."""
+        """Bits, packed, 1 where a unit is closed; a group under its floor gets its best units back, others pay for
+        them unless units are counted."""
         members_of = [groups[index] for index in members]
-        layers = {id(layer): layer for group in members_of for layer in group.layers}
-        weights = sum(math.prod(layer.mask_variable.shape) for layer in layers.values())
-        # Columns that an earlier step closed belong to no group, and count as closed.
-        target = sparsity * weights - (weights - sum(group.num_units * group.unit_weights for group in members_of))
+        target = pattern.closes(sum(group.num_units for group in members_of), sparsity)
+        counted = target is not None
+        if not counted:
+            target = self._weights_to_close(members_of, sparsity)
         floors = self._floors(members_of)
         protected: dict[int, np.ndarray] = {}
 
@@ -161,7 +172,7 @@ class Pruner:
 
         while True:
             pools = [
-                Pool(reader(place), group.num_units, group.unit_weights, group.name)
+                Pool(reader(place), group.num_units, 1 if counted else group.unit_weights, group.name)
                 for place, group in enumerate(members_of)
             ]
             closed: list[np.ndarray] = [None] * len(pools)
@@ -173,15 +184,23 @@ class Pruner:
 
             smallest(pools, max(target, 0), rng, keep)
             poor = [place for place in range(len(pools)) if kept[place] < floors[place]]
-            if all(place in protected for place in poor):
-                # A target that leaves less than the floors of all groups together: the floors win.
-                for place in poor:
-                    closed[place] &= ~np.packbits(protected[place])
-                return closed
-            for place in set(poor) - protected.keys():
+            fresh = set(poor) - protected.keys()
+            for place in fresh:
                 best = np.argpartition(pools[place].scores(), -floors[place])[-floors[place] :]
                 protected[place] = np.zeros(members_of[place].num_units, bool)
                 protected[place][best] = True
+            if counted or not fresh:
+                # Floors win over a target that leaves less than all of them together, and over a quantile, which
+                # stays where it is.
+                for place in poor:
+                    closed[place] &= ~np.packbits(protected[place])
+                return closed
+
+    def _weights_to_close(self, groups: Sequence[Group], sparsity: float) -> float:
+        layers = {id(layer): layer for group in groups for layer in group.layers}
+        weights = sum(math.prod(layer.mask_variable.shape) for layer in layers.values())
+        # Columns that an earlier step closed belong to no group, and count as closed.
+        return sparsity * weights - (weights - sum(group.num_units * group.unit_weights for group in groups))
 
     def _floors(self, groups: Sequence[Group]) -> list[int]:
         """Units that each group keeps; of the groups of one matrix the first answers for it."""

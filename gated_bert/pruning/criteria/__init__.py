@@ -12,6 +12,7 @@ from gated_bert.pruning.criteria.saliency import (
     GradCam,
     GradCamShift,
     GradientMagnitude,
+    PublishedActivationMagnitude,
     SmoothGrad,
     SmoothGradCam,
     SmoothGradCamShift,
@@ -45,4 +46,6 @@ def criterion_class(config: GatedBertConfig) -> type[Criterion] | None:
         return SptTaylor
     if config.criterion == "taylor" and config.taylor_variant == "published":
         return PublishedTaylor
+    if config.criterion == "activation_magnitude" and config.activation_variant == "published":
+        return PublishedActivationMagnitude
     return _CRITERIA[config.criterion] if config.criterion else None

@@ -28,13 +28,14 @@ class Tap:
         seed: what draws the noise.
 
     Attributes:
-        inputs: layer → mean absolute inputs [in], of its last call.
+        sizes: layer → mean absolute inputs [in], of its last call.
+        inputs: layer → mean inputs [in].
         outputs: layer → mean outputs before the activation function [out], of its last call.
     """
 
     def __init__(self, attention_mask, noise_std: float, relative: bool, seed: keras.random.SeedGenerator):
         self.attention_mask, self.noise_std, self.relative, self.seed = attention_mask, noise_std, relative, seed
-        self.inputs, self.outputs = {}, {}
+        self.sizes, self.inputs, self.outputs = {}, {}, {}
 
     def __call__(self, layer: GatedLayer, inputs, outputs):
         features = layer.input_features(inputs)
@@ -42,7 +43,8 @@ class Tap:
             noise = keras.random.normal(ops.shape(outputs), dtype="float32", seed=self.seed)
             noise = noise * (self.noise_std * self._deviation(features) if self.relative else self.noise_std)
             outputs = outputs + ops.cast(noise, outputs.dtype)
-        self.inputs[layer] = self._mean(ops.abs(features))
+        self.sizes[layer] = self._mean(ops.abs(features))
+        self.inputs[layer] = self._mean(features)
         self.outputs[layer] = self._mean(layer.output_features(outputs))
         return outputs
 
@@ -72,8 +74,8 @@ def observer(
     Args:
         model: compiled and built.
         layers: the layers to look at.
-        reads: what to return, of `kernels` [in, out], `gradients` [in, out], `inputs` [in] and `outputs` [out], see
-            `Tap`; what is not asked for is not computed.
+        reads: what to return, of `kernels` [in, out], `gradients` [in, out], `sizes` [in], `inputs` [in] and `outputs`
+            [out], see `Tap`; what is not asked for is not computed.
         config: the run's record, for the noise.
         noisy: whether noise is added to the output of every gated layer of the model.
 
@@ -96,17 +98,18 @@ def observer(
                 outputs = model(inputs, training=False)
                 value = model.compute_loss(inputs, labels, outputs, training=False)
             # Lists: JAX would sort a dictionary's keys, and layers have no order.
-            seen = [[means[layer] for layer in layers] for means in (tap.inputs, tap.outputs)]
+            seen = [[means[layer] for layer in layers] for means in (tap.sizes, tap.inputs, tap.outputs)]
             return value * _LOSS_SCALE, seen
 
         with keras.StatelessScope(state_mapping=state):
             # The identity that stops gradients makes tensors, where TensorFlow's conversion leaves variables.
             kernels = [ops.stop_gradient(layer.raw_kernel) for layer in layers]
             masks = [ops.stop_gradient(layer.mask_variable) for layer in layers]
-        (means_in, means_out), gradients = with_gradients(loss, masks)
+        (sizes_in, means_in, means_out), gradients = with_gradients(loss, masks)
         seen = {
             "kernels": kernels,
             "gradients": [gradient / _LOSS_SCALE for gradient in gradients],
+            "sizes": sizes_in,
             "inputs": means_in,
             "outputs": means_out,
         }

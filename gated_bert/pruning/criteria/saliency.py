@@ -73,13 +73,18 @@ class GradientMagnitude(Saliency):
 
 
 class ActivationMagnitude(Saliency):
-    """|W_io| a_i, with a_i the mean absolute input i (Blalock et al. 2020, ShrinkBench, MagAct; its code takes the norm
-    of the batch's mean input)."""
+    """|W_io| a_i, with a_i the mean absolute input i (after Blalock et al. 2020, ShrinkBench, MagAct)."""
 
-    reads = ("kernels", "inputs")
+    reads = ("kernels", "sizes")
 
     def importance(self, kernels, inputs):
         return kernels * inputs[:, None]
+
+
+class PublishedActivationMagnitude(ActivationMagnitude):
+    """|W_io| |a_i|, with a_i the mean input i, as ShrinkBench's code has it for inputs [batch, features]."""
+
+    reads = ("kernels", "inputs")
 
 
 class GradCam(Saliency):
