@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import gated_bert
 from gated_bert.cli import main
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.methods import METHODS
@@ -142,6 +143,45 @@ def test_scores_are_those_of_finite_differences_summed_over_batches(two_layers, 
         np.testing.assert_allclose(found[layer], expected, rtol=2e-3, atol=2e-5)
         closed = values[layer][2] == 0
         assert (found[layer][closed] > 0).any()
+
+
+def test_published_activation_magnitude_takes_the_size_of_the_mean_input(two_layers):
+    model, values, batches = two_layers
+    found = scores_of("activation_magnitude", model, batches, activation_variant="published")
+    expected = {name: 0.0 for name in values}
+    for inputs, _ in batches:
+        real = inputs["attention_mask"].astype(bool)
+        (first, bias, gates), (second, _, _) = values["first"], values["second"]
+        hidden = np.tanh(inputs["x"] @ (first * gates) + bias)
+        pooled = np.stack([row[keep].mean(0) for row, keep in zip(hidden, real, strict=True)])
+        expected["first"] = expected["first"] + abs(first) * abs(inputs["x"][real].mean(0))[:, None]
+        expected["second"] = expected["second"] + abs(second) * abs(pooled.mean(0))[:, None]
+    usual = scores_of("activation_magnitude", model, batches)
+    for name, scores in expected.items():
+        np.testing.assert_allclose(found[name], scores, rtol=1e-4, atol=1e-6)
+        assert not np.allclose(usual[name], scores, rtol=0.1)
+
+
+@pytest.mark.parametrize("strategy", ["GlobalMagAct", "LayerMagAct"])
+def test_published_activation_strategies_prune_what_shrinkbench_prunes(strategy):
+    keras.utils.set_random_seed(0)
+    mlp = keras.Sequential([keras.Input((10,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((32, 10)).astype("float32"), rng.integers(0, 4, 32)
+    gated_bert.gate(mlp, strategy)
+    mlp.compile("sgd", LOSS)
+    options = {"end_sparsity": 0.6, "min_kept": 0.0, "score_batches": 1, "activation_variant": "published"}
+    callback = PruningCallback.for_model(mlp, strategy, pruning_end_epoch=1, data=(x, y), batch_size=32, **options)
+    callback.criterion.prepare(mlp, callback.dataset)
+    callback.pruner.update(0.6, step=1)
+    kernels = [ops.convert_to_numpy(layer.raw_kernel).astype(float) for layer in callback.layers]
+    hidden = np.maximum(x @ kernels[0], 0)
+    scores = [abs(kernel) * abs(seen.mean(0))[:, None] for kernel, seen in zip(kernels, (x, hidden), strict=True)]
+    together = np.quantile(np.concatenate([each.ravel() for each in scores]), 0.6)
+    for layer, each in zip(callback.layers, scores, strict=True):
+        threshold = together if strategy.startswith("Global") else np.quantile(each, 0.6)
+        kept = ops.convert_to_numpy(layer.gates) != 0
+        assert (kept != (each >= threshold)).sum() <= 1
 
 
 @pytest.mark.parametrize(
@@ -307,8 +347,10 @@ def test_strategies_are_points_that_keep_their_names():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("score_batches", 0), ("smooth_passes", 0), ("noise", "relative"), ("noise_std", -1.0)]
-)
+    ("field", "value"),
+    [("score_batches", 0), ("smooth_passes", 0), ("noise", "relative"), ("noise_std", -1.0),
+     ("activation_variant", "shrinkbench")],
+)  # fmt: skip
 def test_refused_values(field, value):
     with pytest.raises(ConfigError, match=f"{field}: {value!r}"):
         GatedBertConfig(pruning_method="smooth_grad", **{field: value})
