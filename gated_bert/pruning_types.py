@@ -38,7 +38,7 @@ def fields_of_type(config: GatedBertConfig) -> dict[str, object]:
     }  # fmt: skip
     if number is None:
         if fields["tilesparsity_variant"] == "code":
-            raise ConfigError("tilesparsity_variant", "code", "readme, or a pruning_type, which it computes")
+            raise ConfigError("tilesparsity_variant", "code", "readme, or code with a pruning_type, 0 to 8")
     else:
         fields |= _fields_of_number(config, number, fields["tilesparsity_variant"])
     return fields | {"block_size": tuple(fields["block_size"])}

@@ -37,7 +37,7 @@ def test_type_6_has_one_meaning_with_or_without_the_variant():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tilesparsity_variant": "code"}, "tilesparsity_variant: 'code' is refused; allowed: readme, or a pruning_ty"),
+        ({"tilesparsity_variant": "code"}, "tilesparsity_variant: 'code' is refused; allowed: readme, or code with a"),
         ({"pruning_type": 0, "tilesparsity_variant": "cod"}, "tilesparsity_variant: 'cod' is refused; .*mean code"),
         ({"pruning_type": 6, "tilesparsity_variant": "readme"}, "'readme' is refused; allowed: code, with pruning_ty"),
         ({"pruning_type": 0, "tilesparsity_variant": "code", "scope": "global"},

@@ -72,6 +72,8 @@ def oneshot_plans(plan: Plan, points: Sequence[Point], dense_epochs: int) -> tup
     dense = dense_plan(plan, plan.output / DENSE, epochs=dense_epochs or 1)
     # Not looked up where no point asks.
     asked = any(point.compression is not None for point in points)
+    for job in plan.jobs if asked else ():
+        check_compressible(job.config)
     sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0) for job in dense.jobs}
     jobs = [
         _pruned_job(job, point, point.sparsity_in(*sizes[job.config.task]), plan, dense_epochs > 0)
@@ -110,6 +112,13 @@ def run_oneshot(dense: Plan, pruned: Plan, sweep: Callable[[Plan], int]) -> int:
 
     write_table(pruned.output, [job.folder for job in pruned.jobs])
     return 0
+
+
+def check_compressible(config: GatedBertConfig):
+    """Raises UserError where a record's sparsity is not the share of its weights that goes."""
+    if config.sparsity_per_dim:
+        raise UserError("--compression: refused where a sparsity is meant for each of two dimensions; allowed: with "
+                        "--sparsity-per-dim false, or --sparsities instead")  # fmt: skip
 
 
 def model_sizes(config: GatedBertConfig) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from gated_bert.models.build import build_model
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.tasks.task import get_task
 
-_SHOWN = {"neuron": "ffn_intermediate"}
+_SHOWN = {"neuron": "ffn_intermediate", "type 3, code": "attention_output", "type 8, code": "attention_output"}
 _PANELS = [
     *((name, {"pattern": name}) for name in ("element", "row", "column", "block", "head", "head_dim", "neuron")),
     ("qkv_row", {"pattern": "qkv_row"}),
@@ -26,6 +26,9 @@ _PANELS = [
     ("tile, dims kn", {"pattern": "tile", "tile_dims": "kn"}),
     ("tile_element, dims k", {"pattern": "tile_element"}),
     ("tile_element, dims kn", {"pattern": "tile_element", "tile_dims": "kn"}),
+    *((f"type {number}, code", {"pruning_type": number, "tilesparsity_variant": "code"}) for number in (0, 1, 3)),
+    ("type 6", {"pruning_type": 6, "sparsity_per_dim": False}),
+    ("type 8, code", {"pruning_type": 8, "tilesparsity_variant": "code", "sparsity_per_dim": False}),
 ]
 _CORNER = 128
 
@@ -43,25 +46,26 @@ def draw_patterns(path: Path, fraction: float, pretrained: str | None = None) ->
     """
     from matplotlib.figure import Figure
 
-    base = GatedBertConfig(model_size="tiny", pruning_method="magnitude", num_layers=1, pretrained=pretrained,
-                           granularity=32, block_size=(16, 16))  # fmt: skip
+    fields = {"model_size": "tiny", "pruning_method": "magnitude", "num_layers": 1, "pretrained": pretrained,
+              "granularity": 32, "block_size": (16, 16)}  # fmt: skip
+    base = GatedBertConfig(**fields)
     model = build_model(base, get_task("sst2"), vocab_size=30522 if pretrained else 100)
     layers = model.gated_layers(base.prunable_roles)
     heads = [sizes.num_heads for sizes in model.bert_config.layers]
     columns = 5
-    figure = Figure(figsize=(14, 9.6), layout="constrained")
+    figure = Figure(figsize=(14, 12.6), layout="constrained")
     panels = figure.subplots(-(-len(_PANELS) // columns), columns).ravel()
     for axes, (title, options) in zip(panels, _PANELS, strict=True):
         for layer in layers:
             layer.mask_variable.assign(np.ones(tuple(layer.raw_kernel.shape), np.float32))
         try:
-            pruner = Pruner(base.replace(**options), layers, heads)
+            pruner = Pruner(GatedBertConfig(**fields, **options), layers, heads)
         except ConfigError as error:
             axes.text(0.5, 0.5, str(error), wrap=True, ha="center", va="center", transform=axes.transAxes)
             axes.set_axis_off()
             continue
         pruner.update(fraction, step=1)
-        layer = next(layer for layer in layers if layer.role == _SHOWN.get(options["pattern"], "query"))
+        layer = next(layer for layer in layers if layer.role == _SHOWN.get(title, "query"))
         kept = view(layer.mask_variable)[:_CORNER, :_CORNER] != 0
         weights = np.abs(ops.convert_to_numpy(layer.raw_kernel))[:_CORNER, :_CORNER]
         # Kept weights from light to dark blue by size; closed ones white.
@@ -76,5 +80,6 @@ def draw_patterns(path: Path, fraction: float, pretrained: str | None = None) ->
     figure.supylabel("row (input)", fontsize="small")
     source = Path(pretrained).name if pretrained else "random weights"
     figure.suptitle(f"What each pattern leaves at {100 * fraction:g} % sparsity: first encoder layer of {source}, by "
-                    "magnitude per matrix; blue stays, white is closed", fontsize="medium", color="0.25")  # fmt: skip
+                    "magnitude per matrix (type 8: of all together); blue stays, white is closed",
+                    fontsize="medium", color="0.25")  # fmt: skip
     return write_bytes_atomic(path, png(figure))

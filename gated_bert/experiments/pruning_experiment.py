@@ -14,7 +14,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.config_checks import NEEDS_TRAINING
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import INITIAL_MODEL, LOG_FILE, Job, Plan, job_command, read_json
-from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, model_sizes
+from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, check_compressible, model_sizes
 from gated_bert.experiments.results import Run, read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.sweep import sweep
 from gated_bert.flags import did_you_mean
@@ -151,6 +151,7 @@ class PruningExperiment:
         """
         self._write_params()
         dense = self.config()
+        check_compressible(dense)
         sparsity = Point(compression=self.compression).sparsity_in(*model_sizes(dense))
         changes = {
             "pruning_method": self.strategy, "enable_pruning": True, "criterion": None, "pattern": None, "scope": None,

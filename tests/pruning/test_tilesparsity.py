@@ -154,9 +154,8 @@ def agreement(ours, theirs):
 
 
 def make_pruner(layers, number, heads, **options):
-    config = GatedBertConfig(
-        model_size="tiny", pruning_method="magnitude", pruning_type=number, tilesparsity_variant="code", **options
-    )
+    options = {"tilesparsity_variant": "code"} | options
+    config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", pruning_type=number, **options)
     for layer in layers:
         layer.gates.assign(np.ones(tuple(layer.gates.shape), np.float32))
     return Pruner(config, layers, [heads] * (len(layers) // 6))
@@ -189,7 +188,16 @@ def test_masks_are_those_of_the_code(sized, sizes, width, percents, number, skew
         assert agreement(ours, theirs) >= 0.9995
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize(("number", "share"), [(0, 0.5), (1, 0.52), (3, 0.69)])
+def test_the_readme_says_something_else_of_three_types(sized, number, share):
+    layers = sized(TINY)
+    scores = draw(layers, np.random.default_rng(number), False)
+    theirs = published([values.astype(float) for values in scores], number, 50, 4, 64)
+    pruner = make_pruner(layers, number, 4, granularity=64, tilesparsity_variant="readme")
+    assert agreement(prune(pruner, scores, 50), theirs) == pytest.approx(share, abs=0.02)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(0, 8), st.integers(1, 93), st.booleans())
 def test_masks_are_those_of_the_code_at_any_percentage(sized, seed, number, percent, skewed):
     layers = sized(SMALLEST)
