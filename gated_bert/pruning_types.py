@@ -37,7 +37,7 @@ def fields_of_type(config: GatedBertConfig) -> dict[str, object]:
         "sparsity_per_dim": bool(config.sparsity_per_dim),
     }  # fmt: skip
     if number is None:
-        if fields["tilesparsity_variant"] == "code":
+        if fields["tilesparsity_variant"] == "code" and config.criterion:
             raise ConfigError("tilesparsity_variant", "code", "readme, or code with a pruning_type, 0 to 8")
     else:
         fields |= _fields_of_number(config, number, fields["tilesparsity_variant"])

@@ -96,9 +96,12 @@ def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]
         first = first or settings
         notes |= dict.fromkeys(settings.notes)
         planned = plan_jobs(settings, point).jobs
-        dense = plan_jobs(read(unpruned), unpruned).jobs if unpruned != point else planned
-        for job, beside in zip(planned, dense, strict=True):
-            job = job if job.config.enable_pruning else beside
+        dense = iter(())
+        if unpruned != point and not all(job.config.enable_pruning for job in planned):
+            # Of the others nothing is asked: what is left of a point need not make sense to a run that prunes.
+            dense = iter(plan_jobs(dataclasses.replace(read(unpruned), methods=("baseline",)), unpruned).jobs)
+        for job in planned:
+            job = job if job.config.enable_pruning else next(dense, job)
             if jobs.setdefault(job.folder, job).config != job.config:
                 raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ "
                                 "in more than signs")  # fmt: skip

@@ -79,6 +79,27 @@ def test_any_other_field_is_a_dimension_too():
     assert config.sparsity_steps == (10.0, 10.0, 50.0)
 
 
+@pytest.mark.parametrize(
+    ("methods", "grid", "labels"),
+    [
+        ("[taylor]", "pruning_type: [1, 6]\ntilesparsity_variant: code",
+         ["taylor-head_dim-code-layer-linear", "taylor-k_tile-kn-code-layer-linear"]),
+        ("[baseline, taylor]", "pruning_type: [0, 8]\ntilesparsity_variant: code",
+         ["baseline", "taylor-head-code-layer-linear", "taylor-tile-kn-code-global-linear"]),
+        ("[baseline, taylor]", "pruning_type: 0\ntilesparsity_variant: [readme, code]",
+         ["baseline", "taylor-head-layer-linear", "taylor-head-code-layer-linear"]),
+        ("magnitude", "pattern: [tile, tile_element]\ntile_dims: kn\nsparsity_per_dim: true",
+         ["magnitude-tile-kn-layer-linear", "magnitude-tile_element-kn-layer-linear"]),
+        ("[baseline, GlobalMagAct]", "activation_variant: [default, published]",
+         ["baseline", "GlobalMagAct", "GlobalMagAct-published"]),
+    ],
+)  # fmt: skip
+def test_a_field_that_only_makes_sense_beside_a_dimension(methods, grid, labels):
+    plan = planned(f"methods: {methods}\ndata: embedded\nsizes: tiny\n{grid}")
+    assert sorted(job.config.label for job in plan.jobs) == sorted(labels)
+    assert len({job.folder for job in plan.jobs}) == len(labels)
+
+
 def test_what_is_typed_wins():
     plan = planned(GRID, model_size="small", seed=5, tasks=("rte",), end_sparsity=0.7)
     assert [job.folder.name for job in plan.jobs] == ["results_magnitude_rte", "results_baseline_rte"]
