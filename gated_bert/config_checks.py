@@ -166,6 +166,11 @@ def _units_move(config: GatedBertConfig) -> bool:
     return of_two_steps or with_tiles or config.pattern in ("head_dim", "k_tile", "vector", "tile_element")
 
 
+def _pattern_named(config: GatedBertConfig) -> str:
+    by_code = config.tilesparsity_variant == "code"
+    return f"pruning_type={config.pruning_type} of TileSparsity's code" if by_code else f"pattern {config.pattern}"
+
+
 def _check_ticket(config: GatedBertConfig):
     if config.rewind_step is not None:
         whole("rewind_step", config.rewind_step, 0)
@@ -184,7 +189,7 @@ def _check_ticket(config: GatedBertConfig):
         choose("ticket_control", config.ticket_control, TICKET_CONTROLS)
     if config.ticket_control == "random" and _units_move(config):
         raise ConfigError(
-            "ticket_control", "random", f"reinitialized; with pattern {config.pattern} units exist only by their "
+            "ticket_control", "random", f"reinitialized; with {_pattern_named(config)} units exist only by their "
             "scores, so none can be drawn at random",
         )  # fmt: skip
 

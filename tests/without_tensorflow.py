@@ -15,6 +15,7 @@ import pytest
 from gated_bert.cli import main
 from gated_bert.config import GatedBertConfig
 from gated_bert.config_checks import PATTERNS
+from gated_bert.pruning_types import PRUNING_TYPES
 
 SIZES = ("-m", "tiny", "--num-layers", "1", "--d-model", "16", "--num-heads", "2", "--dff", "32")
 DATA = ("-d", "embedded", "--train-examples", "48", "-ml", "16", "-b", "16", "-l", "1e-3")
@@ -42,13 +43,14 @@ def masks_of_all_patterns() -> dict[str, np.ndarray]:
     model = BertClassifier(BertConfig.uniform(2, 32, 4, 64, vocab_size=40))
     for layer in model.gated_layers():
         layer.raw_kernel.assign(rng.normal(size=layer.raw_kernel.shape).round(1).astype(np.float32))
-    for pattern in PATTERNS:
-        config = GatedBertConfig(pruning_method="magnitude", pattern=pattern, block_size=(8, 8), granularity=8)
+    types = [{"pruning_type": number, "tilesparsity_variant": "code"} for number in PRUNING_TYPES]
+    for options in [*({"pattern": pattern} for pattern in PATTERNS), *types]:
+        config = GatedBertConfig(pruning_method="magnitude", block_size=(8, 8), granularity=8, **options)
         layers = model.gated_layers(config.prunable_roles)
         for layer in layers:
             layer.gates.assign(np.ones(layer.gates.shape, np.float32))
         Pruner(config, layers, [4, 4]).update(0.5, step=3)
-        masks |= {f"{pattern} {layer.path}": ops.convert_to_numpy(layer.gates) for layer in layers}
+        masks |= {f"{options} {layer.path}": ops.convert_to_numpy(layer.gates) for layer in layers}
     return masks
 
 

@@ -60,6 +60,10 @@ def fit(make_model, batches, config, epochs=None):
         {"pruning_method": "taylor", "pruning_start_epoch": 2, "taylor_variant": "published"},
         {"pruning_method": "movement", "pattern": "vector"},
         {"pruning_method": "magnitude", "pattern": "tile", "granularity": 8, "tile_dims": "kn", "scope": "global"},
+        {"pruning_method": "taylor", "pruning_start_epoch": 2, "pruning_type": 3, "tilesparsity_variant": "code",
+         "granularity": 8},
+        {"pruning_method": "magnitude", "pruning_type": 6, "sparsity_per_dim": False},
+        {"pruning_method": "activation_magnitude", "activation_variant": "published"},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
