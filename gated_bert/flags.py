@@ -170,7 +170,7 @@ RUN_FLAGS = (
     Flag(("--block-size",), "block_size", "size", "rows and columns of a block, e.g. 32x32", _PRUNE, "SIZE"),
     Flag(("--vector-size",), "vector_size", "int", "weights of a vector, of which n are kept", _PRUNE),
     Flag(("--vector-axis",), "vector_axis", "text", "k (inside a column) or n (inside a row)", _PRUNE, "AXIS"),
-    Flag(("--tile-dims",), "tile_dims", "text", "k (rows per tile) or kn (columns first)", _PRUNE, "DIMS"),
+    Flag(("--tile-dims",), "tile_dims", "text", "k (rows per tile) or kn (columns as well)", _PRUNE, "DIMS"),
     Flag(("--g1percent",), "g1percent", "float", "per cent of weights that tile_element restores", _PRUNE, "PERCENT"),
     Flag(("--sparsity-per-dim",), "sparsity_per_dim", "switch", "sparsity of each of two steps", _PRUNE, _YES),
     Flag(("--pooling",), "pooling", "text", "a unit's score: mean, l1, l2, published", _PRUNE, "NAME"),

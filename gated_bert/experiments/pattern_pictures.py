@@ -15,7 +15,7 @@ from gated_bert.models.build import build_model
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.tasks.task import get_task
 
-_SHOWN = {"neuron": "ffn_intermediate", "type 3, code": "attention_output", "type 8, code": "attention_output"}
+_SHOWN = {"neuron": "ffn_intermediate", "type 3, code": "attention_output", "type 8, code": "ffn_intermediate"}
 _PANELS = [
     *((name, {"pattern": name}) for name in ("element", "row", "column", "block", "head", "head_dim", "neuron")),
     ("qkv_row", {"pattern": "qkv_row"}),
