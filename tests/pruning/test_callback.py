@@ -83,6 +83,23 @@ def test_every_method_reaches_the_scheduled_sparsity(make_model, batches, option
     assert all(name in logs for name in callback.columns)
 
 
+@pytest.mark.parametrize(
+    ("options", "closed"),
+    [
+        ({"pruning_method": "spt", "spt_reward": "taylor", "pruning_type": 1}, 0.5),
+        ({"pruning_method": "movement", "movement_pruning_frequency_steps": 2, "pruning_type": 6}, 0.75),
+        ({"pruning_method": "taylor", "taylor_variant": "published", "pruning_type": 8}, 0.75),
+    ],
+    ids=["spt", "movement", "taylor"],
+)
+def test_trained_scores_drive_the_types_of_tilesparsitys_code(make_model, batches, options, closed):
+    options = {"pruning_start_epoch": 2, "granularity": 8, "end_sparsity": 0.5, "epochs": 3} | options
+    method = options.pop("pruning_method")
+    _, callback, logs = fit(make_model, batches, config_of(method, tilesparsity_variant="code", **options))
+    assert np.isfinite(logs["loss"]).all()
+    assert sparsity(callback.layers) == pytest.approx(closed, abs=0.15)
+
+
 def test_masks_of_one_epoch_are_those_of_its_beginning(make_model, batches):
     _, _, logs = fit(make_model, batches, config_of("magnitude", sparsity_steps=(10, 50, 90)))
     assert logs["target_sparsity"] == [0.1, 0.5, 0.9]
