@@ -28,11 +28,12 @@ def fields_of_type(config: GatedBertConfig) -> dict[str, object]:
     """
     if config.tilesparsity_variant is not None:
         choose("tilesparsity_variant", config.tilesparsity_variant, VARIANTS)
-    number = 6 if (config.pruning_type, config.pattern, config.tile_dims) == (None, "k_tile", "kn") else (
-        config.pruning_type
-    )  # fmt: skip
+    number = config.pruning_type
+    if number is None and (config.pattern, config.tile_dims) == ("k_tile", "kn"):
+        number = 6
     fields = {
-        "pruning_type": number, "tile_dims": config.tile_dims or "k", "block_size": config.block_size or (32, 32),
+        "pruning_type": number, "tile_dims": config.tile_dims or "k",
+        "block_size": (32, 32) if config.block_size is None else config.block_size,
         "tilesparsity_variant": config.tilesparsity_variant or ("code" if number == 6 else "readme"),
         "sparsity_per_dim": bool(config.sparsity_per_dim),
     }  # fmt: skip
