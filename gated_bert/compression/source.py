@@ -14,8 +14,7 @@ from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.heads import Head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
-from gated_bert.tasks.own import own_task_name
-from gated_bert.tasks.task import TASKS, Task
+from gated_bert.tasks.task import TASKS, Task, own_task_name
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
 

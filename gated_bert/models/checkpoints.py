@@ -16,8 +16,9 @@ import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
-from gated_bert.models.heads import Head, google_head, hugging_face_head
+from gated_bert.models.heads import Head, google_head, hugging_face_head, task_head
 from gated_bert.tasks.hub import hub_file, one_line
+from gated_bert.tasks.task import Task
 
 CHECKPOINT = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"
@@ -157,6 +158,21 @@ def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint
     remedy = f"check the id, or give -pt FOLDER with config.json and {SAFETENSORS} in it"
     paths = [hub_file(path_or_id, (name,), remedy) for name in ("config.json", SAFETENSORS)]
     return HuggingFaceCheckpoint(*paths)
+
+
+def read_head(path_or_id: str) -> Head:
+    """What the head of pretrained weights is for, and its classes, without loading the weights.
+
+    Args:
+        path_or_id: as for `open_checkpoint`, or a model folder of this package.
+
+    Raises:
+        UserError: nothing there that can be read.
+    """
+    record = Path(path_or_id).expanduser() / "config.json"
+    task = _read_object(record).get("task") if record.is_file() else None
+    # What transformers calls a task is a text.
+    return task_head(Task.from_dict(task)) if isinstance(task, dict) else open_checkpoint(path_or_id).head()
 
 
 def read_bert_config(path: Path) -> BertConfig:

@@ -134,7 +134,7 @@ def load_model(folder: str | Path) -> LoadedModel:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
-    task = read_task(folder)
+    task = Task.from_dict(read_json(folder / CONFIG)["task"])
     try:
         model = keras.saving.load_model(folder / WEIGHTS, compile=False)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
@@ -164,19 +164,6 @@ def read_architecture(folder: str | Path) -> BertConfig:
         return BertConfig.from_dict(record["architecture"])
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def read_task(folder: str | Path) -> Task:
-    """What the model in a model folder was trained for, without loading it.
-
-    Raises:
-        UserError: a missing or malformed `config.json`.
-    """
-    path = _where_it_is(Path(folder).expanduser()) / CONFIG
-    try:
-        return Task.from_dict(read_json(path)["task"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: no task in it ({one_line(error)}); save or copy it again") from error
 
 
 def read_json(path: Path) -> dict:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gated_bert.tasks.labels import label_numbers, match_labels
 from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.task import Task
 
@@ -42,21 +42,6 @@ _GOOGLE = {
 }
 _GOOGLE_ORDER = {"mnli": ("contradiction", "entailment", "neutral")}
 """Order of the classes in Google's `run_classifier.py`, which writes no names, where it is not that of the task."""
-_SAME = {
-    **dict.fromkeys(("neg", "labelnegative"), "negative"),
-    **dict.fromkeys(("pos", "labelpositive"), "positive"),
-    **dict.fromkeys(("entail", "entails", "entailed"), "entailment"),
-    **dict.fromkeys(("nonentailment", "noentailment", "notentail", "notentailed"), "notentailment"),
-    **dict.fromkeys(("contradict", "contradicts", "contradictory"), "contradiction"),
-    **dict.fromkeys(("paraphrase", "isparaphrase"), "equivalent"),
-    **dict.fromkeys(("nonequivalent", "notparaphrase", "nonparaphrase"), "notequivalent"),
-    "grammatical": "acceptable",
-    "ungrammatical": "unacceptable",
-    "sport": "sports",
-    **dict.fromkeys(("sciencetechnology", "sciencetech", "scienceandtechnology"), "scitech"),
-}
-"""Other words for classes of the tasks; without what `_folded` drops."""
-_GENERIC = re.compile(r"(?:label|class)?(\d+)")
 
 
 @dataclass(frozen=True)
@@ -152,7 +137,7 @@ def match_head(head: Head, task: Task) -> tuple[list[int] | None, str]:
     rows = match_labels(head.labels, task.labels)
     if rows is not None:
         return rows, ""
-    numbers = _numbers(head.labels)
+    numbers = label_numbers(head.labels)
     if len(head.labels) != len(task.labels) or numbers is None:
         found, wanted = shorten(head.labels), shorten(task.labels)
         return None, f"its head has the classes {found}, {task.title} has {wanted}; {fresh}"
@@ -160,19 +145,6 @@ def match_head(head: Head, task: Task) -> tuple[list[int] | None, str]:
     rows = [numbers.index(order.index(label)) for label in task.labels]
     doubt = ", though MNLI's checkpoints differ in it" if task.name == "mnli" else ""
     return rows, f"its classes have no names; {', '.join(order)} is taken for their order{doubt}"
-
-
-def match_labels(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """The place in `found` of each class of `wanted`, None where these are not the same classes.
-
-    Names are compared as they are, then without regard to case, spaces and punctuation, then by what else the tasks'
-    classes are called; the first that tells all classes apart and finds all of them.
-    """
-    for spelt in (str, _folded, _meant):
-        theirs, ours = [spelt(name) for name in found], [spelt(name) for name in wanted]
-        if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(ours):
-            return [theirs.index(name) for name in ours]
-    return None
 
 
 def _has(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -192,23 +164,3 @@ def _label_names(config: Mapping[str, object], outputs: int) -> tuple[tuple[str,
 def _are_tags(labels: Sequence[str]) -> bool:
     """Whether classes are those of tokens: `O`, and `B-…`, `I-…` and the like."""
     return "O" in labels and all(label == "O" or re.match(r"[BIESLU][-_]", label) for label in labels)
-
-
-def _folded(name: str) -> str:
-    return "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isalnum())
-
-
-def _meant(name: str) -> str:
-    return _SAME.get(_folded(name), _folded(name))
-
-
-def _numbers(labels: Sequence[str]) -> list[int] | None:
-    """The number of each class, from 0, where the names are nothing but numbers from 0 or 1 up (`LABEL_0`, `1`)."""
-    found = [_GENERIC.fullmatch(_folded(label)) for label in labels]
-    if not all(found):
-        return None
-    numbers = [int(match[1]) for match in found]
-    first = min(numbers, default=0)
-    if first > 1 or sorted(numbers) != list(range(first, first + len(numbers))):
-        return None
-    return [number - first for number in numbers]

@@ -14,7 +14,7 @@ from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import HEAD, SPAN_HEAD, open_checkpoint
-from gated_bert.models.folder import is_model_folder, load_model, read_architecture, read_task
+from gated_bert.models.folder import is_model_folder, load_model, read_architecture
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.heads import Head, match_head, task_head
 from gated_bert.tasks.task import Task
@@ -47,13 +47,6 @@ def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None)
     return config.replace(layers=config.layers[:num_layers])
 
 
-def read_pretrained_head(path_or_id: str) -> Head:
-    """What the head of pretrained weights is for, and its classes; argument and errors as above."""
-    if is_model_folder(path_or_id):
-        return task_head(read_task(path_or_id))
-    return open_checkpoint(path_or_id).head()
-
-
 def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = None):
     """Puts pretrained weights into a model, whose layers may be the first few of them.
 
@@ -69,14 +62,11 @@ def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = 
     Raises:
         UserError: a missing, truncated or malformed file, or a tensor of another shape.
     """
-    head = read_pretrained_head(path_or_id)
-    rows, sentence = match_head(head, task or _task_like(model.bert_config, head))
-    if sentence:
-        _warn(f"{path_or_id}: {sentence}")
     if is_model_folder(path_or_id):
-        _load_from_model_folder(model, path_or_id, rows)
+        _load_from_model_folder(model, path_or_id, task)
         return
     checkpoint = open_checkpoint(path_or_id)
+    rows = _head_rows(checkpoint.head(), model, path_or_id, task)
     _check_activation(checkpoint.architecture(), model.bert_config, path_or_id)
     variables = checkpoint_variables(model)
     arrays = checkpoint.read(variables)
@@ -127,22 +117,31 @@ def _norm(stem: str, layer) -> dict:
 
 
 def _warn(sentence: str):
-    warnings.warn(sentence, stacklevel=3)
+    warnings.warn(sentence, stacklevel=2)
     LOGGER.info(sentence)
+
+
+def _head_rows(head: Head, model: BertClassifier, where: str, task: Task | None) -> list[int] | None:
+    """The outputs of a head in the order of the model's; None for a new head."""
+    rows, sentence = match_head(head, task or _task_like(model.bert_config, head))
+    if sentence:
+        _warn(f"{where}: {sentence}")
+    return rows
 
 
 def _task_like(config: BertConfig, head: Head) -> Task:
     """What a model learns of which only the outputs are known: the head's own classes where it has as many."""
-    labels = head.labels if len(head.labels) == config.num_outputs else [f"LABEL_{i}" for i in range(config.num_outputs)]
+    unnamed = tuple(f"LABEL_{index}" for index in range(config.num_outputs))
+    labels = head.labels if len(head.labels) == len(unnamed) else unnamed
     if config.span_head or config.num_outputs == 1:
         return Task("", "the model", "span" if config.span_head else "regression")
-    return Task("", "the model", labels=tuple(labels))
+    return Task("", "the model", labels=labels)
 
 
 def _check_activation(found: BertConfig, wanted: BertConfig, where: str):
     if found.activation != wanted.activation:
-        raise UserError(f"{where}: its hidden_act is {found.hidden_act!r}, the model's is {wanted.hidden_act!r}; weights "
-                        "and activation function do not belong together")  # fmt: skip
+        raise UserError(f"{where}: its hidden_act is {found.hidden_act!r}, the model's is {wanted.hidden_act!r}; "
+                        "weights and activation function do not belong together")  # fmt: skip
 
 
 def _order_head(arrays: dict[str, np.ndarray], model: BertClassifier, rows: Sequence[int] | None):
@@ -163,8 +162,9 @@ def _assign(variable: keras.Variable, array: np.ndarray, where: str):
     variable.assign(array)
 
 
-def _load_from_model_folder(model: BertClassifier, folder: str, rows: Sequence[int] | None):
-    source = load_model(folder).model
+def _load_from_model_folder(model: BertClassifier, folder: str, task: Task | None):
+    loaded = load_model(folder)
+    source = loaded.model
     found, wanted = source.bert_config, model.bert_config
     for name, there, here in (
         ("vocab_size", found.vocab_size, wanted.vocab_size),
@@ -177,6 +177,7 @@ def _load_from_model_folder(model: BertClassifier, folder: str, rows: Sequence[i
                 f"{folder}: its {name} is {there}, the model's is {here}; weights and sizes do not belong together"
             )
     _check_activation(found, wanted, folder)
+    rows = _head_rows(task_head(loaded.task), model, folder, task)
     _order_classifier(source, rows)
     by_path = {variable.path.split("/", 1)[1]: variable for variable in source.weights}
     for variable in model.weights:
