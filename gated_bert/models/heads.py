@@ -91,7 +91,7 @@ def hugging_face_head(config: Mapping[str, object], shapes: Mapping[str, tuple[i
         # Transformers leaves out two labels, its default, and writes down the one of a regression.
         return Head(CHOICE)
     if problem not in (None, "single_label_classification", "regression"):
-        return Head(f"another problem_type {problem!r} with {outputs} output(s)")
+        return Head(f"problem_type {problem!r} with {outputs} output(s)")
     if (problem or (TARGET if outputs == 1 else None)) == TARGET:
         return Head(TARGET if outputs == 1 else f"a regression of {outputs} values")
     return Head(CLASSES if outputs > 1 else "classification of one class", labels)

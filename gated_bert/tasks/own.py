@@ -149,9 +149,12 @@ def _make_task(
     if len(labels) < 2:
         raise UserError(f"{table.path}: every label in column {label!r} is {labels[0]!r}; give at least two classes")
     if len(labels) > len(cells) // 2 and len(labels) > MANY_VALUES:
+        slip = next((value for value in cells if decimal_text(value) is None), None)
+        mostly_numbers = slip is not None and len(decimals) > len(values) // 2
         raise UserError(
             f"{table.path}: column {label!r} holds {len(labels)} different labels in {len(cells)} rows "
             f"({shorten(labels, 3)}); name the column of the classes with --label-column"
+            + (f", or correct {slip!r}, which is no plain decimal number" if mostly_numbers else "")
         )
     return Task(name, title, labels=tuple(labels), metrics=("accuracy",), pair=pair)
 
