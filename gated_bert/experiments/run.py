@@ -24,6 +24,7 @@ from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, Checkpoint
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
+from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
@@ -31,6 +32,7 @@ from gated_bert.experiments.results import read_run, write_csv_atomic, write_jso
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
+from gated_bert.models.checkpoints import head_notes
 from gated_bert.models.folder import same_model, save_model
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
@@ -170,10 +172,7 @@ class _Run:
         keras.config.set_dtype_policy(config.precision)
         self.data = load_task_data(config)
         self.task = self.data.task
-        for note in own_data_notes(self.data.source):
-            LOGGER.info("%s", note)
-            if verbosity(os.environ):
-                print(f"note: {note}", flush=True)
+        self._say()
         self.tokenizer = load_tokenizer(config)
         self.train_set = make_dataset(
             self.task, self.tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
@@ -197,6 +196,16 @@ class _Run:
         self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         self._start_metadata()
+
+    def _say(self):
+        """Says what was decided on own data, and logs that and what there is to say about the head."""
+        notes = own_data_notes(self.data.source)
+        # What a job of the launcher prints, and its warning about the head, is in the log as it is.
+        alone = LAUNCHER_VARIABLE not in os.environ
+        if alone and verbosity(os.environ):
+            print("".join(f"note: {note}\n" for note in notes), end="", flush=True)
+        for note in notes + head_notes(self.config.pretrained, self.task) * alone:
+            LOGGER.info("%s", note)
 
     def _start_metadata(self):
         prunable = [layer for layer in self.model.gated_layers(self.config.prunable_roles)]

@@ -147,8 +147,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         FlagError: a refused field of the record.
         UserError: missing or malformed data.
     """
-    from gated_bert.models.checkpoints import read_head
-    from gated_bert.models.heads import match_head
+    from gated_bert.models.checkpoints import head_notes
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.own import own_data_notes
     from gated_bert.tasks.task import TASKS
@@ -165,8 +164,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
             load_tokenizer(config)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
-        if config.pretrained is not None and (sentence := match_head(read_head(config.pretrained), task)[1]):
-            notes.append(f"{config.pretrained}: {sentence}")
+        notes += head_notes(config.pretrained, task)
     return notes
 
 

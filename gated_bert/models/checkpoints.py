@@ -16,7 +16,7 @@ import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
-from gated_bert.models.heads import Head, google_head, hugging_face_head, task_head
+from gated_bert.models.heads import Head, google_head, hugging_face_head, match_head, task_head
 from gated_bert.tasks.hub import hub_file, one_line
 from gated_bert.tasks.task import Task
 
@@ -173,6 +173,12 @@ def read_head(path_or_id: str) -> Head:
     task = _read_object(record).get("task") if record.is_file() else None
     # What transformers calls a task is a text.
     return task_head(Task.from_dict(task)) if isinstance(task, dict) else open_checkpoint(path_or_id).head()
+
+
+def head_notes(path_or_id: str | None, task: Task) -> list[str]:
+    """What there is to say, if anything, about the head that `task` gets from pretrained weights; errors as above."""
+    sentence = match_head(read_head(path_or_id), task)[1] if path_or_id is not None else ""
+    return [f"{path_or_id}: {sentence}"] if sentence else []
 
 
 def read_bert_config(path: Path) -> BertConfig:

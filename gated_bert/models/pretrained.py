@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 
@@ -18,8 +17,6 @@ from gated_bert.models.folder import is_model_folder, load_model, read_architect
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.heads import Head, match_head, task_head
 from gated_bert.tasks.task import Task
-
-LOGGER = logging.getLogger("gated_bert")
 
 
 def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None) -> BertConfig:
@@ -72,7 +69,7 @@ def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = 
     arrays = checkpoint.read(variables)
     _order_head(arrays, model, rows)
     if model.encoder.pooler is not None and "pooler/dense/kernel" not in arrays:
-        _warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values")
+        warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
     for name, variable in variables.items():
         if name in arrays:
             _assign(variable, arrays[name], f"{checkpoint.weights_path}: {name}")
@@ -116,16 +113,11 @@ def _norm(stem: str, layer) -> dict:
     return {f"{stem}/LayerNorm/gamma": layer.gamma, f"{stem}/LayerNorm/beta": layer.beta}
 
 
-def _warn(sentence: str):
-    warnings.warn(sentence, stacklevel=2)
-    LOGGER.info(sentence)
-
-
 def _head_rows(head: Head, model: BertClassifier, where: str, task: Task | None) -> list[int] | None:
     """The outputs of a head in the order of the model's; None for a new head."""
     rows, sentence = match_head(head, task or _task_like(model.bert_config, head))
     if sentence:
-        _warn(f"{where}: {sentence}")
+        warnings.warn(f"{where}: {sentence}", stacklevel=3)
     return rows
 
 

@@ -14,7 +14,7 @@ from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
 from gated_bert.tasks.own import find_split, read_own_data
 from gated_bert.tasks.tables import SUFFIXES
-from gated_bert.tasks.task import TASKS, Task, get_task, own_task_name
+from gated_bert.tasks.task import OWN_DATA_ONLY, TASKS, Task, get_task, own_task_name
 
 __all__ = ["Examples", "TaskData", "data_path", "load_task_data", "task_name"]
 
@@ -74,7 +74,7 @@ def load_task_data(config: GatedBertConfig, task: Task | None = None) -> TaskDat
     task = get_task(config.task)
     for field in ("text_column", "text_pair_column", "label_column", "task_type"):
         if getattr(config, field) is not None:
-            raise ConfigError(field, getattr(config, field), "own data only (-d with a file, or a folder with train.*)")
+            raise ConfigError(field, getattr(config, field), OWN_DATA_ONLY)
     if path is not None:
         if not path.is_dir():
             raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")

@@ -58,6 +58,8 @@ class Task:
 
 GENERIC_NAMES = ("train", "dev", "validation", "valid", "val", "test", "data")
 """Names of files and folders that say nothing about the task in them."""
+OWN_DATA_ONLY = "own data only (-d with a file, or a folder with train.*)"
+"""What flags about columns and labels are for."""
 
 
 def own_task_name(path: Path) -> str:
