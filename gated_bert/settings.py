@@ -258,7 +258,8 @@ def _tasks(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[st
         own = own_task_name(Path(values["data"]))
         return tuple(name if name not in (*known, "all") else own for name in names) or (own,)
     for name in ("text_column", "text_pair_column", "label_column", "task_type"):
-        if values.get(name) is not None:
+        # Other sources are read before any job starts, and refused then.
+        if values["data"] == "embedded" and values.get(name) is not None:
             raise FlagError.refused(labels[name], values[name], OWN_DATA_ONLY)
     tasks = []
     for task in values["tasks"]:
