@@ -14,6 +14,7 @@ from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.heads import Head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.task import TASKS, Task, own_task_name
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
@@ -67,4 +68,7 @@ def _head_task(folder: Path, head: Head) -> Task:
             f"{folder}: its head is for {head.description}; one for classes of texts, a regression or answers as spans "
             f"is needed, and `gated-bert train -pt {folder}` trains a new one"
         )
+    if len(set(head.labels)) < len(head.labels):
+        names = shorten(head.labels)
+        raise UserError(f"{folder / 'config.json'}: id2label gives two classes one name ({names}); name them apart")
     return Task(name, title, labels=head.labels or ("LABEL_0", "LABEL_1"))

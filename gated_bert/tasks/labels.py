@@ -22,6 +22,7 @@ _SAME = {
     **dict.fromkeys(("sciencetechnology", "sciencetech", "scienceandtechnology"), "scitech"),
 }
 """Other words for classes of the tasks; without what `_folded` drops."""
+_STARS = re.compile(r"([0-9]+)stars?")
 _GENERIC = re.compile(r"(?:label|class)?([0-9]+)")
 
 
@@ -56,4 +57,6 @@ def _folded(name: str) -> str:
 
 
 def _meant(name: str) -> str:
-    return _SAME.get(_folded(name), _folded(name))
+    folded = _folded(name)
+    stars = _STARS.fullmatch(folded)
+    return stars[1] if stars else _SAME.get(folded, folded)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import zipfile
 from pathlib import Path
 
 import keras
@@ -83,6 +84,24 @@ def test_a_record_without_the_field_is_gelu():
     assert BertConfig.from_dict(values).activation == "relu"
     del values["hidden_act"]
     assert BertConfig.from_dict(values).activation == "gelu"
+
+
+def test_a_folder_saved_before_the_field_was_there_is_gelu(tmp_path):
+    model = small_model("gelu")
+    save_model(tmp_path / "model", model, Tokenizer.from_vocab(TOKENS), TASKS["sst2"], {})
+    text = (tmp_path / "model" / "config.json").read_text()
+    (tmp_path / "model" / "config.json").write_text(text.replace('"hidden_act": "gelu",', ""))
+    weights = tmp_path / "model" / "model.keras"
+    with zipfile.ZipFile(weights) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    assert b'"hidden_act": "gelu", ' in parts["config.json"] and '"hidden_act"' in text
+    parts["config.json"] = parts["config.json"].replace(b'"hidden_act": "gelu", ', b"")
+    with zipfile.ZipFile(weights, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    loaded = load_model(tmp_path / "model")
+    assert loaded.config.activation == "gelu"
+    assert np.array_equal(array(loaded.model(INPUTS)), array(model(INPUTS)))
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu_new"])

@@ -77,6 +77,7 @@ def rows_of(model):
         (("entailment", "not_entailment"), TASKS["wnli"], [1, 0]),
         (("mixed", "Good", "BAD"), OWN, [2, 1, 0]),
         (("2", "0", "1"), Task("stars", "stars", labels=("0", "1", "2")), [1, 2, 0]),
+        (("3 stars", "1 star", "2 stars"), Task("stars", "stars", labels=("1", "2", "3")), [1, 2, 0]),
         (("1", "-1"), Task("sign", "sign", labels=("-1", "1")), [1, 0]),
     ],
 )
@@ -280,6 +281,13 @@ def test_labels_that_a_spelling_cannot_tell_apart_match_only_as_they_are():
     assert match_labels(("c", "c++"), ("C++", "C")) is None
     assert match_labels(("+", "-"), ("-", "+")) == [1, 0]
     assert match_labels(("１", "２"), ("2", "1")) == [1, 0]
+
+
+def test_two_classes_of_one_name_are_refused_where_the_head_is_needed(tmp_path):
+    folder = hugging_face(tmp_path, ("same", "same"))
+    with pytest.raises(UserError, match=r"config.json: id2label gives two classes one name \(same, same\)"):
+        load_source(folder)
+    assert match_head(read_head(folder), TASKS["sst2"])[0] is None
 
 
 def test_a_broken_folder_is_refused_in_one_line(tmp_path):
