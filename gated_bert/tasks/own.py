@@ -83,8 +83,8 @@ def read_own_data(
     if task is None:
         task = _make_task(table, columns, name or own_task_name(path), _title(path), task_type)
     source = {"kind": "file", "label": task.title, "path": str(path), "partial": False}
-    source["labels"] = _said(table, columns[2], task, task_type)
     train = _examples(table, columns, task)
+    source["labels"] = _said(table, columns[2], task, task_type)
     if dev_path is not None:
         dev = _examples(read_table(dev_path), columns, task)
     else:
@@ -188,10 +188,9 @@ def _said(table: Table, label: str, task: Task, task_type: str | None) -> str:
     cells = table.columns[label]
     place = f"in {len(cells):,} rows of {table.path.name} (column {label!r})"
     if task.kind == "regression":
-        found = len({as_number(cell) for cell in cells})
-        low, high = task.target_range or (float("nan"),) * 2
+        found = {as_number(cell) for cell in cells}
         guess = "" if task_type else "; --task-type classification makes classes of them"
-        return f"a regression: {found:,} different numbers from {low:g} to {high:g} {place}{guess}"
+        return f"a regression: {len(found):,} different numbers from {min(found):g} to {max(found):g} {place}{guess}"
     numeric = all(decimal_text(text) is not None for text in task.labels)
     guess = "; --task-type regression makes targets of them" if numeric and task_type is None else ""
     return f"{len(task.labels):,} classes: {shorten(task.labels, 4)} {place}{guess}"
@@ -204,7 +203,7 @@ def _is_labelled(table: Table, label: str, task: Task) -> bool:
     if len(texts) != 1:
         return len(texts) > 1
     if task.kind == "regression":
-        low, high = task.target_range
+        low, high = task.target_range or (-np.inf, np.inf)
         return low <= as_number(cells[0]) <= high
     return texts <= set(task.labels) or decimal_text(*texts) in task.labels
 

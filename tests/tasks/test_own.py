@@ -225,7 +225,10 @@ def test_a_models_classes_are_kept_whatever_a_file_holds(tmp_path):
     task = Task("stars", "stars", labels=("9", "10", "2"))
     data = read_own_data(path, task=task)
     assert data.task == task and sorted([*data.train.labels, *data.dev["dev"].labels]) == [0, 0, 2]
-    assert read_own_data(path, task=Task("stars", "stars", "regression")).task.kind == "regression"
+    labelled(tmp_path / "test.tsv", ["3", "3"])
+    data = read_own_data(labelled(tmp_path / "train.tsv", ["9", "2", "9.0"]), task=Task("stars", "stars", "regression"))
+    assert data.task.kind == "regression" and data.task.dev_splits == ("dev", "test")
+    assert "a regression: 2 different numbers from 2 to 9 in 3 rows of train.tsv" in own_data_notes(data.source)[0]
 
 
 def test_without_a_development_file_a_tenth_is_drawn_and_said(tmp_path):
