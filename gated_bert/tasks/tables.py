@@ -77,8 +77,10 @@ class Table:
         indices = np.empty(len(self.lines), dtype=np.int32)
         for row, cell in enumerate(self.column(name, remedy)):
             text = label_text(cell)
-            spellings = (text, decimal_text(text or ""), str(cell) if isinstance(cell, bool) else None)
-            index = next((known[each] for each in spellings if each in known), None)
+            index = known.get(text)
+            if index is None:
+                # Models of old have Python's spelling of truth values.
+                index = known.get(str(cell) if isinstance(cell, bool) else decimal_text(text or ""))
             if index is None:
                 raise UserError(
                     f"{self.where(row)}: unknown label {text!r} in column {name!r}; allowed: {shorten(labels)}"

@@ -129,7 +129,6 @@ def test_json_booleans_are_spelt_as_in_json_and_are_no_numbers(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": "a", "label": cell}) + "\n" for cell in (True, "true", False, 1, 1.0)))
     assert read_own_data(path).task.labels == ("1", "false", "true")
-    # Models of old have Python's spelling.
     table = read_table(path)
     assert table.classes("label", ("False", "True", "true", "1")).tolist() == [2, 2, 0, 3, 3]
 
