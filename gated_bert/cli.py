@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from gated_bert.sweep_flags import stages_command, sweep_command
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells give it."""
+
+_PYTHONS_WARNING_TEXT = warnings.formatwarning
 
 _BY_HAND = {
     errno.ENOSPC: "no space is left on the device; free some, then go on with --resume",
@@ -177,6 +180,7 @@ def main(words: list[str] | None = None) -> int:
         The exit status: 0 done, 1 a job failed, 2 refused, 130 interrupted.
     """
     words = sys.argv[1:] if words is None else words
+    warnings.formatwarning = _warning_text
     try:
         return _dispatch(words)
     except ConfigError as error:
@@ -199,6 +203,13 @@ def main(words: list[str] | None = None) -> int:
         # Whoever read the output has gone (`| head`); Python must not complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _warning_text(message, category, filename, lineno, line=None) -> str:
+    """A warning of this package's as one line, without the place in its code."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parent):
+        return f"warning: {message}\n"
+    return _PYTHONS_WARNING_TEXT(message, category, filename, lineno, line)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -50,6 +50,7 @@ class GatedBertConfig:
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
+    task_type: str | None = None
     doc_stride: int | None = None
     n_best_size: int = 20
     max_answer_length: int = 30

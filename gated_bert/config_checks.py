@@ -18,6 +18,7 @@ SCOPES = ("layer", "global", "role")
 SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
 ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
 ENCODER_ROLES = ROLES[:6]
+TASK_TYPES = ("classification", "regression")
 TICKET_CONTROLS = ("random", "reinitialized")
 NEEDS_TRAINING = ("movement", "soft_movement", "l0", "spt", "taylor")
 """Criteria whose scores come about during training: of a trained model alone they know nothing."""
@@ -47,6 +48,8 @@ def check(config: GatedBertConfig):
         "noise": ("constant", "activation"),
     }.items():
         choose(name, getattr(config, name), allowed)
+    if config.task_type is not None:
+        choose("task_type", config.task_type, TASK_TYPES)
     for role in config.prunable_roles:
         choose("prunable_roles", role, ROLES)
     if not config.prunable_roles:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from gated_bert.checks import ConfigError
-from gated_bert.config_checks import PATTERNS, ROLES, SCHEDULES, SCOPES
+from gated_bert.config_checks import PATTERNS, ROLES, SCHEDULES, SCOPES, TASK_TYPES
 from gated_bert.errors import UserError
 from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.presets import PRESETS
@@ -133,6 +133,8 @@ RUN_FLAGS = (
     Flag(("--text-column",), "text_column", "text", "column of the text in a file of your own", _DATA, "NAME"),
     Flag(("--text-pair-column",), "text_pair_column", "text", "column of the second text", _DATA, "NAME"),
     Flag(("--label-column",), "label_column", "text", "column of the label", _DATA, "NAME"),
+    Flag(("--task-type",), "task_type", "text", "what labels of a file of your own are: " + ", ".join(TASK_TYPES)
+         + "; by default told from them", _DATA, "TYPE"),
     Flag(("--doc-stride",), "doc_stride", "int", "squad: tokens between the starts of two windows of a context; "
          "by default a third of -ml, at most 128", _DATA),
     Flag(("--n-best",), "n_best_size", "int", "squad: likeliest starts and ends of a window that are combined", _DATA),

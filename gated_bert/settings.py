@@ -13,7 +13,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS, FlagError, did_you_mean, hint, labels, record_fields
 from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.presets import TASK_MAX_LEN
-from gated_bert.tasks.task import GLUE_TASKS, TASKS
+from gated_bert.tasks.task import GLUE_TASKS, OWN_DATA_ONLY, TASKS, own_task_name
 
 DEFAULTS = {
     "epochs": "25",
@@ -255,8 +255,12 @@ def _tasks(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[st
         names = values["tasks"] if "tasks" in typed else ()
         if len(names) > 1:
             raise FlagError.refused(labels["tasks"], " ".join(names), "one name: a file of your own holds one task")
-        own = re.sub(r"[^a-z0-9]+", "_", Path(values["data"]).name.split(".")[0].lower()).strip("_") or "own"
+        own = own_task_name(Path(values["data"]))
         return tuple(name if name not in (*known, "all") else own for name in names) or (own,)
+    for name in ("text_column", "text_pair_column", "label_column", "task_type"):
+        # Other sources are read before any job starts, and refused then.
+        if values["data"] == "embedded" and values.get(name) is not None:
+            raise FlagError.refused(labels[name], values[name], OWN_DATA_ONLY)
     tasks = []
     for task in values["tasks"]:
         if task not in (*known, "all"):

@@ -134,6 +134,11 @@ def test_a_file_of_ones_own_is_its_own_task(tmp_path, monkeypatch):
     assert (first.config.task, first.folder.name) == ("my_reviews", "results_magnitude_my_reviews")
     assert plan("-d letters").jobs[0].config.task == "letters"
     assert plan("-d letters -t post").jobs[0].config.task == "post"
+    assert plan("-d letters/train.tsv").jobs[0].folder.name == "results_magnitude_letters"
+    assert plan("-d letters --task-type regression").jobs[0].config.task_type == "regression"
+    for flag in ("--task-type classification", "--label-column stars"):
+        with pytest.raises(FlagError, match=f"{flag.split()[0]}: '.*' is refused; allowed: own data only"):
+            plan(f"-d embedded {flag}")
     with pytest.raises(FlagError, match="one name"):
         plan("-d letters --text-column text -t post mail")
 

@@ -19,6 +19,7 @@ from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.labels import match_labels
 from gated_bert.tasks.task import TASKS, Task
 
 EVALUATION_BATCH = 32
@@ -134,25 +135,35 @@ def read_judged(
                 f"-d/--data: {first} is of task {_described(task)} and {name} of {_described(each.task)}; models are "
                 "judged on the same data, so give those of one task, or leave out -d"
             )
-    splits = task.dev_splits
-    chosen = split or (splits[-1] if splits[-1] == "test" else splits[0])
-    if chosen not in splits:
-        raise UserError(f"--split: {split!r} is refused; {task.title} has {', '.join(splits)}")
     recorded = loaded.metadata.get("config") or {}
     columns = ("text_column", "text_pair_column", "label_column")
     own = {} if task.name in TASKS else {name: recorded.get(name) for name in columns}
     config = GatedBertConfig(model_size="tiny", task=task.name, data=data, allow_partial=allow_partial, **own)
     try:
-        found = load_task_data(config)
+        found = load_task_data(config, task)
     except ConfigError as error:
         if error.field != "task":
             raise
         raise UserError(f"-d/--data: {data!r} is refused; allowed: a file, or a folder with train.*, of task "
                         f"{task.name}, which is none of the known ones") from error  # fmt: skip
-    if (found.task.kind, found.task.labels) != (task.kind, task.labels):
-        raise UserError(f"-d/--data: {data} is of task {_described(found.task)}, and the models of {_described(task)}")
+    # Own data has a test set where a test file is there now, whatever there was in training.
+    splits = found.task.dev_splits
+    chosen = split or (splits[-1] if splits[-1] == "test" else splits[0])
+    if chosen not in splits:
+        raise UserError(f"--split: {split!r} is refused; {task.title} has {', '.join(splits)}")
+    dev, train = (_in_order(each, found.task, task, data) for each in (found.dev[chosen], found.train))
     label = f"{found.source['label']}, {chosen}"
-    return JudgedOn(dataclasses.replace(task, dev_splits=(chosen,)), found.dev[chosen], label, found.train)
+    return JudgedOn(dataclasses.replace(task, dev_splits=(chosen,)), dev, label, train)
+
+
+def _in_order(examples: Examples, found: Task, wanted: Task, data: str) -> Examples:
+    """The examples with their classes in the order of the models' outputs."""
+    order = match_labels(wanted.labels, found.labels) if found.kind == wanted.kind else None
+    if order is None:
+        raise UserError(f"-d/--data: {data} is of task {_described(found)}, and the models of {_described(wanted)}")
+    if found.labels == wanted.labels:
+        return examples
+    return dataclasses.replace(examples, labels=np.array(order, dtype=np.int32)[examples.labels])
 
 
 def _described(task: Task) -> str:

@@ -87,7 +87,7 @@ def _hugging_face_config(config: BertConfig, sizes: LayerSizes, task: Task, toke
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": sizes.num_heads,
         "intermediate_size": sizes.intermediate_size,
-        "hidden_act": "gelu",
+        "hidden_act": config.hidden_act,
         "hidden_dropout_prob": config.dropout_rate,
         "attention_probs_dropout_prob": config.dropout_rate,
         "max_position_embeddings": config.max_position,

@@ -130,8 +130,23 @@ class GraphBuilder(Graph):
         if ffn.intermediate is None:
             return None, bias
         inner = self.constant(f"{block.name}_ffn_intermediate_bias", ffn.intermediate.bias)
-        activated = self.add("BiasGelu", [self.product(hidden, ffn.intermediate), inner], domain=RUNTIME)
-        return self.product(activated, ffn.output_dense), bias
+        return self.product(self.activate(self.product(hidden, ffn.intermediate), inner), ffn.output_dense), bias
+
+    def activate(self, inputs: str, bias: str) -> str:
+        """The activation function of inputs with their bias added, in one operator where ONNX Runtime has it."""
+        name = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}.get(self.config.activation)
+        if name is not None:
+            return self.add(name, [inputs, bias], domain=RUNTIME)
+        return self.activate_sum(self.add("Add", [inputs, bias]))
+
+    def activate_sum(self, inputs: str) -> str:
+        """The activation function of inputs that hold their bias already."""
+        activation = self.config.activation
+        if activation == "relu":
+            return self.add("Relu", [inputs])
+        if activation in ("gelu", "gelu_tanh"):
+            return self.add({"gelu": "Gelu", "gelu_tanh": "FastGelu"}[activation], [inputs], domain=RUNTIME)
+        return self.add("QuickGelu", [inputs], domain=RUNTIME, alpha={"silu": 1.0, "quick_gelu": 1.702}[activation])
 
     def product(self, inputs: str, layer: GatedDense) -> str:
         """The matrix product with a layer's kernel, without its bias."""

@@ -95,8 +95,7 @@ class TiledBuilder(GraphBuilder):
         )
         source = self._transpose(hidden, self.config.hidden_size)
         summed = self.add("Add", [self._in_order(source, ffn.intermediate, self.tiles[ffn.intermediate.name]), inner])
-        activated = self.add("Gelu", [summed], domain=RUNTIME)
-        return self._tiled(activated, ffn.output_dense, hidden), bias
+        return self._tiled(self.activate_sum(summed), ffn.output_dense, hidden), bias
 
     def _tile_products(self, source: str, layer: GatedDense, tiles: list[Tile]) -> list[str]:
         """Of each tile [tokens, columns]; `source` is [in, tokens]."""

@@ -14,7 +14,6 @@ from gated_bert.models.attention import SelfAttention
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.encoder import EncoderBlock, FeedForward
 from gated_bert.models.gated_dense import GatedDense
-from gated_bert.models.layers import gelu
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +197,7 @@ def _shrink_feed_forward(source: FeedForward, target: FeedForward, units: KeptUn
     if source.intermediate is None:
         target.output_dense.bias.assign(ops.convert_to_numpy(source.output_dense.bias))
         return
-    emitted = ops.convert_to_numpy(gelu(_array(source.intermediate.bias)))
+    emitted = ops.convert_to_numpy(source.activation(_array(source.intermediate.bias)))
     constant = _constant(emitted, source.output_dense, units.neurons)
     if target.intermediate is None:
         target.output_dense.bias.assign(_array(source.output_dense.bias) + constant)

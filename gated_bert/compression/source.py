@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from keras import ops
 
 from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.checkpoints import SPAN_HEAD, open_checkpoint
+from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
+from gated_bert.models.heads import Head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
-from gated_bert.tasks.own import own_task_name
-from gated_bert.tasks.task import TASKS, Task
+from gated_bert.tasks.tables import shorten
+from gated_bert.tasks.task import TASKS, Task, own_task_name
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
 
@@ -36,16 +36,15 @@ def load_source(folder: str | Path) -> LoadedModel:
         return load_model(folder)
     checkpoint = open_checkpoint(str(folder))
     config = read_pretrained_architecture(str(folder))
-    heads = checkpoint.read(["output_bias", *SPAN_HEAD])
-    span, head = SPAN_HEAD.keys() <= heads.keys(), heads.get("output_bias")
-    if head is None and not span:
+    head = checkpoint.head()
+    if not head.kind:
         warnings.warn(f"{checkpoint.weights_path}: no classifier in it; it starts from random values", stacklevel=2)
-    task = TASKS["squad"] if span else _read_task(folder, 2 if head is None else len(head))
+    task = _head_task(folder, head)
     tokenizer = tokenizer_from_folder(folder)
     if tokenizer is None:
         raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put that of the model there")
-    model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=span))
-    load_pretrained(model, str(folder))
+    model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
+    load_pretrained(model, str(folder), task)
     _close_zeros(model)
     return LoadedModel(model, tokenizer, task, model.bert_config, {})
 
@@ -57,19 +56,19 @@ def _close_zeros(model: BertClassifier):
             layer.gates.assign((ops.convert_to_numpy(layer.raw_kernel) != 0).astype(np.float32))
 
 
-def _read_task(folder: Path, outputs: int) -> Task:
-    """What a model with so many outputs was trained for, as far as its `config.json` tells."""
-    path = folder / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    kind = values.get("problem_type") or ("regression" if outputs == 1 else "single_label_classification")
-    name = own_task_name(folder)
-    if kind == "regression" and outputs == 1:
-        return Task(name, folder.resolve().name, "regression", metrics=("pearson", "spearman"))
-    if kind != "single_label_classification" or outputs == 1:
+def _head_task(folder: Path, head: Head) -> Task:
+    """What a model with such a head was trained for."""
+    name, title = own_task_name(folder), folder.resolve().name
+    if head.kind == "span":
+        return TASKS["squad"]
+    if head.kind == "regression":
+        return Task(name, title, "regression", metrics=("pearson", "spearman"))
+    if head.kind not in ("classification", ""):
         raise UserError(
-            f"{path}: problem_type {kind!r} with {outputs} output(s); a classification with one label, or a "
-            "regression with one output, is needed"
+            f"{folder}: its head is for {head.description}; one for classes of texts, a regression or answers as spans "
+            f"is needed, and `gated-bert train -pt {folder}` trains a new one"
         )
-    names = values.get("id2label") or {}
-    labels = tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(outputs))
-    return Task(name, folder.resolve().name, labels=labels)
+    if len(set(head.labels)) < len(head.labels):
+        names = shorten(head.labels)
+        raise UserError(f"{folder / 'config.json'}: id2label gives two classes one name ({names}); name them apart")
+    return Task(name, title, labels=head.labels or ("LABEL_0", "LABEL_1"))

@@ -14,7 +14,9 @@ from gated_bert.errors import UserError
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
+from gated_bert.models.checkpoints import read_head
 from gated_bert.models.folder import METADATA, is_model_folder, read_architecture, read_masks
+from gated_bert.tasks.labels import match_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +69,17 @@ def read_comparable_masks(folders: Sequence[Path]) -> dict[str, dict]:
             if getattr(found, name) != getattr(sizes[0], name):
                 raise UserError(f"{model}: its {name} differs from that of {models[0]}; masks are compared position by "
                                 "position, so the architectures must be equal")  # fmt: skip
-    return dict(zip(short_names(models), map(read_masks, models), strict=True))
+    found = [_head_in_order(read_masks(model), model, models[0]) for model in models]
+    return dict(zip(short_names(models), found, strict=True))
+
+
+def _head_in_order(masks: dict, model: Path, first: Path) -> dict:
+    """The masks with the classifier's outputs in the order that the first model has its classes in, if they are the
+    same."""
+    order = match_labels(read_head(str(model)).labels, read_head(str(first)).labels)
+    if order and (None, "classifier") in masks:
+        masks[None, "classifier"] = masks[None, "classifier"][:, order]
+    return masks
 
 
 def _model_folder(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,10 @@ def draw_patterns(path: Path, fraction: float, pretrained: str | None = None) ->
     fields = {"model_size": "tiny", "pruning_method": "magnitude", "num_layers": 1, "pretrained": pretrained,
               "granularity": 32, "block_size": (16, 16)}  # fmt: skip
     base = GatedBertConfig(**fields)
-    model = build_model(base, get_task("sst2"), vocab_size=30522 if pretrained else 100)
+    with warnings.catch_warnings():
+        # About the head, which is not drawn.
+        warnings.simplefilter("ignore", UserWarning)
+        model = build_model(base, get_task("sst2"), vocab_size=30522 if pretrained else 100)
     layers = model.gated_layers(base.prunable_roles)
     heads = [sizes.num_heads for sizes in model.bert_config.layers]
     columns = 5

@@ -24,6 +24,7 @@ from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, Checkpoint
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
+from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
@@ -31,13 +32,17 @@ from gated_bert.experiments.results import read_run, write_csv_atomic, write_jso
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
+from gated_bert.models.checkpoints import head_notes
 from gated_bert.models.folder import same_model, save_model
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
+from gated_bert.settings import verbosity
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.metrics import streaming_metric
+from gated_bert.tasks.own import own_data_notes
+from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.tokenizer import load_tokenizer
 
 LOGGER = logging.getLogger("gated_bert")
@@ -121,6 +126,13 @@ class _Run:
                     "give the same value, or leave --resume out to start afresh"
                 )
 
+    def _refuse_other_labels(self, before: list[str] | None):
+        if before is not None and tuple(before) != self.task.labels:
+            raise UserError(
+                f"{self.folder}: --resume with the classes {shorten(self.task.labels)}, but the run was begun with "
+                f"{shorten(before)}; restore the data, or leave --resume out to start afresh"
+            )
+
     def train(self) -> RunResult:
         handler = logging.FileHandler(self.folder / "log.txt")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -160,6 +172,7 @@ class _Run:
         keras.config.set_dtype_policy(config.precision)
         self.data = load_task_data(config)
         self.task = self.data.task
+        self._say()
         self.tokenizer = load_tokenizer(config)
         self.train_set = make_dataset(
             self.task, self.tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
@@ -174,7 +187,7 @@ class _Run:
         self.model = build_model(config, self.task, self.tokenizer.vocab_size, gate_rule=rule)
         self.steps = len(self.train_set)
         if config.ticket and not self.checkpoint:
-            apply_ticket(self.model, config, self.train_set, _loss(self.task))
+            apply_ticket(self.model, self.task, config, self.train_set, _loss(self.task))
         score_rule = criterion.score_rule if criterion else "gradient"
         optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
         jit = config.jit_compile or always_compiles()
@@ -183,6 +196,16 @@ class _Run:
         self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         self._start_metadata()
+
+    def _say(self):
+        """Says what was decided on own data, and logs that and what there is to say about the head."""
+        notes = own_data_notes(self.data.source)
+        # What a job of the launcher prints, and its warning about the head, is in the log as it is.
+        alone = LAUNCHER_VARIABLE not in os.environ
+        if alone and verbosity(os.environ):
+            print("".join(f"note: {note}\n" for note in notes), end="", flush=True)
+        for note in notes + head_notes(self.config.pretrained, self.task) * alone:
+            LOGGER.info("%s", note)
 
     def _start_metadata(self):
         prunable = [layer for layer in self.model.gated_layers(self.config.prunable_roles)]
@@ -212,6 +235,7 @@ class _Run:
         place = self.checkpoint.place if self.checkpoint else {"epoch": 0, "batches": 0, "seconds": 0.0}
         epoch, batches = place["epoch"], place["batches"]
         if self.checkpoint:
+            self._refuse_other_labels(self.checkpoint.place.get("labels"))
             self.checkpoint.restore(self.model, self.criterion)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
@@ -253,6 +277,7 @@ class _Run:
                 "rows": self.rows,
                 "one_shot": self.one_shot,
                 "stamp": self.stamp,
+                "labels": self.task.labels,
                 "config": dataclasses.asdict(self.config),
             }
 

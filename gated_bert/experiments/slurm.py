@@ -42,7 +42,9 @@ def write_array_job(plan: Plan, script: Path) -> int:
         left = [job for job in plan.jobs if job not in finished]
         at_a_time = min(plan.settings.launcher.get("max_parallel_jobs", len(left)), len(left))
         if left:
-            check_data(left)
+            for note in check_data(left):
+                if not silent:
+                    print(f"note: {note}")
             check_room(plan.output, left, at_a_time)
             for job in left:
                 write_job(job)

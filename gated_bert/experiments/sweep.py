@@ -63,7 +63,9 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")), silent)
         left = [job for job in plan.jobs if job not in skipped]
         if left:
-            check_data(left)
+            for note in check_data(left):
+                if not silent:
+                    print(f"note: {note}", flush=True)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
         with _backend(plan, left, machine, slots) as backend:
@@ -135,23 +137,35 @@ def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[
     return set(), set()
 
 
-def check_data(jobs: Sequence[Job]):
+def check_data(jobs: Sequence[Job]) -> list[str]:
     """Reads the data of every task once, so that what is wrong with it is said before any job starts.
+
+    Returns:
+        Sentences about what was decided on own data and about the heads of pretrained weights.
 
     Raises:
         FlagError: a refused field of the record.
         UserError: missing or malformed data.
     """
+    from gated_bert.models.checkpoints import head_notes
     from gated_bert.tasks.data import load_task_data
+    from gated_bert.tasks.own import own_data_notes
+    from gated_bert.tasks.task import TASKS
     from gated_bert.tasks.tokenizer import load_tokenizer
 
+    notes = []
     for config in {job.config.task: job.config for job in jobs}.values():
         try:
+            task = TASKS.get(config.task)
             if config.data != "embedded":
-                load_task_data(config)
+                data = load_task_data(config)
+                task = data.task
+                notes += own_data_notes(data.source)
             load_tokenizer(config)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
+        notes += head_notes(config.pretrained, task)
+    return notes
 
 
 @dataclass

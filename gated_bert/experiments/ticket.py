@@ -11,8 +11,10 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.jobs import INITIAL_MODEL
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, save_model
+from gated_bert.models.heads import match_head, task_head
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.pruning.pruner import Pruner
+from gated_bert.tasks.task import Task
 
 
 class RewindCallback(StepCallback):
@@ -48,7 +50,7 @@ class RewindCallback(StepCallback):
             save_model(run.folder / INITIAL_MODEL, self.model, run.tokenizer, run.task, run.metadata | {"step": step})
 
 
-def apply_ticket(model: BertClassifier, config: GatedBertConfig, dataset, loss: keras.losses.Loss):
+def apply_ticket(model: BertClassifier, task: Task, config: GatedBertConfig, dataset, loss: keras.losses.Loss):
     """Closes in `model`, which holds the initial weights, what the ticket's model says.
 
     A ticket's mask closes the weights of the trained model `config.ticket` that score least, on top of those that
@@ -58,13 +60,15 @@ def apply_ticket(model: BertClassifier, config: GatedBertConfig, dataset, loss: 
 
     Args:
         model: the run's model.
+        task: what it learns.
         config: the run's record.
         dataset: the training data, indexable by batch; read by criteria that score on data.
         loss: the task's loss, for these criteria.
 
     Paper: Frankle & Carbin 2019, The Lottery Ticket Hypothesis (https://arxiv.org/abs/1803.03635).
     """
-    source = load_model(config.ticket).model
+    loaded = load_model(config.ticket)
+    source, outputs = loaded.model, match_head(task_head(loaded.task), task)[0]
     layers = source.gated_layers(config.prunable_roles)
     pruner = Pruner(config, layers, [sizes.num_heads for sizes in source.bert_config.layers])
     if config.ticket_control is None:
@@ -78,6 +82,11 @@ def apply_ticket(model: BertClassifier, config: GatedBertConfig, dataset, loss: 
         _reinitialize(model, config.seed)
     for layer, target in zip(layers, model.gated_layers(config.prunable_roles), strict=True):
         is_open = view(layer.mask_variable) != 0
+        if target is model.classifier:
+            if outputs is None:
+                # The mask of other classes says nothing about these.
+                continue
+            is_open = is_open[:, outputs]
         target.mask_variable.assign(ops.convert_to_numpy(target.mask_variable) * is_open)
 
 

@@ -9,6 +9,15 @@ from dataclasses import dataclass
 
 from gated_bert.errors import UserError
 
+ACTIVATIONS = {
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh"),
+    **dict.fromkeys(("silu", "swish"), "silu"),
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+"""What transformers calls an activation function → the function, see `gated_bert.models.layers`."""
+
 
 @dataclass(frozen=True)
 class LayerSizes:
@@ -53,6 +62,7 @@ class BertConfig:
         type_vocab_size: rows of the segment embedding.
         dropout_rate: share dropped after the embeddings, in the attention and after every sub-layer.
         layer_norm_epsilon: added to the variance in layer normalisation.
+        hidden_act: activation function of the feed-forward networks, one of `ACTIVATIONS`.
         num_outputs: logits of the head.
         span_head: whether the head reads every token, for start and end logits, instead of the pooled first one; such
             a model has no pooler.
@@ -61,7 +71,7 @@ class BertConfig:
         gate_rule: rule that gives the gates, see `gated_bert.models.gate_rules`.
 
     Raises:
-        UserError: a size that makes no model.
+        UserError: a size that makes no model, or an unknown activation function.
     """
 
     vocab_size: int
@@ -72,6 +82,7 @@ class BertConfig:
     type_vocab_size: int = 2
     dropout_rate: float = 0.0
     layer_norm_epsilon: float = 1e-12
+    hidden_act: str = "gelu"
     num_outputs: int = 2
     span_head: bool = False
     gate_init_value: float = 1.0
@@ -79,6 +90,9 @@ class BertConfig:
     gate_rule: str = "fixed"
 
     def __post_init__(self):
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise UserError(f"architecture: hidden_act is {self.hidden_act!r}; allowed: {known}")
         for name in (
             "vocab_size",
             "hidden_size",
@@ -124,6 +138,11 @@ class BertConfig:
     def num_layers(self) -> int:
         """Number of encoder layers."""
         return len(self.layers)
+
+    @property
+    def activation(self) -> str:
+        """The activation function of the feed-forward networks; several names of `hidden_act` mean the same."""
+        return ACTIVATIONS[self.hidden_act]
 
     def weight_counts(self) -> dict[str, int]:
         """Weights of each role's matrices over all layers, without biases."""

@@ -27,7 +27,7 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
     """
     model = BertClassifier(run_architecture(config, task, vocab_size, gate_rule), dtype=config.precision)
     if config.pretrained is not None:
-        load_pretrained(model, config.pretrained)
+        load_pretrained(model, config.pretrained, task)
     return model
 
 

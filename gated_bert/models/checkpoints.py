@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
+from gated_bert.models.heads import Head, google_head, hugging_face_head, match_head, task_head
 from gated_bert.tasks.hub import hub_file, one_line
+from gated_bert.tasks.task import Task
 
 CHECKPOINT = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"
@@ -38,27 +41,42 @@ class HuggingFaceCheckpoint:
         """The sizes in `config.json`; see `read_bert_config`."""
         return read_bert_config(self.config_path)
 
+    def head(self) -> Head:
+        """What the head is for, see `hugging_face_head`.
+
+        Raises:
+            UserError: a truncated or malformed file.
+        """
+        with self._opened() as file:
+            shapes = {name.removeprefix("bert."): tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        return hugging_face_head(_read_object(self.config_path), shapes)
+
+    @contextmanager
+    def _opened(self) -> Iterator:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.weights_path, framework="numpy") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{self.weights_path}: not a whole safetensors file ({one_line(error)}); fetch it again"
+            ) from error
+
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of the tensors called `names` that there are, float32.
 
         Raises:
             UserError: a truncated or malformed file.
         """
-        from safetensors import SafetensorError, safe_open
-
         arrays = {}
-        try:
-            with safe_open(self.weights_path, framework="numpy") as file:
-                stored = {name.removeprefix("bert."): name for name in file.keys()}
-                for name in names:
-                    found = next((stored[each] for each in hugging_face_names(name) if each in stored), None)
-                    if found is not None:
-                        array = np.asarray(file.get_tensor(found), dtype=np.float32)
-                        arrays[name] = array.T if name.endswith("/kernel") else array
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{self.weights_path}: not a whole safetensors file ({one_line(error)}); fetch it again"
-            ) from error
+        with self._opened() as file:
+            stored = {name.removeprefix("bert."): name for name in file.keys()}
+            for name in names:
+                found = next((stored[each] for each in hugging_face_names(name) if each in stored), None)
+                if found is not None:
+                    array = np.asarray(file.get_tensor(found), dtype=np.float32)
+                    arrays[name] = array.T if name.endswith("/kernel") else array
         return arrays
 
 
@@ -76,31 +94,44 @@ class GoogleCheckpoint:
         """The sizes in the `bert_config.json` beside the checkpoint; see `read_bert_config`."""
         return read_bert_config(self.weights_path.parent / "bert_config.json")
 
+    def head(self) -> Head:
+        """What the head is for, see `google_head`.
+
+        Raises:
+            UserError: as of `read`.
+        """
+        with self._opened() as reader:
+            return google_head({name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()})
+
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of the tensors called `names` that there are, float32.
 
         Raises:
             UserError: TensorFlow is missing, or a truncated or malformed file.
         """
-        try:
-            import tensorflow as tf
-        except ImportError as error:
-            raise UserError(f"{self.weights_path}: reading a TensorFlow checkpoint needs tensorflow; "
-                            "pip install 'gated_bert[tensorflow]', or give the same weights as safetensors") from error
         arrays = {}
-        try:
-            reader = tf.train.load_checkpoint(str(self.weights_path))
+        with self._opened() as reader:
             stored = reader.get_variable_to_shape_map()
             for name in names:
                 full_name = name if name in HEAD | SPAN_HEAD else f"bert/{name}"
                 if full_name in stored:
                     arrays[name] = reader.get_tensor(full_name).astype(np.float32)
+        return arrays
+
+    @contextmanager
+    def _opened(self) -> Iterator:
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise UserError(f"{self.weights_path}: reading a TensorFlow checkpoint needs tensorflow; "
+                            "pip install 'gated_bert[tensorflow]', or give the same weights as safetensors") from error
+        try:
+            yield tf.train.load_checkpoint(str(self.weights_path))
         # The reader raises IndexError where a data file is cut short, RuntimeError where it is damaged.
         except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{self.weights_path}: not a whole TensorFlow checkpoint ({one_line(error)}); fetch it again"
             ) from error
-        return arrays
 
 
 def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint:
@@ -129,23 +160,36 @@ def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint
     return HuggingFaceCheckpoint(*paths)
 
 
+def read_head(path_or_id: str) -> Head:
+    """What the head of pretrained weights is for, and its classes, without loading the weights.
+
+    Args:
+        path_or_id: as for `open_checkpoint`, or a model folder of this package.
+
+    Raises:
+        UserError: nothing there that can be read.
+    """
+    record = Path(path_or_id).expanduser() / "config.json"
+    task = _read_object(record).get("task") if record.is_file() else None
+    # What transformers calls a task is a text.
+    return task_head(Task.from_dict(task)) if isinstance(task, dict) else open_checkpoint(path_or_id).head()
+
+
+def head_notes(path_or_id: str | None, task: Task) -> list[str]:
+    """What there is to say, if anything, about the head that `task` gets from pretrained weights; errors as above."""
+    sentence = match_head(read_head(path_or_id), task)[1] if path_or_id is not None else ""
+    return [f"{path_or_id}: {sentence}"] if sentence else []
+
+
 def read_bert_config(path: Path) -> BertConfig:
     """The architecture in a `config.json` of transformers or a `bert_config.json` of Google.
 
     Raises:
         UserError: a missing or malformed file, or a model that is not BERT.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; it belongs beside the weights") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); fetch it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a BERT configuration; fetch it again")
+    values = _read_object(path)
     allowed = {
         "model_type": ("bert",),
-        "hidden_act": ("gelu", "gelu_python"),
         "position_embedding_type": ("absolute",),
         "is_decoder": (False,),
     }
@@ -162,11 +206,24 @@ def read_bert_config(path: Path) -> BertConfig:
             max_position=values.get("max_position_embeddings", 512),
             type_vocab_size=values.get("type_vocab_size", 2),
             layer_norm_epsilon=values.get("layer_norm_eps", 1e-12),
+            hidden_act=values.get("hidden_act", "gelu"),
         )
     except KeyError as error:
         raise UserError(f"{path}: no field {error}; a BERT configuration is needed") from error
     except (UserError, TypeError) as error:
         raise UserError(f"{path}: {one_line(error)}") from error
+
+
+def _read_object(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; it belongs beside the weights") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); fetch it again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a BERT configuration; fetch it again")
+    return values
 
 
 def hugging_face_names(name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from keras import ops
 
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.attention import SelfAttention
-from gated_bert.models.layers import ConstantOutput, LayerNorm, gated_dense, gelu, initializer
+from gated_bert.models.layers import ACTIVATION_FUNCTIONS, ConstantOutput, LayerNorm, gated_dense, initializer
 
 # Large enough to vanish in a softmax, small enough to be finite in float16.
 MASKED = -3e4
@@ -62,8 +62,8 @@ class Embeddings(keras.layers.Layer):
 class FeedForward(keras.layers.Layer):
     """BERT's feed-forward network of any number of neurons, also none.
 
-    `intermediate` and `output_dense` are its `GatedDense` layers. Without neurons `intermediate` is None and
-    `output_dense` is a `ConstantOutput`.
+    `intermediate` and `output_dense` are its `GatedDense` layers, `activation` the function between them. Without
+    neurons `intermediate` is None and `output_dense` is a `ConstantOutput`.
 
     Args:
         config: the architecture.
@@ -73,6 +73,7 @@ class FeedForward(keras.layers.Layer):
 
     def __init__(self, config: BertConfig, layer_index: int, **kwargs):
         super().__init__(**kwargs)
+        self.activation = ACTIVATION_FUNCTIONS[config.activation]
         self.size = config.layers[layer_index].intermediate_size
         self.intermediate = None
         if self.size:
@@ -90,7 +91,7 @@ class FeedForward(keras.layers.Layer):
     def call(self, hidden, training=None):
         if self.intermediate is None:
             return self.output_dense(hidden)
-        return self.output_dense(gelu(self.intermediate(hidden, training=training)), training=training)
+        return self.output_dense(self.activation(self.intermediate(hidden, training=training)), training=training)
 
 
 class EncoderBlock(keras.layers.Layer):

@@ -17,6 +17,25 @@ def gelu(x):
     return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 
 
+def gelu_tanh(x):
+    """The Gaussian error linear unit with a tanh in place of erf: transformers' `gelu_new`."""
+    return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def silu(x):
+    """The sigmoid linear unit, x σ(x)."""
+    return x * ops.sigmoid(x)
+
+
+def quick_gelu(x):
+    """x σ(1.702 x)."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+ACTIVATION_FUNCTIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "quick_gelu": quick_gelu, "relu": ops.relu}
+"""Activation functions by the values of `architecture.ACTIVATIONS`."""
+
+
 def initializer():
     """The initialiser of all matrices and embeddings of BERT."""
     return keras.initializers.TruncatedNormal(stddev=0.02)

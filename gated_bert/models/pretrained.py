@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import HEAD, SPAN_HEAD, open_checkpoint
 from gated_bert.models.folder import is_model_folder, load_model, read_architecture
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.heads import Head, match_head, task_head
+from gated_bert.tasks.task import Task
 
 
 def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None) -> BertConfig:
@@ -41,26 +44,30 @@ def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None)
     return config.replace(layers=config.layers[:num_layers])
 
 
-def load_pretrained(model: BertClassifier, path_or_id: str):
+def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = None):
     """Puts pretrained weights into a model, whose layers may be the first few of them.
 
-    The head is taken over where the checkpoint has one of the same shape; otherwise it stays as it is. From a model
-    folder the closed gates are taken over too.
+    The head is taken over where the checkpoint has one for the same task, its outputs in the order of the task's
+    classes; otherwise it stays as it is, and a warning says why. From a model folder the closed gates are taken over
+    too.
 
     Args:
         model: the model, with the sizes of `read_pretrained_architecture`.
         path_or_id: as for `read_pretrained_architecture`.
+        task: what the model's outputs are; by default as many classes, or one target, as the head has, in its order.
 
     Raises:
         UserError: a missing, truncated or malformed file, or a tensor of another shape.
     """
     if is_model_folder(path_or_id):
-        _load_from_model_folder(model, path_or_id)
+        _load_from_model_folder(model, path_or_id, task)
         return
     checkpoint = open_checkpoint(path_or_id)
+    rows = _head_rows(checkpoint.head(), model, path_or_id, task)
+    _check_activation(checkpoint.architecture(), model.bert_config, path_or_id)
     variables = checkpoint_variables(model)
     arrays = checkpoint.read(variables)
-    _drop_head_of_other_shape(arrays, model)
+    _order_head(arrays, model, rows)
     if model.encoder.pooler is not None and "pooler/dense/kernel" not in arrays:
         warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
     for name, variable in variables.items():
@@ -106,15 +113,36 @@ def _norm(stem: str, layer) -> dict:
     return {f"{stem}/LayerNorm/gamma": layer.gamma, f"{stem}/LayerNorm/beta": layer.beta}
 
 
-def _drop_head_of_other_shape(arrays: dict[str, np.ndarray], model: BertClassifier):
+def _head_rows(head: Head, model: BertClassifier, where: str, task: Task | None) -> list[int] | None:
+    """The outputs of a head in the order of the model's; None for a new head."""
+    rows, sentence = match_head(head, task or _task_like(model.bert_config, head))
+    if sentence:
+        warnings.warn(f"{where}: {sentence}", stacklevel=3)
+    return rows
+
+
+def _task_like(config: BertConfig, head: Head) -> Task:
+    """What a model learns of which only the outputs are known: the head's own classes where it has as many."""
+    unnamed = tuple(f"LABEL_{index}" for index in range(config.num_outputs))
+    labels = head.labels if len(head.labels) == len(unnamed) else unnamed
+    if config.span_head or config.num_outputs == 1:
+        return Task("", "the model", "span" if config.span_head else "regression")
+    return Task("", "the model", labels=labels)
+
+
+def _check_activation(found: BertConfig, wanted: BertConfig, where: str):
+    if found.activation != wanted.activation:
+        raise UserError(f"{where}: its hidden_act is {found.hidden_act!r}, the model's is {wanted.hidden_act!r}; "
+                        "weights and activation function do not belong together")  # fmt: skip
+
+
+def _order_head(arrays: dict[str, np.ndarray], model: BertClassifier, rows: Sequence[int] | None):
+    """Puts the head among `arrays` into the order of `rows`; None drops it."""
     names = _head(model)
     head = [arrays.pop(name, None) for name in names]
-    if any(array is None for array in head):
-        return
-    # Checkpoints hold the head as [outputs, hidden].
-    kernel = head[0].T
-    if kernel.shape == tuple(model.classifier.raw_kernel.shape):
-        arrays.update(zip(names, (kernel, head[1]), strict=True))
+    if rows is not None and all(array is not None for array in head):
+        # Checkpoints hold the head as [outputs, hidden].
+        arrays.update(zip(names, (head[0][rows].T, head[1][rows]), strict=True))
 
 
 def _assign(variable: keras.Variable, array: np.ndarray, where: str):
@@ -126,8 +154,9 @@ def _assign(variable: keras.Variable, array: np.ndarray, where: str):
     variable.assign(array)
 
 
-def _load_from_model_folder(model: BertClassifier, folder: str):
-    source = load_model(folder).model
+def _load_from_model_folder(model: BertClassifier, folder: str, task: Task | None):
+    loaded = load_model(folder)
+    source = loaded.model
     found, wanted = source.bert_config, model.bert_config
     for name, there, here in (
         ("vocab_size", found.vocab_size, wanted.vocab_size),
@@ -139,19 +168,29 @@ def _load_from_model_folder(model: BertClassifier, folder: str):
             raise UserError(
                 f"{folder}: its {name} is {there}, the model's is {here}; weights and sizes do not belong together"
             )
+    _check_activation(found, wanted, folder)
+    rows = _head_rows(task_head(loaded.task), model, folder, task)
+    _order_classifier(source, rows)
     by_path = {variable.path.split("/", 1)[1]: variable for variable in source.weights}
     for variable in model.weights:
         path = variable.path.split("/", 1)[1]
-        same_head = (found.num_outputs, found.span_head) == (wanted.num_outputs, wanted.span_head)
-        other_head = path.startswith("classifier/") and not same_head
-        if path in by_path and not other_head:
+        if path in by_path and not (rows is None and path.startswith("classifier/")):
             # Through NumPy: under JAX one variable must not take over another's buffer.
             variable.assign(ops.convert_to_numpy(by_path[path]))
     if found.gate_trainable != wanted.gate_trainable:
         by_name = {layer.name: layer for layer in source.gated_layers()}
         for layer in model.gated_layers():
-            if layer.name in by_name:
+            if layer.name in by_name and not (rows is None and layer is model.classifier):
                 _translate_gates(by_name[layer.name], layer)
+
+
+def _order_classifier(model: BertClassifier, rows: Sequence[int] | None):
+    """Puts all that the head has for each output, gates and scores included, into the order of `rows`."""
+    if rows is None or list(rows) == list(range(len(rows))):
+        return
+    for variable in model.classifier.weights:
+        if variable.shape and variable.shape[-1] == len(rows):
+            variable.assign(ops.convert_to_numpy(variable)[..., list(rows)])
 
 
 def _translate_gates(source: GatedDense, target: GatedDense):

@@ -11,7 +11,6 @@ from keras import ops
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedDense
-from gated_bert.models.layers import gelu
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _track_block(block: EncoderBlock, hidden, bias, index: int, found: dict):
     emitted = hidden
     if ffn.intermediate is not None:
         found[index, "intermediate"] = ffn.intermediate(hidden, training=False)
-        emitted = gelu(found[index, "intermediate"])
+        emitted = ffn.activation(found[index, "intermediate"])
     found[index, "ffn_output"] = ffn.output_dense(emitted)
     return block.ffn_norm(hidden + found[index, "ffn_output"])
 

@@ -12,8 +12,9 @@ from gated_bert.errors import UserError
 from gated_bert.tasks.ag_news import COLUMNS, FILE_CLASSES, clean_rows
 from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.glue import LAYOUTS
+from gated_bert.tasks.labels import match_labels
 from gated_bert.tasks.tables import SUFFIXES, TEXT, Table, first_row, read_chunks, shorten, table_suffix
-from gated_bert.tasks.task import Task
+from gated_bert.tasks.task import TASKS, Task
 
 FLAGS = {"text_column": "--text-column", "text_pair_column": "--text-pair-column", "label_column": "--label-column"}
 """Names of the columns that a user may give, and their flags."""
@@ -37,14 +38,22 @@ class _Usual:
 
 def _usual(task: Task) -> _Usual:
     if task.name == "ag_news":
-        return _Usual((_NEWS, (TEXT,)), ("class", "class index", "label"), FILE_CLASSES, COLUMNS)
+        spellings = _file_spellings(task, FILE_CLASSES)
+        return _Usual((_NEWS, (TEXT,)), ("class", "class index", "label"), spellings, COLUMNS)
     others = _QUESTIONS if task.kind == "span" else _PAIRS if task.pair else _SINGLE
     labels = _LABELS.get(task.kind, ("label",))
     layout = LAYOUTS.get(task.name)
     if layout is None:
         return _Usual(others, labels)
-    spellings = () if layout.file_labels == task.labels else layout.file_labels
+    spellings = _file_spellings(task, layout.file_labels)
     return _Usual((layout.texts, layout.hub_texts, *others), (layout.label, *labels), spellings, layout.header or ())
+
+
+def _file_spellings(task: Task, file_labels: Sequence[str]) -> tuple[str, ...]:
+    """How the official files of the task of that name spell the classes, in the order that `task` has them."""
+    rows = match_labels(TASKS[task.name].labels, task.labels) or []
+    spellings = tuple(file_labels[row] for row in rows)
+    return () if spellings == task.labels else spellings
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
-from gated_bert.tasks.own import find_split, own_task_name, read_own_data
+from gated_bert.tasks.own import find_split, read_own_data
 from gated_bert.tasks.tables import SUFFIXES
-from gated_bert.tasks.task import TASKS, Task, get_task
+from gated_bert.tasks.task import OWN_DATA_ONLY, TASKS, Task, get_task, own_task_name
 
 __all__ = ["Examples", "TaskData", "data_path", "load_task_data", "task_name"]
 
@@ -53,11 +53,12 @@ def task_name(config: GatedBertConfig) -> str:
     return own_task_name(path) if config.task in TASKS else config.task
 
 
-def load_task_data(config: GatedBertConfig) -> TaskData:
+def load_task_data(config: GatedBertConfig, task: Task | None = None) -> TaskData:
     """The task and the examples that `config` names.
 
     Args:
-        config: its `task`, `data`, `allow_partial`, column and `train_examples` fields are read.
+        config: its `task`, `data`, `allow_partial`, `task_type`, column and `train_examples` fields are read.
+        task: what a model was trained for; the labels of own data are then its classes or targets.
 
     Returns:
         The data; with `train_examples`, a subset drawn with `config.seed` (all of them where there are fewer).
@@ -68,12 +69,12 @@ def load_task_data(config: GatedBertConfig) -> TaskData:
     """
     path = data_path(config)
     if path is not None and _is_own_data(config, path):
-        data = read_own_data(path, task_name(config), config.text_column, config.text_pair_column, config.label_column)
-        return _finish(data, config)
+        columns = (config.text_column, config.text_pair_column, config.label_column)
+        return _finish(read_own_data(path, task_name(config), *columns, config.task_type, task), config)
     task = get_task(config.task)
-    for field in ("text_column", "text_pair_column", "label_column"):
+    for field in ("text_column", "text_pair_column", "label_column", "task_type"):
         if getattr(config, field) is not None:
-            raise ConfigError(field, getattr(config, field), "own data only (-d with a file, or a folder with train.*)")
+            raise ConfigError(field, getattr(config, field), OWN_DATA_ONLY)
     if path is not None:
         if not path.is_dir():
             raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")

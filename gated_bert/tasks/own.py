@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
-from gated_bert.tasks.tables import SUFFIXES, Table, as_number, label_text, read_table, shorten, table_suffix
-from gated_bert.tasks.task import Task
+from gated_bert.tasks.tables import (
+    SUFFIXES,
+    Table,
+    as_number,
+    decimal_text,
+    label_text,
+    read_table,
+    shorten,
+    table_suffix,
+)
+from gated_bert.tasks.task import GENERIC_NAMES, Task, own_task_name
 
 SPLIT_SEED = 0
 """One seed for every run, so that all seeds and methods are judged on the same development examples."""
 
 MANY_VALUES = 20
+ROWS_OF_A_NUMBER, ROWS_OF_A_COUNTED_ONE = 5, 2
+"""Rows that a whole number has on average where more than `MANY_VALUES` of them are classes: any numbers, and such as
+number classes, 0 or 1 to the last without a gap."""
+DEV_NAMES = ("dev", "validation", "valid", "val")
 
 
-def find_split(folder: Path, split: str) -> Path | None:
-    """The one file `split`.tsv, .csv or .jsonl (or .gz) in `folder`.
+def find_split(folder: Path, *names: str) -> Path | None:
+    """The one file in `folder` that is called by one of the names, with .tsv, .csv or .jsonl (or .gz) after it.
 
     Raises:
         UserError: there are several.
     """
-    names = [split + suffix + packed for suffix in SUFFIXES for packed in ("", ".gz")]
+    names = [name + suffix + packed for name in names for suffix in SUFFIXES for packed in ("", ".gz")]
     found = [folder / name for name in names if (folder / name).is_file()]
     if len(found) > 1:
         raise UserError(f"{folder}: both {found[0].name} and {found[1].name} are there; keep one of them")
     return found[0] if found else None
-
-
-def own_task_name(path: Path) -> str:
-    """The name of the task in `path`: the file's or folder's, in small letters, digits and underscores."""
-    stem = path.resolve().name.split(".")[0]
-    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "own"
 
 
 def read_own_data(
@@ -43,46 +51,80 @@ def read_own_data(
     text_column: str | None = None,
     text_pair_column: str | None = None,
     label_column: str | None = None,
+    task_type: str | None = None,
+    task: Task | None = None,
 ) -> TaskData:
     """The task and the examples of a user's own files.
 
-    Numbers with fractions, or with more than 20 different values, make a regression; anything else is a class.
-    Without a development file a tenth of the training file, drawn with a fixed seed, takes its place.
+    Without `task_type`, numbers with fractions (more than two of them) make a regression. Whole numbers are classes
+    where there are at most 20, or `ROWS_OF_A_NUMBER` rows of each on average, or `ROWS_OF_A_COUNTED_ONE` where they
+    number classes without a gap; otherwise they make a regression too. Anything else is a class. Without a development
+    file a tenth of the training file, drawn with a fixed seed, takes its place. A test file with labels is judged on
+    beside it.
 
     Args:
-        path: a file, or a folder with `train.*` and perhaps `dev.*`.
+        path: a file, or a folder with `train.*` and perhaps `dev.*` and `test.*`; a file `train.*` stands for its
+            folder.
         name: name of the task; by default from `path`.
         text_column: column of the texts, by default "text".
         text_pair_column: column of the second texts, if any.
         label_column: column of the labels, by default "label".
+        task_type: classification or regression.
+        task: what a model was trained for, whose classes the labels are; nothing is decided then.
 
     Raises:
-        UserError: a missing, malformed or empty file, a missing column, an empty text, an unknown label.
+        UserError: a missing, malformed or empty file, a missing column, an empty text, an unknown label, or labels
+            that `task_type` cannot be.
     """
-    train_path, dev_path = _files(path)
+    train_path, dev_path, test_path = _files(path)
     columns = (text_column or "text", text_pair_column, label_column or "label")
-    train_table = read_table(train_path)
-    _check_columns(train_table, columns)
-    task = _make_task(train_table, columns, name or own_task_name(path), path)
-    train = _examples(train_table, columns, task)
+    table = read_table(train_path)
+    _check_columns(table, columns)
+    if task is None:
+        task = _make_task(table, columns, name or own_task_name(path), _title(path), task_type)
     source = {"kind": "file", "label": task.title, "path": str(path), "partial": False}
+    train = _examples(table, columns, task)
+    source["labels"] = _said(table, columns[2], task, task_type)
     if dev_path is not None:
         dev = _examples(read_table(dev_path), columns, task)
     else:
-        train, dev = _split(train, train_table)
+        train, dev = _split(train, table)
         source["split"] = f"10 % of {train_path.name}, drawn with seed {SPLIT_SEED}, are the development examples"
-    return TaskData(task, train, {"dev": dev}, source)
+    splits = {"dev": dev}
+    if test_path is not None:
+        test = read_table(test_path)
+        labelled = _is_labelled(test, columns[2], task)
+        source["test"] = f"{test_path.name} is judged on too, as val_…_test" if labelled else (
+            f"{test_path.name} has no labels in column {columns[2]!r}; it is not used")  # fmt: skip
+        if labelled:
+            splits["test"] = _examples(test, columns, task)
+    return TaskData(dataclasses.replace(task, dev_splits=tuple(splits)), train, splits, source)
 
 
-def _files(path: Path) -> tuple[Path, Path | None]:
+def own_data_notes(source: dict) -> list[str]:
+    """Sentences about what was decided on a user's own files, from the `source` of their data."""
+    return [source[name] for name in ("labels", "split", "test") if source["kind"] == "file" and name in source]
+
+
+def _title(path: Path) -> str:
+    path = path.resolve()
+    generic = path.name.split(".")[0].lower() in GENERIC_NAMES
+    return f"{path.parent.name}/{path.name}" if generic and path.parent.name else path.name
+
+
+def _files(path: Path) -> tuple[Path, Path | None, Path | None]:
+    """The training file and, as far as they are there, those of development and test."""
     if path.is_dir():
         train = find_split(path, "train")
         if train is None:
             raise UserError(f"{path}: no train.tsv, train.csv or train.jsonl in it; put the training file there")
-        return train, find_split(path, "dev")
-    if table_suffix(path) not in SUFFIXES:
+    elif table_suffix(path) not in SUFFIXES:
         raise UserError(f"{path}: not a .tsv, .csv or .jsonl file (.gz may follow); save it as one of these")
-    return path, None
+    elif path.name.split(".")[0].lower() != "train":
+        return path, None, None
+    else:
+        train = path
+    return train, find_split(train.parent, *DEV_NAMES), find_split(train.parent, "test")
 
 
 def _check_columns(table: Table, columns: tuple[str, str | None, str]):
@@ -91,29 +133,79 @@ def _check_columns(table: Table, columns: tuple[str, str | None, str]):
             table.column(column, f"name it with {flag}")
 
 
-def _make_task(table: Table, columns: tuple[str, str | None, str], name: str, path: Path) -> Task:
-    text, pair, label = columns
-    title = path.resolve().name
-    cells = table.columns[label]
-    for row, cell in enumerate(cells):
-        if not label_text(cell):
-            raise UserError(f"{table.where(row)}: no label in column {label!r}; fill it in or remove the line")
-    values = sorted({label_text(cell) for cell in cells})
-    numbers = np.array([as_number(value) for value in values])
-    numeric = bool(np.isfinite(numbers).all())
-    if numeric and (len(values) > MANY_VALUES or (len(values) > 2 and (numbers % 1 != 0).any())):
-        targets = (float(numbers.min()), float(numbers.max()))
-        return Task(name, title, "regression", (), ("pearson", "spearman"), pair is not None, ("dev",), targets)
-    if numeric:
-        values = [values[index] for index in np.argsort(numbers, kind="stable")]
-    if len(values) < 2:
-        raise UserError(f"{table.path}: every label in column {label!r} is {values[0]!r}; give at least two classes")
-    if len(values) > len(cells) // 2 and len(values) > MANY_VALUES:
+def _make_task(
+    table: Table, columns: tuple[str, str | None, str], name: str, title: str, task_type: str | None
+) -> Task:
+    label, pair = columns[2], columns[1] is not None
+    cells = _checked_labels(table, label, task_type)
+    values = set(cells)
+    decimals = {decimal_text(value) for value in values}
+    numeric = None not in decimals
+    if task_type == "regression" or (numeric and task_type is None and not _are_classes(decimals, len(cells))):
+        targets = [as_number(value) for value in values]
+        ends = (min(targets), max(targets))
+        return Task(name, title, "regression", (), ("pearson", "spearman"), pair, ("dev",), ends)
+    labels = sorted(decimals, key=Decimal) if numeric else sorted(values)
+    if len(labels) < 2:
+        raise UserError(f"{table.path}: every label in column {label!r} is {labels[0]!r}; give at least two classes")
+    if len(labels) > len(cells) // 2 and len(labels) > MANY_VALUES:
+        slip = next((value for value in cells if decimal_text(value) is None), None)
+        mostly_numbers = slip is not None and len(decimals) > len(values) // 2
         raise UserError(
-            f"{table.path}: column {label!r} holds {len(values)} different labels in {len(cells)} rows "
-            f"({shorten(values, 3)}); name the column of the classes with --label-column"
+            f"{table.path}: column {label!r} holds {len(labels)} different labels in {len(cells)} rows "
+            f"({shorten(labels, 3)}); name the column of the classes with --label-column"
+            + (f", or correct {slip!r}, which is no plain decimal number" if mostly_numbers else "")
         )
-    return Task(name, title, labels=tuple(values), metrics=("accuracy",), pair=pair is not None)
+    return Task(name, title, labels=tuple(labels), metrics=("accuracy",), pair=pair)
+
+
+def _checked_labels(table: Table, label: str, task_type: str | None) -> list[str]:
+    """The labels as text, all of which are there, and of a regression numbers."""
+    texts = []
+    for row, cell in enumerate(table.columns[label]):
+        text = label_text(cell)
+        if not text or (isinstance(cell, float) and not np.isfinite(cell)):
+            raise UserError(f"{table.where(row)}: no label in column {label!r}; fill it in or remove the line")
+        if task_type == "regression" and not np.isfinite(as_number(cell)):
+            raise UserError(f"{table.where(row)}: {cell!r} in column {label!r} is no finite number, as --task-type "
+                            "regression needs; correct it, or leave the flag out")  # fmt: skip
+        texts.append(text)
+    return texts
+
+
+def _are_classes(decimals: set[str], rows: int) -> bool:
+    """Whether different numbers, of so many rows, are classes rather than targets."""
+    numbers = [Decimal(text) for text in decimals]
+    if any(number % 1 for number in numbers):
+        return len(numbers) <= 2
+    counted = min(numbers) in (0, 1) and max(numbers) - min(numbers) == len(numbers) - 1
+    needed = ROWS_OF_A_COUNTED_ONE if counted else ROWS_OF_A_NUMBER
+    return len(numbers) <= MANY_VALUES or rows >= needed * len(numbers)
+
+
+def _said(table: Table, label: str, task: Task, task_type: str | None) -> str:
+    """What the labels are taken for, with the counts, and how to have it otherwise where it was a guess."""
+    cells = table.columns[label]
+    place = f"in {len(cells):,} rows of {table.path.name} (column {label!r})"
+    if task.kind == "regression":
+        found = {as_number(cell) for cell in cells}
+        guess = "" if task_type else "; --task-type classification makes classes of them"
+        return f"a regression: {len(found):,} different numbers from {min(found):g} to {max(found):g} {place}{guess}"
+    numeric = all(decimal_text(text) is not None for text in task.labels)
+    guess = "; --task-type regression makes targets of them" if numeric and task_type is None else ""
+    return f"{len(task.labels):,} classes: {shorten(task.labels, 4)} {place}{guess}"
+
+
+def _is_labelled(table: Table, label: str, task: Task) -> bool:
+    """Whether the labels of a test file are known: a column of nothing, or of one mark that is no label, is not."""
+    cells = table.columns.get(label, [])
+    texts = {label_text(cell) or "" for cell in cells}
+    if len(texts) != 1:
+        return len(texts) > 1
+    if task.kind == "regression":
+        low, high = task.target_range or (-np.inf, np.inf)
+        return low <= as_number(cells[0]) <= high
+    return texts <= set(task.labels) or decimal_text(*texts) in task.labels
 
 
 def _examples(table: Table, columns: tuple[str, str | None, str], task: Task) -> Examples:

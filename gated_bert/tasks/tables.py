@@ -8,9 +8,11 @@ import io
 import itertools
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,10 @@ SUFFIXES = (".tsv", ".csv", ".jsonl")
 """Files that hold texts and labels; a .txt holds texts alone."""
 TEXT = "text"
 """The only column of a .txt file."""
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-][0-9]{2,3})?")
+"""Numbers as tools write them. Others that Python would read as numbers are names: `1_0`, `1e3`, `007`, `nan`."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,20 @@ class Table:
         Raises:
             UserError: a missing column or an unknown label.
         """
-        known = {label: index for index, label in enumerate(labels)}
-        values = [label_text(cell) for cell in self.column(name, remedy)]
-        for row, value in enumerate(values):
-            if value not in known:
+        known = _known_labels(labels)
+        indices = np.empty(len(self.lines), dtype=np.int32)
+        for row, cell in enumerate(self.column(name, remedy)):
+            text = label_text(cell)
+            index = known.get(text)
+            if index is None:
+                # Models of old have Python's spelling of truth values.
+                index = known.get(str(cell) if isinstance(cell, bool) else decimal_text(text or ""))
+            if index is None:
                 raise UserError(
-                    f"{self.where(row)}: unknown label {value!r} in column {name!r}; allowed: {shorten(labels)}"
+                    f"{self.where(row)}: unknown label {text!r} in column {name!r}; allowed: {shorten(labels)}"
                 )
-        return np.array([known[value] for value in values], dtype=np.int32)
+            indices[row] = index
+        return indices
 
     def targets(self, name: str, low: float = -math.inf, high: float = math.inf, remedy: str = "check the header"):
         """Column `name` as float32 targets in [`low`, `high`].
@@ -172,18 +184,41 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def as_number(cell: object) -> float:
-    """The cell as a number, NaN where it is none."""
-    if isinstance(cell, bool):
+    """The cell as a number, NaN where it is none; of text only digits, point, signs and exponent are read."""
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    if not is_number and not (isinstance(cell, str) and _NUMBER.fullmatch(cell.strip())):
         return math.nan
     try:
         return float(cell)
-    except (TypeError, ValueError):
-        return math.nan
+    except OverflowError:
+        return math.inf
+
+
+def decimal_text(text: str) -> str | None:
+    """One spelling for all that spell the same number (`1`, `1.0`, `+1`), None where it is no plain decimal number."""
+    if not _DECIMAL.fullmatch(text):
+        return None
+    number = Decimal(text)
+    return format(number.normalize(), "f") if number else "0"
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text: numbers and booleans of a JSONL file by their usual spelling."""
-    return cell.strip() if isinstance(cell, str) else None if cell is None else str(cell)
+    """A label cell as text; a JSON value that is no text, by JSON's own spelling, equal numbers by the same one."""
+    if cell is None or isinstance(cell, str):
+        return cell and cell.strip()
+    text = json.dumps(cell)
+    return decimal_text(text) or text
+
+
+def _known_labels(labels: Sequence[str]) -> dict[str, int]:
+    """Index by spelling; numbers also by the one of `decimal_text`, where no text stands beside a fraction: `1.10` and
+    `1.1` may be versions."""
+    known = {label: index for index, label in enumerate(labels)}
+    decimals = {decimal_text(label): index for label, index in known.items()}
+    numbers = {text: index for text, index in decimals.items() if text is not None}
+    if None in decimals and any("." in text for text in numbers):
+        return known
+    return numbers | known
 
 
 def shorten(names: Iterable[str], most: int = 10) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from gated_bert.checks import choose
 
@@ -52,6 +54,21 @@ class Task:
         known = [field.name for field in dataclasses.fields(cls)]
         parts = {name: values[name] for name in known if name in values}
         return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()})
+
+
+GENERIC_NAMES = ("train", "dev", "validation", "valid", "val", "test", "data")
+"""Names of files and folders that say nothing about the task in them."""
+OWN_DATA_ONLY = "own data only (-d with a file, or a folder with train.*)"
+"""What flags about columns and labels are for."""
+
+
+def own_task_name(path: Path) -> str:
+    """The name of the task in `path`: the file's or folder's, or where that is a general one that of the folder around
+    it, in small letters, digits and underscores."""
+    path = path.resolve()
+    names = [path.name.split(".")[0], *(parent.name for parent in path.parents)]
+    name = next((name for name in names if name.lower() not in GENERIC_NAMES), names[0])
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own"
 
 
 ENTAILMENT = ("entailment", "not_entailment")

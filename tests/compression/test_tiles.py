@@ -15,9 +15,10 @@ from gated_bert.pruning.pruner import Pruner
 from tests.compression.conftest import INPUTS, VOCAB, randomize
 
 
-def pruned(span=False, sparsity=0.7, **pattern):
+def pruned(span=False, sparsity=0.7, hidden_act="gelu", **pattern):
     """A model of two layers, hidden size 32, pruned by magnitude in one of the patterns."""
-    sizes = BertConfig.uniform(2, 32, 4, 64, vocab_size=VOCAB, max_position=16, span_head=span)
+    sizes = BertConfig.uniform(2, 32, 4, 64, vocab_size=VOCAB, max_position=16, span_head=span,
+                               hidden_act=hidden_act)  # fmt: skip
     model = BertClassifier(sizes)
     randomize(model, 0)
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", **pattern)

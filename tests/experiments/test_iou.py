@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from gated_bert.cli import main
-from gated_bert.experiments.iou import chance_iou, iou, iou_summary, iou_table
+from gated_bert.experiments.iou import chance_iou, iou, iou_summary, iou_table, read_comparable_masks
 from gated_bert.experiments.names import short_names
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, read_masks, save_model
-from gated_bert.tasks.task import get_task
+from gated_bert.tasks.task import Task, get_task
 from gated_bert.tasks.wordpiece import Tokenizer
 
 
@@ -101,6 +101,18 @@ def test_the_command_writes_tables_and_heat_maps(save, tmp_path, capsys):
     closed = [read_masks(f"{tmp_path}/results_{name}/model")[1, "ffn_output"] for name in "ab"]
     assert row["closed_both"] == (closed[0] & closed[1]).sum() and row["weights"] == 96
     assert all((tmp_path / "out" / name).stat().st_size > 5000 for name in ("iou_pairs.png", "iou_layers.png"))
+
+
+def test_heads_are_compared_by_the_names_of_their_classes(tmp_path):
+    for name, labels, closed in (("a", ("x", "y", "z"), 0), ("b", ("Z", "X", "Y"), 1), ("c", ("p", "q", "r"), 0)):
+        model = BertClassifier(BertConfig.uniform(1, 8, 2, 8, vocab_size=9, num_outputs=3))
+        gates = np.ones((8, 3), np.float32)
+        gates[:, closed] = 0
+        model.classifier.gates.assign(gates)
+        save_model(tmp_path / name, model, Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"]),
+                   Task(name, name, labels=labels), {})  # fmt: skip
+    masks = read_comparable_masks([tmp_path / name for name in "abc"])
+    assert [found[None, "classifier"].all(axis=0).tolist() for found in masks.values()] == [[True, False, False]] * 3
 
 
 def test_what_the_command_refuses(save, tmp_path, capsys):

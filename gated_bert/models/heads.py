@@ -1,0 +1,166 @@
+"""The head of pretrained weights: what it is for, and which of its outputs is which of a task's classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gated_bert.tasks.labels import label_numbers, match_labels
+from gated_bert.tasks.tables import shorten
+from gated_bert.tasks.task import Task
+
+CLASSES, TARGET, SPANS = "classification", "regression", "span"
+TOKENS, CHOICE, LANGUAGE = "token classification", "multiple choice", "masked language modelling"
+NEXT_SENTENCE, PRETRAINING = "next sentence prediction", "pretraining"
+_ARCHITECTURES = {
+    "BertForSequenceClassification": CLASSES,
+    "BertForQuestionAnswering": SPANS,
+    "BertForTokenClassification": TOKENS,
+    "BertForMultipleChoice": CHOICE,
+    "BertForMaskedLM": LANGUAGE,
+    "BertLMHeadModel": LANGUAGE,
+    "BertForNextSentencePrediction": NEXT_SENTENCE,
+    "BertForPreTraining": PRETRAINING,
+}
+_CLASSIFIER = "classifier.weight"
+_TENSORS = {
+    SPANS: ("qa_outputs.weight",),
+    CLASSES: (_CLASSIFIER,),
+    TOKENS: (_CLASSIFIER,),
+    CHOICE: (_CLASSIFIER,),
+    PRETRAINING: ("cls.predictions.bias", "cls.seq_relationship.weight"),
+    LANGUAGE: ("cls.predictions.bias",),
+    NEXT_SENTENCE: ("cls.seq_relationship.weight",),
+}
+"""Tensors of each head, as transformers calls them; where nothing else decides, the first whose tensors are there."""
+_GOOGLE = {
+    "cls/squad/output_weights": "qa_outputs.weight",
+    "output_weights": _CLASSIFIER,
+    "cls/predictions/output_bias": "cls.predictions.bias",
+    "cls/seq_relationship/output_weights": "cls.seq_relationship.weight",
+}
+_GOOGLE_ORDER = {"mnli": ("contradiction", "entailment", "neutral")}
+"""Order of the classes in Google's `run_classifier.py`, which writes no names, where it is not that of the task."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the head of pretrained weights gives.
+
+    Attributes:
+        kind: `classification`, `regression` or `span`; in words what else it is for; empty where there is no head.
+        labels: names of the classes in the order of the outputs; empty where there are none.
+        named: whether the weights come with names at all, as those of Google's files do not.
+    """
+
+    kind: str = ""
+    labels: tuple[str, ...] = ()
+    named: bool = True
+
+    @property
+    def description(self) -> str:
+        """What it is for, in words."""
+        if self.kind == CLASSES:
+            return f"classification ({shorten(self.labels)})"
+        return {TARGET: "a regression", SPANS: "answers as spans"}.get(self.kind, self.kind)
+
+
+def hugging_face_head(config: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> Head:
+    """The head in a folder of transformers.
+
+    `architectures` decides, where the tensors of such a head are there; otherwise the tensors, the names of the classes
+    and, for one output, whether the configuration says that there is one label.
+
+    Args:
+        config: `config.json`.
+        shapes: shapes of the tensors, without a leading `bert.`.
+    """
+    named = config.get("architectures")
+    kinds = (_ARCHITECTURES.get(name) for name in (named if isinstance(named, list) else ()) if isinstance(name, str))
+    given = next((kind for kind in kinds if kind and _has(kind, shapes)), None)
+    kind = given or next((kind for kind in _TENSORS if _has(kind, shapes)), "")
+    if kind != CLASSES:
+        return Head(kind)
+    outputs = shapes[_CLASSIFIER][0]
+    labels, said = _label_names(config, outputs)
+    problem = config.get("problem_type")
+    if given is None and (_are_tags(labels) or "pooler.dense.weight" not in shapes):
+        return Head(TOKENS)
+    if given is None and outputs == 1 and problem is None and said != 1:
+        # Transformers leaves out two labels, its default, and writes down the one of a regression.
+        return Head(CHOICE)
+    if problem not in (None, "single_label_classification", "regression"):
+        return Head(f"problem_type {problem!r} with {outputs} output(s)")
+    if (problem or (TARGET if outputs == 1 else None)) == TARGET:
+        return Head(TARGET if outputs == 1 else f"a regression of {outputs} values")
+    return Head(CLASSES if outputs > 1 else "classification of one class", labels)
+
+
+def google_head(shapes: Mapping[str, tuple[int, ...]]) -> Head:
+    """The head in Google's files, whose classes have no names.
+
+    Args:
+        shapes: shapes of the tensors, under Google's names.
+    """
+    known = {_GOOGLE[name]: shape for name, shape in shapes.items() if name in _GOOGLE}
+    kind = next((kind for kind in _TENSORS if _has(kind, known)), "")
+    if kind != CLASSES:
+        return Head(kind)
+    outputs = known[_CLASSIFIER][0]
+    return Head(TARGET) if outputs == 1 else Head(CLASSES, tuple(map(str, range(outputs))), named=False)
+
+
+def task_head(task: Task) -> Head:
+    """The head of a model that was trained for `task`."""
+    return Head(task.kind, task.labels)
+
+
+def match_head(head: Head, task: Task) -> tuple[list[int] | None, str]:
+    """Which output of a head is which of a task's.
+
+    Args:
+        head: what pretrained weights have.
+        task: what is to be learnt.
+
+    Returns:
+        The outputs of the head in the order of the task's, None where a new head is needed; and a sentence about it,
+        empty where there is nothing to say.
+    """
+    fresh = "the model's head starts from random values"
+    if not head.kind:
+        return None, ""
+    if head.kind != task.kind:
+        return None, f"its head is for {head.description}, {task.title} needs {task_head(task).description}; {fresh}"
+    if head.kind != CLASSES:
+        return list(range(task.num_outputs)), ""
+    rows = match_labels(head.labels, task.labels)
+    if rows is not None:
+        return rows, ""
+    numbers = label_numbers(head.labels)
+    if len(head.labels) != len(task.labels) or numbers is None:
+        found, wanted = shorten(head.labels), shorten(task.labels)
+        return None, f"its head has the classes {found}, {task.title} has {wanted}; {fresh}"
+    order = task.labels if head.named else _GOOGLE_ORDER.get(task.name, task.labels)
+    rows = [numbers.index(order.index(label)) for label in task.labels]
+    doubt = ", though MNLI's checkpoints differ in it" if task.name == "mnli" else ""
+    return rows, f"its classes have no names; {', '.join(order)} is taken for their order{doubt}"
+
+
+def _has(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    return all(name in shapes for name in _TENSORS[kind])
+
+
+def _label_names(config: Mapping[str, object], outputs: int) -> tuple[tuple[str, ...], int | None]:
+    """Names of the outputs, `LABEL_n` where there is none; and how many labels the configuration names, if any."""
+    names = config.get("id2label")
+    if not isinstance(names, dict):
+        ids = config.get("label2id")
+        names = {str(index): name for name, index in ids.items()} if isinstance(ids, dict) else {}
+    said = len(names) or config.get("num_labels")
+    return tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(outputs)), said
+
+
+def _are_tags(labels: Sequence[str]) -> bool:
+    """Whether classes are those of tokens: `O`, and `B-…`, `I-…` and the like."""
+    return "O" in labels and all(label == "O" or re.match(r"[BIESLU][-_]", label) for label in labels)
