@@ -81,8 +81,11 @@ class Settings:
             values.pop("max_len", None)
         ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
         try:
+            config = GatedBertConfig(**values)
+            if all(getattr(config, name) == value for name, value in ends.items()):
+                return config
             # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
-            return GatedBertConfig(**values).replace(**ends)
+            return config.replace(**ends, schedule=config.schedule)
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None

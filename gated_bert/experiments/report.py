@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -187,7 +188,7 @@ def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
         shown = {name: getattr(wanted, name) for name in (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))}
         fixed = {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
         usual = GatedBertConfig(**shown, **fixed)
-        more = {name: value for name, value in vars(wanted).items() if value != getattr(usual, name)}
+        more = {name: value for name, value in asdict(wanted).items() if value != getattr(usual, name)}
         # -s, -f and -ss imply a schedule: name it only where they do not.
         for left_out in ("schedule", None):
             chosen = shown | {name: value for name, value in more.items() if name != left_out}
