@@ -266,7 +266,7 @@ class GatedBertConfig:
         cls._refuse_unknown(values)
         record = cls(**values)
         usual = {field.name: field.default for field in dataclasses.fields(cls)}
-        filled_in = {name for name, value in dataclasses.asdict(record).items() if usual[name] is None and value is not None}
+        filled_in = {name for name in usual if usual[name] is None and getattr(record, name) is not None}
         # Only a written record says all of these.
         if filled_in <= values.keys():
             record._set(_given=record._left_open())

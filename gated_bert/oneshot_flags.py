@@ -40,7 +40,7 @@ FLAGS = (
     Flag(("--compression",), "compression", "list", "parameters before ÷ after: 2,3.5,4", _GROUP, "RATIO"),
     Flag(("--compression-of",), "compression_of", "text", "what compression counts: all parameters, or the prunable",
          _GROUP, "WHICH", ("all", "prunable")),
-    Flag(("--sparsities",), "sparsities", "list", "instead, per cent of the prunable weights: 64,91.4,96", _GROUP,
+    Flag(("--sparsities",), "sparsities", "list", "instead, per cent of the pattern's matrices: 64,91.4,96", _GROUP,
          "PERCENT"),
     *SHARED,
 )  # fmt: skip

@@ -86,6 +86,7 @@ class StatusCallback(StepCallback):
     def on_epoch_end(self, epoch, logs=None):
         self.status.update(
             metric_name=self.metric, metric=logs[f"val_{self.metric}"], sparsity=logs["sparsity"],
+            pattern_sparsity=logs["pattern_sparsity"],
             target_sparsity=None if logs["target_sparsity"] != logs["target_sparsity"] else logs["target_sparsity"],
             message=f"epoch {epoch + 1} done",
         )  # fmt: skip

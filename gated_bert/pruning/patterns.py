@@ -41,6 +41,14 @@ class Pattern:
         """The patterns that one mask update applies one after another, each with the sparsity reached after it."""
         return [(self, sparsity)]
 
+    def total(self, sparsity: float) -> float:
+        """The sparsity of the pattern's matrices that is due where `sparsity` is asked for."""
+        return self.steps(sparsity)[-1][1]
+
+    def roles(self) -> frozenset[str] | None:
+        """Roles of the matrices that the pattern is made of; None where these are all."""
+        return None
+
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
@@ -89,6 +97,9 @@ class Tied(Pattern):
             )
         return found
 
+    def roles(self):
+        return frozenset(role for role, _ in self.members)
+
     def _group(self, index: int, block: dict[str, GatedLayer], num_heads: Sequence[int]) -> TiedGroup | None:
         missing = [role for role, _ in self.members if role not in block]
         if missing:
@@ -118,6 +129,9 @@ class Several(Pattern):
     def groups(self, layers, num_heads=()):
         return [group for part in self.parts for group in part.groups(layers, num_heads)]
 
+    def roles(self):
+        return frozenset().union(*(part.roles() for part in self.parts))
+
 
 class HeadDims(Pattern):
     """Dimensions of heads, equally many of every head of a block: query with key, value with the output's rows."""
@@ -130,6 +144,9 @@ class HeadDims(Pattern):
                 if heads:
                     found.append(BalancedGroup.of(base, (heads, base.num_units // heads), 1))
         return found
+
+    def roles(self):
+        return _QUERY_KEY_DIMS.roles() | _VALUE_DIMS.roles()
 
 
 @dataclass(frozen=True)
