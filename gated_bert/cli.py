@@ -14,6 +14,7 @@ from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     iou_command,
     leading,
+    note_replaced,
     patterns_command,
     prepare_environment,
     shrink_command,
@@ -83,7 +84,9 @@ def compare_command(words: list[str]) -> int:
             raise FlagError.refused("compare", folder, "existing folders of runs")
     from gated_bert.experiments.compare import compare
 
-    compare([Path(folder) for folder in folders], Path(typed.get("output", "comparison")))
+    out = Path(typed.get("output", "comparison"))
+    note_replaced(out / "comparison.csv")
+    compare([Path(folder) for folder in folders], out)
     return 0
 
 

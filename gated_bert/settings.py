@@ -114,6 +114,8 @@ def read_settings(
         values["epochs"] = _environment_epochs(environ["BENCHMARK_EPOCHS"])
         names.add("epochs")
     values["sparsity_steps"] = _steps(values["sparsity_steps"], labels)
+    if "sparsity_steps" in names:
+        _check_beside_steps(values, names, labels)
     notes = _fit_pruning_window(values, names)
     if environ.get("BENCHMARK_EPOCHS"):
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
@@ -166,6 +168,18 @@ def _steps(words: tuple[str, ...], labels: Mapping[str, str]) -> tuple[float, ..
     except ValueError:
         allowed = "auto, or percentages from 0 to 100 that never fall, e.g. 10 25 50"
         raise FlagError.refused(labels["sparsity_steps"], " ".join(words), allowed) from None
+
+
+def _check_beside_steps(values: dict, typed: set[str], labels: Mapping[str, str]):
+    """Refuses what contradicts steps that were typed, which say both the schedule and how much is removed."""
+    steps = values["sparsity_steps"]
+    if not isinstance(steps, tuple):
+        return
+    said = {"start_sparsity": steps[0] / 100, "end_sparsity": steps[-1] / 100, "schedule": "steps"}
+    for name, value in said.items():
+        if name in typed and values[name] != value:
+            raise FlagError.refused(labels[name], values[name], f"{value}, or without {labels['sparsity_steps']}, "
+                                    "which says it")  # fmt: skip
 
 
 def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) 
 
     Args:
         output: the folder that `saved_results` is in.
-        folders: folders in `output` that are going to be made anew.
+        folders: folders, or files, in `output` that are going to be made anew.
         made_of_them: whether the tables, plots and pages in `output` are made anew, too.
 
     Returns:
@@ -131,6 +131,12 @@ def set_run_aside(folder: Path) -> Path | None:
     """
     holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
     return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
+
+
+def set_tables_aside(output: Path, names: Sequence[str]):
+    """Moves tables and plots that are going to be made anew to `saved_results/{timestamp}/`, and says so."""
+    place = set_aside(output, [output / name for name in names], made_of_them=False)
+    note_set_aside(f"the earlier tables in {output}", place)
 
 
 def note_set_aside(what: str, place: Path | None):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
+from gated_bert.experiments.output_folder import set_tables_aside
 from gated_bert.experiments.plan_cost import print_plan
 from gated_bert.experiments.results import read_run, write_csv_atomic
 from gated_bert.experiments.stage_table import stage_rows, write_stage_plot
@@ -82,6 +83,8 @@ def run_stages(plan: Plan, plans: Sequence[Plan], stages: Sequence[float], sweep
     Returns:
         The exit status of the first stage in which a job failed, else 0.
     """
+    if not plan.settings.launcher.get("resume"):
+        set_tables_aside(plan.output, (TABLE, PLOT))
     for part in plans:
         status = sweep(part)
         if status:
