@@ -22,8 +22,8 @@ class GatedBertConfig:
 
     Fields left at `None` are filled in when the record is made (size-dependent defaults, the method's own
     schedule, the scope of the criterion), so a written record always holds the values used. `start_sparsity`
-    and `end_sparsity` are fractions of the prunable weights; `sparsity_steps` are percentages, one per epoch
-    from `pruning_start_epoch` (epochs count from 1).
+    and `end_sparsity` are fractions of the matrices that the pattern is made of; `sparsity_steps` are percentages, one
+    per epoch from `pruning_start_epoch` (epochs count from 1).
 
     Raises:
         ConfigError: a value that is not allowed, or two that do not fit together.
