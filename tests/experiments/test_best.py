@@ -5,13 +5,18 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+from synthetic_runs import write_run
 
 from gated_bert.cli import main
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments import plots
 from gated_bert.experiments import run as run_module
 from gated_bert.experiments.best import best_row
+from gated_bert.experiments.compare import compare
 from gated_bert.experiments.jobs import newest_metadata, read_status
+from gated_bert.experiments.output_folder import set_tables_aside
 from gated_bert.experiments.results import read_run
 from gated_bert.experiments.run import train
 from gated_bert.models.folder import load_model, read_json
@@ -131,3 +136,45 @@ def test_compressions_count_the_matrices_of_the_pattern(tmp_path, capsys):
     assert 1 - (1 - each) ** 2 == pytest.approx(asked)
     assert f"{100 * asked:.4g} %" in capsys.readouterr().out
     assert json.loads(config.to_json())["pattern"] == "head"
+
+
+def test_runs_of_before_are_compared_with_those_that_report_both_sparsities(tmp_path):
+    """Tables, page and plots of an old folder beside a new one, whose pattern has half of the prunable weights."""
+    old = write_run(tmp_path / "runs", "magnitude", epochs=6, steps=(50, 90))
+    new = write_run(tmp_path / "runs", "movement", epochs=6, steps=(50, 90), pattern="head")
+    path = next(new.glob("results_*.csv"))
+    rows = pd.read_csv(path)
+    rows["pattern_sparsity"] = rows["target_sparsity"]
+    rows["sparsity"] = rows["target_sparsity"] / 2
+    rows.to_csv(path, index=False)
+    compare([tmp_path / "runs"], tmp_path / "out", say=lambda line: None)
+    epochs = pd.read_csv(tmp_path / "out" / "comparison.csv").groupby("method").tail(1).set_index("method")
+    columns = ["sparsity_mean", "pattern_sparsity_mean", "target_sparsity"]
+    assert epochs.loc["movement", columns].tolist() == [0.45, 0.9, 0.9]
+    assert epochs.loc["magnitude", columns].tolist() == pytest.approx([0.9, NAN, 0.9], nan_ok=True)
+    summary = pd.read_csv(tmp_path / "out" / "comparison_summary.csv").set_index("method")
+    assert summary["final_sparsity_mean"].to_dict() == {"magnitude": 0.9, "movement": 0.45}
+    assert summary.loc["movement", "final_pattern_sparsity_mean"] == 0.9
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>45.00 %</td><td>90.00 %</td>" in page and "<td>90.00 %</td><td>–</td>" in page
+
+    def legend(folder):
+        figure = next(iter(plots.run_figures(read_run(folder)).values()))
+        return [text.get_text() for text in figure.legends[0].get_texts()], figure.axes[1].get_xlabel()
+
+    assert "of the pattern's matrices (right axis)" in legend(new)[0]
+    assert "of the pattern's matrices (right axis)" not in legend(old)[0]
+    assert legend(new)[1] == legend(old)[1] == "sparsity of all prunable weights (%)"
+
+
+def test_tables_that_are_made_anew_are_set_aside(tmp_path, capsys):
+    (tmp_path / "lottery.csv").write_text("of hours")
+    (tmp_path / "lottery.png").write_text("a picture")
+    set_tables_aside(tmp_path, ("lottery.csv", "lottery_summary.csv", "lottery.png"))
+    (aside,) = (tmp_path / "saved_results").iterdir()
+    assert (aside / "lottery.csv").read_text() == "of hours" and sorted(path.name for path in tmp_path.iterdir()) == [
+        "saved_results"
+    ]
+    assert f"the earlier tables in {tmp_path} are now in {aside}" in capsys.readouterr().out
+    set_tables_aside(tmp_path, ("lottery.csv",))
+    assert not capsys.readouterr().out
