@@ -230,7 +230,7 @@ class GatedBertConfig:
 
         What this record was not given (a size, a schedule …) is filled in anew, so that
         `GatedBertConfig(**a).replace(**b)` is `GatedBertConfig(**{**a, **b})`. A written record says all fields; read
-        again, those count as filled in that hold what would be filled in.
+        again, those count as filled in that hold what would be filled in. (`dataclasses.replace` keeps all fields.)
 
         Raises:
             ConfigError: an unknown field, or values that are not allowed or do not fit together.

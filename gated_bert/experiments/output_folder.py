@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -131,6 +132,15 @@ def set_run_aside(folder: Path) -> Path | None:
     """
     holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
     return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
+
+
+def remove_leftovers(folder: Path):
+    """Removes the half-written files and model folders of a run that was killed; its lock must be held."""
+    for path in folder.iterdir():
+        if path.is_dir() and re.fullmatch(r"\.model\w*\.(?!previous)[a-z0-9_]{8}", path.name):
+            shutil.rmtree(path)
+        elif re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink()
 
 
 def set_tables_aside(output: Path, names: Sequence[str]):

@@ -149,8 +149,8 @@ def _epoch_axis(axes: Axes, run: Run, pruned: bool):
     behind.tick_params(axis="y", colors="0.45")
     own = run.rows[PATTERN_SPARSITY]
     if ((own - run.rows["sparsity"]).abs() > SAME_SPARSITY).any():
-        behind.plot(run.rows["epoch"], own * 100, color="0.55", linestyle=":")
-        axes.plot([], [], color="0.55", linestyle=":", label="of the pattern's matrices (right axis)")
+        behind.plot(run.rows["epoch"], own * 100, color="0.55", linestyle=":", drawstyle="steps-mid")
+        axes.plot([], [], color="0.55", linestyle=":", label="that of the pattern's matrices (right axis)")
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)
     axes.fill_between([], [], color="0.88", label="sparsity of all prunable weights (right axis)")

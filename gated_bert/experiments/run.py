@@ -26,8 +26,8 @@ from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
 from gated_bert.experiments.finished import finished_run, has_plots, headline, rows_of, says_finished
-from gated_bert.experiments.jobs import CHECKPOINT, newest_metadata
-from gated_bert.experiments.output_folder import locked, note_set_aside, set_run_aside
+from gated_bert.experiments.jobs import CHECKPOINT, newest_metadata, read_status
+from gated_bert.experiments.output_folder import locked, note_set_aside, remove_leftovers, set_run_aside
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import PATTERN_SPARSITY, read_run, write_csv_atomic, write_json_atomic
@@ -92,6 +92,7 @@ def train(
     if not resume:
         note_set_aside(f"the earlier results in {folder}", set_run_aside(folder))
     with locked(folder):
+        remove_leftovers(folder)
         run = _Run(config, folder, resume, notify)
         return run.keep_finished() if run.finished else run.train()
 
@@ -148,6 +149,8 @@ class _Run:
                 state="finished", message=reached, epoch=final["epoch"], metric_name=run.metric,
                 **{name: final[name] for name in ("sparsity", PATTERN_SPARSITY)}, metric=final[f"val_{run.metric}"],
             )  # fmt: skip
+        elif self.status.notify:
+            self.status.notify(read_status(self.folder))
         if verbosity(os.environ):
             print(f"note: the run in {self.folder} is finished and stays as it is: {reached} after epoch "
                   f"{final['epoch']}, {headline(best, f'val_{run.metric}')} after its best, {best['epoch']}",

@@ -162,8 +162,8 @@ def test_runs_of_before_are_compared_with_those_that_report_both_sparsities(tmp_
         figure = next(iter(plots.run_figures(read_run(folder)).values()))
         return [text.get_text() for text in figure.legends[0].get_texts()], figure.axes[1].get_xlabel()
 
-    assert "of the pattern's matrices (right axis)" in legend(new)[0]
-    assert "of the pattern's matrices (right axis)" not in legend(old)[0]
+    assert "that of the pattern's matrices (right axis)" in legend(new)[0]
+    assert "that of the pattern's matrices (right axis)" not in legend(old)[0]
     assert legend(new)[1] == legend(old)[1] == "sparsity of all prunable weights (%)"
 
 

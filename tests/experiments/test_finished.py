@@ -57,8 +57,9 @@ def weights(model):
 
 def test_resuming_a_finished_run_leaves_it_alone_and_hands_out_its_results(finished, copy, capsys):
     before = content(copy)
-    again = train(config_of(), copy, resume=True)
-    assert content(copy) == before
+    told = []
+    again = train(config_of(), copy, resume=True, notify=told.append)
+    assert content(copy) == before and told == [read_status(copy)] and told[0]["state"] == "finished"
     assert (again.rows, again.best, again.final) == (finished.rows, finished.best, finished.final)
     assert "is finished and stays as it is: val_accuracy" in capsys.readouterr().out
     with pytest.raises(UserError, match="--resume with epochs=3, but the run was begun with 2"):
@@ -218,6 +219,7 @@ def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_resul
                 np.testing.assert_array_equal(found, wanted)
         assert read_status(folder)["state"] == "finished" and not (folder / "checkpoint.npz").exists()
         assert newest_metadata(folder)["final"] == newest_metadata(whole.folder)["final"]
+        assert not [path.name for path in folder.glob(".*") if path.name != ".lock"]
         assert len(list(folder.glob("*.png"))) == len(list(whole.folder.glob("*.png")))
         went_on += not was_finished
     assert 0 < went_on < len(kills.found)
