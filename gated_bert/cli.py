@@ -240,6 +240,8 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
+    if "run_dir" in typed and "output" in typed:
+        raise FlagError(f"{LABELS['output']}: not together with {LABELS['run_dir']}, the folder of this very run")
     from gated_bert.experiments.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])

@@ -89,6 +89,8 @@ def dense_epochs_of(typed: dict) -> int | None:
 def _points(typed: dict) -> list[Point]:
     if ("compression" in typed) == ("sparsities" in typed):
         raise FlagError("--compression: give it or --sparsities, one of the two, e.g. --compression 2,3.5,4")
+    if "compression_of" in typed and "sparsities" in typed:
+        raise FlagError("--compression-of: goes with --compression; --sparsities says what is removed")
     of = typed.pop("compression_of", "all")
     if "compression" in typed:
         values = numbers("--compression", typed.pop("compression"), "numbers from 1 up, e.g. 2,3.5,4", 1, float("inf"))

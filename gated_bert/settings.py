@@ -114,8 +114,7 @@ def read_settings(
         values["epochs"] = _environment_epochs(environ["BENCHMARK_EPOCHS"])
         names.add("epochs")
     values["sparsity_steps"] = _steps(values["sparsity_steps"], labels)
-    if "sparsity_steps" in names:
-        _check_beside_steps(values, names, labels)
+    _check_said_twice(values, names, labels)
     notes = _fit_pruning_window(values, names)
     if environ.get("BENCHMARK_EPOCHS"):
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
@@ -170,16 +169,20 @@ def _steps(words: tuple[str, ...], labels: Mapping[str, str]) -> tuple[float, ..
         raise FlagError.refused(labels["sparsity_steps"], " ".join(words), allowed) from None
 
 
-def _check_beside_steps(values: dict, typed: set[str], labels: Mapping[str, str]):
-    """Refuses what contradicts steps that were typed, which say both the schedule and how much is removed."""
-    steps = values["sparsity_steps"]
-    if not isinstance(steps, tuple):
-        return
-    said = {"start_sparsity": steps[0] / 100, "end_sparsity": steps[-1] / 100, "schedule": "steps"}
-    for name, value in said.items():
+def _check_said_twice(values: dict, typed: set[str], labels: Mapping[str, str]):
+    """Refuses flags that another one would overrule, and that say otherwise."""
+    steps, said = values["sparsity_steps"], []
+    if "sparsity_steps" in typed and isinstance(steps, tuple):
+        # They say both the schedule and how much is removed.
+        ends = {"start_sparsity": steps[0] / 100, "end_sparsity": steps[-1] / 100, "schedule": "steps"}
+        said += [(name, value, "sparsity_steps") for name, value in ends.items()]
+    if "schedule" in typed:
+        said.append(("movement_schedule", values["schedule"], "schedule"))
+    for name, value, by in said:
         if name in typed and values[name] != value:
-            raise FlagError.refused(labels[name], values[name], f"{value}, or without {labels['sparsity_steps']}, "
-                                    "which says it")  # fmt: skip
+            raise FlagError.refused(labels[name], values[name], f"{value}, or without {labels[by]}, which says it")
+    if {"seed", "seeds"} <= typed:
+        raise FlagError(f"{labels['seed']}: not together with {labels['seeds']}, which says all seeds")
 
 
 def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
