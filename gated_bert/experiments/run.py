@@ -110,7 +110,11 @@ class _Run:
             self.checkpoint = Checkpoint(folder / CHECKPOINT)
             self._refuse_other_config(self.checkpoint.place["config"])
         elif resume:
-            self._refuse_other_config(newest_metadata(folder).get("config") or {})
+            before = newest_metadata(folder)
+            self._refuse_other_config(before.get("config") or {})
+            if before.get("status") == "finished":
+                raise UserError(f"{folder}: the run here is finished, but its results_*.csv cannot be read; leave "
+                                "--resume out to set it aside and start afresh")  # fmt: skip
         place = self.checkpoint.place if self.checkpoint else {}
         self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
         self.rows: list[dict] = place.get("rows", [])

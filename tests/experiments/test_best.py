@@ -114,6 +114,7 @@ def test_one_evaluation_that_is_no_number_is_not_the_best(tmp_path, monkeypatch,
     monkeypatch.setattr(run_module, "evaluate_model", lambda *_: ({"loss": 1.0, "accuracy": next(found)}, None))
     result = train(config_of(pruning_method="baseline"), tmp_path)
     finite = [value for value in values if math.isfinite(value)]
+    assert "NaN" not in (tmp_path / "status.json").read_text()
     assert not finite or result.best["val_accuracy"] == max(finite)
     assert read_json(tmp_path / "model_best" / "metadata.json")["row"]["epoch"] == result.best["epoch"]
 

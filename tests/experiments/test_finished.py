@@ -75,6 +75,14 @@ def test_the_command_does_so_too(copy, capsys):
     assert "batch_size=8, but the run was begun with 16" in capsys.readouterr().err
 
 
+def test_a_finished_run_whose_table_is_gone_is_not_trained_again(copy):
+    next(copy.glob("results_*.csv")).unlink()
+    before = content(copy)
+    with pytest.raises(UserError, match="is finished, but its results_.*csv cannot be read; leave --resume out"):
+        train(config_of(), copy, resume=True)
+    assert content(copy) == before
+
+
 def test_a_run_of_other_settings_that_left_no_checkpoint_is_not_gone_on_with(copy):
     """Only its metadata are left, as where it failed in its first epoch."""
     for path in copy.iterdir():
