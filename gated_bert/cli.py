@@ -15,6 +15,7 @@ from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     iou_command,
     leading,
+    note_replaced,
     patterns_command,
     prepare_environment,
     shrink_command,
@@ -86,7 +87,9 @@ def compare_command(words: list[str]) -> int:
             raise FlagError.refused("compare", folder, "existing folders of runs")
     from gated_bert.experiments.compare import compare
 
-    compare([Path(folder) for folder in folders], Path(typed.get("output", "comparison")))
+    out = Path(typed.get("output", "comparison"))
+    note_replaced(out / "comparison.csv")
+    compare([Path(folder) for folder in folders], out)
     return 0
 
 
@@ -248,6 +251,8 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
+    if "run_dir" in typed and "output" in typed:
+        raise FlagError(f"{LABELS['output']}: not together with {LABELS['run_dir']}, the folder of this very run")
     from gated_bert.experiments.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])

@@ -63,11 +63,20 @@ def iou_command(words: list[str]) -> int:
         if not Path(folder).is_dir():
             raise FlagError.refused("iou", folder, "existing folders of runs or models")
     prepare_environment()
-    from gated_bert.experiments.iou import compare_masks
+    from gated_bert.experiments.iou import TABLE, compare_masks
 
-    for path in compare_masks([Path(folder) for folder in folders], Path(typed.get("output", "iou"))):
+    out = Path(typed.get("output", "iou"))
+    note_replaced(out / TABLE)
+    for path in compare_masks([Path(folder) for folder in folders], out):
         print(f"wrote {path}")
     return 0
+
+
+def note_replaced(*paths: Path):
+    """Says of files that a command is going to write that they are there already."""
+    for path in paths:
+        if path.exists():
+            print(f"note: {path} is there already, and is replaced", flush=True)
 
 
 def prepare_environment():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -22,8 +23,8 @@ class GatedBertConfig:
 
     Fields left at `None` are filled in when the record is made (size-dependent defaults, the method's own
     schedule, the scope of the criterion), so a written record always holds the values used. `start_sparsity`
-    and `end_sparsity` are fractions of the prunable weights; `sparsity_steps` are percentages, one per epoch
-    from `pruning_start_epoch` (epochs count from 1).
+    and `end_sparsity` are fractions of the matrices that the pattern is made of; `sparsity_steps` are percentages, one
+    per epoch from `pruning_start_epoch` (epochs count from 1).
 
     Raises:
         ConfigError: a value that is not allowed, or two that do not fit together.
@@ -119,6 +120,8 @@ class GatedBertConfig:
     ticket_control: str | None = None
 
     def __post_init__(self):
+        # No field: what a record was made from is neither compared nor written.
+        self._set(_given={field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         self._fill_in()
         check(self)
 
@@ -210,8 +213,31 @@ class GatedBertConfig:
         return "-".join([method, pattern, self.scope, self.schedule])
 
     def replace(self, **changes) -> GatedBertConfig:
-        """A copy with `changes`; fields filled in by size or method keep the values they have."""
-        return dataclasses.replace(self, **changes)
+        """The record that the same values with `changes` make.
+
+        What this record was not given (a size, a schedule …) is filled in anew, so that
+        `GatedBertConfig(**a).replace(**b)` is `GatedBertConfig(**{**a, **b})`. A written record says all fields; read
+        again, those count as filled in that hold what would be filled in. (`dataclasses.replace` keeps all fields.)
+
+        Raises:
+            ConfigError: an unknown field, or values that are not allowed or do not fit together.
+        """
+        self._refuse_unknown(changes)
+        return type(self)(**{**self._given, **changes})
+
+    def _left_open(self) -> dict[str, object]:
+        """Values that make this record, without those that are filled in alike where they are left out."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        needed = {name: value for name, value in dataclasses.asdict(self).items() if value != usual[name]}
+        # Of two fields that fill in each other, as pattern and unit, the one that other methods read is tried last.
+        for name in ("enable_pruning", *reversed(usual)):
+            if name not in needed:
+                continue
+            fewer = {other: value for other, value in needed.items() if other != name}
+            with contextlib.suppress(ConfigError):
+                if type(self)(**fewer) == self:
+                    needed = fewer
+        return usual | needed
 
     def to_json(self) -> str:
         """The record as JSON text, one field a line."""
@@ -224,6 +250,17 @@ class GatedBertConfig:
         Raises:
             ConfigError: an unknown field, or a refused value.
         """
+        cls._refuse_unknown(values)
+        record = cls(**values)
+        usual = {field.name: field.default for field in dataclasses.fields(cls)}
+        filled_in = {name for name in usual if usual[name] is None and getattr(record, name) is not None}
+        # Only a written record says all of these.
+        if filled_in <= values.keys():
+            record._set(_given=record._left_open())
+        return record
+
+    @classmethod
+    def _refuse_unknown(cls, values: dict):
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
@@ -231,7 +268,6 @@ class GatedBertConfig:
                 raise ConfigError(
                     name, values[name], f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
                 )
-        return cls(**values)
 
     @classmethod
     def from_json(cls, text_or_path: str | os.PathLike) -> GatedBertConfig:

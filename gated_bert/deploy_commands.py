@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gated_bert.commands import check_judging, leading, prepare_environment, typed_flags
+from gated_bert.commands import check_judging, leading, note_replaced, prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
 from gated_bert.errors import UserError
 from gated_bert.flags import Flag, FlagError
@@ -36,6 +36,7 @@ def predict_command(words: list[str]) -> int:
     if out.is_dir() or out.suffix != ".csv" or (out.exists() and out.samefile(path)):
         raise FlagError.refused("-o/--output", str(out), "a .csv file, other than that of the texts")
     columns = {name: typed.pop(name, None) for name in ("text_column", "text_pair_column", "label_column")}
+    note_replaced(out)
     prepare_environment()
     from gated_bert.experiments.predictions import predict_file
 
@@ -94,7 +95,9 @@ def benchmark_command(words: list[str]) -> int:
     out = Path(typed.pop("output", defaults["output"])).expanduser()
     os.environ.update(thread_environment(typed.get("threads", defaults["threads"])))
     prepare_environment()
-    from gated_bert.experiments.benchmark import Measure, benchmark
+    from gated_bert.experiments.benchmark import TABLE, Measure, benchmark
+
+    note_replaced(out / TABLE)
 
     for written in benchmark(sources, out, Measure(**typed)):
         print(f"wrote {written}")

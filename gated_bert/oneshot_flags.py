@@ -40,7 +40,7 @@ FLAGS = (
     Flag(("--compression",), "compression", "list", "parameters before ÷ after: 2,3.5,4", _GROUP, "RATIO"),
     Flag(("--compression-of",), "compression_of", "text", "what compression counts: all parameters, or the prunable",
          _GROUP, "WHICH", ("all", "prunable")),
-    Flag(("--sparsities",), "sparsities", "list", "instead, per cent of the prunable weights: 64,91.4,96", _GROUP,
+    Flag(("--sparsities",), "sparsities", "list", "instead, per cent of the pattern's matrices: 64,91.4,96", _GROUP,
          "PERCENT"),
     *SHARED,
 )  # fmt: skip
@@ -89,6 +89,8 @@ def dense_epochs_of(typed: dict) -> int | None:
 def _points(typed: dict) -> list[Point]:
     if ("compression" in typed) == ("sparsities" in typed):
         raise FlagError("--compression: give it or --sparsities, one of the two, e.g. --compression 2,3.5,4")
+    if "compression_of" in typed and "sparsities" in typed:
+        raise FlagError("--compression-of: goes with --compression; --sparsities says what is removed")
     of = typed.pop("compression_of", "all")
     if "compression" in typed:
         values = numbers("--compression", typed.pop("compression"), "numbers from 1 up, e.g. 2,3.5,4", 1, float("inf"))

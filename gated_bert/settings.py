@@ -81,8 +81,11 @@ class Settings:
             values.pop("max_len", None)
         ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
         try:
+            config = GatedBertConfig(**values)
+            if all(getattr(config, name) == value for name, value in ends.items()):
+                return config
             # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
-            return GatedBertConfig(**values).replace(**ends)
+            return config.replace(**ends, schedule=config.schedule)
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None
@@ -111,6 +114,7 @@ def read_settings(
         values["epochs"] = _environment_epochs(environ["BENCHMARK_EPOCHS"])
         names.add("epochs")
     values["sparsity_steps"] = _steps(values["sparsity_steps"], labels)
+    _check_said_twice(values, names, labels)
     notes = _fit_pruning_window(values, names)
     if environ.get("BENCHMARK_EPOCHS"):
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
@@ -163,6 +167,22 @@ def _steps(words: tuple[str, ...], labels: Mapping[str, str]) -> tuple[float, ..
     except ValueError:
         allowed = "auto, or percentages from 0 to 100 that never fall, e.g. 10 25 50"
         raise FlagError.refused(labels["sparsity_steps"], " ".join(words), allowed) from None
+
+
+def _check_said_twice(values: dict, typed: set[str], labels: Mapping[str, str]):
+    """Refuses flags that another one would overrule, and that say otherwise."""
+    steps, said = values["sparsity_steps"], []
+    if "sparsity_steps" in typed and isinstance(steps, tuple):
+        # They say both the schedule and how much is removed.
+        ends = {"start_sparsity": steps[0] / 100, "end_sparsity": steps[-1] / 100, "schedule": "steps"}
+        said += [(name, value, "sparsity_steps") for name, value in ends.items()]
+    if "schedule" in typed:
+        said.append(("movement_schedule", values["schedule"], "schedule"))
+    for name, value, by in said:
+        if name in typed and values[name] != value:
+            raise FlagError.refused(labels[name], values[name], f"{value}, or without {labels[by]}, which says it")
+    if {"seed", "seeds"} <= typed:
+        raise FlagError(f"{labels['seed']}: not together with {labels['seeds']}, which says all seeds")
 
 
 def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:

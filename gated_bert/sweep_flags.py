@@ -27,6 +27,9 @@ FLAGS = (
 )  # fmt: skip
 _SHOWN = {"backend": "local"}
 _STAGES = ("stages", "mode", "device")
+_DECIDED = ("start_sparsity", "end_sparsity", "sparsity_steps", "schedule", "movement_schedule", "pruning_start_epoch",
+            "pruning_end_epoch")  # fmt: skip
+"""Flags that say when to prune, and how much: every stage prunes once, to its own sparsity."""
 
 
 def sweep_command(words: list[str], in_stages: bool = False) -> int:
@@ -43,19 +46,27 @@ def sweep_command(words: list[str], in_stages: bool = False) -> int:
     plan, stages = read_plan(typed, defaults, os.environ), None
     verbosity(os.environ)
     if in_stages:
-        from gated_bert.experiments.stages import read_stages, run_stages, starting_points, use_device
+        from gated_bert.experiments.stages import (
+            print_stages,
+            read_stages,
+            run_stages,
+            stage_plans,
+            starting_points,
+            use_device,
+        )
 
         stages = read_stages(typed.get("stages"), plan.settings.tasks)
         use_device(typed.get("device"))
         if "mode" in typed:
             plan = starting_points(plan, typed["mode"])
             stages = None if typed["mode"] == "pretrain" else stages
+        parts = stage_plans(plan, stages) if stages else ()
     if typed.get("check"):
         return 0
     if typed.get("dry_run"):
         from gated_bert.experiments.plan_cost import print_plan
 
-        return print_plan(plan)
+        return print_stages(parts, stages) if stages else print_plan(plan)
     prepare_environment()
     if "slurm" in typed:
         from gated_bert.experiments.slurm import write_array_job
@@ -63,7 +74,7 @@ def sweep_command(words: list[str], in_stages: bool = False) -> int:
         return write_array_job(plan, Path(typed["slurm"]).expanduser())
     from gated_bert.experiments.sweep import sweep
 
-    return run_stages(plan, stages, sweep) if stages else sweep(plan)
+    return run_stages(plan, parts, stages, sweep) if stages else sweep(plan)
 
 
 def stages_command(words: list[str]) -> int:
@@ -99,6 +110,10 @@ def _check_together(typed: dict[str, object], in_stages: bool):
     remote += ["backend"] if typed.get("backend") == "ray" else []
     if in_stages and remote:
         raise FlagError(f"{labels[remote[0]]}: not with stages, each of which starts from the last one's weights here")
+    decided = [name for name in _DECIDED if name in typed]
+    if in_stages and decided:
+        raise FlagError(f"{labels[decided[0]]}: not with stages, each of which prunes once, to its own of the "
+                        f"sparsities in {labels['stages']}")  # fmt: skip
     if "ray_address" in typed and typed.get("backend") != "ray":
         raise FlagError(f"{labels['ray_address']}: goes with --backend ray")
     if not re.fullmatch(r"auto|[^\s/:]+:\d+", str(typed.get("ray_address", "auto"))):

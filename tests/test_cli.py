@@ -87,6 +87,9 @@ def _plain_environment(monkeypatch, tmp_path):
         ("--spt-unit tiles", ["--spt-unit: 'tiles'"]),
         ("--spt-reward shared", ["--spt-reward: 'shared'"]),
         ("--movement-schedule step", ["--movement-schedule: 'step'"]),
+        ("--seed 3 --seeds 1,2", ["--seed: not together with --seeds"]),
+        ("--schedule linear --movement-schedule cubic", ["--movement-schedule: 'cubic'", "or without --schedule"]),
+        ("-ss 10 50 -f 0.9", ["-f/--end-sparsity: 0.9", "0.5, or without -ss/--sparsity-steps"]),
         ("--epoch 3", ["--epoch: unknown flag", "did you mean --epochs?"]),
         ("-pz 3", ["-pz: unknown flag"]),
         ("-e5", ["-e5: unknown flag"]),
@@ -110,6 +113,11 @@ def test_nonsense_is_refused_in_one_line(capsys, words, parts):
 @pytest.mark.parametrize("value", ["", "many", "1,5", "-7"])
 def test_no_number_gets_past_its_flag(capsys, flag, value):
     assert flag.options[0] in refusal(capsys, "sweep", "--check", "-p", "l0,magnitude,spt", flag.options[0], value)
+
+
+def test_one_run_has_one_folder(capsys):
+    line = refusal(capsys, "train", "-d", "embedded", "--run-dir", "here", "-o", "there")
+    assert "-o/--output-dir: not together with --run-dir" in line
 
 
 def test_every_flag_has_its_own_spellings():

@@ -1,6 +1,9 @@
 """The record of a run: defaults by size and method, refusals, JSON."""
 
+import dataclasses
 import json
+import pickle
+import random
 
 import pytest
 
@@ -114,6 +117,104 @@ def test_every_public_name_can_be_imported():
     assert all(getattr(gated_bert, name) is not None for name in gated_bert.__all__)
     with pytest.raises(AttributeError, match="no attribute 'prune'"):
         _ = gated_bert.prune
+
+
+VALUES = {
+    "model_size": tuple(PRESETS),
+    "pruning_method": ("magnitude", "movement", "spt", "taylor", "l0", "baseline", "none", "LayerGradCAM", "random"),
+    "criterion": (None, "magnitude", "movement", "spt", "grad_cam"),
+    "enable_pruning": (True, False),
+    "num_layers": (None, 1, 12),
+    "d_model": (None, 64, 768),
+    "pretrained": (None, "bert-base-uncased"),
+    "task": ("sst2", "squad"),
+    "max_len": (None, 64, 128, 384),
+    "doc_stride": (None, 40),
+    "pattern": (None, "element", "head", "neuron", "tile"),
+    "spt_unit": (None, "element", "head", "neuron"),
+    "scope": (None, "layer", "global"),
+    "schedule": (None, "linear", "auto", "one_shot", "steps"),
+    "movement_schedule": ("linear", "cubic"),
+    "start_sparsity": (None, 0.0, 0.1),
+    "end_sparsity": (None, 0.5, 0.99),
+    "sparsity_steps": (None, "auto", (10, 50), [10.0, 50.0]),
+    "pruning_type": (None, 0, 2, 8),
+    "spt_variant": ("default", "published"),
+    "spt_epsilon": (None, 0.01),
+    "movement_pruning_frequency_steps": (None, 7),
+    "pruning_start_epoch": (1, 4),
+    "epochs": (8, 25),
+}
+
+
+def made(make, **values):
+    """The record, or the words that refuse it."""
+    try:
+        return make(**values)
+    except ConfigError as error:
+        return str(error)
+
+
+def drawn(rng):
+    return {name: rng.choice(VALUES[name]) for name in rng.sample(sorted(VALUES), rng.randint(0, 7))}
+
+
+def test_what_is_replaced_could_have_been_given_at_once():
+    """`Config(**a).replace(**b)` is `Config(**{**a, **b})`, refusals included, also in several steps."""
+    rng, compared = random.Random(7), 0
+    for _ in range(4000):
+        first, *others = (drawn(rng) for _ in range(3))
+        record, together = made(GatedBertConfig, **first), dict(first)
+        for changes in others:
+            if isinstance(record, str):
+                break
+            together |= changes
+            record = made(record.replace, **changes)
+            assert record == made(GatedBertConfig, **together)
+            compared += not isinstance(record, str) and bool(changes)
+    assert compared > 800
+
+
+def test_a_written_record_fills_in_anew_what_was_filled_in():
+    """Read again, copied or sent to another process, a record is replaced as the one that was made is."""
+    rng, compared = random.Random(8), 0
+    for _ in range(1500):
+        record, changes = made(GatedBertConfig, **drawn(rng)), {}
+        if isinstance(record, str):
+            continue
+        for name in ("model_size", "pruning_method"):
+            changes[name] = rng.choice(VALUES[name])
+        read, sent = GatedBertConfig.from_json(record.to_json()), pickle.loads(pickle.dumps(record))
+        assert read == sent == record and hash(read) == hash(record)
+        assert made(sent.replace, **changes) == made(record.replace, **changes)
+        back = {name: getattr(record, name) for name in changes}
+        assert read.replace() == record == read.replace(**back)
+        there = made(read.replace, **changes)
+        if not isinstance(there, str):
+            # There and back again nothing of what was passed on the way is left.
+            assert made(there.replace, **back) == record
+            compared += 1
+    assert compared > 300
+
+
+def test_nothing_of_another_size_or_method_stays():
+    record = GatedBertConfig(model_size="tiny", pruning_method="movement", end_sparsity=0.9)
+    for each in (record, GatedBertConfig.from_json(record.to_json())):
+        large = each.replace(model_size="large")
+        assert (large.d_model, large.spt_epsilon, large.movement_pruning_frequency_steps) == (1024, 0.001, 800)
+        spt = each.replace(pruning_method="spt", end_sparsity=None)
+        assert (spt.criterion, spt.scope, spt.schedule, spt.label) == ("spt", "global", "auto", "spt")
+        assert each.replace(pruning_method="baseline").replace(pruning_method="movement") == record
+    own = GatedBertConfig(model_size="tiny", num_layers=1)
+    assert own.replace(model_size="base").num_layers == 1
+    with pytest.raises(ConfigError, match="epoch: 3 is refused; allowed: the known fields .did you mean epochs"):
+        record.replace(epoch=3)
+
+
+def test_how_a_record_was_made_is_not_written():
+    given, filled = GatedBertConfig(model_size="tiny", d_model=256), GatedBertConfig(model_size="tiny")
+    assert given == filled and given.to_json() == filled.to_json()
+    assert dataclasses.asdict(given).keys() == json.loads(given.to_json()).keys()
 
 
 def test_the_json_is_plain():

@@ -38,6 +38,20 @@ def test_spt_follows_its_preset_until_an_end_is_typed():
     assert (edited.schedule, edited.end_sparsity) == ("auto", 0.8)
 
 
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ("-f 0.9", "-f/--end-sparsity: 0.9"),
+        ("-s 0.2", "-s/--start-sparsity: 0.2"),
+        ("--schedule cubic", "--schedule: 'cubic'"),
+    ],
+)
+def test_steps_and_flags_that_say_otherwise_are_refused(words, label):
+    with pytest.raises(FlagError, match=f"{label} is refused; allowed: .*or without -ss/--sparsity-steps"):
+        plan(f"-ss 10 25 50 {words}")
+    assert by_method("-ss 10 25 50 -f 0.5 -s 0.1 --schedule steps")["spt"].schedule == "steps"
+
+
 @pytest.mark.parametrize("words", ["-ss 10 25 50", "-ss 10,25,50", "-ss 10, 25 50 -e 25"])
 def test_steps_are_separated_by_spaces_or_commas(words):
     config = by_method(words)["magnitude"]

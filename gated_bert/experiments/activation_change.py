@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,12 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.activation_config import UNPRUNED, ActivationConfig, ThresholdSet
 from gated_bert.experiments.activation_table import write_tables
-from gated_bert.experiments.jobs import Job, Plan, job_command
+from gated_bert.experiments.jobs import Job, Plan, job_command, read_json
+from gated_bert.experiments.output_folder import locked, note_set_aside, set_aside
 from gated_bert.experiments.results import write_csv_atomic
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.build import build_model
-from gated_bert.models.folder import is_model_folder, load_model, save_model
+from gated_bert.models.folder import METADATA, is_model_folder, load_model, save_model
 from gated_bert.pruning.activation_change import ActivationChanges, activation_changes, close_units, kept_layers
 from gated_bert.settings import Settings, data_label, verbosity
 from gated_bert.tasks.data import TaskData, load_task_data
@@ -47,20 +49,49 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
     configs = [settings.config("baseline", settings.tasks[0], seed) for seed in settings.seeds]
     if verbosity(os.environ):
         print(_describe(study, settings, configs[0]), flush=True)
+    resume, jobs = bool(settings.launcher.get("resume")), []
+    with locked(settings.output):
+        if resume:
+            check_starts(study, settings)
+        else:
+            place = set_aside(settings.output, [settings.output / STARTS], made_of_them=False)
+            note_set_aside(f"the earlier models in {settings.output / STARTS}", place)
     if study.base_epochs:
-        jobs = [_job("base", config.replace(epochs=study.base_epochs), settings.output) for config in configs]
-        status = sweep(Plan(settings, tuple(jobs)), compared=False)
+        base = [_job("base", config.replace(epochs=study.base_epochs), settings.output) for config in configs]
+        status = sweep(Plan(settings, tuple(base)), compared=False)
         if status:
             return status
         configs = [_from_folder(job.config, job.folder / "model", config.epochs)
-                   for job, config in zip(jobs, configs, strict=True)]  # fmt: skip
-    resume, jobs = bool(settings.launcher.get("resume")), []
+                   for job, config in zip(base, configs, strict=True)]  # fmt: skip
     for config in configs:
         starts = make_starts(config, study, settings.output / STARTS, resume)
         jobs += [_job(name, _from_folder(config, start, config.epochs), settings.output)
                  for name, start in starts.items()]  # fmt: skip
     status = sweep(Plan(settings, tuple(jobs)), compared=False)
     return status or write_tables(jobs, settings.output)
+
+
+def check_starts(study: ActivationConfig, settings: Settings):
+    """Refuses to go on with models that other thresholds, or other numbers of batches, have made.
+
+    Raises:
+        UserError: names the set of thresholds.
+    """
+    for seed in settings.seeds:
+        for name, thresholds in study.thresholds.items():
+            start = settings.output / STARTS / f"{name}_seed{seed}"
+            now = json.loads(json.dumps(_record(thresholds, study)))
+            found = (read_json(start / METADATA) or {}).get("activation_change", now)
+            for field, value in now.items():
+                if found.get(field) != value:
+                    raise UserError(
+                        f"--resume: {start} was made with {field} {found.get(field)} of the thresholds {name}, not "
+                        f"{value}; give the same, or leave out --resume to start anew"
+                    )
+
+
+def _record(thresholds: ThresholdSet, study: ActivationConfig) -> dict:
+    return dataclasses.asdict(thresholds) | {"batches": study.activation_batches}
 
 
 def _describe(study: ActivationConfig, settings: Settings, config: GatedBertConfig) -> str:
@@ -125,8 +156,8 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
     for name, thresholds in study.thresholds.items():
         pruned = load_model(names[UNPRUNED]).model
         small = prune(pruned, changes, thresholds)
-        record = dataclasses.asdict(thresholds) | {"batches": study.activation_batches}
-        save_model(names[name], small, tokenizer, data.task, {"seed": config.seed, "activation_change": record})
+        record = {"seed": config.seed, "activation_change": _record(thresholds, study)}
+        save_model(names[name], small, tokenizer, data.task, record)
         print(f"{name} seed {config.seed}, pruned to\n{small.bert_config.describe_layers()}", flush=True)
     return names
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gated_bert.experiments.results import Run, metric_columns, write_csv_atomic
+from gated_bert.experiments.results import PATTERN_SPARSITY, Run, metric_columns, write_csv_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,8 +168,10 @@ def comparison(runs: Iterable[Run]) -> pd.DataFrame:
         runs: any runs; those that differ in more than the seed are not averaged.
 
     Returns:
-        One row per group and epoch: `n` runs that wrote it, their `seeds`, `target_sparsity`, and for sparsity, losses
-        and metrics `_n`, `_mean`, `_std` (n − 1), `_low`, `_high` (95 % t-interval; empty for one seed). Fractions.
+        One row per group and epoch: `n` runs that wrote it, their `seeds`, `target_sparsity`, and for both sparsities,
+        losses and metrics `_n`, `_mean`, `_std` (n − 1), `_low`, `_high` (95 % t-interval; empty for one seed).
+        Fractions. `sparsity` is that of all prunable weights, `pattern_sparsity` that of the matrices that the pattern
+        is made of, which is what `target_sparsity` asks for; it is empty for runs of versions that did not record it.
     """
     return _frame([record for group in group_runs(runs)[0] for record in _epochs(group)])
 
@@ -184,7 +186,8 @@ def _frame(records: list[dict]) -> pd.DataFrame:
 def _epochs(group: Group) -> list[dict]:
     # Dictionaries: a row of a data frame is slow to read, and a comparison reads all of them.
     tables = [(run, {row["epoch"]: row for row in run.rows.to_dict("records")}) for run in group.runs]
-    names = ["sparsity", "train_loss", f"train_{group.metric}", "val_loss", *metric_columns(group.runs[0].rows)]
+    losses = ["train_loss", f"train_{group.metric}", "val_loss"]
+    names = ["sparsity", PATTERN_SPARSITY, *losses, *metric_columns(group.runs[0].rows)]
     records = []
     for epoch in sorted({epoch for _, table in tables for epoch in table}):
         here = [(run, table[epoch]) for run, table in tables if epoch in table]
@@ -205,10 +208,10 @@ def summary(runs: Iterable[Run]) -> pd.DataFrame:
 
     Returns:
         For the primary metric `dense_best` (the baseline of the same task, data and model), `best`, `final`, and
-        `best_at_50` … `best_at_99` (best epoch at that sparsity or above), each with `_n`, `_mean`, `_std`, `_low`,
-        `_high`; as fractions `final_sparsity_mean` and the multiply-accumulates saved with closed weights left out
-        (`mac_reduction_mean`) and after shrinking (`mac_reduction_shrunk_mean`); `seconds_mean` (sum over epochs),
-        `examples_per_second_mean`.
+        `best_at_50` … `best_at_99` (best epoch at that sparsity of all prunable weights or above), each with `_n`,
+        `_mean`, `_std`, `_low`, `_high`; as fractions `final_sparsity_mean`, `final_pattern_sparsity_mean` and the
+        multiply-accumulates saved with closed weights left out (`mac_reduction_mean`) and after shrinking
+        (`mac_reduction_shrunk_mean`); `seconds_mean` (sum over epochs), `examples_per_second_mean`.
     """
     groups = group_runs(runs)[0]
     return _frame([_summary(group, dense_baseline(group, groups)) for group in groups])
@@ -221,7 +224,8 @@ def _summary(group: Group, baseline: Group | None) -> dict:
     record |= _columns("dense_best", [run.rows[column].max() for run in baseline.ended] if baseline else [])
     record |= _columns("best", [run.rows[column].max() for run in runs])
     record |= _columns("final", [run.rows[column].iloc[-1] for run in runs])
-    record["final_sparsity_mean"] = statistics(run.rows["sparsity"].iloc[-1] for run in runs)["mean"]
+    for name in ("sparsity", PATTERN_SPARSITY):
+        record[f"final_{name}_mean"] = statistics(run.rows[name].iloc[-1] for run in runs)["mean"]
     for name, part in (("mac_reduction", "open"), ("mac_reduction_shrunk", "shrunk")):
         record[f"{name}_mean"] = statistics(mac_reduction(run.metadata, part) for run in runs)["mean"]
     for level in LEVELS:

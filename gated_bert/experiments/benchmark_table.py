@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,8 +147,10 @@ def _points(axes: Axes, rows: Sequence[Mapping], cell: str):
     scale = metric_scale(rows[0]["metric"])
     costs, values = [row[f"p50_ms_{cell}"] for row in rows], [scale * row["value"] for row in rows]
     ends = [row[f"p95_ms_{cell}"] for row in rows]
+    # A model whose outputs are no numbers, as after 16 bits overflow, has no place in the panel.
+    known = [value for value in values if math.isfinite(value)] or [0.0]
     front, right = pareto_front(costs, values), 1.05 * max(ends)
-    axes.step([*(costs[index] for index in front), right], [*(values[index] for index in front), max(values)],
+    axes.step([*(costs[index] for index in front), right], [*(values[index] for index in front), max(known)],
               where="post", color="0.6", linestyle="--", linewidth=1.2, zorder=1)  # fmt: skip
     for index, (cost, end, value) in enumerate(zip(costs, ends, values, strict=True)):
         look = model_style(index)
@@ -155,7 +158,7 @@ def _points(axes: Axes, rows: Sequence[Mapping], cell: str):
         axes.plot(cost, value, **look, markerfacecolor=look["color"] if index in front else "white")
     axes.set_xlim(0, right)
     # At least a point of the metric in either direction, or noise would fill the panel.
-    axes.set_ylim(min(values) - 1, max(values) + 1)
+    axes.set_ylim(min(known) - 1, max(known) + 1)
 
 
 def _bars(axes: Axes, rows: Sequence[Mapping], cell: str):

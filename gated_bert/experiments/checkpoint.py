@@ -16,7 +16,6 @@ from gated_bert.errors import UserError
 from gated_bert.experiments.results import replaced_file
 from gated_bert.pruning.callbacks import StepCallback
 
-CHECKPOINT = "checkpoint.npz"
 _QUICK = 1.0
 _REST = 19
 """One that took more than `_QUICK` seconds is followed by `_REST` times as many without any: 5 % of the time."""

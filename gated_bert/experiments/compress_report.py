@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,6 +66,9 @@ def report_rows(measured: Sequence[Mapping], models: Path) -> list[dict]:
         form = "keras" if len(place.parts) == 1 else place.parts[0]
         kind, level = re.fullmatch(r"(base|pruned|shrunk)(?:_([\d.]+))?", place.name.removesuffix(".onnx")).groups()
         kept = {name: value for name, value in row.items() if name != "path"}
+        if "value" in row and row["value"] is None:
+            # A metric that is no number is null in JSON.
+            kept["value"] = math.nan
         rows.append({"kind": kind, "level": float(level or 0), "form": form, **kept})
     base = next((row["value"] for row in rows if (row["kind"], row["form"]) == ("base", "keras")), None)
     if base is not None:

@@ -9,8 +9,9 @@ import time
 from keras import ops
 
 from gated_bert.errors import UserError
+from gated_bert.experiments.best import best_row
 from gated_bert.pruning.callbacks import StepCallback
-from gated_bert.pruning.pruner import sparsity
+from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.tasks.pipeline import BucketedDataset
 
 LOGGER = logging.getLogger("gated_bert")
@@ -70,8 +71,7 @@ class EpochCallback(StepCallback):
         primary = run.task.metrics[0]
         validation = {f"val_{name}": value for name, value in run.evaluate().items()}
         if run.pruning is None:
-            closed = sparsity(run.model.gated_layers(run.config.prunable_roles))
-            logs.update(target_sparsity=run.config.end_sparsity if run.config.ticket else 0.0, sparsity=closed)
+            logs.update(self._sparsities())
         logs.update(validation)
         optimizer = getattr(run.model.optimizer, "inner_optimizer", run.model.optimizer)
         row = {
@@ -84,11 +84,14 @@ class EpochCallback(StepCallback):
             "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
             "seconds": seconds,
             "examples_per_second": len(run.data.train.texts) / seconds,
+            "pattern_sparsity": logs["pattern_sparsity"],
         }
         row |= {name: logs[name] for name in (run.pruning.columns if run.pruning else ())}
         run.rows.append({name: float(value) if name != "epoch" else value for name, value in row.items()})
         run.write_rows()
-        self._keep_best(row)
+        if best_row(run.rows, run.primary) is run.rows[-1]:
+            run.save("model_best", run.rows[-1])
+            run.saved_best = epoch + 1
         self._before = 0.0
         LOGGER.info(
             "epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s",
@@ -100,10 +103,13 @@ class EpochCallback(StepCallback):
             seconds,
         )
 
-    def _keep_best(self, row: dict):
-        run = self.run
-        due = run.pruning.schedule(run.config.epochs + 1) if run.pruning and run.criterion.selects else row["sparsity"]
-        rivals = [other for other in run.rows if other["sparsity"] >= row["sparsity"] - 1e-3]
-        if row["sparsity"] >= due - 1e-3 and row[run.primary] >= max(other[run.primary] for other in rivals):
-            run.save("model_best", row)
-            run.saved_best = row["epoch"]
+    def _sparsities(self) -> dict[str, float]:
+        """What a callback that prunes would add to the logs of a run that has none: a dense one, or a ticket's."""
+        config, model = self.run.config, self.run.model
+        layers = model.gated_layers(config.prunable_roles)
+        closed = sparsity(layers)
+        if not config.ticket:
+            return {"target_sparsity": 0.0, "sparsity": closed, "pattern_sparsity": closed}
+        pruner = Pruner(config, layers, [sizes.num_heads for sizes in model.bert_config.layers])
+        return {"target_sparsity": pruner.pattern.total(config.end_sparsity), "sparsity": closed,
+                "pattern_sparsity": sparsity(pruner.layers_of_groups())}  # fmt: skip

@@ -137,7 +137,8 @@ def iou_table(masks: dict[str, dict]) -> pd.DataFrame:
 def iou_summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per pair of runs: mean, minimum and maximum IoU over the matrices, and the mean of that by chance.
 
-    Matrices in which neither run has a closed weight are left out; `matrices` counts the others.
+    Matrices in which neither run has a closed weight are left out; `matrices` counts the others. `sparsity_first` and
+    `sparsity_second` are of the matrices in the table: those in which some run has a closed weight.
     """
     pairs = table.groupby(["first", "second"], sort=False)
     summary = pairs["iou"].agg(["mean", "min", "max", "count"]).rename(columns={"count": "matrices"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
@@ -11,6 +10,8 @@ import time
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
+from gated_bert.experiments.output_folder import check_unused
 
 LAUNCHER_VARIABLE = "GATED_BERT_LAUNCHER"
 """Holds the process id of the launcher in the environment of its jobs."""
@@ -32,7 +33,10 @@ def run_job(config: GatedBertConfig, folder: Path, resume: bool) -> int:
     """
     stop_on_signals()
     watch_launcher()
-    wait_for_folder(folder)
+    if LAUNCHER_VARIABLE in os.environ:
+        wait_for_folder(folder)
+    # Before the framework is imported, which takes a while.
+    check_unused(folder)
     from gated_bert.experiments.run import train
 
     train(config, folder, resume=resume)
@@ -68,13 +72,14 @@ def _watch(launcher: int):
 
 
 def wait_for_folder(folder: Path, patience: float = 60.0):
-    """Waits while another process holds the lock of `folder`: the run of a killed launcher may just be ending there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience
-    with open(folder / ".lock", "a") as file:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.5)
+    """Waits a while for another process that uses `folder`: the run of a killed launcher may just be ending there."""
+    deadline, told = time.monotonic() + patience, False
+    while time.monotonic() < deadline:
+        try:
+            check_unused(folder)
+            return
+        except UserError as error:
+            if not told:
+                print(f"{error}; this job waits up to {patience:g} s for it", flush=True)
+            told = True
+            time.sleep(0.5)

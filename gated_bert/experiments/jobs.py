@@ -20,6 +20,7 @@ from gated_bert.settings import Settings
 JOB_FILE = "job.json"
 STATUS_FILE = "status.json"
 LOG_FILE = "log.txt"
+CHECKPOINT = "checkpoint.npz"
 INITIAL_MODEL = "model_initial"
 """Model folder, inside a dense run's, of the weights that lottery tickets go back to."""
 
@@ -179,11 +180,11 @@ def check_same_record(job: Job):
     Raises:
         UserError: the record in the folder differs.
     """
-    path = job.folder / JOB_FILE
-    before = read_json(path)
+    # A run that `gated-bert train` made by flags has no record but its metadata.
+    before = read_json(job.folder / JOB_FILE) or newest_metadata(job.folder).get("config") or {}
     now = json.loads(job.config.to_json())
-    changed = [name for name in now if name in (before or ()) and before[name] != now[name]]
-    if changed and changed != ["checkpoint_steps"]:
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if set(changed) - {"checkpoint_steps"} - ({"devices"} if now["devices"] == "all" else set()):
         values = ", ".join(f"{name}={before[name]} (now {now[name]})" for name in changed[:3])
         raise UserError(f"--resume: {job.folder} was started with {values}; "
                         "repeat the flags of that sweep, or leave out --resume to start anew")  # fmt: skip
@@ -192,6 +193,12 @@ def check_same_record(job: Job):
 def read_status(folder: Path) -> dict:
     """What the job in `folder` last said of itself; empty before it said anything."""
     return read_json(folder / STATUS_FILE) or {}
+
+
+def newest_metadata(folder: Path) -> dict:
+    """What the newest run in `folder` wrote of itself; empty where there is none."""
+    written = sorted(folder.glob("metadata_*.json"), key=lambda path: path.stat().st_mtime)
+    return (read_json(written[-1]) if written else None) or {}
 
 
 def is_finished(folder: Path) -> bool:

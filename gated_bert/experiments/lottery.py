@@ -9,6 +9,7 @@ from pathlib import Path
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.jobs import INITIAL_MODEL, Job, Plan, job_command, run_folder_name
 from gated_bert.experiments.lottery_table import lottery_summary, lottery_table, write_lottery_plot
+from gated_bert.experiments.output_folder import set_tables_aside
 from gated_bert.experiments.overview import configuration_text
 from gated_bert.experiments.results import write_csv_atomic
 from gated_bert.settings import Settings
@@ -77,6 +78,8 @@ def run_lottery(plan: Plan, parts: Sequence[tuple[str, Plan]], sweep: Callable[[
     Returns:
         The exit status of the first part in which a job failed, else 0.
     """
+    if not plan.settings.launcher.get("resume"):
+        set_tables_aside(plan.output, (TABLE, SUMMARY, PLOT))
     for title, part in parts:
         print(f"\n{title}", flush=True)
         status = sweep(part)

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import statistics
 from gated_bert.experiments.jobs import Plan
-from gated_bert.experiments.plots import STYLES, heading, png
-from gated_bert.experiments.results import metric_scale, metric_title, read_run, write_bytes_atomic
+from gated_bert.experiments.plots import SPARSITY_LABEL, STYLES, heading, png
+from gated_bert.experiments.results import (
+    PATTERN_SPARSITY,
+    metric_scale,
+    metric_title,
+    read_run,
+    write_bytes_atomic,
+)
 from gated_bert.experiments.stage_table import stage_rows
 
 if TYPE_CHECKING:
@@ -46,12 +52,12 @@ def lottery_summary(table: pd.DataFrame) -> pd.DataFrame:
     """The means of a lottery's table over the seeds.
 
     Returns:
-        Per task, kind, round and method: mean sparsity and reductions of multiply-accumulates, and of the metric `n`,
+        Per task, kind, round and method: mean sparsities and reductions of multiply-accumulates, and of the metric `n`,
         `mean`, `std`, `low`, `high` (95 % t-interval; NaN for one seed).
     """
     import pandas as pd
 
-    costs = ["sparsity", "mac_reduction", "mac_reduction_shrunk"]
+    costs = ["sparsity", PATTERN_SPARSITY, "mac_reduction", "mac_reduction_shrunk"]
     rows = [
         dict(zip(_KEYS, key, strict=True)) | group[costs].mean().to_dict() | statistics(group["value"])
         for key, group in table.groupby(_KEYS, sort=False)
@@ -95,7 +101,7 @@ def _panel(axes: Axes, rows: pd.DataFrame):
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(low - 2 * gap, high + gap)
     axes.set_title(heading(rows["task"].iloc[0], rows["data"].iloc[0]))
-    axes.set_xlabel("sparsity of the prunable weights (%); controls, of the last ticket, to its right")
+    axes.set_xlabel(f"{SPARSITY_LABEL}; controls, of the last ticket, to its right")
     axes.set_ylabel(metric_title(rows["metric"].iloc[0]))
     axes.grid(alpha=0.3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +72,9 @@ def model_facts(models: Mapping[str, Explained], judging: Judging, store: Path) 
                 known["models"][path] = _of_model(each.model, loaded, judged)
                 write_json_atomic(store, known)
             facts[name] |= known["models"].get(path, {})
+            if facts[name].get("test_value", 0.0) is None:
+                # A metric that is no number is null in the store.
+                facts[name]["test_value"] = math.nan
             advance(name, 1)
     for each in facts.values():
         _add_differences(each, facts[base])

@@ -24,7 +24,7 @@ class Point:
 
     Args:
         compression: parameters ÷ parameters left.
-        sparsity: fraction of the prunable weights removed.
+        sparsity: fraction removed of the matrices that the pattern is made of.
         compression_of: what `compression` counts: `all` parameters, or the `prunable` weights alone.
     """
 
@@ -39,8 +39,16 @@ class Point:
             return f"compression{self.compression:g}"
         return f"sparsity{100 * self.sparsity:g}"
 
-    def sparsity_in(self, parameters: int, prunable: int) -> float:
-        """The sparsity in a model of `parameters` parameters, of which `prunable` can be pruned.
+    def sparsity_in(
+        self, parameters: int, prunable: int, own: int | None = None, per_dimension: bool = False
+    ) -> float:
+        """The end sparsity of a run that prunes to this point.
+
+        Args:
+            parameters: of the model.
+            prunable: how many of them are weights that can be pruned.
+            own: how many of these are in the matrices that the pattern is made of; by default all.
+            per_dimension: whether a run's end sparsity is that of each of two steps.
 
         Raises:
             UserError: no sparsity gives the compression.
@@ -48,14 +56,15 @@ class Point:
         if self.compression is None:
             return self.sparsity
         counted = parameters if self.compression_of == "all" else prunable
-        kept = (counted / self.compression - (counted - prunable)) / prunable
+        own = prunable if own is None else own
+        kept = (counted / self.compression - (counted - own)) / own
         if not 0 < kept <= 1:
-            largest = math.floor(100 * counted / (counted - prunable)) / 100 if counted > prunable else math.inf
+            largest = math.floor(100 * counted / (counted - own)) / 100 if counted > own else math.inf
             raise UserError(
-                f"--compression: {self.compression:g} is refused; allowed: 1 to {largest:g}, since {prunable:,} of "
+                f"--compression: {self.compression:g} is refused; allowed: 1 to {largest:g}, since {own:,} of "
                 f"{counted:,} parameters can be pruned"
             )
-        return 1 - kept
+        return 1 - (math.sqrt(kept) if per_dimension else kept)
 
 
 def oneshot_plans(plan: Plan, points: Sequence[Point], dense_epochs: int) -> tuple[Plan, Plan]:
@@ -72,14 +81,9 @@ def oneshot_plans(plan: Plan, points: Sequence[Point], dense_epochs: int) -> tup
     dense = dense_plan(plan, plan.output / DENSE, epochs=dense_epochs or 1)
     # Not looked up where no point asks.
     asked = any(point.compression is not None for point in points)
-    for job in plan.jobs if asked else ():
-        check_compressible(job.config)
     sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0) for job in dense.jobs}
-    jobs = [
-        _pruned_job(job, point, point.sparsity_in(*sizes[job.config.task]), plan, dense_epochs > 0)
-        for job in plan.jobs
-        for point in points
-    ]
+    jobs = [_pruned_job(job, point, sizes[job.config.task], plan, dense_epochs > 0)
+            for job in plan.jobs for point in points]  # fmt: skip
     if not dense_epochs:
         dense = dataclasses.replace(dense, jobs=())
     return dense, dataclasses.replace(plan, jobs=tuple(jobs))
@@ -114,27 +118,24 @@ def run_oneshot(dense: Plan, pruned: Plan, sweep: Callable[[Plan], int]) -> int:
     return 0
 
 
-def check_compressible(config: GatedBertConfig):
-    """Raises UserError where a record's sparsity is not the share of its weights that goes."""
-    if config.sparsity_per_dim:
-        raise UserError("--compression: refused where a sparsity is meant for each of two dimensions; allowed: with "
-                        "--sparsity-per-dim false, or --sparsities instead")  # fmt: skip
-
-
-def model_sizes(config: GatedBertConfig) -> tuple[int, int]:
-    """Parameters of a run's model, and how many of them are prunable."""
+def model_sizes(config: GatedBertConfig) -> tuple[int, int, int]:
+    """Parameters of a run's model, how many of them are prunable, and how many in the matrices of its pattern."""
     from gated_bert.models.build import run_architecture
+    from gated_bert.pruning.patterns import get_pattern
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.task import TASKS
     from gated_bert.tasks.tokenizer import load_tokenizer
 
     task = TASKS.get(config.task) or load_task_data(config).task
     architecture = run_architecture(config, task, load_tokenizer(config).vocab_size)
-    weights = architecture.weight_counts()
-    return architecture.num_parameters, sum(weights[role] for role in config.prunable_roles)
+    roles = get_pattern(config).roles()
+    weights = {role: count for role, count in architecture.weight_counts().items() if role in config.prunable_roles}
+    own = sum(count for role, count in weights.items() if roles is None or role in roles)
+    return architecture.num_parameters, sum(weights.values()), own
 
 
-def _pruned_job(job: Job, point: Point, sparsity: float, plan: Plan, from_dense: bool) -> Job:
+def _pruned_job(job: Job, point: Point, sizes: tuple[int, ...], plan: Plan, from_dense: bool) -> Job:
+    sparsity = point.sparsity_in(*sizes, per_dimension=job.config.sparsity_per_dim)
     config = job.config.replace(end_sparsity=sparsity)
     if from_dense:
         model = dense_folder(plan.output / DENSE, config) / "model"

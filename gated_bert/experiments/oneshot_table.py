@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gated_bert.experiments.aggregate import mac_reduction, method_rank, statistics
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import (
+    PATTERN_SPARSITY,
     Run,
     metric_scale,
     metric_title,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TABLE, SUMMARY, PLOT = "oneshot.csv", "oneshot_summary.csv", "oneshot.png"
+SPARSITIES = ("sparsity", PATTERN_SPARSITY)
 _POINT = re.compile(r"_(compression|sparsity)([\d.]+?)(?:_seed\d+)?$")
 _MARKERS = "os^vDPX*<>pdh8"
 _COLOURS = (*(f"C{number}" for number in range(10)), "black", "gold")
@@ -36,17 +38,17 @@ def table_row(run: Run) -> dict[str, object]:
         run: a finished run of one-shot pruning.
 
     Returns:
-        Strategy, task, seed and what was asked for; weight sparsity (of the prunable weights) and compression (all
-        parameters ÷ those left); `before`, `after` and `final` (pruned, then fine-tuned) of the primary metric, and
-        the same of the loss (for regression the mean squared error) and of every other metric; parameters, and the
-        theoretical speed-up: multiply-accumulates of the dense model ÷ those of open weights.
+        Strategy, task, seed and what was asked for; sparsity (of all prunable weights, and of the pattern's matrices)
+        and compression (all parameters ÷ those left); `before`, `after` and `final` (pruned, then fine-tuned) of the
+        primary metric, and the same of the loss (for regression the mean squared error) and of every other metric;
+        parameters, and the theoretical speed-up: multiply-accumulates of the dense model ÷ those of open weights.
     """
     asked = _POINT.search(run.folder.name)
     parameters, final = run.metadata["parameters"], run.rows.iloc[-1]
     stages = {**run.metadata["one_shot"], "final": {name: final[f"val_{name}"] for name in _metrics(run)}}
     row = {
         "strategy": run.method, "task": run.task, "data": run.data_label, "seed": run.seed, "metric": run.metric,
-        "asked": asked[1], "asked_value": float(asked[2]), "sparsity": float(final["sparsity"]),
+        "asked": asked[1], "asked_value": float(asked[2]), **{name: float(final[name]) for name in SPARSITIES},
         "compression": parameters["total"] / parameters["remaining"],
     }  # fmt: skip
     row |= {stage: values[run.metric] for stage, values in stages.items()}
@@ -91,7 +93,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         final = statistics(runs["final"])
         rows.append({
             "task": task, "strategy": strategy, str(runs["asked"].iloc[0]): value, "n": final["n"],
-            **{name: runs[name].mean() for name in ("sparsity", "compression", "before", "after", "final")},
+            **{name: runs[name].mean() for name in (*SPARSITIES, "compression", "before", "after", "final")},
             "final_half_interval": final["high"] - final["mean"],
             "theoretical_speedup": runs["theoretical_speedup"].mean(),
         })  # fmt: skip
@@ -140,7 +142,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, stage: str, names: Sequence[str]):
     axes.set_xlabel("compression (all parameters ÷ those left)")
     above = axes.secondary_xaxis("top")
     above.set_xticks(range(len(values)), [f"{100 * means.loc[value, 'sparsity']:.1f} %" for value in values])
-    above.set_xlabel("sparsity of the prunable weights")
+    above.set_xlabel("sparsity of all prunable weights")
     for place in range(1, len(values)):
         axes.axvline(place - 0.5, color="0.9", linewidth=1)
     axes.grid(axis="y", alpha=0.3)

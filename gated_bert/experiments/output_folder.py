@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import Job
+from gated_bert.experiments.jobs import CHECKPOINT, Job
 from gated_bert.experiments.resources import GIB, kept_disk, working_disk
+from gated_bert.settings import verbosity
 
 SAVED = "saved_results"
 _FLAG = "-o/--output-dir"
@@ -32,13 +36,7 @@ def locked(output: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip()
-            raise UserError(f"{_FLAG}: {output} is in use by another run (process {owner or 'unknown'}); "
-                            "wait for it, or choose another folder") from None  # fmt: skip
+        _lock(file, output)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -68,20 +66,90 @@ def check_room(output: Path, jobs: Sequence[Job], slots: int):
                         f"{need / GIB:.2f} GiB; free some, or choose another folder")  # fmt: skip
 
 
-def set_aside(output: Path, folders: Sequence[Path]) -> Path | None:
-    """Moves earlier runs, and the comparison made of them, to `saved_results/{timestamp}/`.
+def check_unused(folder: Path):
+    """Refuses a folder that another process holds the lock of.
+
+    Raises:
+        UserError: names the process.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(folder / ".lock", "r+") as file:
+        _lock(file, folder)
+
+
+def _lock(file: TextIO, folder: Path):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip()
+        raise UserError(f"{_FLAG}: {folder} is in use by another run (process {owner or 'unknown'}); "
+                        "wait for it, or choose another folder") from None  # fmt: skip
+
+
+def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) -> Path | None:
+    """Moves what earlier commands left to `saved_results/{timestamp}/`.
+
+    Args:
+        output: the folder that `saved_results` is in.
+        folders: folders, or files, in `output` that are going to be made anew.
+        made_of_them: whether the tables, plots and pages in `output` are made anew, too.
 
     Returns:
         Where they are now; `None` if there were none.
+
+    Raises:
+        UserError: one of them is in use, or cannot be moved.
     """
     there = [folder for folder in folders if folder.exists()]
     if not there:
         return None
+    for folder in there:
+        check_unused(folder)
     place = output / SAVED / time.strftime("%Y%m%d-%H%M%S")
     while place.exists():
         place = place.with_name(place.name + "-again")
-    place.mkdir(parents=True)
-    made = [path for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".png", ".html")]
-    for path in [*there, *made]:
-        os.replace(path, place / path.name)
+    tables = [path for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".png", ".html")]
+    try:
+        place.mkdir(parents=True)
+        for path in [*there, *tables * made_of_them]:
+            os.replace(path, place / path.name)
+    except OSError as error:
+        raise UserError(f"{_FLAG}: what is in {output} cannot be moved to {place} ({error.strerror}); choose another "
+                        "folder") from None  # fmt: skip
     return place
+
+
+def set_run_aside(folder: Path) -> Path | None:
+    """Moves the run in `folder` to `saved_results/{timestamp}/` beside it, as a sweep does with its earlier runs.
+
+    A folder with nothing but a log, a status and a record, as launchers make it for a job, stays.
+
+    Returns:
+        Where it is now; None if there was none.
+
+    Raises:
+        UserError: it is in use, or cannot be moved.
+    """
+    holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
+    return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
+
+
+def remove_leftovers(folder: Path):
+    """Removes the half-written files and model folders of a run that was killed; its lock must be held."""
+    for path in folder.iterdir():
+        if path.is_dir() and re.fullmatch(r"\.model\w*\.(?!previous)[a-z0-9_]{8}", path.name):
+            shutil.rmtree(path)
+        elif re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink()
+
+
+def set_tables_aside(output: Path, names: Sequence[str]):
+    """Moves tables and plots that are going to be made anew to `saved_results/{timestamp}/`, and says so."""
+    place = set_aside(output, [output / name for name in names], made_of_them=False)
+    note_set_aside(f"the earlier tables in {output}", place)
+
+
+def note_set_aside(what: str, place: Path | None):
+    """Says where what was there before is now."""
+    if place is not None and verbosity(os.environ):
+        print(f"note: {what} are now in {place}; --resume would have gone on with them", flush=True)

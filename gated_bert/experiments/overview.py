@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from gated_bert.experiments.jobs import Job, Plan, read_json
+from gated_bert.experiments.jobs import Job, Plan, newest_metadata
 from gated_bert.flags import PRUNING_FIELDS
 from gated_bert.settings import data_label
 
@@ -99,15 +99,16 @@ def result_table(rows: Sequence[tuple[Job, str, float | None]]) -> str:
 
 
 def _result(job: Job, state: str, seconds: float | None) -> tuple[str, ...]:
-    written = sorted(job.folder.glob("metadata_*.json"), key=lambda path: path.stat().st_mtime)
-    metadata = (read_json(written[-1]) if written else None) or {}
+    metadata = newest_metadata(job.folder)
     final, best = metadata.get("final") or {}, metadata.get("best") or {}
     name = next((key for key in final if key.startswith("val_") and key != "val_loss"), None)
     cells = [f"{row[name]:.4f}" if name and isinstance(row.get(name), float) else "–" for row in (final, best)]
-    sparsity = final.get("sparsity")
+    closed = [f"{100 * final[key]:.1f} %" for key in ("sparsity", "pattern_sparsity") if final.get(key) is not None]
+    # One number where the pattern is made of all prunable matrices.
+    sparsity = " of all, ".join(dict.fromkeys(closed)) + " of the pattern's" * (len(set(closed)) > 1)
     took = metadata.get("seconds") if seconds is None else seconds
     return (job.name, state, (name or "–").removeprefix("val_"), *cells,
-            "–" if sparsity is None else f"{100 * sparsity:.1f} %", "–" if took is None else clock(took))  # fmt: skip
+            sparsity or "–", "–" if took is None else clock(took))  # fmt: skip
 
 
 def clock(seconds: float) -> str:

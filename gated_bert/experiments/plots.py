@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import Group, group_runs, method_rank, statistics
+from gated_bert.experiments.best import SAME_SPARSITY
 from gated_bert.experiments.many_plot import MANY, draw_many
-from gated_bert.experiments.results import Run, metric_scale, metric_title, write_bytes_atomic
+from gated_bert.experiments.results import PATTERN_SPARSITY, Run, metric_scale, metric_title, write_bytes_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COMPARISON_PNG = "pruning_methods_comparison_dual_axis.png"
+SPARSITY_LABEL = "sparsity of all prunable weights (%)"
 STRETCH_FROM = 0.95
 """Runs that go beyond this sparsity are drawn over the logarithm of the weights left."""
 
@@ -145,9 +147,13 @@ def _epoch_axis(axes: Axes, run: Run, pruned: bool):
     behind.set_ylim(0, 100)
     behind.set_ylabel("sparsity (%)", color="0.45")
     behind.tick_params(axis="y", colors="0.45")
+    own = run.rows[PATTERN_SPARSITY]
+    if ((own - run.rows["sparsity"]).abs() > SAME_SPARSITY).any():
+        behind.plot(run.rows["epoch"], own * 100, color="0.55", linestyle=":", drawstyle="steps-mid")
+        axes.plot([], [], color="0.55", linestyle=":", label="that of the pattern's matrices (right axis)")
     axes.set_zorder(behind.get_zorder() + 1)
     axes.patch.set_visible(False)
-    axes.fill_between([], [], color="0.88", label="sparsity (right axis)")
+    axes.fill_between([], [], color="0.88", label="sparsity of all prunable weights (right axis)")
 
 
 def heading(task_title: str, data_label: str) -> str:
@@ -168,11 +174,11 @@ def _sparsity_axis(axes: Axes, highest: float):
     end = max(place(highest), place(0.1))
     axes.set_xlim(-0.04 * end, 1.04 * end)
     if highest <= STRETCH_FROM:
-        axes.set_xlabel("sparsity (%)")
+        axes.set_xlabel(SPARSITY_LABEL)
         return
     ticks = [tick for tick in _TICKS if tick / 100 <= highest + 1e-4]
     axes.set_xticks([place(tick / 100) for tick in ticks], [f"{tick:g}" for tick in ticks])
-    axes.set_xlabel("sparsity (%), stretched near 100 % (log of the weights left)")
+    axes.set_xlabel(f"{SPARSITY_LABEL}, stretched near 100 % (log of the weights left)")
 
 
 def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:

@@ -14,7 +14,8 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.config_checks import NEEDS_TRAINING
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import INITIAL_MODEL, LOG_FILE, Job, Plan, job_command, read_json
-from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, check_compressible, model_sizes
+from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, model_sizes
+from gated_bert.experiments.oneshot_table import SPARSITIES
 from gated_bert.experiments.results import Run, read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.sweep import sweep
 from gated_bert.flags import did_you_mean
@@ -32,7 +33,7 @@ _TRAIN = {"epochs": 3, "lr": 2e-5, "optim": "AdamW"}
 _DECIDED = {
     "task", "data", "pretrained", "seed", "batch_size", "learning_rate", "optimizer", "pruning_method", "criterion",
     "schedule", "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch", "sparsity_steps",
-    "rewind_step", "ticket", "ticket_control", "enable_pruning",
+    "rewind_step", "ticket", "ticket_control", "enable_pruning", "model_size",
 }  # fmt: skip
 
 
@@ -132,7 +133,7 @@ class PruningExperiment:
         pretrained = {True: PRETRAINED, False: None}.get(self.pretrained, self.pretrained)
         others = {name: value for name, value in training.items() if name not in _TRAIN}
         return GatedBertConfig(
-            **{"model_size": "base" if self.model in MODELS else self.model, "prunable_roles": PRUNABLE_ROLES} | others,
+            **{"prunable_roles": PRUNABLE_ROLES} | others, model_size="base" if self.model in MODELS else self.model,
             task=self._task, data=params["data"], seed=self.seed, pretrained=pretrained,
             batch_size=params["dl_kwargs"]["batch_size"], epochs=training["epochs"], learning_rate=training["lr"],
             optimizer=_OPTIMIZERS[training["optim"]], pruning_method="baseline",
@@ -151,12 +152,11 @@ class PruningExperiment:
         """
         self._write_params()
         dense = self.config()
-        check_compressible(dense)
-        sparsity = Point(compression=self.compression).sparsity_in(*model_sizes(dense))
+        point = Point(compression=self.compression)
+        sparsity = point.sparsity_in(*model_sizes(dense), per_dimension=dense.sparsity_per_dim)
         changes = {
-            "pruning_method": self.strategy, "enable_pruning": True, "criterion": None, "pattern": None, "scope": None,
-            "schedule": "one_shot", "start_sparsity": 0.0, "end_sparsity": sparsity, "pruning_start_epoch": 1,
-            "pruning_end_epoch": 1,
+            "pruning_method": self.strategy, "schedule": "one_shot", "start_sparsity": 0.0, "end_sparsity": sparsity,
+            "pruning_start_epoch": 1, "pruning_end_epoch": 1,
         }  # fmt: skip
         trained = None
         if self.is_LTH:
@@ -193,12 +193,12 @@ class PruningExperiment:
         metrics = {
             "size": parameters["total"], "size_nz": parameters["remaining"],
             "compression_ratio": parameters["total"] / parameters["remaining"],
-            "sparsity": float(run.rows["sparsity"].iloc[-1]),
+            **{name: float(run.rows[name].iloc[-1]) for name in SPARSITIES},
             "flops": macs["dense"]["total"] * length, "flops_nz": macs["open"]["total"] * length,
             "theoretical_speedup": macs["dense"]["total"] / macs["open"]["total"], **scores,
         }  # fmt: skip
         write_json_atomic(self.folder / "metrics.json", metrics)
-        first = {"epoch": 0, "sparsity": metrics["sparsity"]}
+        first = {"epoch": 0, **{name: metrics[name] for name in SPARSITIES}}
         first |= {f"val_{name}": value for name, value in scores["after"].items()}
         write_csv_atomic(self.folder / "logs.csv", [first, *run.rows.to_dict("records")])
         return metrics

@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -14,7 +15,14 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
 from gated_bert.experiments.page import html_image, html_table, page
 from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, png, run_figures
-from gated_bert.experiments.results import Failure, Run, metric_scale, metric_title, write_bytes_atomic
+from gated_bert.experiments.results import (
+    PATTERN_SPARSITY,
+    Failure,
+    Run,
+    metric_scale,
+    metric_title,
+    write_bytes_atomic,
+)
 from gated_bert.flags import RUN_FLAGS
 
 _ALWAYS = ("model_size", "task", "data", "epochs", "batch_size", "learning_rate", "pruning_start_epoch",
@@ -85,9 +93,10 @@ def _tables(runs: Sequence[Run]) -> list[str]:
     for (task, data, model), part in table.groupby(["task", "data", "model"], sort=False):
         metric = part["metric"].iloc[0]
         levels = [level for level in LEVELS if (part[f"best_at_{level}_n"] > 0).any()]
-        heads = ["method", "seeds", "best", "final", "final sparsity", *(f"≥ {level} %" for level in levels), "minutes"]
+        heads = ["method", "seeds", "best", "final", "sparsity", "of the pattern's",
+                 *(f"≥ {level} %" for level in levels), "minutes"]
         body = [[_name(row), _seeds(row), _value(row, "best", metric), _value(row, "final", metric),
-                 f"{100 * row['final_sparsity_mean']:.2f} %",
+                 *(_share(row[f"final_{name}_mean"]) for name in ("sparsity", PATTERN_SPARSITY)),
                  *(_value(row, f"best_at_{level}", metric) for level in levels),
                  f"{row['seconds_mean'] / 60:.1f}"] for _, row in part.iterrows()]  # fmt: skip
         parts += [f"<h3>{escape(titles[task, data])} · {escape(model)}: {escape(metric_title(metric))}</h3>",
@@ -95,8 +104,14 @@ def _tables(runs: Sequence[Run]) -> list[str]:
     parts.append('<p class="note">Mean ± standard deviation over seeds on the development set; a value of one seed '
                  "has no deviation. [n] stands where fewer seeds reached a value than ran. “best” is the best epoch of "
                  "all, “≥ 50 %” the best one with at least that sparsity, both picked on the same development set. "
+                 "“sparsity” is that of all prunable weights after the last epoch, as plots and “≥ 50 %” have it, "
+                 "and “of the pattern’s” that of the matrices which the pattern is made of, of which -f speaks. "
                  "comparison.csv and comparison_summary.csv hold the 95 % t-intervals.</p>")  # fmt: skip
     return parts
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
 def _name(row: Mapping) -> str:
@@ -187,7 +202,7 @@ def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
         shown = {name: getattr(wanted, name) for name in (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))}
         fixed = {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
         usual = GatedBertConfig(**shown, **fixed)
-        more = {name: value for name, value in vars(wanted).items() if value != getattr(usual, name)}
+        more = {name: value for name, value in asdict(wanted).items() if value != getattr(usual, name)}
         # -s, -f and -ss imply a schedule: name it only where they do not.
         for left_out in ("schedule", None):
             chosen = shown | {name: value for name, value in more.items() if name != left_out}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from gated_bert.disk import sync_folder
 from gated_bert.errors import UserError
 from gated_bert.presets import PRESETS
 
@@ -31,6 +32,9 @@ METRICS = {
     "spearman": "Spearman correlation",
 }
 """Metrics that tables and plots show times 100, with their titles."""
+
+PATTERN_SPARSITY = "pattern_sparsity"
+"""Column of the share closed of the matrices that the pattern is made of; `sparsity` is that of all prunable ones."""
 
 _CSV_NAME = re.compile(r"results_(?P<method>.+?)_(?P<timestamp>\d[\dTZ_:.+-]*)\.csv$")
 _SKIPPED = {"saved_results", "__pycache__"}
@@ -180,6 +184,7 @@ def replaced_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -307,6 +312,9 @@ def _read_rows(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: column epoch: an epoch is empty or written twice")
     if not rows["sparsity"].between(0, 1).all():
         raise UserError(f"{path}: column sparsity: a value is empty or not a fraction from 0 to 1")
+    if PATTERN_SPARSITY not in rows:
+        # Runs of versions that recorded only that of all weights.
+        rows[PATTERN_SPARSITY] = math.nan
     return rows.astype({"epoch": int}).sort_values("epoch", ignore_index=True)
 
 

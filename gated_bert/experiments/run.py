@@ -20,15 +20,18 @@ from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
-from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
+from gated_bert.experiments.best import best_row
+from gated_bert.experiments.checkpoint import Checkpoint, CheckpointCallback
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
+from gated_bert.experiments.finished import finished_run, has_plots, headline, rows_of, says_finished
 from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
-from gated_bert.experiments.output_folder import locked
+from gated_bert.experiments.jobs import CHECKPOINT, newest_metadata, read_status
+from gated_bert.experiments.output_folder import locked, note_set_aside, remove_leftovers, set_run_aside
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
-from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
+from gated_bert.experiments.results import PATTERN_SPARSITY, read_run, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
@@ -57,7 +60,7 @@ class RunResult:
     Args:
         folder: the run folder.
         rows: one dictionary per epoch.
-        best: the row with the best validation metric at the highest sparsity asked for; its model is in `model_best/`.
+        best: the row with the best validation metric at the highest sparsity reached; its model is in `model_best/`.
         final: the last row; its model is in `model/`.
     """
 
@@ -78,18 +81,24 @@ def train(
     Args:
         config: the run's record.
         run_dir: where everything is written; default `results/results_{method}_{task}`.
-        resume: go on from the folder's last checkpoint where there is one.
+        resume: go on from the folder's last checkpoint where there is one; a finished run stays as it is. Without it an
+            earlier run in the folder is moved to `saved_results/` beside it.
         notify: called with the live status, twice a second at most.
 
     Returns:
         The rows of the results and the folder.
 
     Raises:
-        UserError: data, pretrained weights, folder or loss that cannot be used.
+        UserError: data, pretrained weights, folder or loss that cannot be used, or a run to go on with that was begun
+            with other settings.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
+    if not resume:
+        note_set_aside(f"the earlier results in {folder}", set_run_aside(folder))
     with locked(folder):
-        return _Run(config, folder, resume, notify).train()
+        remove_leftovers(folder)
+        run = _Run(config, folder, resume, notify)
+        return run.keep_finished() if run.finished else run.train()
 
 
 class _Run:
@@ -98,9 +107,18 @@ class _Run:
     def __init__(self, config: GatedBertConfig, folder: Path, resume: bool, notify):
         self.config, self.folder = with_counted_devices(config), folder
         self.checkpoint = None
-        if resume and (folder / CHECKPOINT).exists():
+        self.finished = finished_run(folder) if resume else None
+        if self.finished:
+            self._refuse_other_config(self.finished.config)
+        elif resume and (folder / CHECKPOINT).exists():
             self.checkpoint = Checkpoint(folder / CHECKPOINT)
             self._refuse_other_config(self.checkpoint.place["config"])
+        elif resume:
+            before = newest_metadata(folder)
+            self._refuse_other_config(before.get("config") or {})
+            if before.get("status") == "finished":
+                raise UserError(f"{folder}: the run here is finished, but its results_*.csv cannot be read; leave "
+                                "--resume out to set it aside and start afresh")  # fmt: skip
         place = self.checkpoint.place if self.checkpoint else {}
         self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
         self.rows: list[dict] = place.get("rows", [])
@@ -118,11 +136,11 @@ class _Run:
         )
 
     def _refuse_other_config(self, before: dict):
-        now = dataclasses.asdict(GatedBertConfig.from_dict(before)), dataclasses.asdict(self.config)
-        for name, value in now[1].items():
-            if now[0][name] != value and name != "checkpoint_steps":
+        was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before), self.config))
+        for name, value in now.items() if before else ():
+            if was[name] != value and name != "checkpoint_steps":
                 raise UserError(
-                    f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {now[0][name]!r}; "
+                    f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {was[name]!r}; "
                     "give the same value, or leave --resume out to start afresh"
                 )
 
@@ -132,6 +150,27 @@ class _Run:
                 f"{self.folder}: --resume with the classes {shorten(self.task.labels)}, but the run was begun with "
                 f"{shorten(before)}; restore the data, or leave --resume out to start afresh"
             )
+
+    def keep_finished(self) -> RunResult:
+        """Leaves a finished run as it is, but for what a kill after its last result left to do."""
+        run = self.finished
+        rows, best, final = rows_of(run)
+        if not has_plots(run):
+            plot_run(run)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        reached = headline(final, f"val_{run.metric}")
+        if not says_finished(self.folder):
+            self.status.update(
+                state="finished", message=reached, epoch=final["epoch"], metric_name=run.metric,
+                **{name: final[name] for name in ("sparsity", PATTERN_SPARSITY)}, metric=final[f"val_{run.metric}"],
+            )  # fmt: skip
+        elif self.status.notify:
+            self.status.notify(read_status(self.folder))
+        if verbosity(os.environ):
+            print(f"note: the run in {self.folder} is finished and stays as it is: {reached} after epoch "
+                  f"{final['epoch']}, {headline(best, f'val_{run.metric}')} after its best, {best['epoch']}",
+                  flush=True)  # fmt: skip
+        return RunResult(self.folder, rows, best, final)
 
     def train(self) -> RunResult:
         handler = logging.FileHandler(self.folder / "log.txt")
@@ -163,7 +202,8 @@ class _Run:
     def _end(self, state: str, message: str):
         self.status.update(state=state, message=message)
         LOGGER.info("%s: %s", state, message)
-        if self.metadata:
+        # What came after the last result can be done again; the results stay those of a finished run.
+        if self.metadata and self.metadata["status"] != "finished":
             self._write_metadata(status=state, message=message)
 
     def _prepare(self):
@@ -312,9 +352,7 @@ class _Run:
         return f"val_{self.task.metrics[0]}"
 
     def _finish(self, seconds: float) -> RunResult:
-        final = self.rows[-1]
-        deepest = max(row["sparsity"] for row in self.rows) - 1e-3
-        best = max((row for row in self.rows if row["sparsity"] >= deepest), key=lambda row: row[self.primary])
+        final, best = self.rows[-1], best_row(self.rows, self.primary)
         if best is final and self.saved_best == final["epoch"]:
             same_model(self.folder / "model_best", self.folder / "model")
         else:
@@ -324,19 +362,21 @@ class _Run:
         )
         self.metadata["parameters"]["remaining"] = remaining
         self.metadata["macs_per_token"] = mac_record(self.model, self.config.max_len)
+        reached = headline(final, self.primary)
+        # From here on the run is finished, whatever happens: its models, its rows and this are on the disk.
         self._write_metadata(
             status="finished",
             final=final,
             best=best,
             one_shot=self.one_shot or None,
             seconds=round(seconds, 1),
-            message="",
+            message=reached,
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         plot_run(read_run(self.folder))
         self.resources.plot()
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
-        self._end("finished", f"{self.primary} {final[self.primary]:.4f} at sparsity {final['sparsity']:.4f}")
+        self._end("finished", reached)
         return RunResult(self.folder, self.rows, best, final)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from gated_bert.experiments.resources import job_memory, thread_environment
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.experiments.sweep import check_data, earlier_runs
 from gated_bert.flags import FlagError
-from gated_bert.settings import verbosity
 
 CORES = 4
 """Cores of a task, where nothing is said to sbatch."""
@@ -36,9 +34,8 @@ def write_array_job(plan: Plan, script: Path) -> int:
     """
     if script.is_dir() or not script.absolute().parent.is_dir():
         raise FlagError.refused("--slurm", str(script), "a file in an existing folder")
-    silent = verbosity(os.environ) == 0
     with locked(plan.output):
-        finished, _ = earlier_runs(plan, bool(plan.settings.launcher.get("resume")), silent)
+        finished, _ = earlier_runs(plan, bool(plan.settings.launcher.get("resume")))
         left = [job for job in plan.jobs if job not in finished]
         at_a_time = min(plan.settings.launcher.get("max_parallel_jobs", len(left)), len(left))
         if left:

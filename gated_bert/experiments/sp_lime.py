@@ -53,6 +53,8 @@ def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = No
             f"LIME, {record['num_samples']:,} samples, at most {record['num_features']} words, seed {record['seed']}"
             )  # fmt: skip
     if picked is not None:
+        if (picked / RECORD).is_file():
+            print(f"note: the explanations in {picked} are replaced")
         covering = {row["document"] for row in rows if row["pick"] == "coverage"}
         write_some(folder, picked, covering)
     return [

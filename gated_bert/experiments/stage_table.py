@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.aggregate import mac_reduction, statistics
-from gated_bert.experiments.plots import STYLES, png
-from gated_bert.experiments.results import Run, metric_scale, metric_title, write_bytes_atomic
+from gated_bert.experiments.plots import SPARSITY_LABEL, STYLES, png
+from gated_bert.experiments.results import PATTERN_SPARSITY, Run, metric_scale, metric_title, write_bytes_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,13 +22,15 @@ def stage_rows(run: Run, config: GatedBertConfig) -> dict[str, object]:
         config: its record.
 
     Returns:
-        Method, task, seed, sparsity, metric, and reductions of multiply-accumulates (MACs) against the same
-        architecture without gates, as fractions: `mac_reduction` where closed weights cost nothing, and
-        `mac_reduction_shrunk` of what is left as smaller dense matrices, both also for every layer.
+        Method, task, seed, sparsities (of all prunable weights; of the pattern's matrices), metric, and reductions of
+        multiply-accumulates (MACs) against the same architecture without gates, as fractions: `mac_reduction` where
+        closed weights cost nothing, and `mac_reduction_shrunk` of what is left as smaller dense matrices, both also for
+        every layer.
     """
     row: dict[str, object] = {
         "method": run.method, "task": config.task, "seed": config.seed, "metric": run.metric,
-        "sparsity": float(run.rows["sparsity"].iloc[-1]), "value": float(run.rows[f"val_{run.metric}"].iloc[-1]),
+        **{name: float(run.rows[name].iloc[-1]) for name in ("sparsity", PATTERN_SPARSITY)},
+        "value": float(run.rows[f"val_{run.metric}"].iloc[-1]),
     }  # fmt: skip
     names = {"mac_reduction": "open", "mac_reduction_shrunk": "shrunk"}
     row |= {name: mac_reduction(run.metadata, part) for name, part in names.items()}
@@ -60,7 +62,7 @@ def write_stage_plot(table: pd.DataFrame, path: Path) -> Path:
                 low, high = ([point[end] for point in points] for end in ("low", "high"))
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_title(f"{task}, after each stage")
-        axes.set_xlabel("sparsity of the prunable weights (%)")
+        axes.set_xlabel(SPARSITY_LABEL)
         axes.set_ylabel(metric_title(metric))
         axes.grid(alpha=0.3)
         # Below the axes, where it hides no line however many methods there are.

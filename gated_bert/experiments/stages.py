@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
+from gated_bert.experiments.output_folder import set_tables_aside
+from gated_bert.experiments.plan_cost import print_plan
 from gated_bert.experiments.results import read_run, write_csv_atomic
 from gated_bert.experiments.stage_table import stage_rows, write_stage_plot
 from gated_bert.flags import FlagError
@@ -49,29 +51,53 @@ def use_device(device: int | str | None):
     os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
 
 
-def run_stages(plan: Plan, stages: Sequence[float], sweep: Callable[[Plan], int]) -> int:
-    """Runs what is left of all stages of all jobs of `plan`, then writes their table and plot.
+def stage_plans(plan: Plan, stages: Sequence[float]) -> list[Plan]:
+    """What is run, a plan with a folder of its own for every stage.
 
     A stage of a criterion that adds up gradients trains its first epoch at the last stage's sparsity.
 
     Args:
         plan: one job per method, task and seed; each starts from its `pretrained` weights.
         stages: sparsities in per cent.
+
+    Raises:
+        ConfigError: a record that is refused, as that of a criterion which has no epoch to add up gradients in.
+    """
+    plans: list[Plan] = []
+    for number, stage in enumerate(stages, 1):
+        folder = plan.output / f"stage_{number:02d}_{stage:g}"
+        jobs = [_stage_job(job, stage, folder, plan, plans) for job in plan.jobs]
+        plans.append(Plan(dataclasses.replace(plan.settings, output=folder), tuple(jobs)))
+    return plans
+
+
+def run_stages(plan: Plan, plans: Sequence[Plan], stages: Sequence[float], sweep: Callable[[Plan], int]) -> int:
+    """Runs what is left of all stages, then writes their table and plot.
+
+    Args:
+        plan: as for `stage_plans`.
+        plans: what that made of it.
+        stages: sparsities in per cent.
         sweep: runs one plan and returns its exit status.
 
     Returns:
         The exit status of the first stage in which a job failed, else 0.
     """
-    done: list[Plan] = []
-    for number, stage in enumerate(stages, 1):
-        folder = plan.output / f"stage_{number:02d}_{stage:g}"
-        jobs = [_stage_job(job, stage, folder, plan, done) for job in plan.jobs]
-        settings = dataclasses.replace(plan.settings, output=folder)
-        done.append(Plan(settings, tuple(jobs)))
-        status = sweep(done[-1])
+    if not plan.settings.launcher.get("resume"):
+        set_tables_aside(plan.output, (TABLE, PLOT))
+    for part in plans:
+        status = sweep(part)
         if status:
             return status
-    write_table(plan, done, stages)
+    write_table(plan, plans, stages)
+    return 0
+
+
+def print_stages(plans: Sequence[Plan], stages: Sequence[float]) -> int:
+    """Shows the configuration, the jobs and the estimated cost of every stage; writes and starts nothing."""
+    for number, (part, stage) in enumerate(zip(plans, stages, strict=True), 1):
+        print(f"{chr(10) * (number > 1)}Stage {number} of {len(plans)}: {stage:g} %")
+        print_plan(part)
     return 0
 
 

@@ -46,7 +46,9 @@ class Status:
             self.fields |= {"pid": os.getpid(), "updated": now}
             # Not worth a sync to disk: it is stale in half a second.
             temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.fields))
+            # JSON has no word for what is no number.
+            known = {name: None if value != value else value for name, value in self.fields.items()}
+            temporary.write_text(json.dumps(known))
             temporary.replace(self.path)
             if self.notify:
                 self.notify(dict(self.fields))
@@ -86,6 +88,7 @@ class StatusCallback(StepCallback):
     def on_epoch_end(self, epoch, logs=None):
         self.status.update(
             metric_name=self.metric, metric=logs[f"val_{self.metric}"], sparsity=logs["sparsity"],
+            pattern_sparsity=logs["pattern_sparsity"],
             target_sparsity=None if logs["target_sparsity"] != logs["target_sparsity"] else logs["target_sparsity"],
             message=f"epoch {epoch + 1} done",
         )  # fmt: skip

@@ -25,7 +25,7 @@ from gated_bert.experiments.jobs import (
     read_status,
     write_job,
 )
-from gated_bert.experiments.output_folder import check_room, locked, set_aside
+from gated_bert.experiments.output_folder import check_room, locked, note_set_aside, set_aside
 from gated_bert.experiments.overview import configuration_text, result_table
 from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
 from gated_bert.experiments.resources import Machine, parallel_limit, this_machine
@@ -60,7 +60,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
     mode = _output_mode(launcher.get("output_mode"), silent)
     with locked(plan.output):
-        skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")), silent)
+        skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")))
         left = [job for job in plan.jobs if job not in skipped]
         if left:
             for note in check_data(left):
@@ -123,7 +123,7 @@ def _output_mode(chosen: object, silent: bool) -> str:
             return answer
 
 
-def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[Job]]:
+def earlier_runs(plan: Plan, resume: bool) -> tuple[set[Job], set[Job]]:
     """The jobs that are finished already and those to go on with; without `resume` earlier runs are set aside."""
     if resume:
         there = [job for job in plan.jobs if job.folder.exists()]
@@ -132,8 +132,7 @@ def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[
         finished = {job for job in there if is_finished(job.folder)}
         return finished, set(there) - finished
     place = set_aside(plan.output, [job.folder for job in plan.jobs])
-    if place and not silent:
-        print(f"note: earlier runs in {plan.output} are now in {place}; --resume would have gone on with them")
+    note_set_aside(f"earlier runs in {plan.output}", place)
     return set(), set()
 
 

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.disk import sync_folder, sync_tree
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
@@ -110,7 +111,9 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         try:
             new.chmod(0o755)
             yield new
+            sync_tree(new)
             _replace(folder, new)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     except OSError as error:

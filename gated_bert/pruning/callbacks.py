@@ -44,7 +44,8 @@ class PruningCallback(StepCallback):
 
     Criteria whose masks may change inside an epoch are updated every `movement_pruning_frequency_steps` and after an
     epoch's last step; the others at an epoch's beginning, so that the epoch trains, and is evaluated, at the sparsity
-    that its row reports. Adds `sparsity`, `target_sparsity` and the criterion's columns to the epoch's logs.
+    that its row reports. Adds `sparsity` (of all prunable weights), `pattern_sparsity` (of the pattern's own matrices),
+    `target_sparsity` (what is asked of the latter) and the criterion's columns to the epoch's logs.
 
     Args:
         config: the run's record.
@@ -167,14 +168,16 @@ class PruningCallback(StepCallback):
         self._sync()
         if logs is not None:
             logs["target_sparsity"] = self.target(epoch + 1 + (self.steps_per_epoch - 1) / self.steps_per_epoch)
+            own = self.pruner.layers_of_groups()
             logs["sparsity"] = sparsity(self.layers)
+            logs["pattern_sparsity"] = sparsity(own) if len(own) < len(self.layers) else logs["sparsity"]
             logs.update(self.criterion.report())
 
     def target(self, time: float) -> float:
-        """Sparsity asked for at `time`; NaN for a criterion that sets a threshold or a penalty instead."""
+        """Sparsity asked of the pattern's matrices at `time`; NaN where a threshold or a penalty is set instead."""
         if not self.criterion.selects:
             return float("nan")
-        return self.schedule(time if self.criterion.every_step else float(int(time)))
+        return self.pruner.pattern.total(self.schedule(time if self.criterion.every_step else float(int(time))))
 
     def _sync(self):
         # On JAX the trainer's state is elsewhere during `fit`: reading `self.model` brings it back into the variables.

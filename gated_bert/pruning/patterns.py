@@ -45,6 +45,14 @@ class Pattern:
         """How many of `units` that are ranked together close; None where as many as hold that share of the weights."""
         return None
 
+    def total(self, sparsity: float) -> float:
+        """The sparsity of the pattern's matrices that is due where `sparsity` is asked for."""
+        return self.steps(sparsity)[-1][1]
+
+    def roles(self) -> frozenset[str] | None:
+        """Roles of the matrices that the pattern is made of; None where these are all."""
+        return None
+
 
 @dataclass(frozen=True)
 class Blocks(Pattern):
@@ -93,6 +101,9 @@ class Tied(Pattern):
             )
         return found
 
+    def roles(self):
+        return frozenset(role for role, _ in self.members)
+
     def _group(self, index: int, block: dict[str, GatedLayer], num_heads: Sequence[int]) -> TiedGroup | None:
         missing = [role for role, _ in self.members if role not in block]
         if missing:
@@ -122,6 +133,9 @@ class Several(Pattern):
     def groups(self, layers, num_heads=()):
         return [group for part in self.parts for group in part.groups(layers, num_heads)]
 
+    def roles(self):
+        return frozenset().union(*(part.roles() for part in self.parts))
+
 
 class HeadDims(Pattern):
     """Dimensions of heads, equally many of every head of a block: query with key, value with the output's rows."""
@@ -134,6 +148,9 @@ class HeadDims(Pattern):
                 if heads:
                     found.append(BalancedGroup.of(base, (heads, base.num_units // heads), 1))
         return found
+
+    def roles(self):
+        return _QUERY_KEY_DIMS.roles() | _VALUE_DIMS.roles()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class Schedule:
     """Sparsity over time. Time counts epochs from 1: 4.5 is the middle of epoch 4.
 
     Args:
-        start: sparsity at `first`, a fraction of the prunable weights.
+        start: sparsity at `first`, a fraction of the matrices that the pattern is made of.
         end: sparsity from `last` on.
         first: epoch at whose beginning pruning starts; nothing is pruned before.
         last: epoch at whose beginning the end sparsity is due.

@@ -129,6 +129,9 @@ class TwoDims(Pattern):
         share = sparsity if self.per_dim else 1 - math.sqrt(1 - sparsity)
         return [(self.first, share), (self.second, share)]
 
+    def total(self, sparsity):
+        return 1 - (1 - self.steps(sparsity)[-1][1]) ** 2
+
 
 def published_pattern(config: GatedBertConfig) -> Pattern:
     """What TileSparsity's code makes of the record's `pruning_type`."""

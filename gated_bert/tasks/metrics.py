@@ -57,7 +57,9 @@ def _correlation(function):
     def correlate(labels: np.ndarray, predicted: np.ndarray) -> float:
         if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predicted) == 0:
             return 0.0
-        return function(labels, predicted).statistic
+        value = function(labels, predicted).statistic
+        # Predictions so nearly constant that their variance vanishes.
+        return value if np.isfinite(value) else 0.0
 
     return correlate
 

@@ -1,17 +1,36 @@
 """What a benchmark compares: fronts by hand, ratios, which data judges, one model's metric."""
 
 import dataclasses
+import json
+import math
+from pathlib import Path
 
 import pytest
 
 from gated_bert.compression.benchmark import judge, pareto_front, read_judged
 from gated_bert.errors import UserError
-from gated_bert.experiments.benchmark_table import with_ratios
+from gated_bert.experiments.benchmark_table import with_ratios, write_plot
+from gated_bert.experiments.compress_report import report_rows
+from gated_bert.experiments.results import write_json_atomic
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import randomize
+
+
+def test_a_model_whose_metric_is_no_number_hides_no_other(tmp_path):
+    """As after 16 bits overflow; in the record of a benchmark it is null."""
+    row = {"metric": "accuracy", "value": 0.9, "p50_ms_b1_l8": 2.0, "p95_ms_b1_l8": 3.0, "path": "models/base"}
+    rows = [{"model": "base", **row}, {"model": "fp16", **row, "value": math.nan, "path": "models/fp16/base.onnx"}]
+    about = {"threads": 1, "repeats": 1, "data": "embedded data", "lengths": [8]}
+    for order in (rows, rows[::-1]):
+        assert write_plot(tmp_path / "plot.png", order, [(1, 8)], about).stat().st_size > 5000
+    assert pareto_front([1, 1, 2], [math.nan, 0.5, 0.6]) == [1, 2]
+    write_json_atomic(tmp_path / "record.json", {"models": rows})
+    read = json.loads((tmp_path / "record.json").read_text())["models"]
+    found = report_rows(read, Path("models"))
+    assert [row["metric_change"] for row in found] == pytest.approx([0.0, math.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize(

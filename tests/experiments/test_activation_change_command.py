@@ -10,6 +10,7 @@ import pytest
 
 from gated_bert.activation_flags import read_command
 from gated_bert.cli import main
+from gated_bert.errors import UserError
 from gated_bert.experiments.activation_change import run_activation_change
 from gated_bert.experiments.activation_config import ThresholdSet, read_activation_config
 from gated_bert.experiments.activation_table import memory, summary, summary_text
@@ -92,6 +93,30 @@ def test_the_base_may_be_fine_tuned_first(folder, capsys):
     biases = [np.asarray(load_model(job.config.pretrained).model.classifier.bias)[0] for job in plans[1]]
     assert biases == [2.0] * 4
     assert "2 epoch(s) of fine-tuning" in capsys.readouterr().out
+
+
+def test_models_before_fine_tuning_are_neither_replaced_nor_kept_without_a_word(folder, capsys):
+    def sweep(plan, compared):
+        return 1
+
+    assert run_activation_change(*read_command(["--config", "tiny.json", "-o", "out"]), sweep) == 1
+    before = {path: path.read_bytes() for path in Path("out/starts").rglob("*") if path.is_file()}
+    weights = Path("out/starts/half_seed3/model.keras")
+    written = weights.stat().st_mtime_ns
+    assert run_activation_change(*read_command(["--config", "tiny.json", "-o", "out", "--resume"]), sweep) == 1
+    assert weights.stat().st_mtime_ns == written
+
+    other = {"half": {"attention": [0, 0.25], "ffn": [0, 0.5], "scale": "quantile"}}
+    (folder / "tiny.json").write_text(json.dumps(TINY | {"thresholds": other | {"more": other["half"]}}))
+    again = ["--config", "tiny.json", "-o", "out"]
+    with pytest.raises(UserError, match=r"half_seed3 was made with attention \[0, 0.5\] of the thresholds half, not"):
+        run_activation_change(*read_command([*again, "--resume"]), sweep)
+    assert {path: path.read_bytes() for path in before} == before
+    capsys.readouterr()
+    assert run_activation_change(*read_command(again), sweep) == 1
+    (aside,) = Path("out/saved_results").iterdir()
+    assert f"are now in {aside}" in capsys.readouterr().out
+    assert (aside / "starts/half_seed3/model.keras").read_bytes() == before[weights]
 
 
 def test_the_published_files_are_read():

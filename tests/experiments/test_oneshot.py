@@ -107,6 +107,7 @@ def test_dense_records_are_the_same_whatever_is_pruned_from_them(tmp_path):
 @pytest.mark.parametrize("flags, message", [
     ((), "--compression: give it or --sparsities"),
     (("--compression", "2", "--sparsities", "64"), "--compression: give it or --sparsities"),
+    (("--sparsities", "64", "--compression-of", "prunable"), "--compression-of: goes with --compression"),
     (("--compression", "0.5"), "--compression: '0.5' is refused; allowed: numbers from 1 up"),
     (("--sparsities", "64,much"), "--sparsities: '64,much' is refused; allowed: percentages from 0 to 100"),
     (("--sparsities", "64", "--strategy", "baseline"), "--strategy: 'baseline' is refused"),

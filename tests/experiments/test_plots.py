@@ -43,7 +43,7 @@ def test_both_splits_over_epochs_and_over_sparsity_in_per_cent(tmp_path):
     lines = {line.get_label(): line for line in over_epochs.get_lines()}
     assert list(lines["development"].get_ydata()) == list(100 * run.rows["val_accuracy"])
     assert list(lines["training"].get_ydata()) == list(100 * run.rows["train_accuracy"])
-    assert over_epochs.get_ylabel() == "accuracy (%)" and over_sparsity.get_xlabel() == "sparsity (%)"
+    assert over_epochs.get_ylabel() == "accuracy (%)" and over_sparsity.get_xlabel() == plots.SPARSITY_LABEL
     places = {line.get_label(): list(line.get_xdata()) for line in over_sparsity.get_lines()}
     assert places["development"] == places["training"] == [0, 50, 90]
 

@@ -89,3 +89,16 @@ def test_an_unreachable_compression_is_refused_before_training(tmp_path):
     with pytest.raises(UserError, match="--compression: 9 is refused; allowed: 1 to 4.88"):
         one.run()
     assert not (tmp_path / "pruned").exists()
+
+
+def test_what_train_kwargs_say_counts_or_is_refused():
+    """The pattern and the scope of the run are those asked for; the size of the model is said by `model`."""
+    kwargs = {"pattern": "head", "scope": "global", "warmup_ratio": 0.2}
+    given = ("SST2DATA", "tiny", "LayerMagWeight", 1.5)
+    dense = gated_bert.PruningExperiment(*given, train_kwargs=kwargs, pretrained=False).config()
+    at_once = {"schedule": "one_shot", "pruning_start_epoch": 1, "pruning_end_epoch": 1}
+    pruned = dense.replace(pruning_method="LayerMagWeight", end_sparsity=0.5, **at_once)
+    assert (pruned.pattern, pruned.scope, pruned.warmup_ratio, pruned.model_size) == ("head", "global", 0.2, "tiny")
+    assert pruned.enable_pruning and pruned.criterion == "magnitude"
+    with pytest.raises(UserError, match="train_kwargs: 'model_size' is refused"):
+        gated_bert.PruningExperiment(*given, train_kwargs={"model_size": "base"})

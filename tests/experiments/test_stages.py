@@ -1,6 +1,7 @@
 """Multi-stage pruning by command: chains of runs, their table, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,51 @@ def test_every_stage_starts_from_the_last_ones_weights(tmp_path, capsys):
 def test_what_stages_refuse(tmp_path, capsys, words, message):
     assert main(["stages", *SMALL, "-p", "magnitude", "-o", str(tmp_path), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        (["-f", "0.9"], "-f/--end-sparsity"),
+        (["-s", "0.1"], "-s/--start-sparsity"),
+        (["--schedule", "linear"], "--schedule"),
+        (["-ss", "10,50"], "-ss/--sparsity-steps"),
+        (["-ps", "2"], "-ps/--pruning-start"),
+        (["-pe", "2"], "-pe/--pruning-end"),
+        (["--movement-schedule", "cubic"], "--movement-schedule"),
+    ],
+)
+@pytest.mark.parametrize("command", [["stages"], ["sweep", "--stages", "50"]], ids=" ".join)
+def test_flags_that_stages_decide_are_refused(tmp_path, capsys, command, words, label):
+    assert main([*command, *SMALL, "-p", "movement", "-o", str(tmp_path), *words]) == 2
+    assert f"error: {label}: not with stages, each of which prunes once" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_the_jobs_and_records_that_run(tmp_path, monkeypatch, capsys):
+    """The folders, the sparsities, and where each stage starts from, are those of the jobs that are started."""
+    words = ["stages", *SMALL, "-p", "magnitude,random", "--stages", "30,60", "--seeds", "1,2", "-o", str(tmp_path)]
+    assert main([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    started = []
+    monkeypatch.setattr("gated_bert.experiments.sweep.sweep", lambda plan: started.append(plan) or 0)
+    monkeypatch.setattr("gated_bert.experiments.stages.write_table", lambda *_: None)
+    assert main(words) == 0
+    jobs = [job for plan in started for job in plan.jobs]
+    assert re.findall(r"--run-dir (\S+)", shown) == [str(job.folder) for job in jobs] and len(jobs) == 8
+    assert re.findall(r"Stage \d of 2: (\d+) %", shown) == ["30", "60"]
+    assert re.findall(r"end sparsity +(.*)", shown) == ["30 %", "60 %"]
+    assert re.findall(r"schedule +(.*)", shown) == ["30 %", "60 %"]
+    first, second = (plan.jobs[0] for plan in started)
+    assert first.config.pretrained is None and second.config.pretrained == str(first.folder / "model")
+
+
+def test_what_a_stage_would_refuse_is_refused_before_the_first(tmp_path, capsys):
+    """Taylor adds up gradients in an epoch of its own."""
+    words = [*SMALL, "-e", "1", "-p", "taylor", "--stages", "30,60", "-o", str(tmp_path)]
+    assert main(["stages", *words, "--check"]) == 2
+    assert "-ps/--pruning-start" in capsys.readouterr().err
 
 
 def test_patterns_are_drawn(tmp_path, capsys):

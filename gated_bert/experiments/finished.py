@@ -1,0 +1,58 @@
+"""A run that has come to its end: told from others, read again, and left as it is."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.errors import UserError
+from gated_bert.experiments.jobs import CHECKPOINT, read_status
+from gated_bert.experiments.results import Run, read_run
+
+
+def finished_run(folder: Path) -> Run | None:
+    """The finished run in a folder; None where there is none, or where a later one was begun.
+
+    Its metadata decide: they are on the disk before the checkpoint goes, and before `status.json` says so.
+    """
+    try:
+        run = read_run(folder)
+    except UserError:
+        return None
+    stamp = _stamp(folder / CHECKPOINT)
+    return run if run.finished and stamp in (None, run.timestamp) else None
+
+
+def _stamp(checkpoint: Path) -> str | None:
+    """Which run a checkpoint is of; None where there is none that can be read."""
+    try:
+        with np.load(checkpoint) as file:
+            return json.loads(str(file["place"])).get("stamp")
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+def rows_of(run: Run) -> tuple[list[dict], dict, dict]:
+    """All rows of a finished run, its best one and its last."""
+    rows = run.rows.to_dict("records")
+    best = (run.metadata.get("best") or {}).get("epoch")
+    return rows, next((row for row in rows if row["epoch"] == best), rows[-1]), rows[-1]
+
+
+def headline(row: dict, primary: str) -> str:
+    """What a run reached: `val_accuracy 0.9125 at sparsity 0.9000`."""
+    return f"{primary} {row[primary]:.4f} at sparsity {row['sparsity']:.4f}"
+
+
+def has_plots(run: Run) -> bool:
+    """Whether the plots of a run are there."""
+    suffix = f"_sparsity_{run.csv.stem.removeprefix('results_')}.png"
+    return all((run.folder / f"{kind}{suffix}").is_file() for kind in ("accuracy", "loss"))
+
+
+def says_finished(folder: Path) -> bool:
+    """Whether `status.json` says so, too."""
+    return read_status(folder).get("state") == "finished"
