@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from gated_bert.errors import UserError
+from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.tokenizer_rules import ROLES, AddedToken, WordPieceRules
 
@@ -216,14 +217,16 @@ class Tokenizer:
 
         Returns:
             Ids [tokens] int32 of all texts, one after the other; the characters of each token [tokens, 2] int32, first
-            and one after the last; and [n + 1] int64, text i is at `offsets[i]:offsets[i + 1]`.
+            and one after the last, with those that belong to them (see `graphemes.whole_places`); and [n + 1] int64,
+            text i is at `offsets[i]:offsets[i + 1]`.
         """
         encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         offsets = np.cumsum([0, *map(len, encodings)], dtype=np.int64)
         ids, characters = np.empty(offsets[-1], dtype=np.int32), np.empty((offsets[-1], 2), dtype=np.int32)
-        for encoding, start, end in zip(encodings, offsets[:-1], offsets[1:], strict=True):
+        for text, encoding, start, end in zip(texts, encodings, offsets[:-1], offsets[1:], strict=True):
             if end > start:
-                ids[start:end], characters[start:end] = encoding.ids, encoding.offsets
+                ids[start:end] = encoding.ids
+                characters[start:end] = whole_places(text, np.array(encoding.offsets, dtype=np.int32))
         return ids, characters, offsets
 
     def special_id(self, token: str) -> int:
