@@ -13,7 +13,7 @@ import pandas as pd
 from gated_bert.compression.statistics import macs, measure_latency, parameter_counts
 from gated_bert.experiments.activation_config import UNPRUNED
 from gated_bert.experiments.aggregate import statistics
-from gated_bert.experiments.drawing import label_text, png, tolerated
+from gated_bert.experiments.drawing import files_there, label_text, png, tolerated
 from gated_bert.experiments.jobs import Job
 from gated_bert.experiments.resource_log import CSV
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
@@ -50,10 +50,10 @@ def write_tables(jobs: Sequence[Job], output: Path) -> int:
     write_csv_atomic(output / TABLE, table)
     write_csv_atomic(output / SUMMARY, summary(table))
     label = load_task_data(jobs[0].config).source["label"]
+    print(f"\n{summary_text(summary(table))}\n\n{label}; latency of a prediction at batch {BATCH}, the models in turns")
     with tolerated(output / PLOT):
         write_bytes_atomic(output / PLOT, png(_figure(table, label)))
-    print(f"\n{summary_text(summary(table))}\n\n{label}; latency of a prediction at batch {BATCH}, the models in turns")
-    print(f"{TABLE}, {SUMMARY} and {PLOT} in {output}, and a folder for each run")
+    print(f"{files_there(output, TABLE, SUMMARY, PLOT)} in {output}, and a folder for each run")
     return 0
 
 

@@ -69,6 +69,11 @@ def tolerated(path: Path, failed: list[str] | None = None) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def files_there(folder: Path, *names: str) -> str:
+    """Those of the files of a folder that there are, for the line that says what was written."""
+    return ", ".join(name for name in names if (folder / name).exists())
+
+
 def _make_literal(figure: Figure):
     """Turns off mathematics between dollar signs, except where the library itself writes numbers that way."""
     from matplotlib.text import Text

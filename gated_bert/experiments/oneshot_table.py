@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import mac_reduction, method_rank, statistics
-from gated_bert.experiments.drawing import label_text, png, tolerated
+from gated_bert.experiments.drawing import files_there, label_text, png, tolerated
 from gated_bert.experiments.results import (
     Run,
     metric_scale,
@@ -77,10 +77,10 @@ def write_table(output: Path, folders: Sequence[Path]):
     write_csv_atomic(output / TABLE, table)
     means = summary(table)
     write_csv_atomic(output / SUMMARY, means)
+    print(means.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     with tolerated(output / PLOT):
         write_plot(table, output / PLOT)
-    print(means.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    print(f"\n{TABLE}, {SUMMARY} and {PLOT} in {output}")
+    print(f"\n{files_there(output, TABLE, SUMMARY, PLOT)} in {output}")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
