@@ -61,7 +61,8 @@ def _begins(text: str) -> np.ndarray:
     """Whether a grapheme begins at each character; none goes across a space."""
     begins = np.ones(len(text), bool)
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    for index in np.flatnonzero(codes >= _FIRST_MARK):
+    # Chinese characters, of which there are many, never belong to the one before.
+    for index in np.flatnonzero((codes >= _FIRST_MARK) & ((codes < 0x3400) | (codes >= 0xA000))):
         if index and not text[index - 1].isspace() and not text[index].isspace():
             begins[index] = not _goes_on(text, index)
     return begins
