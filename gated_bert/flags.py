@@ -130,7 +130,7 @@ RUN_FLAGS = (
          _DATA, "SOURCE"),
     Flag(("--allow-partial",), "allow_partial", "switch", "accept *_partial files; every table says so", _DATA, _YES),
     Flag(("--train-examples",), "train_examples", "int", "train on a seeded choice of so many examples", _DATA),
-    Flag(("--vocab",), "vocab", "text", "a WordPiece vocab.txt or tokenizer.json", _DATA, "FILE"),
+    Flag(("--vocab",), "vocab", "text", "a vocab.txt or tokenizer.json, or its folder", _DATA, "PATH"),
     Flag(("--text-column",), "text_column", "text", "column of the text in a file of your own", _DATA, "NAME"),
     Flag(("--text-pair-column",), "text_pair_column", "text", "column of the second text", _DATA, "NAME"),
     Flag(("--label-column",), "label_column", "text", "column of the label", _DATA, "NAME"),

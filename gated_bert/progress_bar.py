@@ -23,7 +23,9 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[str, int], None]]:
     Yields:
         A function (title of the present step, steps done since the last call).
     """
-    shown = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Titles are names of files and models: no markup.
+    title = TextColumn("{task.description}", markup=False)
+    shown = (SpinnerColumn(), title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*shown, console=Console(stderr=True), disable=not verbosity(os.environ)) as progress:
         bar = progress.add_task(what, total=total)
 

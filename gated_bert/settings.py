@@ -216,9 +216,11 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
         values["data"] = str(_data_path(data, labels["data"]))
     if values.get("vocab") is not None:
         path = Path(values["vocab"]).expanduser()
-        if not path.is_file():
-            raise FlagError.refused(labels["vocab"], values["vocab"], "an existing vocab.txt or tokenizer.json")
-        values["vocab"] = str(path.resolve())
+        if not path.is_file() and not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+            allowed = "an existing vocab.txt or tokenizer.json, or a folder with one"
+            raise FlagError.refused(labels["vocab"], values["vocab"], allowed)
+        # Links stay: the file they lead to, as in the hub's cache, may lie apart from what belongs to it.
+        values["vocab"] = os.path.abspath(path)
     if values.get("pretrained") is not None:
         values["pretrained"] = _pretrained(values["pretrained"], labels["pretrained"])
     folder = environ.get("GATED_BERT_DATA")
@@ -249,7 +251,7 @@ def _data_path(data: str, label: str) -> Path:
 def _pretrained(name: str, label: str) -> str:
     path = Path(name).expanduser()
     if path.is_dir():
-        return str(path.resolve())
+        return os.path.abspath(path)
     is_id = re.fullmatch(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?", name)
     if not is_id or path.is_file():
         raise FlagError.refused(label, name, "a Hugging Face id (owner/name) or an existing folder")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 from safetensors.numpy import save_file
+from tokenizers import normalizers
 
 from gated_bert.compression.shrink import effective_kernel
 from gated_bert.errors import UserError
@@ -18,6 +19,7 @@ from gated_bert.models.checkpoints import HEAD, SAFETENSORS, SPAN_HEAD, hugging_
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.models.pretrained import checkpoint_variables
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.tokenizer_rules import ROLES
 from gated_bert.tasks.wordpiece import Tokenizer
 
 
@@ -94,7 +96,7 @@ def _hugging_face_config(config: BertConfig, sizes: LayerSizes, task: Task, toke
         "type_vocab_size": config.type_vocab_size,
         "layer_norm_eps": config.layer_norm_epsilon,
         "position_embedding_type": "absolute",
-        "pad_token_id": tokenizer.backend.token_to_id("[PAD]"),
+        "pad_token_id": tokenizer.special_id("[PAD]"),
     }
 
 
@@ -111,14 +113,19 @@ def _head_fields(task: Task) -> dict:
 
 
 def _tokenizer_config(tokenizer: Tokenizer, config: BertConfig) -> dict:
-    lowercase = getattr(tokenizer.backend.normalizer, "lowercase", True)
-    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    known = {name: token for name, token in special.items() if tokenizer.backend.token_to_id(token) is not None}
+    """What makes transformers cut texts as `tokenizer.json` says, and those who read the vocabulary alone nearly so."""
+    backend, normalizer = tokenizer.backend, tokenizer.backend.normalizer
+    special = {name: tokenizer.special[token] for token, name in ROLES.items()}
+    fields = {name: token for name, token in special.items() if backend.token_to_id(token) is not None}
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        fields |= {"do_lower_case": normalizer.lowercase, "strip_accents": normalizer.strip_accents,
+                   "tokenize_chinese_chars": normalizer.handle_chinese_chars}  # fmt: skip
     return {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": lowercase,
-        "model_max_length": config.max_position,
-        **known,
+        # BertTokenizer would take the vocabulary alone from the file and build the rest by rules of its own.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": min(config.max_position, tokenizer.max_length or config.max_position),
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        **fields,
     }
 
 

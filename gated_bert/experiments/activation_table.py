@@ -13,8 +13,8 @@ import pandas as pd
 from gated_bert.compression.statistics import macs, measure_latency, parameter_counts
 from gated_bert.experiments.activation_config import UNPRUNED
 from gated_bert.experiments.aggregate import statistics
+from gated_bert.experiments.drawing import files_there, label_text, png, tolerated
 from gated_bert.experiments.jobs import Job
-from gated_bert.experiments.plots import png
 from gated_bert.experiments.resource_log import CSV
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.folder import WEIGHTS, load_model
@@ -50,9 +50,10 @@ def write_tables(jobs: Sequence[Job], output: Path) -> int:
     write_csv_atomic(output / TABLE, table)
     write_csv_atomic(output / SUMMARY, summary(table))
     label = load_task_data(jobs[0].config).source["label"]
-    write_bytes_atomic(output / PLOT, png(_figure(table, label)))
     print(f"\n{summary_text(summary(table))}\n\n{label}; latency of a prediction at batch {BATCH}, the models in turns")
-    print(f"{TABLE}, {SUMMARY} and {PLOT} in {output}, and a folder for each run")
+    with tolerated(output / PLOT):
+        write_bytes_atomic(output / PLOT, png(_figure(table, label)))
+    print(f"{files_there(output, TABLE, SUMMARY, PLOT)} in {output}, and a folder for each run")
     return 0
 
 
@@ -163,7 +164,8 @@ def _figure(table: pd.DataFrame, label: str) -> Figure:
     for place, variant in enumerate(pruned):
         part = found[found["variant"] == variant].set_index("measure").loc[list(SHORT)]
         width = 0.8 / len(pruned)
-        right.bar([index + place * width for index in range(len(SHORT))], part["change_mean"], width, label=variant)
+        places = [index + place * width for index in range(len(SHORT))]
+        right.bar(places, part["change_mean"], width, label=label_text(variant))
     right.axhline(1.0, color="0.3", linewidth=1)
     right.set_xticks([index + 0.4 - 0.4 / max(len(pruned), 1) for index in range(len(SHORT))],
                      list(SHORT.values()),

@@ -91,6 +91,8 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     notes += [f"{run.folder}: {run.status} after epoch {int(run.rows['epoch'].max())}"
               f"{' of ' + str(run.config['epochs']) if 'epochs' in run.config else ''}"
               for group in groups for run in group.runs if not run.finished]  # fmt: skip
+    notes += [f"{run.folder}: {line}" for group in groups for run in group.runs
+              for line in run.metadata.get("plots_failed") or ()]  # fmt: skip
     return sorted(groups, key=_order), notes
 
 

@@ -10,6 +10,7 @@ from gated_bert.compression.benchmark import JudgedOn, judge, measure_cell, mode
 from gated_bert.compression.onnx_model import open_model
 from gated_bert.errors import UserError
 from gated_bert.experiments.benchmark_table import PLOT, RECORD, TABLE, benchmark_text, write_plot, write_tables
+from gated_bert.experiments.drawing import tolerated
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.memory_probe import measure_peak_memory
 from gated_bert.experiments.names import short_names
@@ -100,8 +101,10 @@ def benchmark(sources: Sequence[Path], out: Path, measure: Measure) -> list[Path
     state.write(complete=True)
     rows = list(state.rows.values())
     print(benchmark_text(rows, measure.cells, state.about))
-    write_plot(out / PLOT, rows, measure.cells, state.about)
-    return [out / TABLE, out / RECORD, out / PLOT]
+    written = [out / TABLE, out / RECORD]
+    with tolerated(out / PLOT):
+        written.append(write_plot(out / PLOT, rows, measure.cells, state.about))
+    return written
 
 
 def _about(measure: Measure, judged: JudgedOn | None) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.compression.benchmark import cell_name, pareto_front
-from gated_bert.experiments.plots import png
+from gated_bert.experiments.drawing import label_text, png
 from gated_bert.experiments.results import (
     metric_scale,
     metric_title,
@@ -137,7 +137,7 @@ def model_style(index: int) -> dict[str, object]:
 def _handles(rows: Sequence[Mapping]) -> list:
     from matplotlib.lines import Line2D
 
-    models = [Line2D([], [], **model_style(index), label=row["model"]) for index, row in enumerate(rows)]
+    models = [Line2D([], [], **model_style(index), label=label_text(row["model"])) for index, row in enumerate(rows)]
     hollow = {"color": "0.4", "marker": "o", "markersize": 8, "linestyle": "none", "markerfacecolor": "white"}
     return [*models, Line2D([], [], color="0.6", linestyle="--", label="Pareto front"),
             Line2D([], [], **hollow, label="hollow: another is faster\nand at least as good")]  # fmt: skip

@@ -48,8 +48,9 @@ def compare(folders: Sequence[str | Path], out: str | Path, say: Callable[[str],
         say(f"note: {line}")
     out, files = Path(out), []
     if runs:
-        files = [*write_comparison(out, runs), out / COMPARISON_PNG]
-    files.append(write_report(out, runs, known.values(), problems))
+        files = list(write_comparison(out, runs))
+    report = write_report(out, runs, known.values(), problems)
+    files += [path for path in (out / COMPARISON_PNG, report) if path.exists()]
     for path in files:
         say(f"wrote {path}")
     return files

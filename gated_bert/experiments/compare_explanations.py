@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.explained import check_noise_floor, check_variant, read_comparable
 from gated_bert.experiments.model_facts import JUDGED, Judging, model_facts
-from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.experiments.similarity_table import (
     NOISE,
@@ -68,8 +68,10 @@ def compare_explanations(
         write_csv_atomic(out / SUMMARY, summary),
         write_csv_atomic(out / MODELS, [{"model": name, **each} for name, each in facts.items()]),
         write_json_atomic(out / RECORD, record),
-        write_bytes_atomic(out / DISTRIBUTIONS_PLOT, png(distribution_figure(rows, about))),
     ]
+    with tolerated(out / DISTRIBUTIONS_PLOT):
+        written.append(write_bytes_atomic(out / DISTRIBUTIONS_PLOT, png(distribution_figure(rows, about))))
     if any(row.get("removed_percent") is not None for row in summary):
-        written.append(write_bytes_atomic(out / LEVELS_PLOT, png(level_figure(summary, about))))
+        with tolerated(out / LEVELS_PLOT):
+            written.append(write_bytes_atomic(out / LEVELS_PLOT, png(level_figure(summary, about))))
     return written

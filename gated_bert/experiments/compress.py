@@ -12,6 +12,7 @@ from gated_bert.compression.quantize import quantize_file
 from gated_bert.experiments.benchmark_table import PLOT, RECORD, TABLE
 from gated_bert.experiments.command_process import run_command
 from gated_bert.experiments.compress_report import write_report
+from gated_bert.experiments.drawing import files_there
 from gated_bert.experiments.jobs import Plan, read_json
 from gated_bert.experiments.oneshot import run_oneshot
 from gated_bert.models.folder import WEIGHTS, same_model
@@ -90,7 +91,7 @@ def measure_models(folder: Path, models: Sequence[Path], data: str, allow_partia
     newest = max(map(_written, models))
     measured = {row["path"] for row in record.get("models", ())}
     if record.get("complete") and measured == set(map(str, models)) and _written(folder / RECORD) >= newest:
-        print(f"measured already: {folder / TABLE}, {folder / PLOT}")
+        print(f"measured already: {files_there(folder, TABLE, PLOT)} in {folder}")
         return 0
     partial = ["--allow-partial"] * allow_partial
     return run_command(["benchmark", *map(str, models), "-o", str(folder), "-d", data, *partial])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gated_bert.compression.benchmark import cell_name
 from gated_bert.experiments.benchmark_table import COLOURS
-from gated_bert.experiments.plots import png
+from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
 from gated_bert.models.folder import read_json
 from gated_bert.text_table import aligned
@@ -43,10 +43,10 @@ def write_report(record: Path, models: Path, folder: Path) -> list[Path]:
     rows = report_rows(about["models"], models)
     cell = cell_name(1, max(about["lengths"]))
     print("\n" + report_text(rows, cell))
-    return [
-        write_csv_atomic(folder / TABLE, rows),
-        write_bytes_atomic(folder / PLOT, png(report_figure(rows, cell, about))),
-    ]
+    written = [write_csv_atomic(folder / TABLE, rows)]
+    with tolerated(folder / PLOT):
+        written.append(write_bytes_atomic(folder / PLOT, png(report_figure(rows, cell, about))))
+    return written
 
 
 def report_rows(measured: Sequence[Mapping], models: Path) -> list[dict]:

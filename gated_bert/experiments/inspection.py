@@ -13,8 +13,8 @@ from gated_bert.compression.onnx_model import beside, is_onnx
 from gated_bert.compression.shrink import effective_kernel
 from gated_bert.compression.statistics import gzipped_size
 from gated_bert.config_checks import ENCODER_ROLES
+from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.names import short_names
-from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import FILES, WEIGHTS, load_model, read_json
@@ -55,11 +55,10 @@ def _inspect_folder(source: Path, out: Path | None) -> list[Path]:
     print(_sizes([source / name for name in FILES], source / WEIGHTS))
     if out is None:
         return []
-    return [
-        write_csv_atomic(out / MATRICES, matrices),
-        write_csv_atomic(out / LAYERS, layers),
-        write_bytes_atomic(out / MASKS, png(mask_figure(model, short_names([source])[0]))),
-    ]
+    written = [write_csv_atomic(out / MATRICES, matrices), write_csv_atomic(out / LAYERS, layers)]
+    with tolerated(out / MASKS):
+        written.append(write_bytes_atomic(out / MASKS, png(mask_figure(model, short_names([source])[0]))))
+    return written
 
 
 def _inspect_onnx(source: Path, out: Path | None) -> list[Path]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gated_bert.errors import UserError
+from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.names import short_names
-from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.checkpoints import read_head
 from gated_bert.models.folder import METADATA, is_model_folder, read_architecture, read_masks
@@ -45,12 +45,12 @@ def compare_masks(folders: Sequence[Path], out: Path) -> list[Path]:
     table = iou_table(masks)
     summary = iou_summary(table)
     print(summary.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    return [
-        write_csv_atomic(out / TABLE, table),
-        write_csv_atomic(out / SUMMARY, summary),
-        write_bytes_atomic(out / PAIRS_PLOT, png(_pairs_figure(summary, list(masks)))),
-        write_bytes_atomic(out / LAYERS_PLOT, png(_layers_figure(table, summary))),
-    ]
+    written = [write_csv_atomic(out / TABLE, table), write_csv_atomic(out / SUMMARY, summary)]
+    with tolerated(out / PAIRS_PLOT):
+        written.append(write_bytes_atomic(out / PAIRS_PLOT, png(_pairs_figure(summary, list(masks)))))
+    with tolerated(out / LAYERS_PLOT):
+        written.append(write_bytes_atomic(out / LAYERS_PLOT, png(_layers_figure(table, summary))))
+    return written
 
 
 def read_comparable_masks(folders: Sequence[Path]) -> dict[str, dict]:

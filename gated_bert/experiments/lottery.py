@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.drawing import files_there, tolerated
 from gated_bert.experiments.jobs import INITIAL_MODEL, Job, Plan, job_command, run_folder_name
 from gated_bert.experiments.lottery_table import lottery_summary, lottery_table, write_lottery_plot
 from gated_bert.experiments.output_folder import set_tables_aside
@@ -146,6 +147,7 @@ def write_table(output: Path, parts: Sequence[tuple[str, Plan]]):
     write_csv_atomic(output / TABLE, table)
     summary = lottery_summary(table)
     write_csv_atomic(output / SUMMARY, summary)
-    write_lottery_plot(summary, output / PLOT)
     print("\n" + summary.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}"))
-    print(f"\n{TABLE}, {SUMMARY} and {PLOT} in {output}")
+    with tolerated(output / PLOT):
+        write_lottery_plot(summary, output / PLOT)
+    print(f"\n{files_there(output, TABLE, SUMMARY, PLOT)} in {output}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import statistics
+from gated_bert.experiments.drawing import label_text, png
 from gated_bert.experiments.jobs import Plan
-from gated_bert.experiments.plots import SPARSITY_LABEL, STYLES, heading, png
+from gated_bert.experiments.plots import SPARSITY_LABEL, STYLES, heading
 from gated_bert.experiments.results import (
     PATTERN_SPARSITY,
     metric_scale,
@@ -90,12 +91,12 @@ def _panel(axes: Axes, rows: pd.DataFrame):
     for index, (method, points) in enumerate(tickets.groupby("method", sort=False)):
         colour, marker = STYLES.get(method, (others[index % len(others)], "^vP*hp"[index % 6]))
         seeds = int(points["n"].iloc[0])
-        label = f"{method}: ticket ({seeds} seed{'s' * (seeds > 1)})"
+        label = label_text(f"{method}: ticket ({seeds} seed{'s' * (seeds > 1)})")
         _points(axes, points, scale, 0.3 * gap * index, color=colour, marker=marker, linestyle="-", label=label)
         for control, (place, control_marker, name) in _CONTROLS.items():
             found = rows[(rows["kind"] == control) & (rows["method"] == method)]
             _points(axes, found, scale, gap * (place + 2.5 * index), color=colour, marker=control_marker,
-                    markerfacecolor="white", linestyle="", label=f"{method}: {name}")  # fmt: skip
+                    markerfacecolor="white", linestyle="", label=label_text(f"{method}: {name}"))  # fmt: skip
             high = max(high, 100 * tickets["sparsity"].max() + gap * (place + 2.5 * index))
     ticks = sorted({round(100 * sparsity, 1) for sparsity in tickets["sparsity"]})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

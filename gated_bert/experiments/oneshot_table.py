@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import mac_reduction, method_rank, statistics
-from gated_bert.experiments.plots import png
+from gated_bert.experiments.drawing import files_there, label_text, png, tolerated
 from gated_bert.experiments.results import (
     PATTERN_SPARSITY,
     Run,
@@ -79,9 +79,10 @@ def write_table(output: Path, folders: Sequence[Path]):
     write_csv_atomic(output / TABLE, table)
     means = summary(table)
     write_csv_atomic(output / SUMMARY, means)
-    write_plot(table, output / PLOT)
     print(means.to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    print(f"\n{TABLE}, {SUMMARY} and {PLOT} in {output}")
+    with tolerated(output / PLOT):
+        write_plot(table, output / PLOT)
+    print(f"\n{files_there(output, TABLE, SUMMARY, PLOT)} in {output}")
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +134,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, stage: str, names: Sequence[str]):
         axes.errorbar(
             x, [each["mean"] for each in found], yerr=spread if several else None,
             color=_COLOURS[index % len(_COLOURS)], marker=_MARKERS[index % len(_MARKERS)], linestyle="none", capsize=2,
-            label=f"{name} ({found[0]['n']} seed{'s' * (found[0]['n'] > 1)})",
+            label=label_text(f"{name} ({found[0]['n']} seed{'s' * (found[0]['n'] > 1)})"),
         )  # fmt: skip
     dense = statistics(rows.drop_duplicates("seed")["before"] * scale)["mean"]
     axes.axhline(dense, color="0.4", linestyle="--", linewidth=1, label=f"dense, {dense:.1f}")

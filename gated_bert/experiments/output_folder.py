@@ -151,5 +151,11 @@ def set_tables_aside(output: Path, names: Sequence[str]):
 
 def note_set_aside(what: str, place: Path | None):
     """Says where what was there before is now."""
-    if place is not None and verbosity(os.environ):
-        print(f"note: {what} are now in {place}; --resume would have gone on with them", flush=True)
+    if place is not None:
+        say_note(f"{what} are now in {place}; --resume would have gone on with them")
+
+
+def say_note(note: str):
+    """Prints a sentence that VERBOSE=0 keeps back."""
+    if verbosity(os.environ):
+        print(f"note: {note}", flush=True)

@@ -36,7 +36,8 @@ def page(title: str, parts: Iterable[str], style: str = "") -> bytes:
     text = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f'<title>{escape(title)}</title><meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<style>{_STYLE}{style}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n")  # fmt: skip
-    return text.encode()
+    # File names that are no UTF-8 come as lone surrogates.
+    return text.encode("utf-8", "replace")
 
 
 def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:

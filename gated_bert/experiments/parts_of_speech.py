@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.benchmark_table import model_style
+from gated_bert.experiments.drawing import label_text, png, tolerated
 from gated_bert.experiments.explained import Explained, read_comparable
-from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.explain.pos import TAGSETS, Tagger, chi_square, count_groups, shares
 from gated_bert.explain.similarity import top_words
@@ -55,12 +55,14 @@ def compare_parts_of_speech(folders: Mapping[str, Path], out: Path, top_k: int) 
     base = next(iter(models.values()))
     about = f"up to {top_k} words of each of {len(base.texts)} documents of {base.record['data']}"
     print(pos_text(counts, tests, about))
-    return [
+    written = [
         write_csv_atomic(out / TABLE, group_rows(counts)),
         write_csv_atomic(out / TESTS, tests),
         write_csv_atomic(out / WORDS, [row for rows in words.values() for row in rows]),
-        write_bytes_atomic(out / PLOT, png(pos_figure(counts, tests, about))),
     ]
+    with tolerated(out / PLOT):
+        written.append(write_bytes_atomic(out / PLOT, png(pos_figure(counts, tests, about))))
+    return written
 
 
 def word_rows(name: str, explained: Explained, top_k: int, tagger: Tagger) -> list[dict]:
@@ -162,7 +164,7 @@ def _bars(axes: Axes, counts: Counts, kind: str):
     for index, (name, sets) in enumerate(counts.items()):
         places = [place + (index - (len(counts) - 1) / 2) * width for place in range(len(groups))]
         heights = [100 * share for share in shares(sets[kind], groups)]
-        axes.bar(places, heights, width, color=model_style(index)["color"], label=name)
+        axes.bar(places, heights, width, color=model_style(index)["color"], label=label_text(name))
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("share of the words (%)")
     axes.set_title(_SETS[kind], fontsize="medium")

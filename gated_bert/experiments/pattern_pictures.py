@@ -10,7 +10,7 @@ from keras import ops
 
 from gated_bert.backend import view
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.experiments.plots import png
+from gated_bert.experiments.drawing import png
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.models.build import build_model
 from gated_bert.pruning.pruner import Pruner, sparsity

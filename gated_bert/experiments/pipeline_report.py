@@ -15,11 +15,11 @@ from gated_bert.experiments.benchmark_table import RECORD as BENCHMARK
 from gated_bert.experiments.compress import METRICS, REPORTS
 from gated_bert.experiments.compress_report import FORMS, report_rows
 from gated_bert.experiments.compress_report import TABLE as COMPRESSION
+from gated_bert.experiments.drawing import label_text, png, tolerated
 from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.overview import clock
 from gated_bert.experiments.page import html_image, html_table, page
 from gated_bert.experiments.pipeline import POS, SIMILARITY, STUDENTS
-from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
 from gated_bert.experiments.similarity_table import MARKS, NOISE, titles
 from gated_bert.explain.similarity import MEASURES
@@ -49,7 +49,8 @@ def write_report(pipeline: Pipeline, done: Mapping[str, Mapping]) -> list[Path]:
     parts = [f"<h1>What compression does to the explanations of {escape(str(about.get('data', 'a model')))}</h1>"]
     written = [write_csv_atomic(folder / TABLE, rows)]
     if rows and "cosine" in rows[0]:
-        written.append(write_bytes_atomic(folder / PLOT, png(report_figure(rows, about))))
+        with tolerated(folder / PLOT):
+            written.append(write_bytes_atomic(folder / PLOT, png(report_figure(rows, about))))
         print("\n" + verdict_text(rows, about.get("top_k", 5)))
     parts += _models(pipeline, rows) + _similarity(pipeline, rows, about) + _pos(pipeline) + _students(pipeline)
     parts += _steps(done)
@@ -174,7 +175,7 @@ def _legend(figure: Figure, styles: Mapping[str, dict]):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries = [Line2D([], [], label=name, **style) for name, style in styles.items()]
+    entries = [Line2D([], [], label=label_text(name), **style) for name, style in styles.items()]
     entries += [Line2D([], [], color="0.4", linewidth=1, linestyle="--", label=f"{NOISE}: mean"),
                 Patch(color="0.75", alpha=0.6, label=f"{NOISE}: 95 % interval")]  # fmt: skip
     figure.legend(handles=entries, loc="outside right center", frameon=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gated_bert.experiments.aggregate import Group, group_runs, method_rank, statistics
 from gated_bert.experiments.best import SAME_SPARSITY
+from gated_bert.experiments.drawing import label_text, png, tolerated
 from gated_bert.experiments.many_plot import MANY, draw_many
 from gated_bert.experiments.results import PATTERN_SPARSITY, Run, metric_scale, metric_title, write_bytes_atomic
 
@@ -42,48 +42,43 @@ _METRIC_PART, _LOSS_PART = (0.42, 0.96), (0.04, 0.36)
 _TICKS = (0, 30, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.9, 99.99)
 _LEAST_LEFT = 1e-4
 _TITLE = {"fontsize": "medium", "color": "0.25"}
-_DPI = 120
 
 
-def plot_run(run: Run) -> list[Path]:
-    """Writes the plots of one run into its folder.
+def plot_run(run: Run, failed: list[str] | None = None) -> list[Path]:
+    """Writes the plots of one run into its folder; one that fails is told, and stops nothing.
 
     Args:
         run: a run with at least one epoch.
+        failed: gets a line for each plot that could not be drawn.
 
     Returns:
         `accuracy_sparsity_…png` (the primary metric, whatever its name), `loss_sparsity_…png` and, where the run
         has rewards, `reward_sparsity_…png`.
     """
-    return [write_bytes_atomic(run.folder / name, png(figure)) for name, figure in run_figures(run).items()]
+    written = []
+    for name, parts in _figures(run).items():
+        with tolerated(run.folder / name, failed):
+            written.append(write_bytes_atomic(run.folder / name, png(_curves(run, *parts))))
+    return written
 
 
 def run_figures(run: Run) -> dict[str, Figure]:
     """The plots of one run, by file name."""
+    return {name: _curves(run, *parts) for name, parts in _figures(run).items()}
+
+
+def _figures(run: Run) -> dict[str, tuple[dict[str, str], str, float]]:
+    """Name of a file → what `_curves` draws in it."""
     suffix = f"sparsity_{run.csv.stem.removeprefix('results_')}.png"
+    columns = {name: f"{name}_{run.metric}" for name in ("train", "val")}
     figures = {
-        f"accuracy_{suffix}": _curves(run, {name: f"{name}_{run.metric}" for name in ("train", "val")},
-                                      metric_title(run.metric), metric_scale(run.metric)),
-        f"loss_{suffix}": _curves(run, {"train": "train_loss", "val": "val_loss"}, "loss", 1.0),
-    }  # fmt: skip
+        f"accuracy_{suffix}": (columns, metric_title(run.metric), metric_scale(run.metric)),
+        f"loss_{suffix}": ({"train": "train_loss", "val": "val_loss"}, "loss", 1.0),
+    }
     rewards = {name.removeprefix("reward_").replace("_", " "): name for name in run.rows if name.startswith("reward_")}
     if rewards and run.rows[list(rewards.values())].notna().any(axis=None):
-        figures[f"reward_{suffix}"] = _curves(run, rewards, "mean reward of a role (loss closed − loss open)", 1.0)
+        figures[f"reward_{suffix}"] = (rewards, "mean reward of a role (loss closed − loss open)", 1.0)
     return figures
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file with a palette, a third of the size: reports hold dozens of them."""
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas, content = FigureCanvasAgg(figure), io.BytesIO()
-    figure.set_dpi(_DPI)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    image.quantize(128, dither=Image.Dither.NONE).save(content, "PNG", optimize=True, dpi=(_DPI, _DPI))
-    return content.getvalue()
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -157,8 +152,9 @@ def _epoch_axis(axes: Axes, run: Run, pruned: bool):
 
 
 def heading(task_title: str, data_label: str) -> str:
-    """Task and data in one phrase, without naming the task twice."""
-    return data_label if data_label.startswith(task_title) else f"{task_title} · {data_label}"
+    """Task and data in one phrase, on one line, without naming the task twice."""
+    phrase = data_label if data_label.startswith(task_title) else f"{task_title} · {data_label}"
+    return " ".join(phrase.splitlines())
 
 
 def _position(highest: float):
@@ -338,7 +334,8 @@ def _comparison_legend(figure: Figure, groups: Sequence[Group], styles: dict):
         counts = sorted({len(group.runs) for group in groups if group.name == name})
         seeds = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
         dense = methods[name] == "baseline"
-        label = f"{name}{', dense, best epoch' if dense else ''} ({seeds} seed{'s' if counts[-1] > 1 else ''})"
+        said = f"{name}{', dense, best epoch' if dense else ''} ({seeds} seed{'s' if counts[-1] > 1 else ''})"
+        label = label_text(said)
         handles.append(Line2D([], [], color=colour, marker="" if dense else marker, label=label))
     if any(len(group.runs) >= 3 for group in groups):
         handles.append(Patch(color="0.5", alpha=0.3, label="95 % t-interval over seeds"))

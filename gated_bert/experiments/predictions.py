@@ -79,7 +79,8 @@ def predict_file(
     metrics_path = write_json_atomic(out.with_name(f"{out.stem}_metrics.json"), record)
     log.plot()
     print(_summary(record, loaded.task))
-    return [out, metrics_path, *([log.path, log.path.with_suffix(".png")] if monitor else [])]
+    logs = (log.path, log.path.with_suffix(".png"))
+    return [out, metrics_path, *(path for path in logs if monitor and path.exists())]
 
 
 def check_rows(path: Path, columns: Columns, task: Task) -> int:

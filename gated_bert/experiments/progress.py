@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -153,7 +152,7 @@ class Display:
         """Shows what has changed."""
         if self._logs:
             for line in self._lines.new(views):
-                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         if self._live:
             self._live.update(self.table(views), refresh=True)
         elif self._bars:
@@ -190,7 +189,7 @@ class Display:
             percent = f"{100 * view.fraction:.0f}%"
             left = Text(_left(view), style=style)
             numbers = (_epoch(view), _step(view), _metric(view), _sparsity(view))
-            table.add_row(escape(view.job.name), bar, percent, *numbers, left)
+            table.add_row(Text(view.job.name), bar, percent, *numbers, left)
         return table
 
     def _tell(self, view: JobView):
@@ -210,7 +209,7 @@ class Display:
             line = f"[{view.job.name}] starting"
         else:
             return
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _most_telling(views: Sequence[JobView], room: int) -> list[JobView]:

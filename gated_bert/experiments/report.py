@@ -13,8 +13,9 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
+from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.page import html_image, html_table, page
-from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, png, run_figures
+from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, run_figures
 from gated_bert.experiments.results import (
     PATTERN_SPARSITY,
     Failure,
@@ -56,9 +57,7 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
     parts += [f'<div class="notice">{escape(line)}</div>' for line in [*problems, *notes]]
     parts += _failures(failures)
     if runs:
-        comparison = plot_comparison(runs, folder / COMPARISON_PNG)
-        parts += ["<h2>Results</h2>", html_image(comparison.read_bytes(), "metric and loss against sparsity")]
-        parts += _tables(runs)
+        parts += ["<h2>Results</h2>", *_comparison(runs, folder / COMPARISON_PNG), *_tables(runs)]
         parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
         parts += ["<h2>Environment</h2>", _environment(runs), "<h2>Single runs</h2>"]
         if len(runs) <= MOST_SINGLE:
@@ -66,6 +65,14 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
         else:
             parts.append(f'<p class="note">{len(runs)} runs; the plots of each are in its folder.</p>')
     return write_bytes_atomic(folder / "report.html", page("Pruning report", parts))
+
+
+def _comparison(runs: Sequence[Run], path: Path) -> list[str]:
+    failed: list[str] = []
+    with tolerated(path, failed):
+        plot_comparison(runs, path)
+        return [html_image(path.read_bytes(), "metric and loss against sparsity")]
+    return [f'<div class="notice">{escape(line)}</div>' for line in failed]
 
 
 def _data_notices(runs: Iterable[Run]) -> list[str]:
@@ -240,8 +247,8 @@ def _single(run: Run) -> str:
     seed = "" if run.seed is None else f" · seed {run.seed}"
     title = f"{run.method} · {heading(run.task_title, run.data_label)} · {run.model}{seed} · {run.status}"
     parameters = ", ".join(f"{name} {value:,}" for name, value in (run.metadata.get("parameters") or {}).items())
-    return (f"<details><summary>{escape(title)}</summary>"
-            f'<p class="note">{escape(run.folder.name)}{f" · parameters: {parameters}" if parameters else ""}</p>'
+    about = run.folder.name + (f" · parameters: {parameters}" if parameters else "")
+    return (f'<details><summary>{escape(title)}</summary><p class="note">{escape(about)}</p>'
             + "".join(html_image(content, name) for name, content in _plots(run).items()) + "</details>")  # fmt: skip
 
 
@@ -252,4 +259,6 @@ def _plots(run: Run) -> dict[str, bytes]:
     written = {name: path for name, path in found.items() if path.exists()}
     if written and min(path.stat().st_mtime for path in written.values()) >= run.csv.stat().st_mtime:
         return {name: path.read_bytes() for name, path in written.items()}
-    return {name: png(figure) for name, figure in run_figures(run).items()}
+    with tolerated(run.folder / f"plots{suffix}"):
+        return {name: png(figure) for name, figure in run_figures(run).items()}
+    return {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from gated_bert.backend import gpu_memory
-from gated_bert.experiments.plots import png
+from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.resources import peak_memory
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.pruning.callbacks import StepCallback
@@ -86,10 +86,12 @@ class ResourceLog:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
 
-    def plot(self):
-        """Draws the log so far; nothing where none is kept."""
+    def plot(self, failed: list[str] | None = None):
+        """Draws the log so far; nothing where none is kept. `failed` gets a line where it cannot be drawn."""
         if self.interval:
-            write_bytes_atomic(self.path.with_suffix(".png"), png(resource_figure(self.path)))
+            path = self.path.with_suffix(".png")
+            with tolerated(path, failed):
+                write_bytes_atomic(path, png(resource_figure(self.path)))
 
     def _watch(self):
         while not self._stop.wait(self.interval):

@@ -373,8 +373,11 @@ class _Run:
             message=reached,
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-        plot_run(read_run(self.folder))
-        self.resources.plot()
+        failed: list[str] = []
+        plot_run(read_run(self.folder), failed)
+        self.resources.plot(failed)
+        if failed:
+            self._write_metadata(plots_failed=failed)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._end("finished", reached)
         return RunResult(self.folder, self.rows, best, final)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gated_bert.experiments.benchmark_table import model_style
+from gated_bert.experiments.drawing import label_text
 from gated_bert.experiments.results import metric_scale, metric_title
 from gated_bert.explain.similarity import MEASURES, Weights, similarities, summarize
 from gated_bert.text_table import aligned
@@ -230,7 +231,7 @@ def _legend(figure: Figure, names: Sequence[str], what: str):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries = [Line2D([], [], **_hollow(index), label=name) for index, name in enumerate(names)]
+    entries = [Line2D([], [], **_hollow(index), label=label_text(name)) for index, name in enumerate(names)]
     entries += [Line2D([], [], color="0.4", linewidth=1, linestyle="--"), Patch(color=_GREY, alpha=0.6)]
     entries[-2].set_label(f"{NOISE}: {what.partition(' and ')[0]}")
     entries[-1].set_label(f"{NOISE}: {what.partition(' and ')[2]}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gated_bert.experiments.backends import import_path
 from gated_bert.experiments.jobs import LOG_FILE, STATUS_FILE, Job, Plan, job_command, write_job
-from gated_bert.experiments.output_folder import check_room, locked
+from gated_bert.experiments.output_folder import check_room, locked, say_note
 from gated_bert.experiments.resources import job_memory, thread_environment
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.experiments.sweep import check_data, earlier_runs
@@ -40,8 +40,7 @@ def write_array_job(plan: Plan, script: Path) -> int:
         at_a_time = min(plan.settings.launcher.get("max_parallel_jobs", len(left)), len(left))
         if left:
             for note in check_data(left):
-                if not silent:
-                    print(f"note: {note}")
+                say_note(note)
             check_room(plan.output, left, at_a_time)
             for job in left:
                 write_job(job)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.aggregate import mac_reduction, statistics
-from gated_bert.experiments.plots import SPARSITY_LABEL, STYLES, png
+from gated_bert.experiments.drawing import label_text, png
+from gated_bert.experiments.plots import SPARSITY_LABEL, STYLES
 from gated_bert.experiments.results import PATTERN_SPARSITY, Run, metric_scale, metric_title, write_bytes_atomic
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def write_stage_plot(table: pd.DataFrame, path: Path) -> Path:
             colour, marker = STYLES.get(method, (f"C{index}", "os^vDPX*"[index % 8]))
             x = [point["sparsity"] for point in points]
             seeds = points[0]["n"]
-            label = f"{method} ({seeds} seed{'s' * (seeds > 1)})"
+            label = label_text(f"{method} ({seeds} seed{'s' * (seeds > 1)})")
             axes.plot(x, [point["mean"] for point in points], color=colour, marker=marker, label=label)
             if seeds >= 3:
                 low, high = ([point[end] for point in points] for end in ("low", "high"))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gated_bert.errors import UserError
+from gated_bert.experiments.drawing import files_there, tolerated
 from gated_bert.experiments.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
 from gated_bert.experiments.output_folder import set_tables_aside
 from gated_bert.experiments.plan_cost import print_plan
@@ -148,7 +149,8 @@ def write_table(plan: Plan, done: Sequence[Plan], stages: Sequence[float]):
             rows.append({"stage": stage} | stage_rows(read_run(job.folder), job.config))
     table = pd.DataFrame(rows)
     write_csv_atomic(plan.output / TABLE, table)
-    write_stage_plot(table, plan.output / PLOT)
     shown = [name for name in table.columns if not name.startswith(("layer_", "folder"))]
     print(table[shown].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
-    print(f"\n{TABLE} and {PLOT} in {plan.output}")
+    with tolerated(plan.output / PLOT):
+        write_stage_plot(table, plan.output / PLOT)
+    print(f"\n{files_there(plan.output, TABLE, PLOT)} in {plan.output}")

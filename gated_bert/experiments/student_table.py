@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gated_bert.experiments.aggregate import statistics
-from gated_bert.experiments.plots import png
+from gated_bert.experiments.drawing import png
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.text_table import aligned
 

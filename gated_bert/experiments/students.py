@@ -16,6 +16,7 @@ from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.statistics import random_inputs, take_turns
 from gated_bert.errors import UserError
 from gated_bert.experiments.documents import draw
+from gated_bert.experiments.drawing import tolerated
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.explanation_folder import NOT_COMPARED, RECORD, close_record, open_record
 from gated_bert.experiments.names import short_names
@@ -141,7 +142,8 @@ def train_students(folder: Path, out: Path, study: Study, resume: bool) -> list[
         latency = _latency(opened, next(iter(places.values())))
         summary = summarize(rows, bert, latency)
         written = [write_csv_atomic(out / TABLE, rows), write_csv_atomic(out / SUMMARY, summary)]
-        written.append(write_plot(out / PLOT, summary, opened.record["data"]))
+        with tolerated(out / PLOT):
+            written.append(write_plot(out / PLOT, summary, opened.record["data"]))
         close_record(out)
     print(students_text(summary, opened.record))
     return [*written, *places.values(), out / RECORD]

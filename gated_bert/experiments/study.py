@@ -72,13 +72,15 @@ def _join_stages(tables: Sequence[Path], output: Path):
     """One table and one plot of the stages of all parts that have some."""
     import pandas as pd
 
+    from gated_bert.experiments.drawing import tolerated
     from gated_bert.experiments.stage_table import write_stage_plot
 
     found = [pd.read_csv(table) for table in tables if table.exists()]
     if found:
         joined = pd.concat(found, ignore_index=True)
         write_csv_atomic(output / TABLE, joined)
-        write_stage_plot(joined, output / PLOT)
+        with tolerated(output / PLOT):
+            write_stage_plot(joined, output / PLOT)
 
 
 def publish(output: Path, folder: Path, places: Sequence[str] = ()):

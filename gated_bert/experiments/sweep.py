@@ -25,7 +25,7 @@ from gated_bert.experiments.jobs import (
     read_status,
     write_job,
 )
-from gated_bert.experiments.output_folder import check_room, locked, note_set_aside, set_aside
+from gated_bert.experiments.output_folder import check_room, locked, note_set_aside, say_note, set_aside
 from gated_bert.experiments.overview import configuration_text, result_table
 from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
 from gated_bert.experiments.resources import Machine, parallel_limit, this_machine
@@ -64,8 +64,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         left = [job for job in plan.jobs if job not in skipped]
         if left:
             for note in check_data(left):
-                if not silent:
-                    print(f"note: {note}", flush=True)
+                say_note(note)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
         with _backend(plan, left, machine, slots) as backend:

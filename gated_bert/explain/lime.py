@@ -15,6 +15,8 @@ from gated_bert.compression.predict import evaluation_config
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.evaluation import predicted_batches
+from gated_bert.tasks.graphemes import between_words
+from gated_bert.tasks.graphemes import words as words_of
 from gated_bert.tasks.pipeline import BUCKET_LENGTHS, BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Encoded
@@ -90,6 +92,8 @@ def document_seed(seed: int, document: int) -> int:
 def perturb(text: str, num_samples: int, random_state: int) -> Perturbed:
     """The samples that `lime.lime_text.LimeTextExplainer(random_state=random_state)` draws for a text.
 
+    Its words keep their marks, which the library's own expression would take for gaps between words.
+
     Args:
         text: the text.
         num_samples: samples, the text itself included.
@@ -98,7 +102,7 @@ def perturb(text: str, num_samples: int, random_state: int) -> Perturbed:
     Returns:
         The samples; of a text without words, only the text.
     """
-    indexed = IndexedString(text)
+    indexed = IndexedString(text, split_expression=between_words())
     words = indexed.num_words()
     if not words:
         return Perturbed(indexed, np.ones((1, 0)), [text])
@@ -236,13 +240,17 @@ def _explain(
     if not indexed.num_words():
         return [Explanation(document, each, (), (), np.zeros(0), float(shares[0, each]), np.nan) for each in labels]
     distances, found = perturbed.distances(), []
+    # The library's own places are wrong behind a character of code 0.
+    places: dict[str, list[int]] = {}
+    for word, start in words_of(perturbed.texts[0]):
+        places.setdefault(word, []).append(start)
     for label in labels:
         intercept, weighted, fidelity, _ = _BASE.explain_instance_with_data(
             perturbed.kept, shares, distances, label, num_features,
             feature_selection="none" if num_features is None else "auto",
         )  # fmt: skip
         words = tuple(str(indexed.word(word)) for word, _ in weighted)
-        positions = tuple(tuple(map(int, indexed.string_position(word))) for word, _ in weighted)
+        positions = tuple(tuple(places[word]) for word in words)
         weights = np.array([weight for _, weight in weighted])
         found.append(Explanation(document, label, words, positions, weights, float(intercept), float(fidelity)))
     return found

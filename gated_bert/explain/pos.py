@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 from gated_bert.errors import UserError
+from gated_bert.tasks.graphemes import words as words_of
 
 DATA = {
     "averaged_perceptron_tagger_eng": "taggers",
@@ -85,7 +85,7 @@ class Tagger:
 
         Args:
             text: a document.
-            words: words in it as LIME takes them: letters, digits and underscores between other characters.
+            words: words in it as LIME takes them, see `graphemes.words`.
 
         Returns:
             Word → tag.
@@ -96,9 +96,9 @@ class Tagger:
         tokens = self.tokens(text)
         starts, wanted = [start for start, _, _ in tokens], set(words)
         found: dict[str, Counter] = {word: Counter() for word in words}
-        for each in re.finditer(r"\w+", text):
-            if each[0] in wanted:
-                found[each[0]][tokens[bisect.bisect_right(starts, each.start()) - 1][2]] += 1
+        for word, start in words_of(text):
+            if word in wanted:
+                found[word][tokens[bisect.bisect_right(starts, start) - 1][2]] += 1
         missing = [word for word in words if not found[word]]
         if missing:
             raise UserError(f"{missing[0]!r} is an explained word, and not in its text, {text[:40]!r}…")

@@ -67,6 +67,24 @@ def hub_file(repo: str, names: Sequence[str], remedy: str) -> Path:
     raise UserError(f"{wanted} is not on the Hugging Face hub; {remedy}")
 
 
+def hub_files_beside(repo: str, names: Sequence[str]):
+    """Fetches those files of a model that there are into its folder of the cache; without a network, none.
+
+    Args:
+        repo: id of the model.
+        names: paths in it.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    # What is known not to be there is remembered in the cache as well.
+    unknown = [name for name in names if try_to_load_from_cache(repo, name) is None]
+    if unknown and hub_answers(repo, "model"):
+        for name in unknown:
+            with contextlib.suppress(OSError, HTTPError, HfHubHTTPError):
+                hf_hub_download(repo, name)
+
+
 def load_hub_dataset(repo: str, name: str | None, remedy: str):
     """A data set of the hub as a `datasets.DatasetDict`, from the cache where the hub cannot be reached.
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+import tokenizers
+from tokenizers import normalizers
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.tasks.data import data_path
-from gated_bert.tasks.tables import read_text
-from gated_bert.tasks.wordpiece import Encoded, Tokenizer
+from gated_bert.tasks.tokenizer_rules import (
+    SETTING_FILES,
+    SETTINGS,
+    max_length,
+    read_rules,
+    read_settings,
+    say,
+    special_tokens,
+)
+from gated_bert.tasks.wordpiece import Encoded, Tokenizer, read_vocabulary
 
-__all__ = ["Encoded", "Tokenizer", "load_tokenizer", "tokenizer_from_folder"]
+__all__ = ["Encoded", "Tokenizer", "load_tokenizer", "tokenizer_from_folder", "tokenizer_from_path"]
 
 BERT_ID = "google-bert/bert-base-uncased"
+FILES = ("tokenizer.json", "vocab.txt")
+"""Where a folder holds its tokeniser, the first that is there."""
 
 
 def load_tokenizer(config: GatedBertConfig) -> Tokenizer:
@@ -30,29 +42,90 @@ def load_tokenizer(config: GatedBertConfig) -> Tokenizer:
     if config.vocab_size is not None and config.vocab_size < tokenizer.vocab_size:
         allowed = f"at least the {tokenizer.vocab_size} tokens of the vocabulary"
         raise ConfigError("vocab_size", config.vocab_size, allowed)
+    if tokenizer.max_length is not None and config.max_len > tokenizer.max_length:
+        say(f"max_len is {config.max_len}, and the tokeniser was made for texts of {tokenizer.max_length} tokens "
+            "(model_max_length)")  # fmt: skip
     return tokenizer
 
 
-def tokenizer_from_folder(folder: Path) -> Tokenizer | None:
-    """The tokeniser in a model's folder, from `tokenizer.json` or `vocab.txt`; `None` where there is neither."""
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(folder / "tokenizer.json")
-    if not (folder / "vocab.txt").is_file():
+def tokenizer_from_folder(folder: Path, name: str | None = None) -> Tokenizer | None:
+    """The tokeniser in a model's folder, from `tokenizer.json` or `vocab.txt`; `None` where there is neither.
+
+    Args:
+        folder: the folder; what its other files say about the tokeniser counts.
+        name: what the model is called where the folder is not called so, as on the hub.
+
+    Raises:
+        UserError: a malformed file.
+    """
+    for file in FILES:
+        if (folder / file).is_file():
+            return tokenizer_from_path(folder / file, name)
+    return None
+
+
+def tokenizer_from_path(path: Path, name: str | None = None) -> Tokenizer:
+    """The tokeniser in a `tokenizer.json` or of a `vocab.txt`, by all that its folder says about it.
+
+    Args:
+        path: the file; any that does not end in `.json` is a vocabulary.
+        name: as for `tokenizer_from_folder`.
+
+    Raises:
+        UserError: a malformed file.
+    """
+    if path.suffix == ".json":
+        return _from_json(path)
+    tokens = read_vocabulary(path)
+    return _same_vocabulary(path, tokens) or Tokenizer.from_vocab(path, read_rules(path, tokens, name))
+
+
+def _from_json(path: Path) -> Tokenizer:
+    # A file of another name, as beside an ONNX file, is not what the other files of its folder are about.
+    if path.name != FILES[0]:
+        return Tokenizer.from_file(path)
+    settings = read_settings(path.parent)
+    tokenizer = Tokenizer.from_file(path, special_tokens(settings), max_length(settings))
+    if str(settings.get("tokenizer_class") or "Bert").startswith("Bert"):
+        _follow_settings(tokenizer.backend, settings, path)
+    return tokenizer
+
+
+def _follow_settings(backend: tokenizers.Tokenizer, settings: dict, path: Path):
+    """Where the two files differ, transformers lets the settings count for tokenisers of BERT's class."""
+    normalizer = backend.normalizer
+    if not isinstance(normalizer, normalizers.BertNormalizer):
+        return
+    fields = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
+              "tokenize_chinese_chars": "handle_chinese_chars"}  # fmt: skip
+    for name, attribute in fields.items():
+        if name in settings and settings[name] != getattr(normalizer, attribute):
+            say(f"{path.parent / SETTINGS}: {name} {settings[name]} counts, as in transformers, though {path.name} has "
+                f"{getattr(normalizer, attribute)}")  # fmt: skip
+            setattr(normalizer, attribute, settings[name])
+    backend.normalizer = normalizer
+
+
+def _same_vocabulary(path: Path, tokens: list[str]) -> Tokenizer | None:
+    """The `tokenizer.json` beside a vocabulary, where it is whole and holds the same pieces: it says all about them."""
+    beside = path.with_name(FILES[0])
+    if not beside.is_file():
         return None
-    settings = folder / "tokenizer_config.json"
     try:
-        lowercase = json.loads(read_text(settings)).get("do_lower_case", True) if settings.is_file() else True
-    except json.JSONDecodeError as error:
-        raise UserError(f"{settings}: malformed JSON ({error}); fetch it again or remove it") from error
-    return Tokenizer.from_vocab(folder / "vocab.txt", lowercase=lowercase)
+        found = _from_json(beside)
+    except UserError:
+        # Who names the vocabulary may do so because the other file is damaged.
+        return None
+    return found if found.backend.get_vocab() == {token: index for index, token in enumerate(tokens)} else None
 
 
 def _choose(config: GatedBertConfig) -> Tokenizer:
     if config.vocab is not None:
         path = Path(config.vocab).expanduser()
-        if not path.is_file():
-            raise ConfigError("vocab", config.vocab, "an existing vocab.txt or tokenizer.json")
-        return Tokenizer.from_file(path) if path.suffix == ".json" else Tokenizer.from_vocab(path)
+        found = tokenizer_from_folder(path) if path.is_dir() else None
+        if found is None and not path.is_file():
+            raise ConfigError("vocab", config.vocab, "an existing vocab.txt or tokenizer.json, or a folder with one")
+        return found or tokenizer_from_path(path)
     if config.pretrained is not None:
         return _pretrained_tokenizer(config.pretrained)
     if config.data == "embedded":
@@ -82,8 +155,10 @@ def _pretrained_tokenizer(pretrained: str) -> Tokenizer:
 
 
 def _hub_tokenizer(name: str, remedy: str) -> Tokenizer:
-    from gated_bert.tasks.hub import hub_file
+    from gated_bert.tasks.hub import hub_file, hub_files_beside
 
     # The published small BERTs have a vocab.txt only.
-    path = hub_file(name, ("tokenizer.json", "vocab.txt"), remedy)
-    return Tokenizer.from_file(path) if path.suffix == ".json" else Tokenizer.from_vocab(path)
+    path = hub_file(name, FILES, remedy)
+    if path.suffix != ".json":
+        hub_files_beside(name, SETTING_FILES)
+    return tokenizer_from_path(path, name.rpartition("/")[2])

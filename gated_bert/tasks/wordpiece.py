@@ -1,24 +1,27 @@
-"""BERT's uncased WordPiece tokeniser, with a cache of what was tokenised."""
+"""BERT's WordPiece tokeniser, with a cache of what was tokenised."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from gated_bert.errors import UserError
+from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.tables import read_text
+from gated_bert.tasks.tokenizer_rules import ROLES, AddedToken, WordPieceRules
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = tuple(ROLES)
 CACHED_FROM = 1000
 """Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
 
@@ -58,54 +61,85 @@ class Encoded:
 
 
 class Tokenizer:
-    """BERT's tokeniser: lower case, accents stripped, WordPiece.
+    """BERT's tokeniser: WordPiece after the normalisation its backend does.
 
     Args:
-        backend: a tokeniser of the `tokenizers` library that knows [PAD], [UNK], [CLS] and [SEP].
+        backend: a tokeniser of the `tokenizers` library that knows a padding, an unknown and the two separating tokens.
         origin: where it came from, for messages.
+        special: BERT's spelling of a special token → this tokeniser's; by default as the backend has them.
+        max_length: most tokens it was made for; None where that is not said.
 
     Raises:
         UserError: a special token is missing.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, origin: str = "tokenizer"):
-        for token in SPECIAL_TOKENS[:4]:
-            if backend.token_to_id(token) is None:
-                raise UserError(f"{origin}: token {token} is missing; a BERT vocabulary is needed")
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        origin: str = "tokenizer",
+        special: Mapping[str, str] | None = None,
+        max_length: int | None = None,
+    ):
+        self.special = {**dict.fromkeys(SPECIAL_TOKENS), **_own_spelling(backend), **(special or {})}
+        for token, spelling in self.special.items():
+            self.special[token] = spelling or token
+            if token != "[MASK]" and backend.token_to_id(self.special[token]) is None:
+                raise UserError(f"{origin}: token {self.special[token]} is missing; a BERT vocabulary is needed")
         # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
         backend.no_truncation()
         backend.no_padding()
-        self.backend = backend
+        # What encode does, so that other tools do the same with the saved file.
+        ends = (self.special[token] for token in ("[SEP]", "[CLS]"))
+        backend.post_processor = processors.BertProcessing(*((token, backend.token_to_id(token)) for token in ends))
+        self.backend, self.max_length = backend, max_length
 
     @classmethod
-    def from_vocab(cls, vocabulary: str | os.PathLike | Sequence[str], lowercase: bool = True) -> Tokenizer:
+    def from_vocab(
+        cls, vocabulary: str | os.PathLike | Sequence[str], rules: WordPieceRules | None = None
+    ) -> Tokenizer:
         """A tokeniser from a `vocab.txt` or from the list of its tokens in the order of their ids.
+
+        Args:
+            vocabulary: the file or the tokens.
+            rules: how texts are cut; by default as by BERT's lower-case models, whatever lies beside the file.
 
         Raises:
             UserError: an unreadable file, a repeated or a missing token.
         """
-        if isinstance(vocabulary, str | os.PathLike):
-            origin = str(vocabulary)
-            tokens = [line.rstrip("\r") for line in read_text(Path(vocabulary)).removesuffix("\n").split("\n")]
-        else:
-            origin, tokens = "vocabulary", list(vocabulary)
+        rules = rules or WordPieceRules()
+        is_path = isinstance(vocabulary, str | os.PathLike)
+        origin, tokens = (str(vocabulary), read_vocabulary(vocabulary)) if is_path else ("vocabulary", list(vocabulary))
         ids = {token: index for index, token in enumerate(tokens)}
         if len(ids) != len(tokens):
             line = next(index for index, token in enumerate(tokens) if ids[token] != index) + 1
             raise UserError(f"{origin}, line {line}: token {tokens[line - 1]!r} appears again; keep one line per token")
-        for token in SPECIAL_TOKENS[:4]:
-            if token not in ids:
-                raise UserError(f"{origin}: token {token} is missing; a BERT vocabulary is needed")
-        backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-        backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
-        return cls(backend, origin)
+        special = {token: rules.special.get(token, token) for token in SPECIAL_TOKENS}
+        options = {"unk_token": special["[UNK]"], "continuing_subword_prefix": rules.prefix}
+        backend = tokenizers.Tokenizer(models.WordPiece(ids, max_input_chars_per_word=100, **options))
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        if rules.basic:
+            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            backend.normalizer = normalizers.BertNormalizer(
+                clean_text=rules.clean_text,
+                handle_chinese_chars=rules.chinese_chars,
+                strip_accents=rules.strip_accents,
+                lowercase=rules.lowercase,
+            )
+        backend.decoder = decoders.WordPiece(prefix=rules.prefix)
+        backend.add_special_tokens([token for token in special.values() if token in ids])
+        _add_tokens(backend, rules.added, origin)
+        return cls(backend, origin, special, rules.max_length)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike) -> Tokenizer:
+    def from_file(
+        cls, path: str | os.PathLike, special: Mapping[str, str] | None = None, max_length: int | None = None
+    ) -> Tokenizer:
         """A tokeniser from a `tokenizer.json`.
+
+        Args:
+            path: the file.
+            special: as for the class, where another file spells them.
+            max_length: as for the class.
 
         Raises:
             UserError: a missing or malformed file.
@@ -116,11 +150,15 @@ class Tokenizer:
         # The library raises nothing narrower for text that is no tokeniser.
         except Exception as error:
             raise UserError(f"{path}: not a tokenizer.json ({error}); fetch it again or give --vocab FILE") from error
-        return cls(backend, str(path))
+        return cls(backend, str(path), special, max_length)
 
     def save(self, path: str | os.PathLike):
         """Writes a `tokenizer.json` that `from_file` and other tools read."""
+        if self.special["[PAD]"] != "[PAD]":
+            # The only field of the format that names this token.
+            self.backend.enable_padding(pad_id=self.special_id("[PAD]"), pad_token=self.special["[PAD]"])
         self.backend.save(str(path))
+        self.backend.no_padding()
 
     @property
     def vocab_size(self) -> int:
@@ -154,9 +192,9 @@ class Tokenizer:
         kept = kept_lengths([np.diff(offsets) for _, offsets in columns], max_len - len(columns) - 1)
         ends = np.cumsum(sum(kept) + len(columns) + 1)
         offsets = np.concatenate([[0], ends]).astype(np.int64)
-        input_ids = np.full(offsets[-1], self.backend.token_to_id("[SEP]"), dtype=np.int32)
+        input_ids = np.full(offsets[-1], self.special_id("[SEP]"), dtype=np.int32)
         token_type_ids = np.zeros(offsets[-1], dtype=np.int32)
-        input_ids[offsets[:-1]] = self.backend.token_to_id("[CLS]")
+        input_ids[offsets[:-1]] = self.special_id("[CLS]")
         place = offsets[:-1] + 1
         for segment, ((tokens, starts), count) in enumerate(zip(columns, kept, strict=True)):
             within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
@@ -179,22 +217,25 @@ class Tokenizer:
 
         Returns:
             Ids [tokens] int32 of all texts, one after the other; the characters of each token [tokens, 2] int32, first
-            and one after the last; and [n + 1] int64, text i is at `offsets[i]:offsets[i + 1]`.
+            and one after the last, with those that belong to them (see `graphemes.whole_places`); and [n + 1] int64,
+            text i is at `offsets[i]:offsets[i + 1]`.
         """
         encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         offsets = np.cumsum([0, *map(len, encodings)], dtype=np.int64)
         ids, characters = np.empty(offsets[-1], dtype=np.int32), np.empty((offsets[-1], 2), dtype=np.int32)
-        for encoding, start, end in zip(encodings, offsets[:-1], offsets[1:], strict=True):
+        for text, encoding, start, end in zip(texts, encodings, offsets[:-1], offsets[1:], strict=True):
             if end > start:
-                ids[start:end], characters[start:end] = encoding.ids, encoding.offsets
+                ids[start:end] = encoding.ids
+                characters[start:end] = whole_places(text, np.array(encoding.offsets, dtype=np.int32))
         return ids, characters, offsets
 
     def special_id(self, token: str) -> int:
-        """The id of [CLS], [SEP], [PAD] or [UNK]."""
-        return self.backend.token_to_id(token)
+        """The id of [CLS], [SEP], [PAD] or [UNK], however this vocabulary spells them."""
+        return self.backend.token_to_id(self.special[token])
 
     def _digest(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> str:
         digest = hashlib.sha256(f"{tokenizers.__version__} {max_len} ".encode())
+        # Holds the post-processor, and with it the spelling of [CLS] and [SEP].
         digest.update(self.backend.to_str().encode())
         for column in (texts, pairs or ()):
             for text in column:
@@ -203,6 +244,38 @@ class Tokenizer:
                 digest.update(data)
             digest.update(b"|")
         return digest.hexdigest()
+
+
+def read_vocabulary(path: str | os.PathLike) -> list[str]:
+    """The tokens of a `vocab.txt` in the order of their ids.
+
+    Raises:
+        UserError: an unreadable file.
+    """
+    return [line.rstrip("\r") for line in read_text(Path(path)).removesuffix("\n").split("\n")]
+
+
+def _own_spelling(backend: tokenizers.Tokenizer) -> dict[str, str]:
+    """The special tokens that a backend names itself, in its model, its padding and what it puts around texts."""
+    found = {"[UNK]": getattr(backend.model, "unk_token", None), "[PAD]": (backend.padding or {}).get("pad_token")}
+    processor = json.loads(backend.post_processor.__getstate__()) if backend.post_processor else {}
+    if "cls" in processor:
+        found |= {"[CLS]": processor["cls"][0], "[SEP]": processor["sep"][0]}
+    around = [part["SpecialToken"]["id"] for part in processor.get("single", ()) if "SpecialToken" in part]
+    if len(around) == 2:
+        found |= dict(zip(("[CLS]", "[SEP]"), around, strict=True))
+    return {token: spelling for token, spelling in found.items() if spelling}
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], origin: str):
+    for token in added:
+        names = ("single_word", "lstrip", "rstrip", "normalized", "special")
+        options = {name: getattr(token, name) for name in names}
+        backend.add_tokens([tokenizers.AddedToken(token.content, **options)])
+        found = backend.token_to_id(token.content)
+        if token.index not in (None, found):
+            raise UserError(f"{origin}: the added token {token.content!r} would have id {found}, and the files beside "
+                            f"it say {token.index}; the vocabulary is not theirs")  # fmt: skip
 
 
 def kept_lengths(lengths: list[np.ndarray], room: int) -> list[np.ndarray]:

@@ -1,18 +1,25 @@
 """Hugging Face folders: what transformers computes from them, what comes back, what is refused."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import tokenizers
+from texts import many_texts
+from tokenizers import normalizers
 
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.source import load_source
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import LayerSizes
-from gated_bert.models.folder import LoadedModel
+from gated_bert.models.folder import LoadedModel, load_model, save_model
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.tokenizer_rules import AddedToken, WordPieceRules
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 
@@ -120,3 +127,78 @@ def test_what_is_no_whole_bert_is_refused_in_one_line(make_model, tmp_path, dama
 def change(folder, **fields):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+TEXTS = many_texts(200)
+SEEN = {each for text in TEXTS for form in (text, text.lower()) for each in form}
+LETTERS = sorted(each for each in SEEN if each.isprintable() and each != " ")
+PIECES = [*TOKENS[:5], *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+READ = """
+import json, sys, transformers
+texts = json.load(open(sys.argv[1]))
+for folder in sys.argv[2:]:
+    read = [transformers.AutoTokenizer.from_pretrained(folder, use_fast=fast) for fast in (True, False)]
+    print(json.dumps([each(texts, texts[::-1])[key] for each in read for key in ("input_ids", "token_type_ids")]))
+"""
+
+
+def normalised(normalizer):
+    record = json.loads(Tokenizer.from_vocab(PIECES).backend.to_str())
+    record["normalizer"] = normalizer and json.loads(normalizer.__getstate__())
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(record)))
+
+
+def all_kinds():
+    cased = WordPieceRules(lowercase=False)
+    odd = WordPieceRules(special=dict(zip(TOKENS[:5], ("<pad>", "<unk>", "<s>", "</s>", "<mask>"), strict=True)))
+    added = WordPieceRules(added=(AddedToken("C++"), AddedToken("<e1>", special=True)), max_length=9)
+    mixed = normalizers.Sequence([normalizers.NFD(), normalizers.BertNormalizer(lowercase=False)])
+    return {
+        "default": Tokenizer.from_vocab(PIECES),
+        "cased": Tokenizer.from_vocab(PIECES, cased),
+        "accents kept": Tokenizer.from_vocab(PIECES, WordPieceRules(strip_accents=False)),
+        "cased, accents removed": Tokenizer.from_vocab(PIECES, WordPieceRules(lowercase=False, strip_accents=True)),
+        "Chinese as it is": Tokenizer.from_vocab(PIECES, WordPieceRules(chinese_chars=False)),
+        "controls kept": Tokenizer.from_vocab(PIECES, WordPieceRules(clean_text=False)),
+        "spaces only": Tokenizer.from_vocab(PIECES, WordPieceRules(basic=False)),
+        "added": Tokenizer.from_vocab(PIECES, added),
+        "odd names": Tokenizer.from_vocab([*odd.special.values(), *PIECES[5:]], odd),
+        "no mask": Tokenizer.from_vocab([token for token in PIECES if token != "[MASK]"]),
+        "none": normalised(None),
+        "NFC": normalised(normalizers.NFC()),
+        "sequence": normalised(normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])),
+        "with BERT's": normalised(mixed),
+    }
+
+
+def rows(encoded, values):
+    return [values[start:end].tolist() for start, end in zip(encoded.offsets, encoded.offsets[1:], strict=False)]
+
+
+def test_every_tokeniser_comes_back_from_each_kind_of_folder(make_model, tmp_path):
+    model = make_model(num_layers=1)
+    for name, tokenizer in all_kinds().items():
+        export_hugging_face(tmp_path / name, LoadedModel(model, tokenizer, TASKS["sst2"], model.bert_config, {}))
+        found = load_source(tmp_path / name).tokenizer
+        save_model(tmp_path / "model", model, found, TASKS["sst2"], {})
+        again = load_model(tmp_path / "model").tokenizer
+        expected = tokenizer.encode(TEXTS, TEXTS[::-1], 2000)
+        for each in (found, again):
+            assert np.array_equal(each.encode(TEXTS, TEXTS[::-1], 2000).input_ids, expected.input_ids), name
+            assert [each.special_id(token) for token in TOKENS[:4]] == [tokenizer.special_id(t) for t in TOKENS[:4]]
+    assert json.loads((tmp_path / "added" / "tokenizer_config.json").read_text())["model_max_length"] == 9
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_transformers_cuts_texts_as_every_exported_tokeniser(make_model, tmp_path):
+    kinds, model = all_kinds(), make_model(num_layers=1)
+    for name, tokenizer in kinds.items():
+        export_hugging_face(tmp_path / name, LoadedModel(model, tokenizer, TASKS["sst2"], model.bert_config, {}))
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
+    # In a process of its own: with TensorFlow in the same one, torch may bring it down.
+    places = [str(tmp_path / name) for name in ("texts.json", *kinds)]
+    done = subprocess.run([sys.executable, "-c", READ, *places], capture_output=True, text=True, check=True)
+    for (name, tokenizer), line in zip(kinds.items(), done.stdout.splitlines(), strict=True):
+        encoded = tokenizer.encode(TEXTS, TEXTS[::-1], 2000)
+        ids, types = rows(encoded, encoded.input_ids), rows(encoded, encoded.token_type_ids)
+        assert json.loads(line) == [ids, types, ids, types], name

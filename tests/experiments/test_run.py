@@ -13,7 +13,7 @@ import pytest
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
-from gated_bert.experiments import checkpoint
+from gated_bert.experiments import checkpoint, drawing
 from gated_bert.experiments import run as run_module
 from gated_bert.experiments.results import read_run
 from gated_bert.experiments.run import train
@@ -186,3 +186,30 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_a_batch_larger_than_the_data(tmp_path):
     result = train(config_of("baseline", epochs=1, pruning_start_epoch=1, batch_size=512, train_examples=20), tmp_path)
     assert len(result.rows) == 1
+
+
+def own_data(path, rows=80):
+    path.write_text("text\tlabel\n" + "".join(f"a {('good', 'bad')[i % 2]} film {i}\t{i % 2}\n" for i in range(rows)))
+    return str(path)
+
+
+def test_a_files_name_is_no_markup_and_a_plot_that_fails_ends_no_run(tmp_path, monkeypatch, capfd):
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]) + "\n")
+    plan = {"epochs": 1, "pruning_start_epoch": 1, "pruning_end_epoch": 1, "resource_seconds": 5.0, "vocab": str(vocab)}
+    for name in ("a$b$c.tsv", r"_[red]$\frac{%s{0}[x].tsv"):
+        config = config_of("magnitude", **plan).replace(data=own_data(tmp_path / name))
+        folder = train(config, tmp_path / f"run{len(name)}").folder
+        assert len(list(folder.glob("*.png"))) == 3 and "plots_failed" not in read_run(folder).metadata
+        assert name in read_run(folder).data_label and "could not be drawn" not in capfd.readouterr().err
+    monkeypatch.setattr(drawing, "_make_literal", lambda figure: figure.no_such_thing)
+    statuses = []
+    folder = train(config, tmp_path / "other", notify=statuses.append).folder
+    run = read_run(folder)
+    assert run.finished and statuses[-1]["state"] == "finished" and not list(folder.glob("*.png"))
+    assert [line.split(" could")[0].split("_")[0] for line in run.metadata["plots_failed"]] == [
+        "accuracy", "loss", "resources.png",
+    ]  # fmt: skip
+    assert capfd.readouterr().err.count("could not be drawn (AttributeError") == 3
+    assert (folder / "log.txt").read_text().count("Traceback") == 3
+    assert load_model(folder / "model").task.title == name

@@ -24,8 +24,8 @@ TRAIN = jobs.job_command
 
 @pytest.fixture
 def place(tmp_path, monkeypatch) -> Path:
-    """A working folder with a space and a quote in its name."""
-    folder = tmp_path / "a user's runs"
+    """A working folder whose name has spaces, and characters that mean something to a shell."""
+    folder = tmp_path / "a user's $HOME `x` \\ %j runs"
     folder.mkdir()
     monkeypatch.chdir(folder)
     for name in ("BENCHMARK_EPOCHS", "VERBOSE", "GATED_BERT_DATA", "OMP_NUM_THREADS"):

@@ -9,6 +9,7 @@ from scipy import special
 from gated_bert.errors import UserError
 from gated_bert.explain import lime
 from gated_bert.explain.lime import document_seed, explain_texts, perturb, predict_samples
+from gated_bert.explain.tokens import token_weights
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.task import TASKS
 from tests.explain.conftest import TOKENS, WORDS, loaded_model
@@ -180,3 +181,18 @@ def test_outputs_that_are_no_numbers_are_refused():
     embedding.assign(values)
     with pytest.raises(UserError, match="are not finite numbers; explain the model of higher precision"):
         list(explain_texts(loaded, TEXTS[:1], [(0,)], num_samples=20))
+
+
+def test_words_keep_their_marks_and_their_places(loaded):
+    text = "\x00bad,\x00 \u200bcafe\u0301s \u0915\u093f\u0924\u093e\u092c \u2764\ufe0f film"
+    words = ["bad", "cafe\u0301s", "\u0915\u093f\u0924\u093e\u092c", "film"]
+    perturbed = perturb(text, 60, 1)
+    assert [perturbed.indexed.word(index) for index in range(perturbed.indexed.num_words())] == words
+    assert not any("\u0301" in sample and "cafe" not in sample for sample in perturbed.texts)
+    [(_, [found])] = explain_texts(loaded, [text], [(0,)], num_features=None, num_samples=60)
+    assert sorted(found.words) == sorted(words)
+    for word, places in zip(found.words, found.positions, strict=True):
+        assert places == (text.index(word),)
+    ids, weights = token_weights(loaded.tokenizer, text, [found], 24)
+    assert weights.sum() == pytest.approx(found.weights.sum(), abs=1e-6)
+    assert weights[1, 0] == pytest.approx(found.weights[found.words.index("bad")])

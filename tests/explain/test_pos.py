@@ -77,6 +77,14 @@ def test_tokens_lie_where_they_stand_in_the_text(tagger):
 
 
 @pytest.mark.nltk_data
+def test_words_with_marks_are_found(tagger):
+    text = "The cafe\u0301 serves nai\u0308ve guests."
+    assert tagger.tags(text, ["cafe\u0301", "nai\u0308ve", "guests"]).keys() == {"cafe\u0301", "nai\u0308ve", "guests"}
+    with pytest.raises(UserError, match="'cafe' is an explained word, and not in its text"):
+        tagger.tags(text, ["cafe"])
+
+
+@pytest.mark.nltk_data
 def test_every_tag_has_a_group_of_each_set(tagger):
     tags = "CC CD DT EX FW IN JJ JJR JJS LS MD NN NNP NNPS NNS PDT POS PRP PRP$ RB RBR RBS RP SYM TO UH VB VBD VBG VBN"
     for tag in [*tags.split(), "VBP", "VBZ", "WDT", "WP", "WP$", "WRB", "#", "$", "''", "(", ")", ",", ".", ":", "``"]:

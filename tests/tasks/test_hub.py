@@ -144,6 +144,25 @@ def test_a_model_file_from_the_cache_and_the_name_of_a_missing_one(tmp_path, mon
         hub.hub_file("not an id!", ("a",), "do this")
 
 
+def test_settings_of_a_tokeniser_are_asked_for_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--someone--bert"
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    (place / "snapshots" / "abc" / "there.json").write_text("{}")
+    (place / ".no_exist" / "abc").mkdir(parents=True)
+    (place / ".no_exist" / "abc" / "none.json").write_text("")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    asked, answers = [], iter((False, True))
+    monkeypatch.setattr(hub, "hub_answers", lambda *_: next(answers))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: asked.append(name))
+    hub.hub_files_beside("someone/bert", ("there.json", "none.json"))
+    hub.hub_files_beside("someone/bert", ("there.json", "none.json", "new.json"))
+    assert asked == [], "without a network"
+    hub.hub_files_beside("someone/bert", ("there.json", "none.json", "new.json"))
+    assert asked == ["new.json"]
+
+
 def test_a_machine_without_a_network_is_told_so_within_seconds(tmp_path):
     code = (
         "import time, datasets; from gated_bert.config import GatedBertConfig\n"

@@ -171,6 +171,7 @@ def test_a_pretrained_folder_says_its_case_and_must_have_a_vocabulary(tmp_path):
     with pytest.raises(UserError, match="no tokenizer.json or vocab.txt in it; put one there or give --vocab FILE"):
         load_tokenizer(config)
     (tmp_path / "vocab.txt").write_text("\n".join([*VOCABULARY, "The"]) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
     assert load_tokenizer(config).encode(["The"]).row(0)[1] == VOCABULARY.index("the")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
     assert load_tokenizer(config).encode(["The"]).row(0)[1] == len(VOCABULARY)

@@ -1,12 +1,19 @@
 """Windows of a context and the way back: all tokens covered, answers in their places, the best span by brute force."""
 
+import re
+import string
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from texts import many_texts
 
 from gated_bert.errors import UserError
 from gated_bert.tasks.examples import SpanExamples
+from gated_bert.tasks.squad_metrics import f1, normalize, squad_scores
+from gated_bert.tasks.tokenizer_rules import WordPieceRules
 from gated_bert.tasks.windows import _owned, _parts, best_answers, encode_windows
 from gated_bert.tasks.wordpiece import SPECIAL_TOKENS, Tokenizer
 
@@ -113,3 +120,54 @@ def test_few_best_and_no_answer_at_all():
     assert best_answers(windows, logits, examples, 1, 30) == {"q0": ""}, "the likeliest end is before the start"
     logits[0, 1, 5] = 5
     assert best_answers(windows, logits, examples, 2, 30) == {"q0": "c"}, "question, [CLS] and [SEP] are no answers"
+
+
+def official_normal(answer):
+    """`normalize_answer` of the official script of SQuAD v1.1."""
+    kept = "".join(each for each in answer.lower() if each not in set(string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+
+
+def official_f1(prediction, answer):
+    """`f1_score` of the official script of SQuAD v1.1."""
+    predicted, wanted = official_normal(prediction).split(), official_normal(answer).split()
+    shared = sum(min(predicted.count(word), wanted.count(word)) for word in set(predicted))
+    if not shared:
+        return 0
+    precision, recall = shared / len(predicted), shared / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+# Python takes these for spaces, and the tokenisers for nothing.
+SPACES_TO_NONE = dict.fromkeys(map(ord, "\x1c\x1d\x1e\x1f\x85"))
+MANY = [" ".join(text.translate(SPACES_TO_NONE).split()) for text in many_texts(120, seed=7)]
+KEPT = sorted({each for text in MANY for form in ("NFC", "NFD") for each in unicodedata.normalize(form, text)} - {" "})
+KINDS = [Tokenizer.from_vocab([*SPECIAL_TOKENS, *KEPT, *(f"##{each}" for each in KEPT), *pieces],
+                              WordPieceRules(lowercase=lower, strip_accents=accents))
+         for pieces in ((), ("cafe", "un", "##play"))
+         for lower, accents in ((True, None), (True, False), (False, False), (False, True))]  # fmt: skip
+KINDS += [Tokenizer.from_vocab([*SPECIAL_TOKENS, "a"])]
+
+
+@given(st.lists(st.sampled_from(MANY), min_size=1, max_size=4), st.sampled_from(KINDS), st.data())
+@settings(max_examples=200, deadline=None)
+def test_perfect_logits_give_answers_of_whole_words_in_any_script(texts, tokenizer, data):
+    context = " ".join(texts)
+    _, characters, _ = tokenizer.places([context])
+    words = [(found.start(), found.end()) for found in re.finditer(r"\S+", context)]
+    told = [word for word in words if any(start < word[1] and end > word[0] for start, end in characters)]
+    if not told:
+        return
+    first = data.draw(st.integers(0, len(told) - 1))
+    last = data.draw(st.integers(first, min(first + 5, len(told) - 1)))
+    start, end = told[first][0], told[last][1]
+    answer = context[start:end]
+    examples = SpanExamples(["a"], [context], np.array([(start, end)], np.int32), ["q"], [(answer,)])
+    windows = encode_windows(tokenizer, examples, max_len=2000, stride=1000)
+    logits = np.zeros((len(windows.encoded), 2, 2000), np.float32)
+    logits[0, (0, 1), windows.labels[0]] = 1.0
+    found = best_answers(windows, logits, examples, 5, 2000)
+    assert found == {"q": answer}
+    assert squad_scores(found, ["q"], [(answer,)])["exact_match"] == 1
+    guess = context[told[0][0] : told[last][1]]
+    assert normalize(guess) == official_normal(guess) and f1(guess, answer) == pytest.approx(official_f1(guess, answer))
