@@ -1,6 +1,5 @@
 """What is closed stays closed and counts, whoever closed it: random masks, every criterion, pattern and scope."""
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
