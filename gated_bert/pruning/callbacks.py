@@ -78,6 +78,8 @@ class PruningCallback(StepCallback):
             num_heads = [sizes.num_heads for sizes in model.bert_config.layers]
         else:
             self.layers, num_heads = layers_to_prune(model, config), ()
+        for layer in self.layers:
+            layer.min_kept = config.min_kept
         self.pruner = Pruner(config, self.layers, num_heads)
         self.criterion = self.pruner.criterion
         self.schedule = build_schedule(config)
