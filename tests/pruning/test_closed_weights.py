@@ -1,17 +1,22 @@
 """What is closed stays closed and counts, whoever closed it: random masks, every criterion, pattern and scope."""
 
+import re
+
+import keras
 import numpy as np
 import pytest
+from any_models import LABELS, LOSS, ROWS, array, mlp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import ops
 
+import gated_bert
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config_checks import PATTERNS, SCOPES
 from gated_bert.methods import CRITERIA
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
-from gated_bert.pruning.pruner import Pruner
+from gated_bert.pruning.pruner import Pruner, sparsity
 
 SIZES = {
     "query": (8, 8), "key": (8, 8), "value": (8, 8), "attention_output": (8, 8),
@@ -129,3 +134,93 @@ def test_closed_stays_closed_and_the_rest_reaches_the_target(blocks, shape, scop
         # Whatever is behind the next update, the masks alone decide.
         for layer in pruner.layers:
             layer.raw_kernel.assign(rng.standard_normal(SIZES[layer.role]).astype(np.float32))
+
+
+def closing_callback(model, end_sparsity, **options):
+    return gated_bert.PruningCallback.for_model(model, end_sparsity=end_sparsity, pruning_end_epoch=3, **options)
+
+
+def masks_of(model):
+    return [array(layer.gates) for layer in gated_bert.gated_layers(model)]
+
+
+def test_a_new_callback_goes_on_from_what_another_closed():
+    model = gated_bert.gate(mlp())
+    model.compile("sgd", LOSS, run_eagerly=True)
+    model.fit(ROWS, LABELS, epochs=3, callbacks=[closing_callback(model, 0.75)], verbose=0)
+    before = masks_of(model)
+    history = model.fit(ROWS, LABELS, epochs=3, callbacks=[closing_callback(model, 0.9)], verbose=0).history
+    assert history["sparsity"] == pytest.approx([0.75, 0.75, 0.9], abs=0.01)
+    assert history["target_sparsity"] == [0.0, 0.45, 0.9]
+    assert all((after <= mask).all() for after, mask in zip(masks_of(model), before, strict=True))
+
+
+@pytest.mark.parametrize("method", ["magnitude", "gradient_magnitude"])
+def test_a_callback_acts_again_after_more_open_masks_were_restored(method):
+    model = gated_bert.gate(mlp(), method)
+    pruning = closing_callback(model, 0.9, method=method, data=(ROWS, LABELS), score_batches=1)
+    model.compile("sgd", LOSS, run_eagerly=True)
+    weights = model.get_weights()
+    assert model.fit(ROWS, LABELS, epochs=4, callbacks=[pruning], verbose=0).history["sparsity"][-1] > 0.89
+    model.set_weights(weights)
+    history = model.fit(ROWS, LABELS, epochs=4, callbacks=[pruning], verbose=0).history
+    assert history["sparsity"] == pytest.approx([0.0, 0.45, 0.9, 0.9], abs=0.01)
+    # Also where the schedule no longer rises.
+    model.set_weights(weights)
+    history = model.fit(ROWS, LABELS, initial_epoch=3, epochs=4, callbacks=[pruning], verbose=0).history
+    assert history["sparsity"] == pytest.approx([0.9], abs=0.01)
+
+
+def test_scores_on_data_are_computed_only_where_something_may_close(monkeypatch):
+    model = gated_bert.gate(mlp(), "gradient_magnitude")
+    pruning = closing_callback(model, 0.99, method="gradient_magnitude", data=(ROWS, LABELS), min_kept=0.1)
+    model.compile("sgd", LOSS, run_eagerly=True)
+    prepared, prepare = [], pruning.criterion.prepare
+    monkeypatch.setattr(pruning.criterion, "prepare", lambda *words: prepared.append(1) or prepare(*words))
+    model.fit(ROWS, LABELS, epochs=5, callbacks=[pruning], verbose=0)
+    # In the second and third epoch; after that floors keep what the target would close.
+    assert len(prepared) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"pattern": "tile_element", "granularity": 4}, {"pattern": "column"}])
+def test_open_gates_keep_their_values(options):
+    model = gated_bert.gate(mlp())
+    rng = np.random.default_rng(0)
+    for layer in gated_bert.gated_layers(model):
+        layer.gates.assign(rng.normal(size=layer.gates.shape) * (rng.random(layer.gates.shape) < 0.7))
+    before = masks_of(model)
+    pruner = closing_callback(model, 0.9, **options).pruner
+    pruner.update(0.6, step=0)
+    assert any((after != mask).any() for after, mask in zip(masks_of(model), before, strict=True))
+    for after, mask in zip(masks_of(model), before, strict=True):
+        assert ((after == mask) | (after == 0)).all()
+
+
+def test_trained_gates_that_are_zero_stay_closed():
+    layers = encoder_block(gate_trainable=True)
+    rng = np.random.default_rng(0)
+    for layer in layers:
+        layer.gates.assign(rng.normal(size=SIZES[layer.role]) * (rng.random(SIZES[layer.role]) < 0.6))
+    closed = [array(layer.gates) == 0 for layer in layers]
+    config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", gate_trainable=True, scope="global")
+    Pruner(config, layers, [2]).update(0.5, step=0)
+    assert sparsity(layers) == pytest.approx(0.5, abs=1e-3)
+    assert all(not array(layer.mask)[zeros].any() for layer, zeros in zip(layers, closed, strict=True))
+
+
+@pytest.mark.parametrize("method", ["movement", "soft_movement", "l0"])
+def test_what_opens_again_says_so_where_it_begins_with_closed_gates(method, caplog):
+    model = gated_bert.gate(mlp(), method)
+    pruning = closing_callback(model, 0.5, method=method)
+    model.compile(pruning.optimizer(keras.optimizers.SGD(0.1)), LOSS, run_eagerly=True)
+    with caplog.at_level("WARNING", "gated_bert"):
+        model.fit(ROWS, LABELS, callbacks=[pruning], verbose=0)
+        assert not caplog.records
+        # Its own masks are no news.
+        model.fit(ROWS, LABELS, callbacks=[pruning], verbose=0)
+        assert not caplog.records
+        layer = gated_bert.gated_layers(model)[0]
+        layer.gates.assign(np.arange(12)[:, None] % 2 * np.ones(layer.gates.shape))
+        other = closing_callback(model, 0.5, method=method)
+        model.fit(ROWS, LABELS, callbacks=[other], verbose=0)
+    assert re.search(rf"{method} chooses all masks anew: of the \d+\.\d % of the weights closed", caplog.text)
