@@ -192,7 +192,8 @@ RUN_FLAGS = (
     Flag(("--spt-variant",), "spt_variant", "text", "default, published", _PRUNE, "NAME"),
     Flag(("--movement-frequency",), "movement_pruning_frequency_steps", "int", "steps between two masks", _PRUNE),
     Flag(("--movement-schedule",), "movement_schedule", "text", "linear, cubic", _PRUNE, "NAME"),
-    Flag(("--movement-learning-rate",), "movement_learning_rate", "float", "rate of the scores", _PRUNE, "RATE"),
+    Flag(("--movement-learning-rate",), "movement_learning_rate", "float", "rate of the scores; with Adam, from scores "
+         "of 0, its size changes no rank of movement", _PRUNE, "RATE"),
     Flag(("--soft-movement-threshold",), "soft_movement_threshold", "float", "final threshold", _PRUNE, "VALUE"),
     Flag(("--soft-movement-penalty",), "soft_movement_penalty", "float", "weight of its penalty", _PRUNE, "WEIGHT"),
     Flag(("--l0-penalty",), "l0_penalty", "float", "weight of the expected-L0 penalty", _PRUNE, "WEIGHT"),

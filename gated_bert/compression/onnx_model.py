@@ -10,6 +10,7 @@ import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
+from gated_bert.models.bert import refuse_empty_batch
 from gated_bert.models.folder import LoadedModel, load_model, read_json
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
@@ -47,14 +48,23 @@ class OnnxModel:
         self._inputs = [each.name for each in self.session.get_inputs()]
 
     def predict_on_batch(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Logits, float32, of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length]."""
+        """Logits, float32, of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length].
+
+        Raises:
+            UserError: no sequence in it.
+        """
+        refuse_empty_batch(inputs["input_ids"])
         return self.session.run(None, {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs})[0]
 
     def predict(self, dataset, verbose: int = 0) -> np.ndarray:
         """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
 
         `verbose` is there as in Keras' method; nothing is shown.
+
+        Raises:
+            UserError: no batch in it.
         """
+        refuse_empty_batch(dataset)
         batches = (dataset[index] for index in range(len(dataset)))
         return np.concatenate([self.predict_on_batch(each[0] if isinstance(each, tuple) else each) for each in batches])
 

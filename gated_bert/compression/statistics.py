@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from gated_bert.compression.shrink import effective_kernel, shrunk_config
+from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.text_table import aligned
@@ -160,7 +161,13 @@ def gzipped_size(path: Path) -> int:
 
 
 def random_inputs(config: BertConfig, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random tokens without padding, int32 [batch, length]."""
+    """Random tokens without padding, int32 [batch, length].
+
+    Raises:
+        UserError: no sequence, or no token.
+    """
+    if batch < 1 or length < 1:
+        raise UserError(f"batch size {batch} and length {length} are refused; allowed: 1 or more of both")
     ids = np.random.default_rng(seed).integers(0, config.vocab_size, (batch, length), dtype=np.int32)
     return {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": np.ones_like(ids)}
 

@@ -113,7 +113,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         part = part.set_index("seed")
         for measure in (*METRICS, *COSTS):
             values, base = part[measure], dense[measure].reindex(part.index)
-            change = statistics(values - base if measure in METRICS else values / base)
+            change = statistics(values - base if measure in METRICS else values / base.where(base != 0))
             rows.append({"variant": variant, "measure": measure, **statistics(values),
                          **{f"change_{name}": change[name] for name in ("mean", "low", "high")}})  # fmt: skip
     return pd.DataFrame(rows)

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config_checks import NEEDS_TRAINING
 from gated_bert.presets import PRESETS
 
 GIB = 2**30
 _FRAMEWORK_MEMORY = 1.2 * GIB
 _BERT_VOCABULARY = 30522
-# Criteria whose scores the optimiser moves as it moves weights.
-_TRAINED_SCORES = ("movement", "soft_movement", "l0")
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     """About how many bytes of main memory one job takes.
 
     Weights, gradients, two optimiser moments and gates are held in float32, and what a step puts beside them (eight
-    numbers a parameter); trained scores have a gradient and moments of their own (twelve). A training step keeps for
-    each token some sixteen numbers per hidden unit, four per FFN neuron, and three per head and other token.
+    numbers a parameter), and the criterion's scores. A training step keeps for each token some sixteen numbers per
+    hidden unit, four per FFN neuron, and three per head and other token.
     """
     preset = PRESETS[config.model_size]
     layers, width, dff, heads = (
@@ -114,8 +113,23 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     )
     per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
     activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
-    state = 12 if config.criterion in _TRAINED_SCORES else 8
+    state = 8 + sum(score_numbers(config))
     return int(_FRAMEWORK_MEMORY + 4 * state * parameters(config) + activations)
+
+
+def score_numbers(config: GatedBertConfig) -> tuple[int, int]:
+    """Numbers of four bytes that the criterion keeps for every weight beside its gate: those that a resume point holds
+    too, and others."""
+    if config.criterion in ("movement", "soft_movement", "l0"):
+        # The scores and the optimiser's two moments of them; their gradient.
+        return 3, 1
+    if config.criterion == "taylor" or (config.criterion == "spt" and config.spt_reward == "taylor"):
+        return 1, 1
+    if config.criterion == "spt":
+        # Reward and count; of larger units they are few.
+        return (2, 0) if config.spt_unit == "element" else (0, 0)
+    scored_on_data = config.criterion not in (None, "magnitude", "random", *NEEDS_TRAINING)
+    return 0, int(scored_on_data)
 
 
 def kept_disk(config: GatedBertConfig) -> int:
@@ -124,8 +138,8 @@ def kept_disk(config: GatedBertConfig) -> int:
 
 
 def working_disk(config: GatedBertConfig) -> int:
-    """About how many bytes more a running job writes: resume points with the optimiser's moments, old and new."""
-    return 2 * 4 * 4 * parameters(config)
+    """About how many bytes more a running job writes: resume points with moments and scores, old and new."""
+    return 2 * 4 * (4 + score_numbers(config)[0]) * parameters(config)
 
 
 def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import time
@@ -40,6 +41,7 @@ from gated_bert.models.folder import same_model, save_model
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
+from gated_bert.pruning.pruner import sparsity
 from gated_bert.settings import verbosity
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
@@ -248,8 +250,8 @@ class _Run:
             LOGGER.info("%s", note)
 
     def _start_metadata(self):
-        prunable = [layer for layer in self.model.gated_layers(self.config.prunable_roles)]
-        weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in prunable)
+        self.prunable = self.model.gated_layers(self.config.prunable_roles)
+        weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in self.prunable)
         gates = ("gates", "scores")
         total = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables if v.name not in gates)
         self.metadata = {
@@ -293,7 +295,8 @@ class _Run:
             self.checkpoint,
             self._place(epochs),
         )
-        status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done)
+        closed = self.pruning.closed_share if self.pruning else functools.cache(lambda: sparsity(self.prunable))
+        status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done, closed)
         resources = ResourceCallback(self.resources, self.steps) if self.config.resource_seconds else None
         # Before the checkpoint, so that none is from after the step whose weights are missing.
         rewind = RewindCallback(self, self.config.rewind_step) if self.config.rewind_step is not None else None

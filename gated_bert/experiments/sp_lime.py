@@ -24,19 +24,24 @@ def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = No
         folder: of explanations, the candidates.
         out: where `sp_lime.csv` (a row per picked document), `sp_lime_words.csv` (a row per word of it) and
             `sp_lime.html` go.
-        count: documents that each way picks; all where there are fewer.
+        count: documents that each way picks; all with words where there are fewer.
         picked: a new folder of explanations for those picked by coverage, which other models can be compared with.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: a folder that cannot be read, or without explanations of the predicted classes.
+        UserError: a folder that cannot be read, or without explanations of the predicted classes that have words.
     """
     lines = sorted(read_documents(folder), key=lambda line: line["document"])
     candidates = [(line, each) for line in lines for each in line["explanations"] if each["class"] == line["predicted"]]
     if not candidates:
         raise UserError(f"{folder}: no explanation of a predicted class in it; explain with --classes predicted")
+    explained = [each for each in candidates if any(word["weight"] for word in each[1]["words"])]
+    if not explained:
+        raise UserError(f"{folder}: no explanation of a predicted class in it has a word of any weight, so none can be "
+                        "picked; explain texts with words")  # fmt: skip
+    without, candidates = len(candidates) - len(explained), explained
     record = read_json(folder / RECORD)
     weights, words = word_matrix([{word["word"]: word["weight"] for word in each["words"]} for _, each in candidates])
     rows, word_rows, groups = [], [], {}
@@ -49,8 +54,10 @@ def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = No
             word_rows += [base | {"word": word["word"], "weight": word["weight"]} for word in each["words"]]
         groups[_heading(pick, values)] = [_only_predicted(*candidates[place]) for place in places]
         print(f"{_heading(pick, values)}: {_shares([candidates[place][0] for place in places])}")
-    note = (f"{record['data']} · picked from {len(candidates)} documents with {len(words):,} words; "
-            f"LIME, {record['num_samples']:,} samples, at most {record['num_features']} words, seed {record['seed']}"
+    note = (f"{record['data']} · picked from {len(candidates)} documents with {len(words):,} words"
+            + (f" ({without} without words left out)" if without else "")
+            + f"; LIME, {record['num_samples']:,} samples, at most {record['num_features']} words, "
+            f"seed {record['seed']}"
             )  # fmt: skip
     if picked is not None:
         if (picked / RECORD).is_file():

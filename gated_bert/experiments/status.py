@@ -36,13 +36,17 @@ class Status:
         }
         self._written = 0.0
 
+    @property
+    def due(self) -> bool:
+        """Whether new values would be written now."""
+        return time.time() - self._written >= 0.5
+
     def update(self, **fields):
         """Takes in new values and writes them if it is time."""
         changed = fields.get("state", self.fields["state"]) != self.fields["state"] or "message" in fields
         self.fields |= fields
-        now = time.time()
-        if changed or now - self._written >= 0.5:
-            self._written = now
+        if changed or self.due:
+            self._written = now = time.time()
             self.fields |= {"pid": os.getpid(), "updated": now}
             # Not worth a sync to disk: it is stale in half a second.
             temporary = self.path.with_suffix(".tmp")
@@ -55,7 +59,7 @@ class Status:
 
 
 class StatusCallback(StepCallback):
-    """Feeds a `Status` from `fit`.
+    """Feeds a `Status` from `fit`, after the callback that prunes.
 
     Args:
         status: where it goes.
@@ -63,18 +67,28 @@ class StatusCallback(StepCallback):
         epochs: epochs of the run.
         metric: name of the primary metric.
         done: steps that an earlier, broken run had done.
+        sparsity: gives the sparsity of the masks as they are; asked only when it is shown.
     """
 
-    def __init__(self, status: Status, steps_per_epoch: int, epochs: int, metric: str, done: int):
+    def __init__(
+        self,
+        status: Status,
+        steps_per_epoch: int,
+        epochs: int,
+        metric: str,
+        done: int,
+        sparsity: Callable[[], float],
+    ):
         super().__init__(steps_per_epoch)
-        self.status, self.epochs, self.metric = status, epochs, metric
+        self.status, self.epochs, self.metric, self.sparsity = status, epochs, metric, sparsity
         self._began, self._done_before = time.time(), done
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
         self.status.update(
-            state="running", message="", epoch=epoch + 1, step=self.first_batch, steps=self.steps_per_epoch
-        )
+            state="running", message="", epoch=epoch + 1, step=self.first_batch, steps=self.steps_per_epoch,
+            sparsity=self.sparsity(),
+        )  # fmt: skip
 
     def on_train_batch_end(self, batch, logs=None):
         done = self.epoch * self.steps_per_epoch + self.batches_done(batch)
@@ -83,6 +97,7 @@ class StatusCallback(StepCallback):
             step=self.batches_done(batch),
             loss=float(logs["loss"]),
             seconds_left=pace * (self.epochs * self.steps_per_epoch - done),
+            **({"sparsity": self.sparsity()} if self.status.due else {}),
         )
 
     def on_epoch_end(self, epoch, logs=None):

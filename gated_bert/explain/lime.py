@@ -195,8 +195,10 @@ def predict_samples(
         progress: called with "" and the number of texts whose probabilities are known.
 
     Raises:
-        UserError: outputs that are no finite numbers.
+        UserError: no texts, or outputs that are no finite numbers.
     """
+    if not len(texts):
+        raise UserError("explain: no texts were given; give at least one")
     encoded = loaded.tokenizer.encode(texts, None, max_len, cached=False)
     places: dict[bytes, int] = {}
     which = np.array([places.setdefault(encoded.row(row).tobytes(), len(places)) for row in range(len(encoded))])

@@ -33,11 +33,12 @@ def pick_by_coverage(weights: np.ndarray, count: int) -> tuple[list[int], list[f
     """Submodular pick: the greedy choice of documents whose words cover most importance.
 
     A word is covered by a document with a weight for it; its importance is the root of its summed absolute weights.
-    Of documents that cover the same, the last is taken, as by the library's `SubmodularPick`.
+    Of documents that cover the same, the last is taken, as by the library's `SubmodularPick`; those without any weight
+    stand for nothing and are not picked.
 
     Args:
         weights: [documents, words].
-        count: documents to pick, at most all.
+        count: documents to pick, at most all with a weight.
 
     Returns:
         Rows in the order of picking, and the share of all importance that is covered after each.
@@ -45,11 +46,11 @@ def pick_by_coverage(weights: np.ndarray, count: int) -> tuple[list[int], list[f
     Paper: Ribeiro, Singh and Guestrin 2016, "Why Should I Trust You?" (https://arxiv.org/abs/1602.04938).
     """
     has, importance = weights != 0, np.sqrt(np.abs(weights).sum(axis=0))
-    total = importance.sum() or 1.0
+    total = importance.sum()
     covered = np.zeros(weights.shape[1], bool)
-    left = np.ones(len(weights), bool)
+    left = has.any(axis=1)
     picked, shares = [], []
-    for _ in range(min(count, len(weights))):
+    for _ in range(min(count, np.count_nonzero(left))):
         gains = np.where(left, (has & ~covered) @ importance, -np.inf)
         picked.append(int(np.flatnonzero(gains >= gains.max() - _TIE * total)[-1]))
         left[picked[-1]] = False
@@ -62,11 +63,11 @@ def pick_by_diversity(weights: np.ndarray, count: int) -> tuple[list[int], list[
     """Diversity pick: the greedy choice of the document that is least like those picked before.
 
     The first is the one least like all others; each next one has the least sum of cosines with those picked. Of equal
-    ones the first is taken.
+    ones the first is taken. A document without any weight has no cosine and is not picked.
 
     Args:
         weights: [documents, words].
-        count: documents to pick, at most all.
+        count: documents to pick, at most all with a weight.
 
     Returns:
         Rows in the order of picking, and the mean cosine of each with those picked before it (of the first, with all
@@ -76,11 +77,12 @@ def pick_by_diversity(weights: np.ndarray, count: int) -> tuple[list[int], list[
     unit = weights / np.where(norms > 0, norms, 1.0)
     cosines = unit @ unit.T
     sums = cosines.sum(axis=1) - np.diag(cosines)
-    left = np.ones(len(weights), bool)
+    left = norms[:, 0] > 0
+    known = np.count_nonzero(left)
     picked, means = [], []
-    for _ in range(min(count, len(weights))):
+    for _ in range(min(count, known)):
         place = int(np.where(left, sums, np.inf).argmin())
-        means.append(float(sums[place] / (len(picked) or max(1, len(weights) - 1))))
+        means.append(float(sums[place] / (len(picked) or max(1, known - 1))))
         sums = cosines[place] + (sums if picked else 0.0)
         picked.append(place)
         left[place] = False

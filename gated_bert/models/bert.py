@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.encoder import MASKED, BertEncoder
 from gated_bert.models.gated_dense import GatedDense
@@ -66,6 +67,15 @@ class BertClassifier(keras.Model):
             return logits
         return ops.where(ops.cast(attention_mask, "bool")[:, None, :], logits, MASKED)
 
+    def predict_on_batch(self, x):
+        """As Keras' own, but an empty batch is refused, as it is of an exported model.
+
+        Raises:
+            UserError: no sequence in it.
+        """
+        refuse_empty_batch(x["input_ids"])
+        return super().predict_on_batch(x)
+
     def gated_layers(self, roles: tuple[str, ...] | None = None) -> list[GatedDense]:
         """The gated layers from input to output.
 
@@ -104,3 +114,13 @@ class BertClassifier(keras.Model):
 
     def get_build_config(self):
         return None
+
+
+def refuse_empty_batch(input_ids):
+    """Refuses a batch [0, length], for which parts of exported models have no shape.
+
+    Raises:
+        UserError: no sequence in it.
+    """
+    if not len(input_ids):
+        raise UserError("predict: a batch of 0 texts is refused; allowed: 1 or more")

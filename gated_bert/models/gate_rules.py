@@ -10,6 +10,7 @@ from keras import ops
 HARD_CONCRETE_INIT = 2.197
 HARD_CONCRETE_TEMPERATURE = 2 / 3
 HARD_CONCRETE_LOW, HARD_CONCRETE_HIGH = -0.1, 1.1
+HARD_CONCRETE_KEPT = 0.5
 
 GATE_RULES: dict[str, type[GateRule]] = {}
 
@@ -60,6 +61,20 @@ class GateRule:
     def penalty(self, layer):
         """Scalar added to the training loss, or None."""
         return None
+
+    def _best(self, layer):
+        """Which weights a layer never closes, bool [in, out]: `min_kept` of them, those with the largest scores."""
+        scores = ops.reshape(ops.stop_gradient(ops.convert_to_tensor(layer.scores)), (-1,))
+        places = ops.top_k(scores, self._floor(layer))[1]
+        best = ops.scatter_update(ops.zeros_like(scores), places[:, None], ops.ones(places.shape))
+        return ops.reshape(best, layer.scores.shape) > 0
+
+    def _is_poor(self, layer, is_open):
+        """Whether fewer weights are open than a layer keeps: the best are looked for only then, which costs a sort."""
+        return ops.count_nonzero(is_open) < self._floor(layer)
+
+    def _floor(self, layer) -> int:
+        return max(1, math.ceil(layer.min_kept * math.prod(layer.scores.shape)))
 
     def _add_scalar(self, layer, name: str):
         return layer.add_weight(
@@ -115,7 +130,8 @@ class WeightedStraightThroughGates(StraightThroughGates):
 class SoftThresholdGates(GateRule):
     """Gates 1 where σ(scores) > `threshold`, identity gradient to the scores.
 
-    The scores alone decide: the mask variable is only written, by `finalize_gates`. The penalty is
+    Where that would leave less than `min_kept` of a layer's weights, those with the largest scores stay, as in the
+    published code. The scores alone decide: the mask variable is only written, by `finalize_gates`. The penalty is
     `penalty_weight` times the mean of σ(scores), of this layer; a mean over layers is the caller's weight
     divided by their number.
 
@@ -131,7 +147,10 @@ class SoftThresholdGates(GateRule):
         layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
 
     def gates(self, layer, training):
-        is_open = ops.sigmoid(layer.scores) > layer.threshold
+        above = ops.sigmoid(layer.scores) > layer.threshold
+        is_open = ops.cond(
+            self._is_poor(layer, above), lambda: ops.logical_or(above, self._best(layer)), lambda: above
+        )
         return straight_through(ops.cast(is_open, "float32"), layer.scores)
 
     def penalty(self, layer):
@@ -142,8 +161,10 @@ class SoftThresholdGates(GateRule):
 class HardConcreteGates(GateRule):
     """Stochastic gates in training, their clipped stretched mean otherwise; `scores` holds log α.
 
-    The mask variable is only written, by `finalize_gates`. The penalty is `penalty_weight` times the expected
-    share of open gates of this layer.
+    Where that would leave less than `min_kept` of a layer's weights, the closed ones among those with the largest
+    scores are half open, as at log α = 0; the paper has no such floor, and whole layers can close. The mask variable
+    is only written, by `finalize_gates`. The penalty is `penalty_weight` times the expected share of open gates of this
+    layer.
 
     Paper: Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization
     (https://arxiv.org/abs/1712.01312), equations 10 to 13.
@@ -169,7 +190,13 @@ class HardConcreteGates(GateRule):
             )
             log_alpha = (ops.log(noise) - ops.log(1.0 - noise) + log_alpha) / HARD_CONCRETE_TEMPERATURE
         stretched = ops.sigmoid(log_alpha) * (HARD_CONCRETE_HIGH - HARD_CONCRETE_LOW) + HARD_CONCRETE_LOW
-        return ops.clip(stretched, 0.0, 1.0)
+        gates = ops.clip(stretched, 0.0, 1.0)
+        is_open = gates > 0.0
+
+        def kept():
+            return ops.where(ops.logical_and(self._best(layer), ops.logical_not(is_open)), HARD_CONCRETE_KEPT, gates)
+
+        return ops.cond(self._is_poor(layer, is_open), kept, lambda: gates)
 
     def penalty(self, layer):
         shift = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / HARD_CONCRETE_HIGH)

@@ -40,6 +40,7 @@ class GatedLayer:
         gate_init_value: initial value of all gates.
         gate_trainable: whether the gates are trained.
         gate_rule: name of the rule that gives the gates, see `gated_bert.models.gate_rules`.
+        min_kept: fraction of the weights that stay whatever the scores, under a rule whose scores alone close weights.
         **kwargs: those of the layer without gates.
 
     Attributes:
@@ -54,17 +55,19 @@ class GatedLayer:
         gate_init_value: float = 1.0,
         gate_trainable: bool = False,
         gate_rule: str = "fixed",
+        min_kept: float = 0.005,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self._set_gate_options(role, layer_index, gate_init_value, gate_trainable, gate_rule)
+        self._set_gate_options(role, layer_index, gate_init_value, gate_trainable, gate_rule, min_kept)
 
-    def _set_gate_options(self, role, layer_index, gate_init_value, gate_trainable, gate_rule):
+    def _set_gate_options(self, role, layer_index, gate_init_value, gate_trainable, gate_rule, min_kept=0.005):
         self.role = role
         self.layer_index = layer_index
         self.gate_init_value = gate_init_value
         self.gate_trainable = gate_trainable
         self.gate_rule = gate_rule
+        self.min_kept = min_kept
         self.rule = get_gate_rule(gate_rule)
         self.scores = None
         self.label = self.name
@@ -176,6 +179,7 @@ class GatedLayer:
             "gate_init_value": self.gate_init_value,
             "gate_trainable": self.gate_trainable,
             "gate_rule": self.gate_rule,
+            "min_kept": self.min_kept,
         }
 
 

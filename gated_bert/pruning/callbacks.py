@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import keras
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruning_record
+from gated_bert.pruning.closed import count_weights, open_weights
 from gated_bert.pruning.criteria import StepContext, criterion_class
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.schedules import build_schedule
+
+LOGGER = logging.getLogger("gated_bert")
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -29,10 +35,16 @@ class StepCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if self._given_steps is None:
             # Unknown for a generator; then nothing that counts steps is asked for.
-            self.steps_per_epoch = self.params["steps"] or 1
+            self.steps_per_epoch = self.known_steps() or 1
 
     def on_epoch_begin(self, epoch, logs=None):
+        if self.steps_per_epoch is None:
+            self.on_train_begin()
         self.epoch = epoch
+
+    def known_steps(self) -> int | None:
+        """Batches in a whole epoch where anything says so; a loop that is not `fit` sets no `params`."""
+        return self._given_steps or (self.params or {}).get("steps")
 
     def batches_done(self, batch: int) -> int:
         """Batches of this epoch done after the one that `fit` calls number `batch`."""
@@ -43,16 +55,20 @@ class PruningCallback(StepCallback):
     """Moves the masks along the schedule, and lets the criterion see every step.
 
     Criteria whose masks may change inside an epoch are updated every `movement_pruning_frequency_steps` and after an
-    epoch's last step; the others at an epoch's beginning, so that the epoch trains, and is evaluated, at the sparsity
-    that its row reports. Adds `sparsity` (of all prunable weights), `pattern_sparsity` (of the pattern's own matrices),
-    `target_sparsity` (what is asked of the latter) and the criterion's columns to the epoch's logs.
+    epoch's last step, each time to the sparsity due at the step that comes next (Sanh et al. 2020); the others at an
+    epoch's beginning, so that the epoch trains, and is evaluated, at the sparsity that its row reports. Adds `sparsity`
+    (of all prunable weights), `pattern_sparsity` (of the pattern's own matrices), `target_sparsity` (what is asked of
+    the latter) and the criterion's columns to the epoch's logs.
+
+    In a training loop of one's own its methods are called as `fit` calls them: `on_train_begin`, and in every epoch
+    `on_epoch_begin(epoch)`, `on_train_batch_end(batch)` and `on_epoch_end(epoch, logs)`, all counted from 0.
 
     Args:
         config: the run's record.
         model: a built `BertClassifier`, or any model that `gate` put gates on; for the latter `for_model` is shorter.
         dataset: the training data, indexable by batch; asked only by criteria that want a step's batch or score on
             data, which take an epoch's first batches: whoever reorders it does so before this callback is called.
-        steps_per_epoch: batches in an epoch; None takes what `fit` says.
+        steps_per_epoch: batches in an epoch; None takes what `fit` says, else the dataset's length.
     """
 
     def __init__(self, config: GatedBertConfig, model: keras.Model, dataset, steps_per_epoch: int | None):
@@ -63,9 +79,14 @@ class PruningCallback(StepCallback):
             num_heads = [sizes.num_heads for sizes in model.bert_config.layers]
         else:
             self.layers, num_heads = layers_to_prune(model, config), ()
+        for layer in self.layers:
+            layer.min_kept = config.min_kept
         self.pruner = Pruner(config, self.layers, num_heads)
         self.criterion = self.pruner.criterion
         self.schedule = build_schedule(config)
+        self._made_optimizer = False
+        self._started, self._closed_share = False, None
+        self.set_model(model)
 
     @classmethod
     def for_model(
@@ -76,6 +97,7 @@ class PruningCallback(StepCallback):
         pruning_end_epoch: int,
         data=None,
         batch_size: int = 32,
+        steps_per_epoch: int | None = None,
         **options,
     ) -> PruningCallback:
         """The callback for a model that `gate(model, method)` put gates on.
@@ -88,6 +110,7 @@ class PruningCallback(StepCallback):
                 activations): a pair (inputs, labels) of arrays or structures of arrays, or a dataset indexable by
                 batch. Its order need not be that of `fit`.
             batch_size: rows of a batch that is cut from arrays.
+            steps_per_epoch: batches in an epoch of a training loop of one's own; `fit` says it itself.
             **options: fields of `GatedBertConfig` that say how to prune: `end_sparsity` (0.9), `pruning_start_epoch`
                 (1), `pattern`, `scope`, `schedule` and those of the method.
 
@@ -105,15 +128,15 @@ class PruningCallback(StepCallback):
         """
         config = pruning_record(method, pruning_end_epoch, **options)
         criterion = criterion_class(config)
-        if criterion.needs_batch or criterion.needs_data:
-            data = as_batches(data, batch_size, method)
-        return cls(config, model, data, None)
+        looks = criterion.needs_batch or criterion.needs_data
+        return cls(config, model, as_batches(data, batch_size, method) if looks else None, steps_per_epoch)
 
     def optimizer(self, optimizer: keras.optimizers.Optimizer, score_multiplier: float = 10.0):
         """A copy of `optimizer` that moves the criterion's scores as the criterion wants.
 
         Methods that keep scores (`movement`, `soft_movement`, `l0`, `taylor`, and `spt` with Taylor rewards) need it;
-        for the others it changes nothing. Scores are not decayed, and not clipped.
+        for the others it changes nothing. Scores are not decayed. Those that are trained are clipped together with the
+        weights, those that only collect what gradients say have no part in it.
 
         Args:
             optimizer: AdamW, Adam or SGD, not built. What is excluded from weight decay is to be said of the copy.
@@ -122,23 +145,32 @@ class PruningCallback(StepCallback):
         Raises:
             UserError: another optimiser.
         """
+        self._made_optimizer = True
         return score_aware(optimizer, self.criterion.score_rule, score_multiplier, self.config.spt_reward_alpha)
+
+    def known_steps(self):
+        found = super().known_steps()
+        return len(self.dataset) if found is None and hasattr(self.dataset, "__len__") else found
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        moves = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        rule = self.criterion.score_rule
-        if self.criterion.gate_rule != "fixed" and getattr(moves, "score_rule", None) != rule:
+        method, criterion = self.config.pruning_method, self.criterion
+        optimizer = getattr(self.model, "optimizer", None)
+        moves = getattr(optimizer, "inner_optimizer", optimizer)
+        # One that the model does not know, as of a loop with a gradient tape, cannot be looked at.
+        knows = self._made_optimizer if moves is None else getattr(moves, "score_rule", None) == criterion.score_rule
+        if criterion.gate_rule != "fixed" and not knows:
             raise UserError(
-                f"{self.config.pruning_method}: the optimiser {moves.name} does not know its scores; compile the model "
-                "with callback.optimizer(keras.optimizers.Adam(…))"
+                f"{method}: the optimiser {moves.name if moves else 'of the loop'} does not know its scores; compile "
+                "the model with callback.optimizer(keras.optimizers.Adam(…)), or apply gradients by it"
             )
-        sees_steps = self.criterion.every_step or self.criterion.needs_batch
-        unknown = self._given_steps is None and self.params["steps"] is None
-        if sees_steps and (unknown or self.model.steps_per_execution != 1):
+        if (criterion.needs_batch or criterion.needs_data) and not self.model.compiled:
+            raise UserError(f"{method}: it looks at the loss, but the model has none; model.compile(loss=…) first")
+        sees_steps = criterion.every_step or criterion.needs_batch
+        if sees_steps and (self.known_steps() is None or self.model.steps_per_execution != 1):
             raise UserError(
-                f"{self.config.pruning_method}: it acts after steps of an epoch, so fit needs data of known length "
-                "(or steps_per_epoch=…) and compile steps_per_execution=1"
+                f"{method}: it acts after steps of an epoch, so fit needs data of known length (or steps_per_epoch=…; "
+                "in a loop of your own that of the callback) and compile steps_per_execution=1"
             )
 
     @property
@@ -149,7 +181,13 @@ class PruningCallback(StepCallback):
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
         self._sync()
-        if not self.criterion.every_step and not self.first_batch:
+        self._closed_share = None
+        if self.first_batch:
+            return
+        if epoch == 0:
+            self._say_what_opens()
+        # Else the last update was for this step already.
+        if not self.criterion.every_step or self._jumps(epoch + 1.0):
             self._update(epoch + 1.0, epoch * self.steps_per_epoch)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -162,35 +200,67 @@ class PruningCallback(StepCallback):
         due = step % self.config.movement_pruning_frequency_steps == 0 or done == self.steps_per_epoch
         if self.criterion.every_step and due:
             self._sync()
-            self._update(self.epoch + 1 + (done - 1) / self.steps_per_epoch, step)
+            inside = done < self.steps_per_epoch
+            self._update(self.epoch + 1 + done / self.steps_per_epoch if inside else self._end(self.epoch), step)
 
     def on_epoch_end(self, epoch, logs=None):
         self._sync()
+        self._closed_share = sparsity(self.layers)
         if logs is not None:
-            logs["target_sparsity"] = self.target(epoch + 1 + (self.steps_per_epoch - 1) / self.steps_per_epoch)
             own = self.pruner.layers_of_groups()
-            logs["sparsity"] = sparsity(self.layers)
-            logs["pattern_sparsity"] = sparsity(own) if len(own) < len(self.layers) else logs["sparsity"]
+            logs["target_sparsity"] = self.target(self._end(epoch))
+            logs["sparsity"] = self._closed_share
+            logs["pattern_sparsity"] = sparsity(own) if len(own) < len(self.layers) else self._closed_share
             logs.update(self.criterion.report())
 
     def target(self, time: float) -> float:
-        """Sparsity asked of the pattern's matrices at `time`; NaN where a threshold or a penalty is set instead."""
+        """Sparsity asked of the pattern's matrices at `time`; NaN where a threshold or a penalty is set instead.
+
+        What is closed may be more: where more was closed before, and where units or floors do not allow it.
+        """
         if not self.criterion.selects:
             return float("nan")
         return self.pruner.pattern.total(self.schedule(time if self.criterion.every_step else float(int(time))))
+
+    def closed_share(self) -> float:
+        """Sparsity after the last change of the masks, counted when it is asked for."""
+        if self._closed_share is None:
+            self._sync()
+            self._closed_share = sparsity(self.layers)
+        return self._closed_share
+
+    def _jumps(self, time: float) -> bool:
+        return abs(self.schedule(time) - self.schedule(math.nextafter(time, 0.0))) > 1e-9
+
+    def _end(self, epoch: int) -> float:
+        """The time after an epoch's last step; where the schedule jumps there, before the jump: a row has one
+        sparsity."""
+        time = epoch + 2.0
+        return math.nextafter(time, 0.0) if self._jumps(time) or not self.criterion.every_step else time
+
+    def _say_what_opens(self):
+        total = count_weights(self.layers)
+        is_open = sum(int(open_weights(layer).sum()) for layer in self.layers) if self.criterion.reopens else total
+        if is_open < total and not self._started:
+            LOGGER.warning(
+                "%s chooses all masks anew: of the %.1f %% of the weights closed at its start some may open again",
+                self.config.pruning_method,
+                100 * (1 - is_open / total),
+            )
 
     def _sync(self):
         # On JAX the trainer's state is elsewhere during `fit`: reading `self.model` brings it back into the variables.
         return self.model
 
     def _update(self, time: float, step: int):
+        self._started, self._closed_share = True, None
         if not self.criterion.selects:
             if time >= self.schedule.first:
                 self.criterion.set_progress(self.schedule.progress(time))
         elif self.schedule(time) > 0:
             if self.criterion.needs_data:
-                # Such scores cost passes over data: once for every rise of the sparsity.
-                if self.schedule(time) <= self.schedule(time - 1):
+                # Such scores cost passes over data: only where something may close.
+                if not self.pruner.due(self.schedule(time)):
                     return
                 self.criterion.prepare(self.model, self.dataset)
             self.pruner.update(self.schedule(time), step)

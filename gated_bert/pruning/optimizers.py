@@ -1,4 +1,4 @@
-"""Optimisers that treat the gates' scores apart: own learning rate or own rule, no decay, no share in the clipping."""
+"""Optimisers that treat the gates' scores apart: own learning rate or own rule, and no decay."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ class _ScoreAware:
         super()._backend_apply_gradients(grads, trainable_variables)
 
     def _clip_gradients(self, grads):
-        """Clips the weights' gradients; scores neither add to the norm nor are clipped."""
+        """Clips trained scores together with the weights (Sanh et al. 2020); other scores have no part in it."""
         # Keras would clip parts, which do not add up to the clipped whole.
         grads = whole_gradients(grads)
+        if self.score_rule == "gradient":
+            return super()._clip_gradients(grads)
         weights = iter(super()._clip_gradients([g for g, score in zip(grads, self._applied, strict=True) if not score]))
         return [g if score else next(weights) for g, score in zip(grads, self._applied, strict=True)]
 
@@ -93,6 +95,8 @@ class ScoreSGD(_ScoreAware, keras.optimizers.SGD):
 class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Straight line from 0 to `peak` over the warm-up, then straight down to 0 (Devlin et al. 2019).
 
+    Of T steps, w of them warm-up, step t, counted from 0, has the rate t/w and then (T − t)/(T − w).
+
     Args:
         peak: highest learning rate.
         warmup_steps: steps of the warm-up.
@@ -104,9 +108,8 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        rising = (step + 1.0) / max(self.warmup_steps, 1)
-        falling = (self.total_steps - step) / (self.total_steps - max(self.warmup_steps - 1, 0))
-        return self.peak * ops.maximum(ops.minimum(rising, falling), 0.0)
+        falling = ops.maximum((self.total_steps - step) / max(self.total_steps - self.warmup_steps, 1), 0.0)
+        return self.peak * ops.where(step < self.warmup_steps, step / max(self.warmup_steps, 1), falling)
 
     def get_config(self):
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}

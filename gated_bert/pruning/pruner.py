@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from keras import ops
 
-from gated_bert.backend import view
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning.closed import (
+    Before,
+    count_weights,
+    least_closable,
+    open_units,
+    open_weights,
+    openness,
+    unit_gains,
+)
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.patterns import Pattern, get_pattern
-from gated_bert.pruning.selection import Pool, smallest
+from gated_bert.pruning.selection import Pool, smallest_above_floors
 
 Read = Callable[[int, Group, int], np.ndarray]
 """Scores of every so manyth unit (third argument) of a group (second; the first is its number)."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """How much one step of a mask update closes.
+
+    Args:
+        pattern: the step's pattern.
+        sparsity: fraction of the weights of a scope.
+        limit: of a step whose sparsity counts whole units only, what may be closed of all weights.
+        before: of a step that restores single weights, the gates before the update; they may be restored, no others.
+    """
+
+    pattern: Pattern
+    sparsity: float
+    limit: float | None = None
+    before: dict[GatedLayer, Before] | None = None
+
+
 class Pruner:
     """Closes the least important units of a model's gated layers.
+
+    The gates say what is closed, whoever closed it. A criterion that only closes opens none of it again, and counts all
+    of it towards the sparsity asked for, also single weights inside units. A criterion that opens units again chooses
+    all masks anew.
 
     Args:
         config: the run's record; what says how to prune is read, and the seed.
@@ -37,14 +68,16 @@ class Pruner:
         self.pattern = get_pattern(config)
         self.groups = self.pattern.groups(layers, num_heads)
         self.criterion = criterion_class(config)(config, self.groups)
-        self._asked = 0.0
 
     def layers_of_groups(self) -> list[GatedLayer]:
         """The layers that the pattern prunes, each once."""
-        return list(dict.fromkeys(layer for group in self.groups for layer in group.layers))
+        return _layers_of(self.groups)
 
     def competitors(self, groups: Sequence[Group], scope: str) -> list[list[int]]:
         """Numbers of the groups that are ranked together, scope by scope."""
+        return list(self._scopes(groups, scope).values())
+
+    def _scopes(self, groups: Sequence[Group], scope: str) -> dict[object, list[int]]:
         keys = {
             "global": lambda group: 0,
             "layer": lambda group: tuple(id(layer) for layer in group.layers),
@@ -53,171 +86,186 @@ class Pruner:
         scopes: dict[object, list[int]] = {}
         for index, group in enumerate(groups):
             scopes.setdefault(keys[scope](group), []).append(index)
-        return list(scopes.values())
+        return scopes
+
+    def due(self, sparsity: float) -> bool:
+        """Whether `update` may change a mask.
+
+        It may where the criterion opens units again, and else where less of a scope is closed than is asked for and a
+        unit above the floors would bring it nearer.
+        """
+        steps = self.pattern.steps(sparsity)
+        if self.criterion.reopens or self._few_closed(steps):
+            return True
+        last, share = steps[-1]
+        if last.closes(1, share) is not None:
+            return False
+        for members in self.competitors(self.groups, "global" if last.restores else self.config.scope):
+            groups = [self.groups[index] for index in members]
+            gains = [least_closable(group, floor) for group, floor in zip(groups, self._floors(groups), strict=True)]
+            least = min((gain for gain in gains if gain), default=math.inf)
+            layers = _layers_of(groups)
+            missing = share * count_weights(layers) - _closed(layers)
+            if missing >= 0.5 * (min(least, 1) if last.restores else least):
+                return True
+        return False
+
+    def _few_closed(self, steps: Sequence[tuple[Pattern, float]]) -> bool:
+        """Whether a pattern that counts units has fewer of them closed than it would close."""
+        for pattern, share in steps:
+            if pattern.closes(1, share) is None:
+                continue
+            groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
+            for members in self.competitors(groups, self.config.scope):
+                ranked = [groups[index] for index in members]
+                units, left = sum(group.num_units for group in ranked), sum(map(open_units, ranked))
+                if left > max(units - pattern.closes(units, share), sum(self._floors(ranked))):
+                    return True
+        return False
 
     def update(self, sparsity: float, step: int):
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
 
-        A lower sparsity than before changes nothing, unless the criterion opens units again. Patterns of several
-        steps choose afresh every time, with weights closed before as the least important.
+        Of a criterion that only closes, a scope in which more is closed stays as it is, and others do not pay for it.
 
         Args:
             sparsity: fraction of the weights.
             step: steps done so far; with the seed it decides how ties are broken.
         """
-        if sparsity < self._asked and not self.criterion.reopens:
-            return
-        self._asked = sparsity
-        rng = np.random.default_rng([self.config.seed, step])
-        steps = self.pattern.steps(sparsity)
-        if len(steps) == 1:
-            groups = self._arranged(self.groups, rng, self._ranked)
-            # A mask of single weights from before stays inside the larger units that stay.
-            on_top = not self.criterion.reopens and any(group.unit_weights > 1 for group in groups)
-            self._prune(self.pattern, groups, steps[0][1], rng, self._ranked, on_top=on_top)
-        else:
-            self._prune_afresh(steps, rng)
+        if self.due(sparsity):
+            rng = np.random.default_rng([self.config.seed, step])
+            steps = self.pattern.steps(sparsity)
+            before = {layer: Before(layer) for layer in self.layers} if steps[-1][0].restores else None
+            for number, (pattern, share) in enumerate(steps):
+                groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
+                groups = [self._arranged(index, group, rng) for index, group in enumerate(groups)]
+                if pattern.restores:
+                    self._prune(groups, rng, Target(pattern, share, before=before), self._kept_open(before), "global")
+                else:
+                    following = steps[number + 1] if number + 1 < len(steps) else None
+                    limit = following[1] if following and not following[0].restores else None
+                    self._prune(groups, rng, Target(pattern, share, limit), self._ranked, on_top=pattern.on_top)
         self.criterion.after_update()
 
-    def _arranged(self, groups: Sequence[Group], rng: np.random.Generator, read: Read) -> list[Group]:
-        return [
-            group.sorted_by(read(index, group.base, 1), rng) if isinstance(group, BalancedGroup) else group
-            for index, group in enumerate(groups)
-        ]
-
-    def _prune_afresh(self, steps: list[tuple[Pattern, float]], rng: np.random.Generator):
-        # Bits, packed: of a large model more than the scores of one matrix should not be in memory at once.
-        open_before = {layer: np.packbits(view(layer.mask_variable) != 0) for layer in self.layers}
-
-        def scores(layer: GatedLayer) -> np.ndarray:
-            values = self.criterion.scores(layer)
-            if self.criterion.reopens:
-                return values
-            return values * np.unpackbits(open_before[layer], count=values.size).reshape(values.shape)
-
-        for pattern, sparsity in steps:
-            if pattern.restores:
-                groups, scope, read = pattern.groups(self.layers), "global", self._kept_open(scores)
-            else:
-                read, scope = self._pooled(scores), self.config.scope
-                groups = self._arranged(pattern.groups(self.layers, self.num_heads), rng, read)
-            self._prune(pattern, groups, sparsity, rng, read, scope, on_top=pattern.on_top)
-
-    def _pooled(self, scores: Callable[[GatedLayer], np.ndarray]) -> Read:
-        return lambda index, group, every: self._normalized(
-            group.pool([scores(layer) for layer in group.layers], self.criterion.pooling)
-        )[::every]
-
-    def _kept_open(self, scores: Callable[[GatedLayer], np.ndarray]) -> Read:
-        return lambda index, group, every: np.where(
-            group.pool([view(layer.mask_variable) for layer in group.layers]) != 0,
-            np.float32(np.inf),
-            self._pooled(scores)(index, group, 1),
-        )[::every]
+    def _arranged(self, index: int, group: Group, rng: np.random.Generator) -> Group:
+        if not isinstance(group, BalancedGroup):
+            return group
+        return group.sorted_by(self._ranked(index, group.base, 1), rng)
 
     def _prune(
         self,
-        pattern: Pattern,
         groups: Sequence[Group],
-        sparsity: float,
         rng: np.random.Generator,
+        target: Target,
         read: Read,
         scope: str = "",
         on_top: bool = False,
     ):
-        chosen: dict[int, list[tuple[Group, int, np.ndarray]]] = {}
-        scopes = self.competitors(groups, scope or self.config.scope)
+        scopes = self._scopes(groups, scope or self.config.scope)
+        # Of the pattern as a whole: where a step leaves out matrices, what is closed of them counts all the same.
+        layers = {
+            key: _layers_of([self.groups[index] for index in members])
+            for key, members in self._scopes(self.groups, scope or self.config.scope).items()
+        }
+
+        def choose(key: object, own: np.random.Generator) -> list[np.ndarray]:
+            return self._choose([groups[index] for index in scopes[key]], scopes[key], layers[key], own, target, read)
+
+        chosen: dict[GatedLayer, list[tuple[Group, int, np.ndarray]]] = {}
         # Scopes are independent, and NumPy lets other threads run meanwhile.
         with ThreadPoolExecutor(_threads()) as workers:
-            found = workers.map(
-                lambda members, own: self._choose(pattern, groups, members, sparsity, own, read),
-                scopes,
-                rng.spawn(len(scopes)),
-            )
-            for members, choices in zip(scopes, found, strict=True):
-                for index, closed in zip(members, choices, strict=True):
+            for key, choices in zip(scopes, workers.map(choose, scopes, rng.spawn(len(scopes))), strict=True):
+                for index, closed in zip(scopes[key], choices, strict=True):
                     for place, layer in enumerate(groups[index].layers):
-                        chosen.setdefault(id(layer), []).append((groups[index], place, closed))
-        for layer in self.layers:
-            if id(layer) in chosen:
-                self._write(layer, chosen[id(layer)], on_top)
+                        chosen.setdefault(layer, []).append((groups[index], place, closed))
+        for layer, choices in chosen.items():
+            self._write(layer, choices, on_top, target.before)
 
     def _choose(
         self,
-        pattern: Pattern,
         groups: Sequence[Group],
-        members: list[int],
-        sparsity: float,
+        numbers: Sequence[int],
+        layers: Sequence[GatedLayer],
         rng: np.random.Generator,
+        target: Target,
         read: Read,
     ) -> list[np.ndarray]:
-        """Bits, packed, 1 where a unit is closed; a group under its floor gets its best units back, others pay for
-        them unless units are counted."""
-        members_of = [groups[index] for index in members]
-        target = pattern.closes(sum(group.num_units for group in members_of), sparsity)
-        counted = target is not None
-        if not counted:
-            target = self._weights_to_close(members_of, sparsity)
-        floors = self._floors(members_of)
-        protected: dict[int, np.ndarray] = {}
-
-        def reader(place: int):
-            def scores(every: int) -> np.ndarray:
-                found = read(members[place], members_of[place], every)
-                if place in protected:
-                    found = np.where(protected[place][::every], np.float32(np.inf), found)
-                return found
-
-            return scores
-
-        while True:
-            pools = [
-                Pool(reader(place), group.num_units, 1 if counted else group.unit_weights, group.name)
-                for place, group in enumerate(members_of)
-            ]
-            closed: list[np.ndarray] = [None] * len(pools)
-            kept = [0] * len(pools)
-
-            def keep(place: int, part: np.ndarray, closed=closed, kept=kept):
-                # Packed: under global scope all groups' choices are in memory at once.
-                closed[place], kept[place] = np.packbits(part), len(part) - np.count_nonzero(part)
-
-            smallest(pools, max(target, 0), rng, keep)
-            poor = [place for place in range(len(pools)) if kept[place] < floors[place]]
-            fresh = set(poor) - protected.keys()
-            for place in fresh:
-                best = np.argpartition(pools[place].scores(), -floors[place])[-floors[place] :]
-                protected[place] = np.zeros(members_of[place].num_units, bool)
-                protected[place][best] = True
-            if counted or not fresh:
-                # Floors win over a target that leaves less than all of them together, and over a quantile, which
-                # stays where it is.
-                for place in poor:
-                    closed[place] &= ~np.packbits(protected[place])
-                return closed
-
-    def _weights_to_close(self, groups: Sequence[Group], sparsity: float) -> float:
-        layers = {id(layer): layer for group in groups for layer in group.layers}
-        weights = sum(math.prod(layer.mask_variable.shape) for layer in layers.values())
+        """Bits, packed, 1 where a unit is closed."""
+        pools = [
+            Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
+            for number, group in zip(numbers, groups, strict=True)
+        ]
+        floors, weights = self._floors(groups, target.before), count_weights(layers)
         # Columns that an earlier step closed belong to no group, and count as closed.
-        return sparsity * weights - (weights - sum(group.num_units * group.unit_weights for group in groups))
+        outside = weights - sum(group.num_units * group.unit_weights for group in groups)
+        count = target.pattern.closes(sum(group.num_units for group in groups), target.sparsity)
+        if count is not None:
+            counted = [dataclasses.replace(pool, unit_weights=1) for pool in pools]
+            return smallest_above_floors(counted, count, floors, rng, others_pay=False)
+        if self.criterion.reopens:
+            return smallest_above_floors(pools, target.sparsity * weights - outside, floors, rng)
+        closed = _closed(layers, target.before)
+        if target.before:
+            return smallest_above_floors(pools, max(target.sparsity * weights, closed), floors, rng)
+        gains = [unit_gains(group) for group in groups]
+        whole = sum((len(gain) - np.count_nonzero(gain)) * group.unit_weights
+                    for gain, group in zip(gains, groups, strict=True))  # fmt: skip
+        sparsity = target.sparsity
+        if target.limit is not None:
+            found = smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
+            added = sum(int(gain[np.unpackbits(bits, count=len(gain)) == 1].sum(dtype=np.int64))
+                        for gain, bits in zip(gains, found, strict=True))  # fmt: skip
+            if closed + added <= target.limit * weights + groups[0].unit_weights / 2:
+                return found
+            sparsity = target.limit
+        missing = max(sparsity * weights - closed, 0)
+        if whole + outside == closed and len({group.unit_weights for group in groups}) == 1:
+            return smallest_above_floors(pools, whole + missing, floors, rng)
+        pools = [
+            dataclasses.replace(pool, gains=gain, ordered=isinstance(group, BalancedGroup))
+            for pool, gain, group in zip(pools, gains, groups, strict=True)
+        ]
+        return smallest_above_floors(pools, missing, floors, rng)
 
-    def _floors(self, groups: Sequence[Group]) -> list[int]:
+    def _floors(self, groups: Sequence[Group], before: dict[GatedLayer, Before] | None = None) -> list[int]:
         """Units that each group keeps; of the groups of one matrix the first answers for it."""
         floors, seen = [], set()
         for group in groups:
-            floors.append(0 if group.layers in seen else max(1, math.ceil(self.config.min_kept * group.num_units)))
+            floor = 0 if group.layers in seen else max(1, math.ceil(self.config.min_kept * group.num_units))
+            if floor and not self.criterion.reopens:
+                # What is closed below the floor stays closed.
+                left = group.num_units - before[group.layers[0]].closed if before else open_units(group)
+                floor = min(floor, left)
+            floors.append(floor)
             seen.add(group.layers)
         return floors
 
     def _ranked(self, index: int, group: Group, every: int) -> np.ndarray:
-        scores = self._normalized(self.criterion.unit_scores(index, group))[::every]
         if self.criterion.reopens:
-            return scores
+            return self._normalized(self.criterion.unit_scores(index, group))[::every]
+        share = openness(group)
+        if group.unit_weights == 1 or not np.any((share > 0) & (share < 1)):
+            scores = self._normalized(self.criterion.unit_scores(index, group))
+        else:
+            scores = self._normalized(self.criterion.unit_scores(index, group, open_weights))
+            if isinstance(group, BalancedGroup):
+                # Of every set the least important go first, however few are open of some.
+                scores = np.maximum.accumulate(scores)
         # −inf where closed. Not np.where: it branches, and masks are random, which no processor predicts.
-        ceiling = self._openness(group)[::every] - np.finfo(np.float32).tiny
+        ceiling = share[::every] - np.finfo(np.float32).tiny
         ceiling *= np.float32(np.inf)
-        return np.minimum(scores, ceiling, out=ceiling)
+        return np.minimum(scores[::every], ceiling, out=ceiling)
+
+    def _kept_open(self, before: dict[GatedLayer, Before]) -> Read:
+        """Scores of single weights: +inf where open now, −inf where closed before for good."""
+
+        def read(index: int, group: Group, every: int) -> np.ndarray:
+            scores = self._normalized(self.criterion.unit_scores(index, group))
+            if not self.criterion.reopens:
+                scores = np.where(before[group.layers[0]].open.ravel(), scores, -np.float32(np.inf))
+            return np.where(open_weights(group.layers[0]).ravel(), np.float32(np.inf), scores)[::every]
+
+        return read
 
     def _normalized(self, scores: np.ndarray) -> np.ndarray:
         if not self.config.normalize_scores:
@@ -227,24 +275,42 @@ class Pruner:
 
     def closed(self, group: Group) -> np.ndarray:
         """Which units of `group` are closed now, bool [num_units]."""
-        return self._openness(group) == 0
+        return openness(group) == 0
 
-    def _openness(self, group: Group) -> np.ndarray:
-        return group.pool([view(layer.mask_variable) for layer in group.layers])
-
-    def _write(self, layer: GatedLayer, chosen: list[tuple[Group, int, np.ndarray]], on_top: bool):
-        value = 1.0 if layer.gate_trainable else layer.gate_init_value
+    def _write(
+        self,
+        layer: GatedLayer,
+        chosen: list[tuple[Group, int, np.ndarray]],
+        on_top: bool,
+        before: dict[GatedLayer, Before] | None,
+    ):
+        mask = layer.mask_variable
         factors = [
             group.expand(np.logical_not(np.unpackbits(closed, count=group.num_units)))[place]
             for group, place, closed in chosen
         ]
-        if on_top:
-            factors.append(view(layer.mask_variable) != 0)
+        if before is None and (on_top or not self.criterion.reopens):
+            factors.append(open_weights(layer))
         factor = functools.reduce(np.logical_and, factors)
         # As one byte a weight to the backend, which widens them faster than NumPy would.
-        kept = ops.convert_to_tensor(np.broadcast_to(factor, tuple(layer.mask_variable.shape)))
-        gates = ops.cast(kept, layer.mask_variable.dtype)
-        layer.mask_variable.assign(gates if value == 1.0 else gates * value)
+        kept = ops.cast(ops.convert_to_tensor(np.broadcast_to(factor, tuple(mask.shape))), mask.dtype)
+        if before is not None and not self.criterion.reopens:
+            mask.assign(kept * ops.convert_to_tensor(before[layer].values))
+            return
+        # Gates that stay open keep their values, which need not be those that gates begin with.
+        value = 1.0 if layer.gate_trainable else layer.gate_init_value
+        now = ops.stop_gradient(mask)
+        mask.assign(kept * (ops.where(now == 0, value, now) if self.criterion.reopens else now))
+
+
+def _layers_of(groups: Sequence[Group]) -> list[GatedLayer]:
+    return list(dict.fromkeys(layer for group in groups for layer in group.layers))
+
+
+def _closed(layers: Sequence[GatedLayer], before: dict[GatedLayer, Before] | None = None) -> int:
+    if before:
+        return sum(before[layer].closed for layer in layers)
+    return count_weights(layers) - sum(int(np.count_nonzero(open_weights(layer))) for layer in layers)
 
 
 def _threads() -> int:

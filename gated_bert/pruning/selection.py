@@ -23,12 +23,16 @@ class Pool:
         size: n.
         unit_weights: weights in one unit.
         name: shown in errors.
+        gains: weights that choosing each unit adds, int array [size]; None: `unit_weights` of each.
+        ordered: of equal units the first go first, where ties are broken at random else.
     """
 
     read: Callable[[int], np.ndarray]
     size: int
     unit_weights: int = 1
     name: str = "scores"
+    gains: np.ndarray | None = None
+    ordered: bool = False
 
     def scores(self) -> np.ndarray:
         """All scores; raises ValueError where one of them is NaN."""
@@ -105,7 +109,7 @@ def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use:
         use: called with a pool's index and its choice, a bool array [n], pool after pool, so that no more than one
             pool's choice need be in memory.
     """
-    if len({pool.unit_weights for pool in pools}) > 1:
+    if len({pool.unit_weights for pool in pools}) > 1 or any(pool.gains is not None for pool in pools):
         _smallest_of_unequal(pools, weights, rng, use)
         return
     if len(pools) == 1:
@@ -132,8 +136,14 @@ def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use:
 
 def _smallest_of_unequal(pools, weights, rng, use):
     scores = np.concatenate([pool.scores() for pool in pools])
-    sizes = np.repeat([pool.unit_weights for pool in pools], [pool.size for pool in pools])
-    order = np.lexsort((rng.permutation(len(scores)), scores))
+    sizes = np.concatenate(
+        [np.full(pool.size, pool.unit_weights) if pool.gains is None else pool.gains for pool in pools], dtype=np.int64
+    )
+    ties = rng.permutation(len(scores))
+    for pool, first in zip(pools, np.cumsum([0, *(pool.size for pool in pools)]), strict=False):
+        if pool.ordered:
+            ties[first : first + pool.size].sort()
+    order = np.lexsort((ties, scores))
     cumulative = np.cumsum(sizes[order])
     count = int(np.searchsorted(cumulative, weights, side="right"))
     if count < len(order):
@@ -143,3 +153,51 @@ def _smallest_of_unequal(pools, weights, rng, use):
     chosen[order[:count]] = True
     for index, part in enumerate(np.split(chosen, np.cumsum([pool.size for pool in pools])[:-1])):
         use(index, part)
+
+
+def smallest_above_floors(
+    pools: Sequence[Pool],
+    weights: float,
+    floors: Sequence[int],
+    rng: np.random.Generator,
+    others_pay: bool = True,
+) -> list[np.ndarray]:
+    """As `smallest`, but a pool left with fewer units than its floor gets its best ones back, and others pay.
+
+    Args:
+        pools: the competing units.
+        weights: number of weights to choose.
+        floors: of each pool the units that are not chosen, at least; those of all pools win over `weights`.
+        rng: breaks ties.
+        others_pay: whether units of other pools are chosen in place of those given back.
+
+    Returns:
+        Per pool its choice in packed bits: under one scope for all matrices all choices are in memory at once.
+    """
+    protected: dict[int, np.ndarray] = {}
+
+    def keeping(place: int) -> Pool:
+        def read(every: int) -> np.ndarray:
+            scores = pools[place].read(every)
+            return np.where(protected[place][::every], np.float32(np.inf), scores) if place in protected else scores
+
+        return replace(pools[place], read=read)
+
+    while True:
+        chosen: list[np.ndarray] = [None] * len(pools)
+        left = [0] * len(pools)
+
+        def use(place: int, part: np.ndarray, chosen=chosen, left=left):
+            chosen[place], left[place] = np.packbits(part), len(part) - np.count_nonzero(part)
+
+        smallest([keeping(place) for place in range(len(pools))], max(weights, 0), rng, use)
+        poor = [place for place in range(len(pools)) if left[place] < floors[place]]
+        fresh = set(poor) - protected.keys()
+        for place in fresh:
+            best = np.argpartition(pools[place].scores(), -floors[place])[-floors[place] :]
+            protected[place] = np.zeros(pools[place].size, bool)
+            protected[place][best] = True
+        if not (fresh and others_pay):
+            for place in poor:
+                chosen[place] &= ~np.packbits(protected[place])
+            return chosen

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.metrics import evaluate_all
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -51,7 +52,12 @@ def make_dataset(
         config: its `max_len`, `batch_size` and `doc_stride` are read.
         seed: seed of the order; None for evaluation.
         multiple: what the size of every batch is a multiple of; see `BucketedDataset`.
+
+    Raises:
+        UserError: no examples.
     """
+    if not len(examples):
+        raise UserError(f"{task.name}: no texts were given; give at least one")
     options = {"batch_size": config.batch_size, "max_len": config.max_len, "seed": seed, "multiple": multiple}
     if task.kind == "span":
         return WindowedDataset(encode_windows(tokenizer, examples, config.max_len, config.doc_stride), **options)

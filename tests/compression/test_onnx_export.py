@@ -11,10 +11,16 @@ from gated_bert.cli import main
 from gated_bert.compression import onnx_export, onnx_standard
 from gated_bert.compression.onnx_export import export_onnx
 from gated_bert.compression.onnx_model import open_model
+from gated_bert.compression.predict import evaluation_config
+from gated_bert.compression.quantize import quantize_dynamically
+from gated_bert.compression.statistics import random_inputs
 from gated_bert.errors import UserError
+from gated_bert.explain.lime import explain_texts, predict_samples
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel, save_model
+from gated_bert.tasks.evaluation import make_dataset
+from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import INPUTS, VOCAB, randomize
@@ -68,6 +74,43 @@ def folder(saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(saved, "model")
     return tmp_path
+
+
+@pytest.mark.parametrize("form", ["keras", "standard", "fused", "tiled", "int8"])
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_to_predict_is_refused_alike_by_models_of_every_form(name, form, tmp_path):
+    if (name, form) == ("emptied layers", "tiled"):
+        pytest.skip("its matrices are too small to be tiled")
+    found = loaded_model(name)
+    if form == "tiled":
+        for layer in found.model.gated_layers(("query", "value", "ffn_output")):
+            layer.gates.assign(np.repeat(np.arange(layer.gates.shape[0])[:, None] % 4 == 0, layer.gates.shape[1], 1))
+    if form != "keras":
+        export_onnx(tmp_path / "m.onnx", found, "fused" if form == "int8" else form)
+        if form == "int8":
+            quantize_dynamically(tmp_path / "m.onnx", tmp_path / "int8.onnx", False)
+            shutil.copy(tmp_path / "m.json", tmp_path / "int8.json")
+            shutil.copy(tmp_path / "m.tokenizer.json", tmp_path / "int8.tokenizer.json")
+        found = open_model(tmp_path / ("int8.onnx" if form == "int8" else "m.onnx"))
+    nothing = {key: array[:0] for key, array in INPUTS.items()}
+    one = {key: array[:1] for key, array in INPUTS.items()}
+    assert len(found.model.predict_on_batch(one)) == 1
+    with pytest.raises(UserError, match="a batch of 0 texts is refused; allowed: 1 or more"):
+        found.model.predict_on_batch(nothing)
+    if form != "keras":
+        with pytest.raises(UserError, match="a batch of 0 texts"):
+            found.model.predict([])
+    config = evaluation_config(found, batch_size=2, max_len=16)
+    spans, pair = found.task.kind == "span", found.task.pair
+    none = SpanExamples([], [], np.zeros((0, 2)), [], []) if spans else Examples([], [] if pair else None, np.zeros(0))
+    with pytest.raises(UserError, match=f"{found.task.name}: no texts were given"):
+        make_dataset(found.task, found.tokenizer, none, config)
+    if found.task.name == "sst2":
+        with pytest.raises(UserError, match="explain: no texts were given"):
+            predict_samples(found, [], 2, 16)
+        assert list(explain_texts(found, [], [])) == []
+    with pytest.raises(UserError, match="batch size 0 and length 4 are refused"):
+        random_inputs(found.config, 0, 4)
 
 
 @pytest.mark.parametrize("graph", ["standard", "fused"])

@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import keras
 import pytest
+from any_models import LABELS, LOSS, ROWS, mlp
 from rich.console import Console
 
+import gated_bert
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.jobs import Job
 from gated_bert.experiments.progress import Display, JobView, LogLines
+from gated_bert.experiments.status import Status, StatusCallback
+from gated_bert.pruning import callbacks
+from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.pruning.pruner import sparsity
 
 
 def view(name: str, state: str = "running", folder: Path = Path("nowhere"), **status) -> JobView:
@@ -81,3 +88,47 @@ def test_log_lines_are_whole_and_new(tmp_path):
     job.state = "failed"
     assert lines.new([job]) == ["[spt sst2] half a line \u00e9"]
     assert lines.new([job]) == []
+
+
+class Steps(StepCallback):
+    """Calls the live status as a run does and keeps what it says after every step."""
+
+    def __init__(self, path, pruning, steps, epochs):
+        super().__init__(steps)
+        told = self.told = []
+        self.status = Status(path, lambda fields: told.append(fields["sparsity"]))
+        self.feed = StatusCallback(self.status, steps, epochs, "loss", 0, pruning.closed_share)
+        self.shown = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.feed.on_epoch_begin(epoch)
+        self.shown.append(self.told[-1])
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.status._written = 0.0
+        self.feed.on_train_batch_end(batch, logs)
+        self.shown.append(self.told[-1])
+
+
+@pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement"])
+def test_the_sparsity_shown_is_that_of_the_masks_and_counted_only_after_they_changed(tmp_path, monkeypatch, method):
+    model = gated_bert.gate(mlp(), method)
+    pruning = gated_bert.PruningCallback.for_model(
+        model, method, end_sparsity=0.75, pruning_end_epoch=3, movement_pruning_frequency_steps=2,
+        soft_movement_penalty=50.0, soft_movement_threshold=0.49,
+    )  # fmt: skip
+    model.compile(pruning.optimizer(keras.optimizers.SGD(0.1)), LOSS, run_eagerly=True)
+    steps, true, counted = Steps(tmp_path, pruning, 4, 3), [], []
+    monkeypatch.setattr(callbacks, "sparsity", lambda layers: counted.append(1) or sparsity(layers))
+    real = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: true.append(sparsity(pruning.layers)),
+        on_train_batch_end=lambda batch, logs: true.append(sparsity(pruning.layers)),
+    )
+    model.fit(ROWS, LABELS, batch_size=16, epochs=3, callbacks=[pruning, steps, real], verbose=0)
+    if method == "soft_movement":
+        # Its gates move with every step; what is shown is from the last step at which the threshold moved.
+        updates = [place for place in range(15) if place % 5 in (0, 2, 4)]
+        steps.shown, true = ([values[place] for place in updates] for values in (steps.shown, true))
+    assert steps.shown == true and max(true) > 0
+    # Once at every epoch's beginning and end, and where masks moved inside one after every second step.
+    assert len(counted) <= 3 * (2 + 2 * (method != "magnitude"))

@@ -63,6 +63,21 @@ def test_diversity_is_the_greedy_minimum():
 
 def test_no_more_than_there_are_and_none_without_words():
     for pick in (pick_by_coverage, pick_by_diversity):
-        rows, values = pick(np.array([[1.0, 0.0], [0.0, 0.0]]), 5)
-        assert sorted(rows) == [0, 1] and np.isfinite(values).all()
-        assert sorted(pick(np.zeros((2, 0)), 1)[0]) in ([0], [1])
+        rows, values = pick(np.array([[1.0, 0.0], [0.0, 0.0], [2.0, -1.0]]), 5)
+        assert sorted(rows) == [0, 2] and np.isfinite(values).all()
+        assert pick(np.zeros((2, 0)), 1) == pick(np.zeros((2, 3)), 1) == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_documents_without_words_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(12, 6)) * (rng.random((12, 6)) < 0.5)
+    weights[0, 0] = 1.0
+    kept = np.flatnonzero(weights.any(axis=1))
+    empty = np.insert(weights, [0, 5, 12], 0.0, axis=0)
+    places = np.flatnonzero(empty.any(axis=1))
+    for pick in (pick_by_coverage, pick_by_diversity):
+        rows, values = pick(weights[kept], 15)
+        found, others = pick(empty, 15)
+        assert [list(places).index(row) for row in found] == rows
+        np.testing.assert_allclose(others, values)

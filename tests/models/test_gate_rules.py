@@ -56,9 +56,28 @@ def test_straight_through_scores_get_the_gradient_of_open_and_closed_gates():
 def test_soft_threshold_opens_where_sigmoid_of_the_score_exceeds_the_threshold():
     layer = built("soft_threshold", (1, 3))
     layer.scores.assign([[-1.0, 0.0, 1.0]])  # sigmoid: 0.269, 0.5, 0.731
-    for threshold, gates in ((0.0, [1, 1, 1]), (0.3, [0, 1, 1]), (0.5, [0, 0, 1]), (0.8, [0, 0, 0])):
+    for threshold, gates in ((0.0, [1, 1, 1]), (0.3, [0, 1, 1]), (0.5, [0, 0, 1])):
         layer.threshold.assign(threshold)
         assert array(layer.effective_gates()).tolist() == [gates]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("gate_rule, gate", [("soft_threshold", 1.0), ("hard_concrete", 0.5)])
+@pytest.mark.parametrize("min_kept, kept", [(0.0, 1), (0.005, 1), (0.1, 3), (0.5, 12)])
+def test_where_scores_would_close_more_the_best_of_a_layer_stay(gate_rule, gate, min_kept, kept, training):
+    layer = built(gate_rule, min_kept=min_kept)
+    scores = np.random.default_rng(6).permutation(24).reshape(6, 4)
+    best = scores >= 24 - kept
+    layer.scores.assign(scores - 100.0)
+    if gate_rule == "soft_threshold":
+        layer.threshold.assign(0.5)
+    assert np.array_equal(array(layer.effective_gates(training)), gate * best)
+    # As many and no more where all are alike, and no matter what the floor is where enough are open.
+    layer.scores.assign(np.full((6, 4), -100.0))
+    assert np.count_nonzero(array(layer.effective_gates(training))) == kept
+    layer.scores.assign(np.full((6, 4), 100.0))
+    assert (array(layer.effective_gates(training)) == 1).all()
+    assert GatedDense.from_config(layer.get_config()).min_kept == min_kept
 
 
 def test_soft_threshold_passes_the_gradient_of_the_gates_unchanged():

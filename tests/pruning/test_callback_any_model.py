@@ -68,6 +68,37 @@ def test_every_criterion_reaches_its_sparsity_and_closed_weights_are_without_eff
     assert np.array_equal(array(model(ROWS)), before)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("method", ["soft_movement", "l0"])
+def test_a_penalty_that_would_close_everything_leaves_the_floor_of_every_matrix(method, jit, tmp_path):
+    """In training, after it, in a file, and when training goes on."""
+    model = gated_bert.gate(mlp(), method)
+    penalty = {"l0_penalty": 1e4, "soft_movement_penalty": 1e4, "soft_movement_threshold": 0.9}
+    callback = PruningCallback.for_model(model, method, pruning_end_epoch=2, min_kept=0.1, **penalty)
+    model.compile(callback.optimizer(keras.optimizers.Adam(0.1), 10.0), LOSS, jit_compile=jit)
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append([open_gates(layer, True) for layer in callback.layers])
+    )
+    history = model.fit(ROWS, LABELS, epochs=4, batch_size=16, callbacks=[callback, watch], verbose=0).history
+    floors = [20, 4]  # ⌈0.1 · 192⌉ and ⌈0.1 · 32⌉
+    assert (np.array(seen) >= floors).all()
+    assert [open_gates(layer) for layer in callback.layers] == floors
+    assert history["sparsity"][-1] == pytest.approx(1 - 24 / 224)
+    model.save_weights(tmp_path / "gated.weights.h5")
+    again = gated_bert.gate(mlp(), method)
+    goes_on = PruningCallback.for_model(again, method, pruning_end_epoch=2, min_kept=0.1, **penalty)
+    again.load_weights(tmp_path / "gated.weights.h5")
+    np.testing.assert_array_equal(array(again(ROWS)), array(model(ROWS)))
+    again.compile(goes_on.optimizer(keras.optimizers.Adam(0.1), 10.0), LOSS, jit_compile=jit)
+    again.fit(ROWS, LABELS, epochs=3, initial_epoch=2, batch_size=16, callbacks=[goes_on], verbose=0)
+    assert [open_gates(layer) for layer in goes_on.layers] == floors
+
+
+def open_gates(layer, training=False):
+    return np.count_nonzero(array(layer.effective_gates(training)))
+
+
 def test_training_leaves_kernels_under_closed_gates_alone():
     model = gated_bert.gate(vit(), exclude="head")
     callback = PruningCallback.for_model(model, schedule="one_shot", end_sparsity=0.6, pruning_end_epoch=1)
@@ -298,7 +329,7 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     namespace = {}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), namespace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +76,20 @@ class Criterion:
         """Importance of each weight of `layer`, array [in, out]."""
         raise NotImplementedError(f"{type(self).__name__} scores no single weights")
 
-    def unit_scores(self, index: int, group: Group) -> np.ndarray:
-        """Importance of each unit of group number `index`, array [num_units]."""
-        return group.pool([self.scores(layer) for layer in group.layers], self.pooling)
+    def unit_scores(
+        self, index: int, group: Group, is_open: Callable[[GatedLayer], np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Importance of each unit of group number `index`, array [num_units].
+
+        Args:
+            index: number of the group.
+            group: the group.
+            is_open: where single weights inside units are closed, which weights of a layer are open, bool [in, out]:
+                the closed ones have no importance.
+        """
+        scores = [self.scores(layer) if is_open is None else self.scores(layer) * is_open(layer)
+                  for layer in group.layers]  # fmt: skip
+        return group.pool(scores, self.pooling)
 
     def after_step(self, context: StepContext):
         """Looks at a step that was just done."""

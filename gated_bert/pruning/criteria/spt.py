@@ -8,6 +8,7 @@ from keras import ops
 
 from gated_bert.backend import compiled, view
 from gated_bert.config import ConfigError
+from gated_bert.pruning.closed import open_weights, openness
 from gated_bert.pruning.criteria.base import Criterion, StepContext
 from gated_bert.pruning.criteria.observation import variables_of
 from gated_bert.pruning.criteria.ridge import RidgeCredit
@@ -66,11 +67,12 @@ class Spt(Criterion):
         if size > _SMALL_GROUP:
             # Closed units among them change nothing, and of the open ones a fraction ε is met.
             return rng.integers(0, size, count, dtype=np.int32)
-        return rng.choice(np.flatnonzero(self._open(index)), count).astype(np.int32)
+        left = np.flatnonzero(self._open(index))
+        # Where nothing is open any unit will do: closing it changes nothing.
+        return rng.choice(left if len(left) else size, count).astype(np.int32)
 
     def _open(self, index: int) -> np.ndarray:
-        group = self.groups[index]
-        return group.pool([view(layer.mask_variable) for layer in group.layers]) != 0
+        return openness(self.groups[index]) > 0
 
     def _probe(self, model, members):
         variables = variables_of(model)
@@ -104,7 +106,7 @@ class Spt(Criterion):
             together = [self._offsets[index] + units for index, units in zip(members, chosen, strict=True)]
             self._ridge.add(np.unique(np.concatenate(together)), reward)
 
-    def unit_scores(self, index, group):
+    def unit_scores(self, index, group, is_open=None):
         if self._ridge is not None:
             return self._ridge.solve()[self._offsets[index] : self._offsets[index + 1]]
         return np.where(np.isnan(self.q[index]), np.float32(self._rank_of_unexplored()), self.q[index])
@@ -160,6 +162,6 @@ class SptTaylor(Criterion):
         rewards = {}
         for role in self.roles:
             layers = [layer for group in self.groups if group.role == role for layer in group.layers]
-            values = [self.scores(layer)[view(layer.mask_variable) != 0] for layer in layers]
-            rewards[f"reward_{role}"] = float(np.concatenate(values).mean(dtype=np.float64))
+            values = np.concatenate([self.scores(layer)[open_weights(layer)] for layer in layers])
+            rewards[f"reward_{role}"] = float(values.mean(dtype=np.float64)) if len(values) else float("nan")
         return rewards
