@@ -78,7 +78,8 @@ def hugging_face_head(config: Mapping[str, object], shapes: Mapping[str, tuple[i
     """
     named = config.get("architectures")
     kinds = (_ARCHITECTURES.get(name) for name in (named if isinstance(named, list) else ()) if isinstance(name, str))
-    given = next((kind for kind in kinds if kind and _has(kind, shapes)), None)
+    # No other head has tensors like those of spans, whatever a configuration that was copied along says.
+    given = SPANS if _has(SPANS, shapes) else next((kind for kind in kinds if kind and _has(kind, shapes)), None)
     kind = given or next((kind for kind in _TENSORS if _has(kind, shapes)), "")
     if kind != CLASSES:
         return Head(kind)
