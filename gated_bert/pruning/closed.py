@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from gated_bert.backend import view
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group
+
+IsOpen = Callable[[GatedLayer], np.ndarray]
+"""Which weights of a layer are open, bool [in, out]."""
 
 
 def open_weights(layer: GatedLayer) -> np.ndarray:
@@ -23,9 +26,9 @@ def count_weights(layers: Iterable[GatedLayer]) -> int:
     return sum(math.prod(layer.mask_variable.shape) for layer in layers)
 
 
-def openness(group: Group) -> np.ndarray:
+def openness(group: Group, is_open: IsOpen = open_weights) -> np.ndarray:
     """Share of each unit's weights that is open, float32 [num_units]."""
-    return group.pool([open_weights(layer).astype(np.float32) for layer in group.layers])
+    return group.pool([is_open(layer).astype(np.float32) for layer in group.layers])
 
 
 def unit_gains(group: Group) -> np.ndarray:

@@ -17,6 +17,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.closed import (
     Before,
+    IsOpen,
     count_weights,
     least_closable,
     open_units,
@@ -135,7 +136,13 @@ class Pruner:
         if self.due(sparsity):
             rng = np.random.default_rng([self.config.seed, step])
             steps = self.pattern.steps(sparsity)
-            before = {layer: Before(layer) for layer in self.layers} if steps[-1][0].restores else None
+            last, share = steps[-1]
+            # Steps that count units all look at the gates as they were.
+            counts = len(steps) > 1 and last.closes(1, share) is not None
+            before = {layer: Before(layer) for layer in self.layers} if last.restores or counts else None
+            ranked = self._ranked
+            if counts:
+                ranked = functools.partial(self._ranked, is_open=lambda layer: before[layer].open)
             for number, (pattern, share) in enumerate(steps):
                 groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
                 groups = [self._arranged(index, group, rng) for index, group in enumerate(groups)]
@@ -144,7 +151,7 @@ class Pruner:
                 else:
                     following = steps[number + 1] if number + 1 < len(steps) else None
                     limit = following[1] if following and not following[0].restores else None
-                    self._prune(groups, rng, Target(pattern, share, limit), self._ranked, on_top=pattern.on_top)
+                    self._prune(groups, rng, Target(pattern, share, limit), ranked, on_top=pattern.on_top)
         self.criterion.after_update()
 
     def _arranged(self, index: int, group: Group, rng: np.random.Generator) -> Group:
@@ -240,14 +247,14 @@ class Pruner:
             seen.add(group.layers)
         return floors
 
-    def _ranked(self, index: int, group: Group, every: int) -> np.ndarray:
+    def _ranked(self, index: int, group: Group, every: int, is_open: IsOpen = open_weights) -> np.ndarray:
         if self.criterion.reopens:
             return self._normalized(self.criterion.unit_scores(index, group))[::every]
-        share = openness(group)
+        share = openness(group, is_open)
         if group.unit_weights == 1 or not np.any((share > 0) & (share < 1)):
             scores = self._normalized(self.criterion.unit_scores(index, group))
         else:
-            scores = self._normalized(self.criterion.unit_scores(index, group, open_weights))
+            scores = self._normalized(self.criterion.unit_scores(index, group, is_open))
             if isinstance(group, BalancedGroup):
                 # Of every set the least important go first, however few are open of some.
                 scores = np.maximum.accumulate(scores)
