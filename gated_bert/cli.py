@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -20,9 +19,9 @@ from gated_bert.commands import (
     typed_flags,
 )
 from gated_bert.compress_flags import compress_command
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import GatedBertConfig
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
-from gated_bert.errors import UserError
+from gated_bert.endings import end
 from gated_bert.explain_commands import explain_command, sp_lime_command
 from gated_bert.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.export_commands import export_command, quantize_command
@@ -30,27 +29,9 @@ from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
 from gated_bert.pipeline_flags import pipeline_command
-from gated_bert.settings import LABELS, read_settings
+from gated_bert.settings import LABELS, check_backend, read_settings, verbosity
 from gated_bert.student_flags import student_command
 from gated_bert.sweep_flags import stages_command, sweep_command
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells give it."""
-
-_BY_HAND = {
-    errno.ENOSPC: "no space is left on the device; free some, then go on with --resume",
-    errno.EDQUOT: "the disk quota is used up; free some, then go on with --resume",
-    errno.EROFS: "the file system is read-only; choose another folder with -o",
-    errno.EACCES: "permission denied; choose another folder with -o",
-}
-
-_EXTRAS = {
-    **dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export"),
-    **dict.fromkeys(("lime", "nltk"), "explain"),
-    **dict.fromkeys(("jax", "jaxlib"), "jax"),
-    "ray": "cluster",
-}
-"""Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 
 
 @dataclass(frozen=True)
@@ -174,31 +155,19 @@ def main(words: list[str] | None = None) -> int:
         words: the command line without the program's name; `None` takes the process's own.
 
     Returns:
-        The exit status: 0 done, 1 a job failed, 2 refused, 130 interrupted.
+        The exit status: 0 done, 1 a job failed, 2 refused, 70 a fault of the toolkit, 130 interrupted.
     """
     words = sys.argv[1:] if words is None else words
     try:
-        return _dispatch(words)
-    except ConfigError as error:
-        return _refuse(error.describe(LABELS.get(error.field, error.field)))
-    except UserError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.errno not in _BY_HAND:
-            raise
-        return _refuse(f"{error.filename or 'output'}: {_BY_HAND[error.errno]}")
-    except ModuleNotFoundError as error:
-        if (error.name or "gated_bert").startswith("gated_bert"):
-            raise
-        extra = _EXTRAS.get((error.name or "").partition(".")[0], "tensorflow")
-        return _refuse(f"{error.name} is not installed; pip install 'gated_bert[{extra}]'")
-    except KeyboardInterrupt as stopped:
-        print(str(stopped) or "stopped; the same command with --resume goes on", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has gone (`| head`); Python must not complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        try:
+            status = _dispatch(words)
+        except SystemExit as shown:
+            status = shown.code
+        # What cannot be written is told now, and not by Python at exit.
+        sys.stdout.flush()
+        return status
+    except (Exception, KeyboardInterrupt) as error:
+        return end(error, words)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -210,12 +179,10 @@ def _dispatch(words: list[str]) -> int:
         return 0 if words else 2
     if name not in COMMANDS:
         raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))
+    if not {"-h", "--help"} & set(words):
+        check_backend(os.environ)
+        verbosity(os.environ)
     return COMMANDS[name].run(words[1:])
-
-
-def _refuse(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:

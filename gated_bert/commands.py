@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from gated_bert.flags import Flag, FlagError, make_parser, read_flags
+from gated_bert.quiet import quieten
 from gated_bert.settings import verbosity
 
 
@@ -74,7 +75,8 @@ def prepare_environment():
     """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
     if verbosity(os.environ) < 2:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "KERAS_BACKEND" not in os.environ:
+        quieten()
+    if not os.environ.get("KERAS_BACKEND"):
         only_jax = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
         os.environ["KERAS_BACKEND"] = "jax" if only_jax else "tensorflow"
 

@@ -233,6 +233,10 @@ def labels(flags: tuple[Flag, ...]) -> dict[str, str]:
 class _Parser(argparse.ArgumentParser):
     """An argparse parser whose refusals are `FlagError`s of one line."""
 
+    def _print_message(self, message: str, file=None):
+        # argparse itself says nothing of a full or closed output.
+        print(message, end="", file=file)
+
     def error(self, message: str):
         label, _, what = message.removeprefix("argument ").partition(": ")
         meaning = next(

@@ -131,6 +131,28 @@ def read_settings(
     )
 
 
+BACKENDS = ("tensorflow", "jax")
+"""Backends of Keras that layers, criteria and training run on."""
+
+
+def check_backend(environ: Mapping[str, str]):
+    """Refuses a KERAS_BACKEND that the toolkit does not run on.
+
+    Raises:
+        FlagError: another one.
+    """
+    backend = environ.get("KERAS_BACKEND")
+    if backend in ("torch", "openvino"):
+        raise FlagError(f"KERAS_BACKEND: {backend!r} is refused; allowed: {', '.join(BACKENDS)}: gated layers do not "
+                        f"train on {backend}. Set one of these, or unset it; weights of PyTorch are read by -pt under "
+                        "both")  # fmt: skip
+    if backend:
+        try:
+            choose("KERAS_BACKEND", backend, BACKENDS)
+        except ConfigError as error:
+            raise FlagError(str(error)) from None
+
+
 def verbosity(environ: Mapping[str, str]) -> int:
     """VERBOSE: 0 results only, 1 progress, 2 every mask update and the library's own logs."""
     value = environ.get("VERBOSE") or "1"
@@ -204,12 +226,7 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
     folder = environ.get("GATED_BERT_DATA")
     if folder and not Path(folder).expanduser().is_dir():
         raise FlagError.refused("GATED_BERT_DATA", folder, "an existing folder")
-    backend = environ.get("KERAS_BACKEND")
-    if backend:
-        try:
-            choose("KERAS_BACKEND", backend, ("tensorflow", "jax"))
-        except ConfigError as error:
-            raise FlagError(str(error)) from None
+    check_backend(environ)
 
 
 def _check_parallel(values: dict):

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from gated_bert.errors import UserError
 from gated_bert.experiments.results import write_json_atomic
 from gated_bert.flags import PRUNING_FIELDS, FlagError
 from gated_bert.settings import Settings
+from gated_bert.start import python_command
 
 JOB_FILE = "job.json"
 STATUS_FILE = "status.json"
@@ -152,16 +152,7 @@ def dense_folder(folder: Path, config: GatedBertConfig) -> Path:
 
 def job_command(folder: Path) -> tuple[str, ...]:
     """The words that run the job in `folder` in a process of its own."""
-    return (
-        sys.executable,
-        "-m",
-        "gated_bert",
-        "train",
-        "--config-file",
-        str(folder / JOB_FILE),
-        "--run-dir",
-        str(folder),
-    )
+    return python_command("gated_bert", "train", "--config-file", str(folder / JOB_FILE), "--run-dir", str(folder))
 
 
 def write_job(job: Job):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from gated_bert.errors import UserError
 from gated_bert.presets import PRESETS
+from gated_bert.quiet import without_library_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -365,11 +366,16 @@ def read_failure(folder: str | os.PathLike, lines: int = 15) -> Failure | None:
 
 
 def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
-    """The last lines of a log, "" where there is none."""
+    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 400 * lines))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+            start = max(0, file.tell() - 800 * lines)
+            file.seek(start)
+            text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
+    if start:
+        text = text.partition("\n")[2] or text
+    own = text if os.environ.get("VERBOSE") == "2" else without_library_lines(text)
+    return "\n".join(own.splitlines()[-lines:])

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gated_bert.experiments.backends import import_path
 from gated_bert.experiments.jobs import LOG_FILE, STATUS_FILE, Job, Plan, job_command, write_job
 from gated_bert.experiments.output_folder import check_room, locked
 from gated_bert.experiments.resources import job_memory, thread_environment
@@ -15,6 +14,7 @@ from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.experiments.sweep import check_data, earlier_runs
 from gated_bert.flags import FlagError
 from gated_bert.settings import verbosity
+from gated_bert.start import import_path
 
 CORES = 4
 """Cores of a task, where nothing is said to sbatch."""

@@ -1,0 +1,70 @@
+"""TensorFlow's own lines at start-up, which no setting of it silences, kept from the standard error output."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LIBRARY_LINE = re.compile(rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d")
+"""The beginning of a line that TensorFlow's native library writes."""
+_FRAMEWORK = "tensorflow"
+
+
+def quieten():
+    """Holds back what TensorFlow's library writes while it is imported and looks for GPUs, whenever that will be."""
+    if _FRAMEWORK not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def without_library_lines(text: str) -> str:
+    """The lines of a log that are not TensorFlow's own."""
+    return "\n".join(line for line in text.split("\n") if not LIBRARY_LINE.match(line.encode("utf-8", "replace")))
+
+
+class _Finder:
+    """Finds TensorFlow as Python does, and has it loaded quietly."""
+
+    def find_spec(self, name: str, path=None, target=None):
+        if name != _FRAMEWORK:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def quietly(module):
+                with _held_back():
+                    load(module)
+                    # It looks for GPUs when it is first asked, and says so.
+                    module.config.list_physical_devices()
+
+            spec.loader.exec_module = quietly
+        return spec
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keeps what is written to the standard error output's number, and writes all but the library's lines after it."""
+    try:
+        sys.stderr.flush()
+        real = os.dup(2)
+    except (OSError, AttributeError):
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            kept.seek(0)
+            said = b"".join(line for line in kept if not LIBRARY_LINE.match(line))
+            if said:
+                with open(2, "wb", closefd=False) as error_output:
+                    error_output.write(said)
