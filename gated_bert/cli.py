@@ -12,7 +12,6 @@ from pathlib import Path
 from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     iou_command,
-    leading,
     patterns_command,
     prepare_environment,
     shrink_command,
@@ -20,6 +19,7 @@ from gated_bert.commands import (
 )
 from gated_bert.compress_flags import compress_command
 from gated_bert.config import GatedBertConfig
+from gated_bert.data_source import find_data
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.endings import end
 from gated_bert.explain_commands import explain_command, sp_lime_command
@@ -28,7 +28,9 @@ from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
+from gated_bert.paths import user_path
 from gated_bert.pipeline_flags import pipeline_command
+from gated_bert.positionals import split_words
 from gated_bert.settings import LABELS, check_backend, read_settings, verbosity
 from gated_bert.student_flags import student_command
 from gated_bert.sweep_flags import stages_command, sweep_command
@@ -55,23 +57,23 @@ def train_command(words: list[str]) -> int:
 def compare_command(words: list[str]) -> int:
     """`gated-bert compare`: tables and plots from any set of run folders."""
     flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the comparison", "output", "FOLDER"),)
-    folders, words = leading(words)
+    folders, words = split_words(words, flags)
     typed = typed_flags("gated-bert compare FOLDER…", "Compares finished runs.", flags, words, {"output": "comparison"})
     if not folders:
         raise FlagError("compare: at least one folder of runs is needed, e.g. gated-bert compare results")
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not user_path(folder).is_dir():
             raise FlagError.refused("compare", folder, "existing folders of runs")
     from gated_bert.experiments.compare import compare
 
-    compare([Path(folder) for folder in folders], Path(typed.get("output", "comparison")))
+    compare([user_path(folder) for folder in folders], user_path(typed.get("output", "comparison")))
     return 0
 
 
 def download_command(words: list[str]) -> int:
     """`gated-bert download`: what a machine without a network will need."""
     known = ("glue", "ag_news", "squad", "bert")
-    names, words = leading(words)
+    names, words = split_words(words, ())
     text = f"Fetches data or weights into a folder: {', '.join(known)}."
     typed_flags("gated-bert download WHAT FOLDER", text, (), words)
     if len(names) != 2:
@@ -80,7 +82,7 @@ def download_command(words: list[str]) -> int:
         raise FlagError.refused("download", names[0], ", ".join(known) + did_you_mean(names[0], known))
     from gated_bert.tasks.download import download
 
-    download(names[0], Path(names[1]))
+    download(names[0], user_path(names[1]))
     return 0
 
 
@@ -97,7 +99,7 @@ def study_command(words: list[str]) -> int:
     from gated_bert.experiments.studies import SCALES, STUDIES
     from gated_bert.experiments.study import publish, run_study
 
-    names, words = leading(words)
+    names, words = split_words(words, flags)
     text = "Runs a study, or goes on with it: " + "; ".join(
         f"{name}: {study.question}" for name, study in STUDIES.items()
     )
@@ -107,12 +109,14 @@ def study_command(words: list[str]) -> int:
     scale = typed.get("scale", "standard")
     if scale not in SCALES:
         raise FlagError.refused("--scale", scale, ", ".join(SCALES) + did_you_mean(scale, SCALES))
-    output = Path(typed.get("output", f"results/study_{names[0]}_{scale}"))
+    if "data" in typed:
+        find_data(typed["data"], "-d/--data")
+    output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
     extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
     status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra)
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
-        publish(output, Path(typed["publish"]), [str(output), *places])
+        publish(output, user_path(typed["publish"]), [str(output), *places])
     return status
 
 
@@ -190,7 +194,7 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         others = [LABELS[name] for name in typed if name not in ("config_file", "run_dir", "resume")]
         if others:
             raise FlagError(f"{others[0]}: not together with --config-file, which holds the whole record")
-        path = Path(typed["config_file"])
+        path = user_path(typed["config_file"])
         if not path.is_file():
             raise FlagError.refused("--config-file", str(path), "an existing JSON file")
         try:
@@ -200,11 +204,11 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         if not isinstance(record, dict):
             raise FlagError(f"--config-file: {path}: holds no JSON object of fields and values")
         config = GatedBertConfig.from_dict(record)
-        return config, Path(typed.get("run_dir", path.parent))
+        return config, user_path(typed.get("run_dir", path.parent))
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
     from gated_bert.experiments.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
-    return config, Path(typed.get("run_dir") or settings.output / run_folder_name(config))
+    return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from pathlib import Path
 
+from gated_bert.checks import whole
+from gated_bert.data_source import find_data
 from gated_bert.flags import Flag, FlagError, make_parser, read_flags
+from gated_bert.paths import user_path
+from gated_bert.positionals import split_words
 from gated_bert.quiet import quieten
 from gated_bert.settings import verbosity
 
@@ -21,9 +24,7 @@ def shrink_command(words: list[str]) -> int:
     text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
     source, out, typed = two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
     for flag in flags:
-        value = typed.get(flag.name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise FlagError.refused(flag.label, value, "a whole number from 1 up")
+        whole(flag.label, typed.get(flag.name, 1), 1)
     prepare_environment()
     from gated_bert.compression.folders import shrink_folder
 
@@ -41,13 +42,16 @@ def patterns_command(words: list[str]) -> int:
     defaults = {"output": "patterns.png", "sparsity": 0.5, "pretrained": "random weights of the tiny size"}
     text = "Draws what each pattern leaves of the first encoder layer's matrices, pruned by magnitude."
     typed = typed_flags("gated-bert patterns", text, flags, words, defaults)
+    out = user_path(typed.get("output", "patterns.png"))
+    if out.is_dir() or out.suffix != ".png":
+        raise FlagError.refused(flags[0].label, str(out), "a .png file")
     sparsity = typed.get("sparsity", 0.5)
     if not isinstance(sparsity, float) or not 0 < sparsity < 1:
         raise FlagError.refused(flags[1].label, sparsity, "a number between 0 and 1")
     prepare_environment()
     from gated_bert.experiments.pattern_pictures import draw_patterns
 
-    path = draw_patterns(Path(typed.get("output", "patterns.png")), sparsity, typed.get("pretrained"))
+    path = draw_patterns(out, sparsity, typed.get("pretrained"))
     print(f"wrote {path}")
     return 0
 
@@ -55,18 +59,18 @@ def patterns_command(words: list[str]) -> int:
 def iou_command(words: list[str]) -> int:
     """`gated-bert iou`: how much the masks of runs overlap."""
     flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the tables and heat maps", "iou", "FOLDER"),)
-    folders, words = leading(words)
+    folders, words = split_words(words, flags)
     text = "Intersection over union of the closed weights of every pair of runs, beside what chance would give."
     typed = typed_flags("gated-bert iou RUN RUN…", text, flags, words, {"output": "iou"})
     if len(folders) < 2:
         raise FlagError("iou: at least two runs or model folders are needed, e.g. gated-bert iou results/results_*")
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not user_path(folder).is_dir():
             raise FlagError.refused("iou", folder, "existing folders of runs or models")
     prepare_environment()
     from gated_bert.experiments.iou import compare_masks
 
-    for path in compare_masks([Path(folder) for folder in folders], Path(typed.get("output", "iou"))):
+    for path in compare_masks([user_path(folder) for folder in folders], user_path(typed.get("output", "iou"))):
         print(f"wrote {path}")
     return 0
 
@@ -86,12 +90,6 @@ def typed_flags(prog: str, text: str, flags: tuple[Flag, ...], words: list[str],
     return read_flags(make_parser(prog, text, flags, defaults or {}), flags, words)
 
 
-def leading(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words before the first flag, and the rest."""
-    first_flag = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    return words[:first_flag], words[first_flag:]
-
-
 def check_judging(typed: dict):
     """Refuses data to judge models on that are not there, and what goes with such data without any.
 
@@ -99,8 +97,8 @@ def check_judging(typed: dict):
         FlagError: one of these.
     """
     data = typed.get("data")
-    if data not in (None, "hub", "embedded") and not Path(data).expanduser().exists():
-        raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
+    if data is not None:
+        find_data(data, "-d/--data")
     for name in ("split", "allow_partial"):
         if name in typed and data is None:
             raise FlagError(f"--{name.replace('_', '-')}: only with -d, the data that the models are judged on")
@@ -110,10 +108,10 @@ def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str],
     """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
     from gated_bert.compression.checks import check_folders
 
-    folders, words = leading(words)
+    folders, words = split_words(words, flags)
     typed = typed_flags(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
     if len(folders) != 2:
         raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
-    source, out = (Path(folder).expanduser() for folder in folders)
+    source, out = (user_path(folder) for folder in folders)
     check_folders(source, out)
     return source, out, typed

@@ -138,11 +138,11 @@ def _write_report(error: BaseException, words: Sequence[str]) -> Path:
     text = (f"command: {shlex.join(['gated-bert', *words])}\nPython: {platform.python_version()}, "
             f"{platform.platform()}\nKERAS_BACKEND: {os.environ.get('KERAS_BACKEND')}\n\n"
             + "".join(traceback.format_exception(error)))  # fmt: skip
-    name, content = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt", text.encode("utf-8", "backslashreplace")
+    name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     for folder in (_output_of(words), Path(tempfile.gettempdir())):
         try:
             if folder is not None and folder.is_dir():
-                (folder / name).write_bytes(content)
+                (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
                 return folder / name
         except OSError:
             if folder != _output_of(words):

@@ -62,9 +62,21 @@ def open_streams():
         stream.reconfigure(errors="replace")
 
 
+def in_utf8():
+    """Starts this process anew where the locale's encoding is another: files, names and libraries are all UTF-8.
+
+    The terminal keeps its encoding.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        shown = getattr(sys.stdout or sys.stderr, "encoding", None) or "ascii"
+        settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{shown}:replace"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})
+
+
 def main() -> int:
     """The command `gated-bert`."""
     leave_working_folder()
+    in_utf8()
     open_streams()
     from gated_bert.cli import main
 

@@ -15,8 +15,9 @@ from gated_bert.experiments.memory_probe import measure_peak_memory
 from gated_bert.experiments.slurm import array_script
 from gated_bert.start import ROOT, import_path, python_command
 
-NAMES = ("rich", "yaml", "datasets", "lime", "numpy", "keras", "json", "gated_bert", "pandas", "tensorflow", "tokenizers",
-         "argparse", "runpy", "matplotlib", "h5py", "psutil", "ray", "pip", "venv", "config", "sitecustomize")  # fmt: skip
+NAMES = ("rich", "yaml", "datasets", "lime", "numpy", "keras", "json", "gated_bert", "pandas", "tensorflow",
+         "tokenizers", "argparse", "runpy", "matplotlib", "h5py", "psutil", "ray", "pip", "venv", "config",
+         "sitecustomize")  # fmt: skip
 RUN = ("-d", "embedded", "-t", "sst2", "-m", "tiny", "-e", "1", "-ml", "16", "-b", "16", "--train-examples", "32",
        "--num-layers", "1")  # fmt: skip
 PATHS = ("", os.pathsep, f".{os.pathsep}", None)

@@ -45,6 +45,15 @@ def check_model(source: Path):
         raise UserError(f"{source}: no model; give a model folder or an ONNX file, NAME.onnx")
 
 
+def session_source(path: Path) -> str | bytes:
+    """What ONNX Runtime opens a file by: its name, or its content where the name is not UTF-8."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)
+
+
 def check_file(out: Path):
     """Refuses a file to be written that is there already, or that cannot be written.
 

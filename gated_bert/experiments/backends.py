@@ -71,6 +71,7 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
         variables: its environment, beside that of this process.
     """
     environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONIOENCODING"] = "utf-8:replace"
     environment |= {"PYTHONPATH": import_path(), **variables}
     with open(log, "ab") as file:
         process = subprocess.Popen(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gated_bert.compression.checks import session_source
 from gated_bert.errors import UserError
 from gated_bert.experiments.resources import peak_memory, thread_environment
 from gated_bert.quiet import quieten
@@ -44,7 +45,7 @@ def _predict_onnx(path: Path, batch: int, length: int, threads: int):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(session_source(path), options, providers=["CPUExecutionProvider"])
     architecture = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["architecture"]
     ids = np.random.default_rng(0).integers(0, architecture["vocab_size"], (batch, length), dtype=np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}

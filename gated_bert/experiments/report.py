@@ -7,12 +7,11 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from html import escape
 from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
-from gated_bert.experiments.page import html_image, html_table, page
+from gated_bert.experiments.page import Html, element, folded, html_image, html_table, note, page
 from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, png, run_figures
 from gated_bert.experiments.results import Failure, Run, metric_scale, metric_title, write_bytes_atomic
 from gated_bert.flags import RUN_FLAGS
@@ -42,21 +41,21 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
     folder, runs, failures = Path(folder), list(runs), list(failures)
     groups, notes = group_runs(runs)
     titles = dict.fromkeys(heading(run.task_title, run.data_label) for run in runs)
-    parts = [f"<h1>Pruning report: {escape('; '.join(titles) or 'no finished run')}</h1>",
-             f'<p class="note">{len(runs)} run(s), {len(failures)} failed job(s) · written '
-             f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}</p>", *_data_notices(runs)]  # fmt: skip
-    parts += [f'<div class="notice">{escape(line)}</div>' for line in [*problems, *notes]]
+    parts = [element("h1", f"Pruning report: {'; '.join(titles) or 'no finished run'}"),
+             note(f"{len(runs)} run(s), {len(failures)} failed job(s) · written "
+                  f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")]  # fmt: skip
+    parts += [element("div", line, kind="notice") for line in [*_data_notices(runs), *problems, *notes]]
     parts += _failures(failures)
     if runs:
         comparison = plot_comparison(runs, folder / COMPARISON_PNG)
-        parts += ["<h2>Results</h2>", html_image(comparison.read_bytes(), "metric and loss against sparsity")]
+        parts += [element("h2", "Results"), html_image(comparison.read_bytes(), "metric and loss against sparsity")]
         parts += _tables(runs)
-        parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
-        parts += ["<h2>Environment</h2>", _environment(runs), "<h2>Single runs</h2>"]
+        parts += [element("h2", "Configuration"), *_configuration(runs), element("h2", "Commands"), *_commands(runs)]
+        parts += [element("h2", "Environment"), _environment(runs), element("h2", "Single runs")]
         if len(runs) <= MOST_SINGLE:
             parts += [_single(run) for group in groups for run in group.runs]
         else:
-            parts.append(f'<p class="note">{len(runs)} runs; the plots of each are in its folder.</p>')
+            parts.append(note(f"{len(runs)} runs; the plots of each are in its folder."))
     return write_bytes_atomic(folder / "report.html", page("Pruning report", parts))
 
 
@@ -67,18 +66,18 @@ def _data_notices(runs: Iterable[Run]) -> list[str]:
     if "embedded" in kinds:
         lines.append("Embedded data: made by this toolkit's own generator. The figures say how the methods compare "
                      "here; they are not figures on GLUE.")  # fmt: skip
-    lines += [f"{label}: only part of the official training set was there." for label in partial]
-    return [f'<div class="notice">{escape(line)}</div>' for line in lines]
+    return lines + [f"{label}: only part of the official training set was there." for label in partial]
 
 
-def _failures(failures: Iterable[Failure]) -> list[str]:
-    parts = [f'<div class="failed"><b>{escape(failure.job)}</b>: {escape(failure.message)}'
-             + (f"<pre>{escape(failure.log_tail)}</pre>" if failure.log_tail else "") + "</div>"
-             for failure in failures]  # fmt: skip
-    return ["<h2>Failed jobs</h2>", *parts] if parts else []
+def _failures(failures: Iterable[Failure]) -> list[Html]:
+    parts = []
+    for failure in failures:
+        log = [element("pre", failure.log_tail)] if failure.log_tail else []
+        parts.append(element("div", element("b", failure.job), f": {failure.message}", *log, kind="failed"))
+    return [element("h2", "Failed jobs"), *parts] if parts else []
 
 
-def _tables(runs: Sequence[Run]) -> list[str]:
+def _tables(runs: Sequence[Run]) -> list[Html]:
     table = summary(runs)
     titles = {(run.task, run.data_label): heading(run.task_title, run.data_label) for run in runs}
     parts = []
@@ -90,12 +89,11 @@ def _tables(runs: Sequence[Run]) -> list[str]:
                  f"{100 * row['final_sparsity_mean']:.2f} %",
                  *(_value(row, f"best_at_{level}", metric) for level in levels),
                  f"{row['seconds_mean'] / 60:.1f}"] for _, row in part.iterrows()]  # fmt: skip
-        parts += [f"<h3>{escape(titles[task, data])} · {escape(model)}: {escape(metric_title(metric))}</h3>",
-                  html_table(heads, body)]  # fmt: skip
-    parts.append('<p class="note">Mean ± standard deviation over seeds on the development set; a value of one seed '
+        parts += [element("h3", f"{titles[task, data]} · {model}: {metric_title(metric)}"), html_table(heads, body)]
+    parts.append(note("Mean ± standard deviation over seeds on the development set; a value of one seed "
                  "has no deviation. [n] stands where fewer seeds reached a value than ran. “best” is the best epoch of "
                  "all, “≥ 50 %” the best one with at least that sparsity, both picked on the same development set. "
-                 "comparison.csv and comparison_summary.csv hold the 95 % t-intervals.</p>")  # fmt: skip
+                 "comparison.csv and comparison_summary.csv hold the 95 % t-intervals."))  # fmt: skip
     return parts
 
 
@@ -119,7 +117,7 @@ def _value(row: Mapping, name: str, metric: str) -> str:
     return text if count == row["n"] else f"{text} [n = {count}]"
 
 
-def _configuration(runs: Sequence[Run]) -> list[str]:
+def _configuration(runs: Sequence[Run]) -> list[Html]:
     """What the runs share, and what differs, each value with the runs that have it."""
     names = [name for name in dict.fromkeys(name for run in runs for name in run.config) if name not in _COMPARED]
     shared, differing = [], []
@@ -134,9 +132,8 @@ def _configuration(runs: Sequence[Run]) -> list[str]:
                           for value in values]  # fmt: skip
     parts = []
     if differing:
-        parts += ["<h3>Differs between runs</h3>", html_table(["field", "value", "in"], differing, "text")]
-    return [*parts, "<details><summary>The same in all runs</summary>", html_table(["field", "value"], shared, "text"),
-            "</details>"]  # fmt: skip
+        parts += [element("h3", "Differs between runs"), html_table(["field", "value", "in"], differing, "text")]
+    return [*parts, folded("The same in all runs", html_table(["field", "value"], shared, "text"))]
 
 
 def _where(name: str, value: str, runs: Sequence[Run]) -> str:
@@ -154,7 +151,7 @@ def _show(value: object) -> str:
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
-def _commands(runs: Sequence[Run]) -> list[str]:
+def _commands(runs: Sequence[Run]) -> list[Html]:
     """Launcher lines where its main flags give exactly the config of the runs; the whole config where they do not."""
     lines: dict[tuple, dict[str, list]] = {}
     rest = []
@@ -170,14 +167,12 @@ def _commands(runs: Sequence[Run]) -> list[str]:
     text = "\n".join(shlex.join(["./run_experiments.sh", *flags, *(part for flag, values in line.items()
                                                                  for part in (flag, ",".join(values)))])
                      for flags, line in lines.items())  # fmt: skip
-    parts = [f"<pre>{escape(text)}</pre>"] if text else []
+    parts = [element("pre", text)] if text else []
     if rest:
-        parts.append('<p class="note">A configuration that takes more than the launcher’s main flags: save it as '
-                     "run.json, then <code>gated-bert train --config-file run.json --run-dir FOLDER</code>.</p>"
-                     )  # fmt: skip
-    parts += [f"<details><summary>{escape(run.folder.name)}</summary><pre>{escape(json.dumps(run.config, indent=1))}"
-              "</pre></details>" for run in rest]  # fmt: skip
-    return parts
+        command = element("code", "gated-bert train --config-file run.json --run-dir FOLDER")
+        parts.append(note("A configuration that takes more than the launcher’s main flags: save it as run.json, then ",
+                          command, "."))  # fmt: skip
+    return parts + [folded(run.folder.name, element("pre", json.dumps(run.config, indent=1))) for run in rest]
 
 
 def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
@@ -212,7 +207,7 @@ def _flags(fields: Mapping[str, object]) -> tuple[str, ...] | None:
     return tuple(words)
 
 
-def _environment(runs: Sequence[Run]) -> str:
+def _environment(runs: Sequence[Run]) -> Html:
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         for part in ("versions", "hardware"):
@@ -221,13 +216,12 @@ def _environment(runs: Sequence[Run]) -> str:
     return html_table(["what", "value"], [(name, "; ".join(values)) for name, values in found.items()], "text")
 
 
-def _single(run: Run) -> str:
+def _single(run: Run) -> Html:
     seed = "" if run.seed is None else f" · seed {run.seed}"
     title = f"{run.method} · {heading(run.task_title, run.data_label)} · {run.model}{seed} · {run.status}"
     parameters = ", ".join(f"{name} {value:,}" for name, value in (run.metadata.get("parameters") or {}).items())
-    return (f"<details><summary>{escape(title)}</summary>"
-            f'<p class="note">{escape(run.folder.name)}{f" · parameters: {parameters}" if parameters else ""}</p>'
-            + "".join(html_image(content, name) for name, content in _plots(run).items()) + "</details>")  # fmt: skip
+    below = note(run.folder.name + (f" · parameters: {parameters}" if parameters else ""))
+    return folded(title, below, *(html_image(content, name) for name, content in _plots(run).items()))
 
 
 def _plots(run: Run) -> dict[str, bytes]:

@@ -216,7 +216,7 @@ def write_csv_atomic(path: str | os.PathLike, rows: pd.DataFrame | Sequence[Mapp
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_cell(record.get(name)) for name in columns] for record in records)
-    return write_bytes_atomic(path, text.getvalue().encode())
+    return write_bytes_atomic(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _plain(value):

@@ -122,7 +122,7 @@ class _Run:
                 )
 
     def train(self) -> RunResult:
-        handler = logging.FileHandler(self.folder / "log.txt")
+        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOGGER.addHandler(handler)
         LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)

@@ -46,7 +46,7 @@ def write_array_job(plan: Plan, script: Path) -> int:
             check_room(plan.output, left, at_a_time)
             for job in left:
                 write_job(job)
-            write_bytes_atomic(script, array_script(left, at_a_time).encode())
+            write_bytes_atomic(script, os.fsencode(array_script(left, at_a_time)))
     output = shlex.quote(str(plan.output))
     if not left:
         print(f"all {len(plan.jobs)} runs in {plan.output} are finished; gated-bert compare {output} -o {output}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
+from gated_bert.paths import user_path
 from gated_bert.tasks.hub import hub_file, one_line
 
 CHECKPOINT = "bert_model.ckpt"
@@ -109,7 +110,7 @@ def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint
     Raises:
         UserError: nothing there that can be read.
     """
-    path = Path(path_or_id).expanduser()
+    path = user_path(path_or_id)
     if path.is_dir():
         if (path / f"{CHECKPOINT}.index").is_file():
             return GoogleCheckpoint(path / CHECKPOINT)

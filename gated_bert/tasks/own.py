@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 
+from gated_bert.data_source import own_task_name
 from gated_bert.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.tables import SUFFIXES, Table, as_number, label_text, read_table, shorten, table_suffix
@@ -29,12 +29,6 @@ def find_split(folder: Path, split: str) -> Path | None:
     if len(found) > 1:
         raise UserError(f"{folder}: both {found[0].name} and {found[1].name} are there; keep one of them")
     return found[0] if found else None
-
-
-def own_task_name(path: Path) -> str:
-    """The name of the task in `path`: the file's or folder's, in small letters, digits and underscores."""
-    stem = path.resolve().name.split(".")[0]
-    return re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_") or "own"
 
 
 def read_own_data(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
+from gated_bert.paths import user_path
 from gated_bert.tasks.data import data_path
 from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer
@@ -49,7 +50,7 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer | None:
 
 def _choose(config: GatedBertConfig) -> Tokenizer:
     if config.vocab is not None:
-        path = Path(config.vocab).expanduser()
+        path = user_path(config.vocab)
         if not path.is_file():
             raise ConfigError("vocab", config.vocab, "an existing vocab.txt or tokenizer.json")
         return Tokenizer.from_file(path) if path.suffix == ".json" else Tokenizer.from_vocab(path)
@@ -70,7 +71,7 @@ def _choose(config: GatedBertConfig) -> Tokenizer:
 
 
 def _pretrained_tokenizer(pretrained: str) -> Tokenizer:
-    path = Path(pretrained).expanduser()
+    path = user_path(pretrained)
     # A TensorFlow checkpoint is named by a prefix that is no file: its folder decides.
     folder = path if path.is_dir() else path.parent
     if path.exists() or (len(path.parts) > 1 and list(folder.glob(path.name + "*"))):

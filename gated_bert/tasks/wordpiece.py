@@ -120,7 +120,8 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike):
         """Writes a `tokenizer.json` that `from_file` and other tools read."""
-        self.backend.save(str(path))
+        # Not by the library, which takes no name that is not UTF-8.
+        Path(path).write_bytes(self.backend.to_str(pretty=True).encode())
 
     @property
     def vocab_size(self) -> int:
