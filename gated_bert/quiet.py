@@ -26,6 +26,22 @@ def without_library_lines(text: str) -> str:
     return "\n".join(line for line in text.split("\n") if not LIBRARY_LINE.match(line.encode("utf-8", "replace")))
 
 
+def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
+    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            start = max(0, file.tell() - 800 * lines)
+            file.seek(start)
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    if start:
+        text = text.partition("\n")[2] or text
+    own = text if os.environ.get("VERBOSE") == "2" else without_library_lines(text)
+    return "\n".join(own.splitlines()[-lines:])
+
+
 class _Finder:
     """Finds TensorFlow as Python does, and has it loaded quietly."""
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.compression.checks import session_source
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.folder import LoadedModel, load_model, read_json
 from gated_bert.paths import user_path
-from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 

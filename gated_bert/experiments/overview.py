@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from gated_bert.experiments.jobs import Job, Plan, read_json
+from gated_bert.experiments.run_record import METADATA, order_of
 from gated_bert.flags import PRUNING_FIELDS
 from gated_bert.settings import data_label
 
@@ -99,9 +100,9 @@ def result_table(rows: Sequence[tuple[Job, str, float | None]]) -> str:
 
 
 def _result(job: Job, state: str, seconds: float | None) -> tuple[str, ...]:
-    written = sorted(job.folder.glob("metadata_*.json"), key=lambda path: path.stat().st_mtime)
-    metadata = (read_json(written[-1]) if written else None) or {}
-    final, best = metadata.get("final") or {}, metadata.get("best") or {}
+    written = [read_json(path) or {} for path in sorted(job.folder.glob(METADATA))]
+    metadata = max(written, key=lambda each: order_of(each, ""), default={})
+    final, best = (found if isinstance(found := metadata.get(name), dict) else {} for name in ("final", "best"))
     name = next((key for key in final if key.startswith("val_") and key != "val_loss"), None)
     cells = [f"{row[name]:.4f}" if name and isinstance(row.get(name), float) else "–" for row in (final, best)]
     sparsity = final.get("sparsity")

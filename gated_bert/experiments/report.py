@@ -177,6 +177,8 @@ def _commands(runs: Sequence[Run]) -> list[Html]:
 
 def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
     """The flags of `run_experiments.sh` (method and seed apart) that give `config`, None where none do."""
+    if "pruning_method" not in config:
+        return None
     try:
         wanted = GatedBertConfig.from_dict(dict(config))
         shown = {name: getattr(wanted, name) for name in (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))}
@@ -188,7 +190,7 @@ def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
             chosen = shown | {name: value for name, value in more.items() if name != left_out}
             if GatedBertConfig(**chosen, **fixed) == wanted:
                 return _flags(chosen)
-    except (ConfigError, TypeError):
+    except (ConfigError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError):
         return None
     return None
 

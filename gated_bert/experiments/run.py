@@ -20,7 +20,7 @@ from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
-from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
+from gated_bert.experiments.checkpoint import CHECKPOINT, CheckpointCallback, last_checkpoint
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
@@ -28,6 +28,7 @@ from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
+from gated_bert.experiments.run_record import free_stamp, next_order
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
@@ -92,12 +93,11 @@ class _Run:
 
     def __init__(self, config: GatedBertConfig, folder: Path, resume: bool, notify):
         self.config, self.folder = with_counted_devices(config), folder
-        self.checkpoint = None
-        if resume and (folder / CHECKPOINT).exists():
-            self.checkpoint = Checkpoint(folder / CHECKPOINT)
+        self.checkpoint, self.note = last_checkpoint(folder) if resume else (None, "")
+        if self.checkpoint:
             self._refuse_other_config(self.checkpoint.place["config"])
         place = self.checkpoint.place if self.checkpoint else {}
-        self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
+        self.stamp = place.get("stamp") or free_stamp(folder, datetime.now())
         self.rows: list[dict] = place.get("rows", [])
         self.one_shot: dict[str, dict] = place.get("one_shot", {})
         self.metadata: dict = {}
@@ -110,6 +110,7 @@ class _Run:
             task=config.task,
             seed=config.seed,
             epochs=config.epochs,
+            note=self.note,
         )
 
     def _refuse_other_config(self, before: dict):
@@ -128,6 +129,8 @@ class _Run:
         LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)
         LOGGER.propagate = False
         self.status.update(state="starting", message="reading data")
+        if self.note:
+            LOGGER.warning("%s", self.note)
         began = time.time()
         try:
             self.resources = ResourceLog(self.folder, self.config.resource_seconds, bool(self.checkpoint))
@@ -200,6 +203,7 @@ class _Run:
             "hardware": hardware(),
             "parameters": {"total": total, "prunable": weights, "remaining": total},
             "schedule": self.pruning.schedule.to_dict() if self.pruning else None,
+            "order": next_order(self.folder, time.time()),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         self._write_metadata(status="running")

@@ -14,12 +14,11 @@ import numpy as np
 from keras import ops
 
 from gated_bert.backend import always_compiles
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
 from gated_bert.models.folder import read_json, replaced_folder
 from gated_bert.paths import user_path
-from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.paths import user_path
-from gated_bert.tasks.hub import hub_file, one_line
+from gated_bert.tasks.hub import hub_file
 
 CHECKPOINT = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"

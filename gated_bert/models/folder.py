@@ -17,11 +17,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.paths import user_path
-from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 
@@ -136,6 +135,9 @@ def load_model(folder: str | Path) -> LoadedModel:
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
     task = Task.from_dict(read_json(folder / CONFIG)["task"])
+    if not zipfile.is_zipfile(folder / WEIGHTS):
+        # Keras says of these that they are not there.
+        raise UserError(f"{folder / WEIGHTS}: not a whole model (cut off, or no zip archive); save or copy it again")
     try:
         model = keras.saving.load_model(folder / WEIGHTS, compile=False)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
