@@ -63,6 +63,8 @@ def say(text: str):
     """Prints to the standard error output, where that can be written."""
     try:
         print(text, file=sys.stderr, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
     except OSError:
         pass
 

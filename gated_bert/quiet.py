@@ -10,8 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LIBRARY_LINE = re.compile(rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d")
+LIBRARY_LINE = re.compile(
+    rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
+    rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWEF] (tensorflow|external)/"
+)
 """The beginning of a line that TensorFlow's native library writes."""
+_TAIL_BYTES = 2**17
+"""Of a log's end, so that lines of the library do not push out what a run itself said."""
 _FRAMEWORK = "tensorflow"
 
 
@@ -31,7 +36,7 @@ def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            start = max(0, file.tell() - 800 * lines)
+            start = max(0, file.tell() - _TAIL_BYTES)
             file.seek(start)
             text = file.read().decode("utf-8", "replace")
     except OSError:

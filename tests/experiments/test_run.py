@@ -17,6 +17,7 @@ from gated_bert.experiments import checkpoint
 from gated_bert.experiments import run as run_module
 from gated_bert.experiments.results import read_run
 from gated_bert.experiments.run import train
+from gated_bert.experiments.run_record import next_order
 from gated_bert.models.folder import load_model
 
 TIMED = ["seconds", "examples_per_second"]
@@ -205,7 +206,7 @@ def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path
     config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
     first = train(config, tmp_path / "results_a")
     (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
-    monkeypatch.setattr("gated_bert.experiments.run.time.time", lambda: 1e9)
+    monkeypatch.setattr("gated_bert.experiments.run.next_order", lambda folder, now: next_order(folder, 1e9))
     train(config, tmp_path / "results_a")
     train(config, tmp_path / "results_b")
     newest = read_run(tmp_path / "results_a")
