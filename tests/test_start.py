@@ -150,3 +150,21 @@ def test_terminals_without_unicode_get_what_they_can_show(tmp_path, encoding):
                           capture_output=True, stdin=subprocess.DEVNULL, timeout=600)  # fmt: skip
     assert done.returncode == 0, done.stdout.decode("latin-1") + done.stderr.decode("latin-1")
     assert b"finished" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_folder_whose_name_is_not_utf8_will_do(tmp_path):
+    place = os.fsencode(tmp_path) + b"/r\xe9sultats"
+    os.mkdir(place)
+    model = place + b"/out/results_baseline_sst2/model"
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
+    for words in (
+        ["sweep", *RUN, "-p", "baseline", "-o", place + b"/out"],
+        ["sweep", *RUN, "-p", "baseline", "-pt", model, "-o", place + b"/again"],
+        ["export", model, place + b"/m.onnx"],
+        ["quantize", place + b"/m.onnx", place + b"/q.onnx"],
+        ["inspect", place + b"/q.onnx", "-o", place + b"/seen"],
+    ):
+        done = subprocess.run([*python_command("gated_bert"), *words], env=environment, capture_output=True, timeout=600)
+        assert done.returncode == 0, (words, done.stderr)
+    assert b"report.html" in os.listdir(place + b"/again")
