@@ -165,6 +165,7 @@ def test_a_folder_whose_name_is_not_utf8_will_do(tmp_path):
         ["quantize", place + b"/m.onnx", place + b"/q.onnx"],
         ["inspect", place + b"/q.onnx", "-o", place + b"/seen"],
     ):
-        done = subprocess.run([*python_command("gated_bert"), *words], env=environment, capture_output=True, timeout=600)
+        command = [*python_command("gated_bert"), *words]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
         assert done.returncode == 0, (words, done.stderr)
     assert b"report.html" in os.listdir(place + b"/again")
