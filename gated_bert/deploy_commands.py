@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from gated_bert.checks import whole
+from gated_bert.checks import MOST
 from gated_bert.commands import check_judging, prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
 from gated_bert.errors import UserError
-from gated_bert.flags import Flag, FlagError
+from gated_bert.flags import Flag, FlagError, as_number
 from gated_bert.paths import user_path
 from gated_bert.positionals import split_words
 
@@ -106,6 +106,7 @@ def benchmark_command(words: list[str]) -> int:
 def _counts(flag: Flag, value: object) -> object:
     """A number, or a tuple of them."""
     words = value if isinstance(value, tuple) else (str(value),)
-    for word in words:
-        whole(flag.label, int(word) if word.isdecimal() and len(word) < 12 else word, 1)
+    if not all(word.isdecimal() and 1 <= (as_number(word, int) if len(word) < 12 else 0) <= MOST for word in words):
+        kind = "whole numbers" if flag.kind == "list" else "a whole number"
+        raise FlagError.refused(flag.label, ",".join(words), f"{kind} from 1 to {MOST}")
     return tuple(dict.fromkeys(map(int, words))) if flag.kind == "list" else value
