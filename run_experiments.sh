@@ -28,7 +28,7 @@ extras=("${KERAS_BACKEND:-tensorflow}")
 before= with_file= only_plan=
 for word in "$@"; do
     case "$word" in
-        -h | --help) exec "$python" -m gated_bert sweep --defaults "$defaults" -h ;;
+        -h | --help) exec "$python" "$start" gated_bert sweep --defaults "$defaults" -h ;;
         --dry-run) only_plan=yes ;;
         --sweep-file | --sweep-file=*) with_file=yes ;;
     esac
@@ -39,7 +39,7 @@ for word in "$@"; do
 done
 # A sweep file is read by a library. Other refused flags are answered before anything is installed.
 [ -z "$with_file" ] || ensure_installed "${extras[@]}"
-[ -z "$only_plan" ] || exec "$python" -m gated_bert sweep --defaults "$defaults" "$@"
-"$python" -m gated_bert sweep --defaults "$defaults" "$@" --check
+[ -z "$only_plan" ] || exec "$python" "$start" gated_bert sweep --defaults "$defaults" "$@"
+"$python" "$start" gated_bert sweep --defaults "$defaults" "$@" --check
 ensure_installed "${extras[@]}"
-exec "$python" -m gated_bert sweep --defaults "$defaults" "$@"
+exec "$python" "$start" gated_bert sweep --defaults "$defaults" "$@"

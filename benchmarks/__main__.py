@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.figures import Figure, read_figures, table
+from gated_bert.start import python_command
 
 BENCHMARKS = (
     "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "selection", "spt_step", "shrink",
@@ -18,7 +19,7 @@ BENCHMARKS = (
 def run(name: str, options: argparse.Namespace) -> tuple[str, list[Figure]]:
     """Runs one benchmark; its environment line and its figures, of which a failed one has a single NaN."""
     folder = Path(options.output_dir)
-    command = [sys.executable, "-m", f"benchmarks.{name}", "-o", str(folder), "-d", options.data]
+    command = [*python_command(f"benchmarks.{name}"), "-o", str(folder), "-d", options.data]
     done = subprocess.run([*command, *(["--quick"] if options.quick else [])], capture_output=True, text=True)
     if done.returncode == 0:
         return read_figures(folder / f"{name}.json")

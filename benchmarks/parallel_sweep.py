@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -12,13 +11,14 @@ import numpy as np
 
 from benchmarks.figures import Figure
 from benchmarks.timing import main
+from gated_bert.start import python_command
 
 METHODS = "baseline,magnitude,movement,spt"
 
 
 def sweep(words: list[str], folder: str) -> float:
     """Seconds that the launcher needs for the sweep."""
-    command = [sys.executable, *"-m gated_bert sweep -d embedded -t sst2 -m tiny".split(), *words, "-o", folder]
+    command = [*python_command("gated_bert", *"sweep -d embedded -t sst2 -m tiny".split()), *words, "-o", folder]
     environment = {**os.environ, "VERBOSE": "0"}
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)

@@ -12,6 +12,7 @@ from benchmarks.figures import Figure
 from benchmarks.timing import main
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.resources import job_memory, peak_memory
+from gated_bert.start import python_command
 
 BATCH, LENGTH = 4, 128
 METHODS = ("plain", "baseline", "movement", "spt")
@@ -51,7 +52,7 @@ def train_apart(*place: str | int) -> dict[str, float]:
     Raises:
         RuntimeError: the process failed.
     """
-    command = [sys.executable, "-m", "benchmarks.scale", "--here", *map(str, place)]
+    command = python_command("benchmarks.scale", "--here", *map(str, place))
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

@@ -8,7 +8,9 @@ import tempfile
 
 from benchmarks.figures import Figure
 from benchmarks.timing import interleave, main, ratio
+from gated_bert.start import python_command
 
+GATED_BERT = python_command("gated_bert")[1:]
 TINY = "train -d embedded -t sst2 -m tiny -p baseline -e 1 -ml 16 -b 32 --train-examples 96"
 
 
@@ -29,9 +31,9 @@ def measure(options) -> list[Figure]:
         sides = {
             "python": command("-c", "pass"),
             "keras": command("-c", "import keras; keras.ops.ones(1)"),
-            "-h": command("-m", "gated_bert", "-h"),
-            "refusal": command("-m", "gated_bert", "sweep", "-e", "0", status=2),
-            "run": command("-m", "gated_bert", *TINY.split(), "-o", folder),
+            "-h": command(*GATED_BERT, "-h"),
+            "refusal": command(*GATED_BERT, "sweep", "-e", "0", status=2),
+            "run": command(*GATED_BERT, *TINY.split(), "-o", folder),
         }
         times = interleave(sides, 2 if options.quick else 7)
     figures = []

@@ -2,6 +2,6 @@
 
 import sys
 
-from gated_bert.cli import main
+from gated_bert.start import main
 
 sys.exit(main())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 
 from gated_bert.commands import prepare_environment
 from gated_bert.experiments.activation_config import ActivationConfig, read_activation_config
 from gated_bert.flags import Flag, FlagError, did_you_mean, make_parser, read_flags
+from gated_bert.paths import user_path
 from gated_bert.settings import Settings, read_settings, verbosity
 
 _GROUP = "activation change"
@@ -66,6 +66,8 @@ def activation_change_command(words: list[str]) -> int:
     if status == 0 and "publish" in settings.launcher:
         places = [settings.values.get(name) or "" for name in ("data", "pretrained")]
         publish(
-            settings.output, Path(settings.launcher["publish"]), [str(settings.output), *filter(os.path.isabs, places)]
+            settings.output,
+            user_path(settings.launcher["publish"]),
+            [str(settings.output), *filter(os.path.isabs, places)],
         )
     return status

@@ -31,11 +31,16 @@ def choose(name: str, value: object, allowed: tuple[str, ...]):
         raise ConfigError(name, value, ", ".join(allowed) + (f" (did you mean {close[0]}?)" if close else ""))
 
 
-def whole(name: str, value: object, low: int, high: int | None = None):
+MOST = 2**31 - 1
+"""The largest count where nothing narrower is known: that of the libraries' integers."""
+
+
+def whole(name: str, value: object, low: int, high: int = MOST):
     """Raises ConfigError unless `value` is an int in [low, high]."""
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-    if not good:
-        raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if high is not None else " up"))
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not low <= value <= high:
+        bounded = high != MOST or (is_whole and value > high)
+        raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if bounded else " up"))
 
 
 def number(name: str, value: object, low: float, high: float, open_low: bool = False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -14,7 +13,6 @@ from pathlib import Path
 from gated_bert.activation_flags import activation_change_command
 from gated_bert.commands import (
     iou_command,
-    leading,
     note_replaced,
     patterns_command,
     prepare_environment,
@@ -22,39 +20,24 @@ from gated_bert.commands import (
     typed_flags,
 )
 from gated_bert.compress_flags import compress_command
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import GatedBertConfig
+from gated_bert.data_source import find_data
 from gated_bert.deploy_commands import benchmark_command, inspect_command, predict_command
-from gated_bert.errors import UserError
+from gated_bert.endings import end
 from gated_bert.explain_commands import explain_command, sp_lime_command
 from gated_bert.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
+from gated_bert.paths import user_path
 from gated_bert.pipeline_flags import pipeline_command
-from gated_bert.settings import LABELS, read_settings
+from gated_bert.positionals import split_words
+from gated_bert.settings import LABELS, check_backend, read_settings, verbosity
 from gated_bert.student_flags import student_command
 from gated_bert.sweep_flags import stages_command, sweep_command
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells give it."""
-
 _PYTHONS_WARNING_TEXT = warnings.formatwarning
-
-_BY_HAND = {
-    errno.ENOSPC: "no space is left on the device; free some, then go on with --resume",
-    errno.EDQUOT: "the disk quota is used up; free some, then go on with --resume",
-    errno.EROFS: "the file system is read-only; choose another folder with -o",
-    errno.EACCES: "permission denied; choose another folder with -o",
-}
-
-_EXTRAS = {
-    **dict.fromkeys(("onnx", "onnxruntime", "tf2onnx", "sympy"), "export"),
-    **dict.fromkeys(("lime", "nltk"), "explain"),
-    **dict.fromkeys(("jax", "jaxlib"), "jax"),
-    "ray": "cluster",
-}
-"""Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +61,25 @@ def train_command(words: list[str]) -> int:
 def compare_command(words: list[str]) -> int:
     """`gated-bert compare`: tables and plots from any set of run folders."""
     flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the comparison", "output", "FOLDER"),)
-    folders, words = leading(words)
+    folders, words = split_words(words, flags)
     typed = typed_flags("gated-bert compare FOLDER…", "Compares finished runs.", flags, words, {"output": "comparison"})
     if not folders:
         raise FlagError("compare: at least one folder of runs is needed, e.g. gated-bert compare results")
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not user_path(folder).is_dir():
             raise FlagError.refused("compare", folder, "existing folders of runs")
     from gated_bert.experiments.compare import compare
 
-    out = Path(typed.get("output", "comparison"))
+    out = user_path(typed.get("output", "comparison"))
     note_replaced(out / "comparison.csv")
-    compare([Path(folder) for folder in folders], out)
+    compare([user_path(folder) for folder in folders], out)
     return 0
 
 
 def download_command(words: list[str]) -> int:
     """`gated-bert download`: what a machine without a network will need."""
     known = ("glue", "ag_news", "squad", "bert")
-    names, words = leading(words)
+    names, words = split_words(words, ())
     text = f"Fetches data or weights into a folder: {', '.join(known)}."
     typed_flags("gated-bert download WHAT FOLDER", text, (), words)
     if len(names) != 2:
@@ -105,7 +88,7 @@ def download_command(words: list[str]) -> int:
         raise FlagError.refused("download", names[0], ", ".join(known) + did_you_mean(names[0], known))
     from gated_bert.tasks.download import download
 
-    download(names[0], Path(names[1]))
+    download(names[0], user_path(names[1]))
     return 0
 
 
@@ -122,7 +105,7 @@ def study_command(words: list[str]) -> int:
     from gated_bert.experiments.studies import SCALES, STUDIES
     from gated_bert.experiments.study import publish, run_study
 
-    names, words = leading(words)
+    names, words = split_words(words, flags)
     text = "Runs a study, or goes on with it: " + "; ".join(
         f"{name}: {study.question}" for name, study in STUDIES.items()
     )
@@ -132,12 +115,14 @@ def study_command(words: list[str]) -> int:
     scale = typed.get("scale", "standard")
     if scale not in SCALES:
         raise FlagError.refused("--scale", scale, ", ".join(SCALES) + did_you_mean(scale, SCALES))
-    output = Path(typed.get("output", f"results/study_{names[0]}_{scale}"))
+    if "data" in typed:
+        find_data(typed["data"], "-d/--data")
+    output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
     extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
     status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra)
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
-        publish(output, Path(typed["publish"]), [str(output), *places])
+        publish(output, user_path(typed["publish"]), [str(output), *places])
     return status
 
 
@@ -180,32 +165,20 @@ def main(words: list[str] | None = None) -> int:
         words: the command line without the program's name; `None` takes the process's own.
 
     Returns:
-        The exit status: 0 done, 1 a job failed, 2 refused, 130 interrupted.
+        The exit status: 0 done, 1 a job failed, 2 refused, 70 a fault of the toolkit, 130 interrupted.
     """
     words = sys.argv[1:] if words is None else words
     warnings.formatwarning = _warning_text
     try:
-        return _dispatch(words)
-    except ConfigError as error:
-        return _refuse(error.describe(LABELS.get(error.field, error.field)))
-    except UserError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.errno not in _BY_HAND:
-            raise
-        return _refuse(f"{error.filename or 'output'}: {_BY_HAND[error.errno]}")
-    except ModuleNotFoundError as error:
-        if (error.name or "gated_bert").startswith("gated_bert"):
-            raise
-        extra = _EXTRAS.get((error.name or "").partition(".")[0], "tensorflow")
-        return _refuse(f"{error.name} is not installed; pip install 'gated_bert[{extra}]'")
-    except KeyboardInterrupt as stopped:
-        print(str(stopped) or "stopped; the same command with --resume goes on", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has gone (`| head`); Python must not complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        try:
+            status = _dispatch(words)
+        except SystemExit as shown:
+            status = shown.code
+        # What cannot be written is told now, and not by Python at exit.
+        sys.stdout.flush()
+        return status
+    except (Exception, KeyboardInterrupt) as error:
+        return end(error, words)
 
 
 def _warning_text(message, category, filename, lineno, line=None) -> str:
@@ -224,12 +197,10 @@ def _dispatch(words: list[str]) -> int:
         return 0 if words else 2
     if name not in COMMANDS:
         raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))
+    if not {"-h", "--help"} & set(words):
+        check_backend(os.environ)
+        verbosity(os.environ)
     return COMMANDS[name].run(words[1:])
-
-
-def _refuse(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 2
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
@@ -237,7 +208,7 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         others = [LABELS[name] for name in typed if name not in ("config_file", "run_dir", "resume")]
         if others:
             raise FlagError(f"{others[0]}: not together with --config-file, which holds the whole record")
-        path = Path(typed["config_file"])
+        path = user_path(typed["config_file"])
         if not path.is_file():
             raise FlagError.refused("--config-file", str(path), "an existing JSON file")
         try:
@@ -247,7 +218,7 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         if not isinstance(record, dict):
             raise FlagError(f"--config-file: {path}: holds no JSON object of fields and values")
         config = GatedBertConfig.from_dict(record)
-        return config, Path(typed.get("run_dir", path.parent))
+        return config, user_path(typed.get("run_dir", path.parent))
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
@@ -256,4 +227,4 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
     from gated_bert.experiments.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
-    return config, Path(typed.get("run_dir") or settings.output / run_folder_name(config))
+    return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config))

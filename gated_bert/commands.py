@@ -6,7 +6,12 @@ import importlib.util
 import os
 from pathlib import Path
 
+from gated_bert.checks import whole
+from gated_bert.data_source import find_data
 from gated_bert.flags import Flag, FlagError, make_parser, read_flags
+from gated_bert.paths import user_path
+from gated_bert.positionals import split_words
+from gated_bert.quiet import quieten
 from gated_bert.settings import verbosity
 
 
@@ -20,9 +25,7 @@ def shrink_command(words: list[str]) -> int:
     text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
     source, out, typed = two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
     for flag in flags:
-        value = typed.get(flag.name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise FlagError.refused(flag.label, value, "a whole number from 1 up")
+        whole(flag.label, typed.get(flag.name, 1), 1)
     prepare_environment()
     from gated_bert.compression.folders import shrink_folder
 
@@ -40,13 +43,16 @@ def patterns_command(words: list[str]) -> int:
     defaults = {"output": "patterns.png", "sparsity": 0.5, "pretrained": "random weights of the tiny size"}
     text = "Draws what each pattern leaves of the first encoder layer's matrices, pruned by magnitude."
     typed = typed_flags("gated-bert patterns", text, flags, words, defaults)
+    out = user_path(typed.get("output", "patterns.png"))
+    if out.is_dir() or out.suffix != ".png":
+        raise FlagError.refused(flags[0].label, str(out), "a .png file")
     sparsity = typed.get("sparsity", 0.5)
     if not isinstance(sparsity, float) or not 0 < sparsity < 1:
         raise FlagError.refused(flags[1].label, sparsity, "a number between 0 and 1")
     prepare_environment()
     from gated_bert.experiments.pattern_pictures import draw_patterns
 
-    path = draw_patterns(Path(typed.get("output", "patterns.png")), sparsity, typed.get("pretrained"))
+    path = draw_patterns(out, sparsity, typed.get("pretrained"))
     print(f"wrote {path}")
     return 0
 
@@ -54,20 +60,20 @@ def patterns_command(words: list[str]) -> int:
 def iou_command(words: list[str]) -> int:
     """`gated-bert iou`: how much the masks of runs overlap."""
     flags = (Flag(("-o", "--output-dir"), "output", "text", "folder of the tables and heat maps", "iou", "FOLDER"),)
-    folders, words = leading(words)
+    folders, words = split_words(words, flags)
     text = "Intersection over union of the closed weights of every pair of runs, beside what chance would give."
     typed = typed_flags("gated-bert iou RUN RUN…", text, flags, words, {"output": "iou"})
     if len(folders) < 2:
         raise FlagError("iou: at least two runs or model folders are needed, e.g. gated-bert iou results/results_*")
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not user_path(folder).is_dir():
             raise FlagError.refused("iou", folder, "existing folders of runs or models")
     prepare_environment()
     from gated_bert.experiments.iou import TABLE, compare_masks
 
-    out = Path(typed.get("output", "iou"))
+    out = user_path(typed.get("output", "iou"))
     note_replaced(out / TABLE)
-    for path in compare_masks([Path(folder) for folder in folders], out):
+    for path in compare_masks([user_path(folder) for folder in folders], out):
         print(f"wrote {path}")
     return 0
 
@@ -83,7 +89,8 @@ def prepare_environment():
     """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
     if verbosity(os.environ) < 2:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "KERAS_BACKEND" not in os.environ:
+        quieten()
+    if not os.environ.get("KERAS_BACKEND"):
         only_jax = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
         os.environ["KERAS_BACKEND"] = "jax" if only_jax else "tensorflow"
 
@@ -93,12 +100,6 @@ def typed_flags(prog: str, text: str, flags: tuple[Flag, ...], words: list[str],
     return read_flags(make_parser(prog, text, flags, defaults or {}), flags, words)
 
 
-def leading(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words before the first flag, and the rest."""
-    first_flag = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
-    return words[:first_flag], words[first_flag:]
-
-
 def check_judging(typed: dict):
     """Refuses data to judge models on that are not there, and what goes with such data without any.
 
@@ -106,8 +107,8 @@ def check_judging(typed: dict):
         FlagError: one of these.
     """
     data = typed.get("data")
-    if data not in (None, "hub", "embedded") and not Path(data).expanduser().exists():
-        raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
+    if data is not None:
+        find_data(data, "-d/--data")
     for name in ("split", "allow_partial"):
         if name in typed and data is None:
             raise FlagError(f"--{name.replace('_', '-')}: only with -d, the data that the models are judged on")
@@ -117,10 +118,10 @@ def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str],
     """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
     from gated_bert.compression.checks import check_folders
 
-    folders, words = leading(words)
+    folders, words = split_words(words, flags)
     typed = typed_flags(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
     if len(folders) != 2:
         raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
-    source, out = (Path(folder).expanduser() for folder in folders)
+    source, out = (user_path(folder) for folder in folders)
     check_folders(source, out)
     return source, out, typed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from gated_bert.commands import check_judging, leading, note_replaced, prepare_environment, typed_flags
+from gated_bert.checks import MOST
+from gated_bert.commands import check_judging, note_replaced, prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
 from gated_bert.errors import UserError
-from gated_bert.flags import Flag, FlagError
+from gated_bert.flags import Flag, FlagError, as_number
+from gated_bert.paths import user_path
+from gated_bert.positionals import split_words
 
 
 def predict_command(words: list[str]) -> int:
@@ -25,11 +27,11 @@ def predict_command(words: list[str]) -> int:
     )
     defaults = {"output": "predictions.csv", "batch_size": 32}
     text = "Predicts every row of a .tsv, .csv, .jsonl or .txt file (one text a line; .gz may follow) of any size."
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     typed = defaults | typed_flags("gated-bert predict MODEL FILE", text, flags, words, defaults)
     if len(given) != 2:
         raise FlagError("predict: needs a model and a file of texts, gated-bert predict MODEL FILE")
-    source, path, out = (Path(name).expanduser() for name in (*given, typed.pop("output")))
+    source, path, out = (user_path(name) for name in (*given, typed.pop("output")))
     check_model(source)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a .tsv, .csv, .jsonl or .txt file of texts")
@@ -49,13 +51,13 @@ def inspect_command(words: list[str]) -> int:
     """`gated-bert inspect`: what is inside a model."""
     flags = (Flag(("-o", "--output-dir"), "output", "text", "folder for CSV files and a picture", "inspect", "FOLDER"),)
     text = "Shows sizes, sparsity and units left of a model folder, or operators and initialisers of an ONNX file."
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     typed = typed_flags("gated-bert inspect MODEL", text, flags, words)
     if len(given) != 1:
         raise FlagError("inspect: needs one model, gated-bert inspect MODEL")
-    source = Path(given[0]).expanduser()
+    source = user_path(given[0])
     check_model(source)
-    out = Path(typed["output"]).expanduser() if "output" in typed else None
+    out = user_path(typed["output"]) if "output" in typed else None
     prepare_environment()
     from gated_bert.experiments.inspection import inspect_model
 
@@ -79,7 +81,7 @@ def benchmark_command(words: list[str]) -> int:
     )
     defaults = {"output": "benchmark", "batches": "1,8", "lengths": "32,128", "repeats": 30, "threads": 1}
     text = "Compares model folders and ONNX files: parameters, size, MACs, latency, throughput, memory and metric."
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     typed = typed_flags("gated-bert benchmark MODEL…", text, flags, words, defaults)
     if not given:
         raise FlagError("benchmark: at least one model is needed, gated-bert benchmark MODEL…")
@@ -87,12 +89,12 @@ def benchmark_command(words: list[str]) -> int:
         if flag.name in typed:
             typed[flag.name] = _counts(flag, typed[flag.name])
     check_judging(typed)
-    sources = [Path(name).expanduser() for name in given]
+    sources = [user_path(name) for name in given]
     for source in sources:
         check_model(source)
     from gated_bert.experiments.resources import thread_environment
 
-    out = Path(typed.pop("output", defaults["output"])).expanduser()
+    out = user_path(typed.pop("output", defaults["output"]))
     os.environ.update(thread_environment(typed.get("threads", defaults["threads"])))
     prepare_environment()
     from gated_bert.experiments.benchmark import TABLE, Measure, benchmark
@@ -105,9 +107,9 @@ def benchmark_command(words: list[str]) -> int:
 
 
 def _counts(flag: Flag, value: object) -> object:
-    """A number, or a tuple of them, of which each is a whole number from 1 up."""
+    """A number, or a tuple of them."""
     words = value if isinstance(value, tuple) else (str(value),)
-    if not all(word.isdecimal() and int(word) for word in words):
-        raise FlagError.refused(flag.label, ",".join(words), "whole numbers from 1 up" if flag.kind == "list" else
-                                "a whole number from 1 up")  # fmt: skip
+    if not all(word.isdecimal() and 1 <= (as_number(word, int) if len(word) < 12 else 0) <= MOST for word in words):
+        kind = "whole numbers" if flag.kind == "list" else "a whole number"
+        raise FlagError.refused(flag.label, ",".join(words), f"{kind} from 1 to {MOST}")
     return tuple(dict.fromkeys(map(int, words))) if flag.kind == "list" else value

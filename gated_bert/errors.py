@@ -1,5 +1,19 @@
-"""The error a user can act on."""
+"""The error a user can act on, and what other libraries' errors say, for a line of it."""
+
+_LONGEST = 300
 
 
 class UserError(Exception):
     """Something the user can mend: one line that says what was wrong, where, and what to do."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says in one line, or its name where it says nothing.
+
+    Of several lines it is the first one; where that only announces what follows ("Example error message for …:"), what
+    follows too.
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    end = next((number for number, line in enumerate(lines, start=1) if not line.endswith(":")), len(lines))
+    said = " ".join(lines[:end]) or type(error).__name__
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 2 :]}"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gated_bert.commands import leading, prepare_environment, typed_flags
+from gated_bert.checks import whole
+from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
+from gated_bert.data_source import find_data
 from gated_bert.errors import UserError
 from gated_bert.flags import Flag, FlagError
+from gated_bert.paths import user_path
+from gated_bert.positionals import split_words
 
 _WHAT, _HOW, _OUT = "documents", "explanations", "output"
 DATA_COUNT = 100
@@ -39,7 +43,7 @@ OUT_FLAGS = (
     Flag(("--resume",), "resume", "alone", "go on with what is in that folder", _OUT),
 )
 
-_LEAST = {"num_features": 1, "num_samples": 10, "seed": 0, "batch_size": 1, "count": 1}
+LEAST = {"num_features": 1, "num_samples": 10, "seed": 0, "batch_size": 1, "count": 1}
 LIME_DEFAULTS = {"classes": "predicted,gold", "num_features": 10, "num_samples": 500, "seed": 42, "batch_size": 32}
 
 
@@ -51,12 +55,12 @@ def explain_command(words: list[str]) -> int:
     )
     flags = (more[0], *SOURCE_FLAGS, *LIME_FLAGS, more[1], *OUT_FLAGS)
     text = "Explains predictions by LIME: which words of a document add to a class, and which take from it."
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     defaults = LIME_DEFAULTS | {"output": "explanations"}
     typed = typed_flags("gated-bert explain MODEL [FILE]", text, flags, words, defaults)
     if not 1 <= len(given) <= 2:
         raise FlagError("explain: needs a model and texts, gated-bert explain MODEL FILE, or MODEL with -d or --text")
-    source, out = (Path(name).expanduser() for name in (given[0], typed.pop("output", defaults["output"])))
+    source, out = (user_path(name) for name in (given[0], typed.pop("output", defaults["output"])))
     check_model(source)
     tokens = typed.pop("token_level", False)
     if tokens:
@@ -85,17 +89,16 @@ def sp_lime_command(words: list[str]) -> int:
     flags = (pick, picked, *SOURCE_FLAGS, *LIME_FLAGS[1:], *OUT_FLAGS)
     text = ("Picks documents whose explanations cover most (SP-LIME's submodular pick) and differ most, from a folder "
             "that `gated-bert explain` wrote, or from a model and texts, which are explained first.")  # fmt: skip
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     defaults = LIME_DEFAULTS | {"output": "sp_lime", "pick": 100}
     prog = "gated-bert sp-lime FOLDER, or sp-lime MODEL [FILE]"
     typed = typed_flags(prog, text, flags, words, defaults)
     count = typed.pop("pick", defaults["pick"])
-    if not isinstance(count, int) or count < 1:
-        raise FlagError.refused(pick.label, count, "a whole number from 1 up")
+    whole(pick.label, count, 1)
     if not 1 <= len(given) <= 2:
         raise FlagError(f"sp-lime: needs a folder of explanations, or a model and texts, {prog}")
-    source, out = (Path(name).expanduser() for name in (given[0], typed.pop("output", defaults["output"])))
-    chosen = Path(typed.pop("picked")).expanduser() if "picked" in typed else None
+    source, out = (user_path(name) for name in (given[0], typed.pop("output", defaults["output"])))
+    chosen = user_path(typed.pop("picked")) if "picked" in typed else None
     if chosen is not None and chosen.exists() and (
         not (chosen / "record.json").is_file() or chosen.resolve() == source.resolve()
     ):
@@ -148,15 +151,15 @@ def read_wanted(files: list[str], typed: dict, flags: tuple[Flag, ...]) -> dict:
             raise FlagError(f"{labels[name]}: only with {belongs.get(name, 'a FILE or -d')}")
     if text is not None and not text.strip():
         raise FlagError.refused("--text", text, "a text that is not empty")
-    if file is not None and not Path(file).expanduser().is_file():
+    if file is not None and not user_path(file).is_file():
         raise UserError(f"{file}: no such file; give a .tsv, .csv, .jsonl or .txt file of texts")
-    if data not in (None, "hub", "embedded") and not Path(data).expanduser().exists():
-        raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
+    if data is not None:
+        find_data(data, "-d/--data")
     if typed.get("per_class") and data is None and "count" not in typed:
         raise FlagError("--per-class: needs --documents, how many of each class")
     count = typed.get("count", DATA_COUNT if data is not None else None)
     columns = {name: typed.get(name) for name in ("text_column", "label_column")}
-    return {"text": text, "file": Path(file).expanduser() if file else None, "columns": columns, "data": data,
+    return {"text": text, "file": user_path(file) if file else None, "columns": columns, "data": data,
             "split": typed.get("split"), "allow_partial": typed.get("allow_partial", False), "count": count,
             "per_class": typed.get("per_class", False)}  # fmt: skip
 
@@ -168,9 +171,8 @@ def read_lime(typed: dict, flags: tuple[Flag, ...]) -> dict:
         FlagError: a number that is refused.
     """
     for flag in flags:
-        least, value = _LEAST.get(flag.name), typed.get(flag.name)
-        if least is not None and value is not None and (not isinstance(value, int) or value < least):
-            raise FlagError.refused(flag.label, value, f"a whole number from {least} up")
+        if flag.name in LEAST and flag.name in typed:
+            whole(flag.label, typed[flag.name], LEAST[flag.name])
     single = {"num_features": 100, "num_samples": 5000} if "text" in typed else {}
     names = [flag.name for flag in LIME_FLAGS]
     return single | {name: typed[name] for name in names if name in typed}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gated_bert.commands import check_judging, leading, prepare_environment, typed_flags
+from gated_bert.checks import whole
+from gated_bert.commands import check_judging, prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
 from gated_bert.errors import UserError
 from gated_bert.explain_commands import (
@@ -17,6 +18,8 @@ from gated_bert.explain_commands import (
     read_wanted,
 )
 from gated_bert.flags import Flag, FlagError
+from gated_bert.paths import user_path
+from gated_bert.positionals import split_words
 
 _FILE = Flag(("--file",), "file", "text", "a file of texts, one row each", "documents", "FILE")
 _NAMES = Flag(("--names",), "names", "list", "what tables and plots call them, in their order", "comparison", "NAME")
@@ -37,13 +40,13 @@ def compare_explanations_command(words: list[str]) -> int:
     defaults = LIME_DEFAULTS | {"output": "explanation_similarity", "top_k": 5}
     text = ("Compares what models' predictions rest on with BASE, a model or a folder of explanations, beside what "
             "another seed alone changes; with -d the models are judged on the task's test set, too.")  # fmt: skip
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     typed = typed_flags("gated-bert compare-explanations BASE VARIANT…", text, flags, words, defaults)
     if len(given) < 2:
         raise FlagError("compare-explanations: a base model and at least one variant are needed, gated-bert "
                         "compare-explanations BASE VARIANT…")  # fmt: skip
     sources, out, top_k, options = _read(given, typed, flags, defaults, _JUDGING)
-    noise = Path(typed["noise"]).expanduser() if "noise" in typed else None
+    noise = user_path(typed["noise"]) if "noise" in typed else None
     if noise is not None and not (noise / _RECORD).is_file():
         raise FlagError.refused(_NOISE.label, str(noise), "a folder of explanations, that `gated-bert explain` wrote")
     prepare_environment()
@@ -67,7 +70,7 @@ def pos_command(words: list[str]) -> int:
     defaults = LIME_DEFAULTS | {"output": "pos", "top_k": 10}
     text = ("Tags the words of largest weight in their sentences, for models or folders of explanations, and tests "
             "each one's shares against the first's.")  # fmt: skip
-    given, words = leading(words)
+    given, words = split_words(words, flags)
     typed = typed_flags("gated-bert pos MODEL_OR_FOLDER…", text, flags, words, defaults)
     if not given:
         raise FlagError("pos: at least one model or folder of explanations is needed, gated-bert pos MODEL_OR_FOLDER…")
@@ -98,7 +101,7 @@ def _read(given: list[str], typed: dict, flags: tuple[Flag, ...], defaults: dict
     Raises:
         UserError: a source that is not there, or a value or a combination of flags that is refused.
     """
-    sources, names = [Path(name).expanduser() for name in given], typed.get("names")
+    sources, names = [user_path(name) for name in given], typed.get("names")
     if names is not None:
         plain = all(re.fullmatch(r"\w[\w.+-]*", name) and name != _NOISE_FOLDER for name in names)
         if not plain or len(set(names)) < len(names) or len(names) != len(given):
@@ -107,11 +110,10 @@ def _read(given: list[str], typed: dict, flags: tuple[Flag, ...], defaults: dict
     models = [source for source in sources if not (source / _RECORD).is_file()]
     for source in models:
         check_model(source)
-    out, top_k = Path(typed.get("output", defaults["output"])).expanduser(), typed.get("top_k", defaults["top_k"])
+    out, top_k = user_path(typed.get("output", defaults["output"])), typed.get("top_k", defaults["top_k"])
     if out.exists() and not out.is_dir():
         raise FlagError.refused("-o/--output-dir", str(out), "a folder")
-    if not isinstance(top_k, int) or top_k < 1:
-        raise FlagError.refused(_TOP_K.label, top_k, "a whole number from 1 up")
+    whole(_TOP_K.label, top_k, 1)
     if models and (out / "explanations").is_dir() and not typed.get("resume"):
         raise UserError(f"{out}: holds explanations already; go on with them by --resume, or choose another folder")
     wanted, lime = None, read_lime(typed, flags)

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gated_bert.checks import choose
-from gated_bert.commands import leading, prepare_environment, two_folders, typed_flags
+from gated_bert.commands import prepare_environment, two_folders, typed_flags
 from gated_bert.compression.checks import PRECISIONS, check_file, check_model
+from gated_bert.data_source import find_data
 from gated_bert.flags import Flag, FlagError
+from gated_bert.paths import file_name, user_path
+from gated_bert.positionals import split_words
 
 _SUFFIX = ".onnx"
 _GRAPHS = (
@@ -27,7 +30,7 @@ def export_command(words: list[str]) -> int:
              "FORMAT", ("hf",)),
     )  # fmt: skip
     text = "Writes a model folder as an ONNX file, with record and tokeniser beside it, or in another tool's format."
-    places, rest = leading(words)
+    places, rest = split_words(words, flags)
     if "--format" in rest:
         source, out, typed = two_folders("export", text, flags, words)
         for flag in _GRAPHS:
@@ -61,13 +64,15 @@ def quantize_command(words: list[str]) -> int:
         Flag(("--allow-partial",), "allow_partial", "alone", "take *_partial files", "data"),
     )  # fmt: skip
     text = "Writes a model folder, or an exported fp32 file, as an ONNX file of fewer bits."
-    places, rest = leading(words)
+    places, rest = split_words(words, flags)
     typed = typed_flags("gated-bert quantize MODEL OUT.onnx", text, flags, rest, {"precision": "int8"})
     source, out = _model_and_file("quantize", places)
     precision = typed.get("precision", "int8")
     choose("--precision", precision, PRECISIONS)
     if precision == "int8-static" and "data" not in typed:
         raise FlagError("--precision: int8-static needs data to find the ranges of activations; name some with -d")
+    if "data" in typed:
+        find_data(typed["data"], "-d/--data")
     graph = _graph(typed)
     if source.suffix == _SUFFIX and graph != "standard":
         raise FlagError(f"--{graph}: only with a model folder; {source} is a graph already")
@@ -89,7 +94,7 @@ def _as_onnx(source: Path, graph: str) -> Iterator[Path]:
     from gated_bert.compression.onnx_export import export_file
 
     with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder) / f"{source.resolve().name}{_SUFFIX}"
+        exported = Path(folder) / f"{file_name(source.resolve().name)}{_SUFFIX}"
         export_file(source, exported, graph)
         yield exported
 
@@ -106,7 +111,7 @@ def _model_and_file(name: str, places: list[str]) -> tuple[Path, Path]:
         raise FlagError(
             f"{name}: needs a model and a file ending in {_SUFFIX}{other}, gated-bert {name} MODEL OUT.onnx"
         )
-    source, out = (Path(place).expanduser() for place in places)
+    source, out = (user_path(place) for place in places)
     check_model(source)
     check_file(out)
     return source, out

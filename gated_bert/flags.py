@@ -14,6 +14,8 @@ from gated_bert.errors import UserError
 from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.presets import PRESETS
 
+SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""Words of a flag that is true or false."""
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -61,12 +63,12 @@ class Flag:
         if self.kind == "list":
             value = tuple(item for word in words for item in word.replace(",", " ").split())
         elif self.kind == "int":
-            value = _number(words[0], int)
+            value = as_number(words[0], int)
         elif self.kind == "size":
-            sides = [_number(side, int) for side in words[0].lower().split("x")]
+            sides = [as_number(side, int) for side in words[0].lower().split("x")]
             value = tuple(sides * 2 if len(sides) == 1 else sides)
         elif self.kind == "float":
-            value = None if words[0] == self.nothing else _number(words[0], float)
+            value = None if words[0] == self.nothing else as_number(words[0], float)
         elif self.kind == "switch":
             value = _switch(self, words[0] if words else "true")
         else:
@@ -78,7 +80,8 @@ class Flag:
         return value
 
 
-def _number(word: str, kind: type) -> object:
+def as_number(word: str, kind: type) -> object:
+    """The number that a word is, or the word."""
     try:
         return kind(word)
     except ValueError:
@@ -86,10 +89,9 @@ def _number(word: str, kind: type) -> object:
 
 
 def _switch(flag: Flag, word: str) -> bool:
-    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if word.lower() not in values:
+    if word.lower() not in SWITCH:
         raise FlagError.refused(flag.label, word, "true, false")
-    return values[word.lower()]
+    return SWITCH[word.lower()]
 
 
 def _choose(flag: Flag, word: str):
@@ -241,6 +243,10 @@ def labels(flags: tuple[Flag, ...]) -> dict[str, str]:
 class _Parser(argparse.ArgumentParser):
     """An argparse parser whose refusals are `FlagError`s of one line."""
 
+    def _print_message(self, message: str, file=None):
+        # argparse itself says nothing of a full or closed output.
+        print(message, end="", file=file)
+
     def error(self, message: str):
         label, _, what = message.removeprefix("argument ").partition(": ")
         meaning = next(
@@ -326,7 +332,7 @@ def _shield(word: str, known: set[str]) -> str:
     """Makes the minus of a negative number unlike that of a flag, and refuses a word that looks like a flag."""
     if not word.startswith("-") or word == "-":
         return word
-    if isinstance(_number(word, float), float):
+    if isinstance(as_number(word, float), float):
         return _MINUS + word[1:]
     option = word.split("=", 1)[0]
     if option not in known:

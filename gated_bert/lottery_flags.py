@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from gated_bert.checks import whole
 from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.config_checks import TICKET_CONTROLS
 from gated_bert.experiments.jobs import plan_jobs
@@ -22,6 +23,8 @@ FLAGS = (
     Flag(("--controls",), "controls", "list", "random (a mask as sparse in every matrix), reinitialized (the ticket's "
          "mask on other initial weights), or none", _GROUP, "NAME", (*TICKET_CONTROLS, "none")),
 )  # fmt: skip
+MOST_ROUNDS = 1000
+"""Each has a training of its own, and the smallest share leaves no weight long before."""
 _LEFT_OUT = ("start_sparsity", "pruning_start_epoch", "pruning_end_epoch", "sparsity_steps", "schedule", "stages",
             "mode", "device")  # fmt: skip
 """Flags of a sweep that say when to prune: a ticket's mask is made once, before training."""
@@ -42,10 +45,9 @@ def read_lottery(typed: dict[str, object]) -> Lottery:
     step, controls = typed.pop("rewind_step", 0), typed.pop("controls", TICKET_CONTROLS)
     labels = {flag.name: flag.label for flag in FLAGS}
     target = typed.get("end_sparsity")
-    if rounds is not None and (not isinstance(rounds, int) or rounds < 1):
-        raise FlagError.refused(labels["rounds"], rounds, "a whole number from 1 up")
-    if not isinstance(step, int) or step < 0:
-        raise FlagError.refused(labels["rewind_step"], step, "a whole number from 0 up")
+    if rounds is not None:
+        whole(labels["rounds"], rounds, 1, MOST_ROUNDS)
+    whole(labels["rewind_step"], step, 0)
     if "none" in controls and len(controls) > 1:
         raise FlagError.refused(labels["controls"], " ".join(controls), "none alone, or " + ", ".join(TICKET_CONTROLS))
     if share is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from gated_bert.checks import whole
 from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.config_checks import NEEDS_TRAINING
 from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, describe, oneshot_plans, run_oneshot
@@ -79,8 +80,8 @@ def dense_epochs_of(typed: dict) -> int | None:
         FlagError: no number, or 0 without pretrained weights.
     """
     epochs = typed.pop("dense_epochs", None)
-    if epochs is not None and (not isinstance(epochs, int) or epochs < 0):
-        raise FlagError.refused("--dense-epochs", epochs, "a whole number from 0 up")
+    if epochs is not None:
+        whole("--dense-epochs", epochs, 0)
     if epochs == 0 and "pretrained" not in typed:
         raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
     return epochs

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gated_bert.checks import whole
 from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.compress_flags import FLAGS as COMPRESS_FLAGS
 from gated_bert.compress_flags import LEVELS, compress_command
+from gated_bert.data_source import folder_task
 from gated_bert.errors import UserError
-from gated_bert.explain_commands import LIME_DEFAULTS
-from gated_bert.flags import Flag, FlagError
+from gated_bert.explain_commands import LEAST, LIME_DEFAULTS
+from gated_bert.flags import Flag
+from gated_bert.paths import user_path
 from gated_bert.settings import DEFAULTS
 from gated_bert.student_flags import DEFAULTS as STUDENT_DEFAULTS
 
@@ -46,9 +49,9 @@ def pipeline_command(words: list[str]) -> int:
     values = _DEFAULTS | {name: value for name, value in typed.items() if name in _DEFAULTS}
     for flag in _OWN:
         value = values.get(flag.name)
-        if flag.kind == "int" and not (isinstance(value, int) and value >= (10 if flag.name == "num_samples" else 1)):
-            raise FlagError.refused(flag.label, value, "a whole number from 1 up; of samples, from 10 up")
-    output, skip = Path(typed.get("output", "pipeline")).expanduser(), typed.get("skip", ())
+        if flag.kind == "int":
+            whole(flag.label, value, LEAST.get(flag.name, 1))
+    output, skip = user_path(typed.get("output", "pipeline")), typed.get("skip", ())
     compress = [*_without_own(words), *(() if "output" in typed else ("-o", str(output)))]
     resume, dry = bool(typed.get("resume")), bool(typed.get("dry_run"))
     if (output / "pipeline.json").exists() and not resume and not dry:
@@ -97,7 +100,8 @@ def _check_task(output: Path, typed: dict, skip: tuple[str, ...]):
     if "compress" in skip:
         task = Task.from_dict(read_json(output / "models" / "base" / "config.json")["task"])
     else:
-        name = (typed.get("tasks") or (DEFAULTS["tasks"],))[0]
+        data = typed.get("data", DEFAULTS["data"])
+        name = (typed.get("tasks") or (folder_task(data) or DEFAULTS["tasks"],))[0]
         if Path(name).suffix:
             return  # A file of the user's: what is in it is known once it is read.
         task = get_task(name)

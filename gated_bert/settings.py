@@ -8,10 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gated_bert.checks import ConfigError, choose
+from gated_bert.checks import MOST, ConfigError, choose, whole
 from gated_bert.config import GatedBertConfig
-from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS, FlagError, did_you_mean, hint, labels, record_fields
+from gated_bert.data_source import FILE_ENDINGS, find_data, folder_task
+from gated_bert.flags import (
+    JOB_FLAGS,
+    SWEEP_FLAGS,
+    FlagError,
+    as_number,
+    did_you_mean,
+    hint,
+    labels,
+    record_fields,
+)
 from gated_bert.methods import CRITERIA, METHODS
+from gated_bert.paths import user_path
 from gated_bert.presets import TASK_MAX_LEN
 from gated_bert.tasks.task import GLUE_TASKS, OWN_DATA_ONLY, TASKS, own_task_name
 
@@ -35,7 +46,6 @@ DEFAULTS = {
 }
 """What holds where neither a flag nor a script says otherwise, as it would be typed."""
 
-FILE_ENDINGS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
 LABELS = labels(SWEEP_FLAGS + JOB_FLAGS) | {
     "pruning_method": "-p/--pruning-methods",
     "task": "-t/--task",
@@ -119,6 +129,7 @@ def read_settings(
     if environ.get("BENCHMARK_EPOCHS"):
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
     _check_sources(values, environ, labels)
+    notes += _take_task_of_folder(values, names, labels)
     _check_parallel(values)
     methods, tasks, seeds = _methods(values, names, labels), _tasks(values, names, labels), _seeds(values)
     fields = record_fields() - {"seed"}
@@ -128,11 +139,33 @@ def read_settings(
         methods=methods,
         tasks=tasks,
         seeds=seeds,
-        output=Path(values["output"]).expanduser(),
+        output=user_path(values["output"]),
         launcher={name: value for name, value in values.items() if name not in fields},
         notes=notes,
         labels=labels,
     )
+
+
+BACKENDS = ("tensorflow", "jax")
+"""Backends of Keras that layers, criteria and training run on."""
+
+
+def check_backend(environ: Mapping[str, str]):
+    """Refuses a KERAS_BACKEND that the toolkit does not run on.
+
+    Raises:
+        FlagError: another one.
+    """
+    backend = environ.get("KERAS_BACKEND")
+    if backend in ("torch", "openvino"):
+        raise FlagError(f"KERAS_BACKEND: {backend!r} is refused; allowed: {', '.join(BACKENDS)}: gated layers do not "
+                        f"train on {backend}. Set one of these, or unset it; weights of PyTorch are read by -pt under "
+                        "both")  # fmt: skip
+    if backend:
+        try:
+            choose("KERAS_BACKEND", backend, BACKENDS)
+        except ConfigError as error:
+            raise FlagError(str(error)) from None
 
 
 def verbosity(environ: Mapping[str, str]) -> int:
@@ -154,9 +187,10 @@ def _from_texts(texts: Mapping[str, str]) -> dict[str, object]:
 
 
 def _environment_epochs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise FlagError.refused("BENCHMARK_EPOCHS", text, "a whole number from 1 up")
-    return int(text)
+    epochs = as_number(text, int)
+    if not isinstance(epochs, int) or not 1 <= epochs <= MOST:
+        raise FlagError.refused("BENCHMARK_EPOCHS", text, f"a whole number from 1 to {MOST}")
+    return epochs
 
 
 def _steps(words: tuple[str, ...], labels: Mapping[str, str]) -> tuple[float, ...] | str:
@@ -211,11 +245,9 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
 
 def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str, str]):
     """Refuses files and folders that are not there; makes the others absolute, so that a run goes on from anywhere."""
-    data = values["data"]
-    if data not in ("hub", "embedded"):
-        values["data"] = str(_data_path(data, labels["data"]))
+    values["data"] = find_data(values["data"], labels["data"])
     if values.get("vocab") is not None:
-        path = Path(values["vocab"]).expanduser()
+        path = user_path(values["vocab"])
         if not path.is_file() and not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
             allowed = "an existing vocab.txt or tokenizer.json, or a folder with one"
             raise FlagError.refused(labels["vocab"], values["vocab"], allowed)
@@ -224,32 +256,18 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
     if values.get("pretrained") is not None:
         values["pretrained"] = _pretrained(values["pretrained"], labels["pretrained"])
     folder = environ.get("GATED_BERT_DATA")
-    if folder and not Path(folder).expanduser().is_dir():
+    if folder and not user_path(folder).is_dir():
         raise FlagError.refused("GATED_BERT_DATA", folder, "an existing folder")
-    backend = environ.get("KERAS_BACKEND")
-    if backend:
-        try:
-            choose("KERAS_BACKEND", backend, ("tensorflow", "jax"))
-        except ConfigError as error:
-            raise FlagError(str(error)) from None
+    check_backend(environ)
 
 
 def _check_parallel(values: dict):
     most = values.get("max_parallel_jobs", 1)
-    if not isinstance(most, int) or most < 1:
-        raise FlagError.refused(LABELS["max_parallel_jobs"], most, "a whole number from 1 up")
-
-
-def _data_path(data: str, label: str) -> Path:
-    path = Path(data).expanduser()
-    if not path.exists() or not (path.is_dir() or path.name.lower().endswith(FILE_ENDINGS)):
-        allowed = "hub, embedded, an existing folder, or a .tsv, .csv or .jsonl file"
-        raise FlagError.refused(label, data, allowed + did_you_mean(data, ("hub", "embedded")))
-    return path.resolve()
+    whole(LABELS["max_parallel_jobs"], most, 1)
 
 
 def _pretrained(name: str, label: str) -> str:
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return os.path.abspath(path)
     is_id = re.fullmatch(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?", name)
@@ -291,6 +309,22 @@ def _tasks(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[st
     return tuple(dict.fromkeys(tasks))
 
 
+def _take_task_of_folder(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Where the data is the official folder of one task, that task is meant; a note says so."""
+    task = None if "text_column" in typed else folder_task(values["data"])
+    if task is None or ("tasks" in typed and not set(values["tasks"]) & {*TASKS, "all"}):
+        return ()
+    if "tasks" in typed:
+        others = [name for name in values["tasks"] if name != task]
+        if others:
+            allowed = f"{task}, whose official folder {values['data']} is; give the folder above it for other tasks"
+            raise FlagError.refused(labels["tasks"], " ".join(values["tasks"]), allowed)
+        return ()
+    values["tasks"] = (task,)
+    typed.add("tasks")
+    return (f"{values['data']} is the official folder of {task}: that task is meant",)
+
+
 def _is_own_data(values: dict, typed: set[str]) -> bool:
     path = Path(values["data"])
     if values["data"] in ("hub", "embedded"):
@@ -303,7 +337,7 @@ def _is_own_data(values: dict, typed: set[str]) -> bool:
 def _seeds(values: dict) -> tuple[int, ...]:
     if "seeds" not in values:
         return (values["seed"],)
-    seeds = tuple(int(word) if word.isdecimal() else word for word in values["seeds"])
+    seeds = tuple(as_number(word, int) if word.isdecimal() else word for word in values["seeds"])
     return tuple(dict.fromkeys(seeds))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from gated_bert.commands import leading, prepare_environment, typed_flags
+from gated_bert.checks import whole
+from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
+from gated_bert.data_source import find_data
 from gated_bert.errors import UserError
 from gated_bert.explain_commands import OUT_FLAGS, SOURCE_FLAGS, check_output
 from gated_bert.flags import Flag, FlagError
+from gated_bert.paths import user_path
+from gated_bert.positionals import split_words
 
 _TRAIN = "training"
 DEFAULTS = {"seeds": "1,2,3", "xai_weights": "0,0.1,0.3,0.5", "epochs": 5, "batch_size": 32, "learning_rate": 1e-3,
@@ -40,18 +43,18 @@ def student_command(words: list[str]) -> int:
     """`gated-bert student`: small classifiers that learn a model's task, and what its predictions rest on."""
     text = ("Trains small students of an explained model on the documents of `gated-bert explain --token-level`: by "
             "their labels alone, and by its explanations too.")  # fmt: skip
-    given, words = leading(words)
+    given, words = split_words(words, FLAGS)
     prog = "gated-bert student FOLDER -d SOURCE"
     typed = typed_flags(prog, text, FLAGS, words, DEFAULTS)
     if len(given) != 1:
         raise FlagError(f"student: needs one folder of token explanations, {prog}")
-    folder, out = (Path(name).expanduser() for name in (given[0], typed.pop("output", DEFAULTS["output"])))
+    folder, out = (user_path(name) for name in (given[0], typed.pop("output", DEFAULTS["output"])))
     options = _read(typed)
     if not (folder / "record.json").is_file():
         raise UserError(f"{folder}: no token explanations in it; `gated-bert explain MODEL -d DATA --split train "
                         f"--token-level -o {folder}` writes them")  # fmt: skip
     if "model" in typed:
-        check_model(Path(typed["model"]).expanduser())
+        check_model(user_path(typed["model"]))
     resume = typed.get("resume", False)
     check_output(out, resume, "students")
     from gated_bert.experiments.resources import thread_environment
@@ -75,12 +78,11 @@ def _read(typed: dict) -> dict:
     data = typed.get("data")
     if data is None:
         raise FlagError("-d/--data: needed, the task's data that students are judged on")
-    if data not in ("hub", "embedded") and not Path(data).expanduser().exists():
-        raise FlagError.refused("-d/--data", data, "hub, embedded, or an existing folder or file")
+    find_data(data, "-d/--data")
     values = {name: value for name, value in {**DEFAULTS, **typed}.items() if name not in ("output", "resume")}
     for name in ("epochs", "batch_size", "count", "threads"):
-        if name in values and not (isinstance(values[name], int) and values[name] >= 1):
-            raise FlagError.refused(labels[name], values[name], "a whole number from 1 up")
+        if name in values:
+            whole(labels[name], values[name], 1)
     for name, most in (("learning_rate", 10), ("held_out", 0.9)):
         if not (isinstance(values[name], float) and 0 < values[name] <= most):
             raise FlagError.refused(labels[name], values[name], f"a number above 0 and up to {most}")

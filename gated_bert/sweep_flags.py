@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from gated_bert.commands import prepare_environment, typed_flags
 from gated_bert.experiments.jobs import Plan, plan_grid
 from gated_bert.flags import SWEEP_FLAGS, Flag, FlagError, read_assignments
+from gated_bert.paths import user_path
 from gated_bert.settings import DEFAULTS, read_settings, verbosity
 from gated_bert.sweep_file import SweepFile, read_sweep_file
 
@@ -71,7 +71,7 @@ def sweep_command(words: list[str], in_stages: bool = False) -> int:
     if "slurm" in typed:
         from gated_bert.experiments.slurm import write_array_job
 
-        return write_array_job(plan, Path(typed["slurm"]).expanduser())
+        return write_array_job(plan, user_path(typed["slurm"]))
     from gated_bert.experiments.sweep import sweep
 
     return run_stages(plan, parts, stages, sweep) if stages else sweep(plan)

@@ -2,7 +2,19 @@
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$here/.venv"
-export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+
+# Nothing is imported from the working folder: Python takes an empty entry for it, and `-m` puts it first.
+import_path() {
+    local entry path="$here" entries
+    IFS=: read -ra entries <<<"${PYTHONPATH:-}"
+    for entry in ${entries[@]+"${entries[@]}"}; do
+        [ -z "$entry" ] || [ "$entry" -ef . ] || path+=":$entry"
+    done
+    echo "$path"
+}
+PYTHONPATH="$(import_path)"
+export PYTHONPATH
+start="$here/gated_bert/start.py"
 
 # Sets $python to the first Python from 3.10 on; newer ones than TensorFlow has wheels for only where there is no other.
 find_python() {
@@ -21,7 +33,7 @@ find_python() {
 
 # has PYTHON EXTRA…: whether that Python has all the requirements.
 has() {
-    "$1" -m gated_bert.installation "${@:2}" >/dev/null 2>&1
+    "$1" "$start" gated_bert.installation "${@:2}" >/dev/null 2>&1
 }
 
 # ensure_installed EXTRA…: leaves in $python one that has all the requirements.
@@ -54,12 +66,12 @@ install() {
     if [ ! -d "$venv" ]; then
         mkdir "$venv"
         touch "$venv/.incomplete"
-        "$python" -m venv "$venv" >&2 || {
+        "$python" -I -m venv "$venv" >&2 || {
             echo "error: $python -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2
             exit 2
         }
     fi
-    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check -e "$here[$extras]" >&2 || {
+    "$venv/bin/python" -I -m pip install --no-input --disable-pip-version-check -e "$here[$extras]" >&2 || {
         echo "error: the installation failed (above is why); the same command tries again" >&2
         exit 2
     }

@@ -45,6 +45,20 @@ def check_model(source: Path):
         raise UserError(f"{source}: no model; give a model folder or an ONNX file, NAME.onnx")
 
 
+def has_utf8_name(path: Path) -> bool:
+    """Whether a path is UTF-8, as native libraries want it."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def session_source(path: Path) -> str | bytes:
+    """What ONNX Runtime opens a file by: its name, or its content where the name is not UTF-8."""
+    return str(path) if has_utf8_name(path) else path.read_bytes()
+
+
 def check_file(out: Path):
     """Refuses a file to be written that is there already, or that cannot be written.
 

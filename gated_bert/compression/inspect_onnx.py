@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gated_bert.errors import UserError
-from gated_bert.tasks.hub import one_line
+from gated_bert.errors import UserError, one_line
 from gated_bert.text_table import aligned
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from gated_bert.compression.onnx_standard import standard_graph
 from gated_bert.compression.onnx_tiled import tiled_graph
 from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_float32, largest_difference
 from gated_bert.compression.source import load_source
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.folder import LoadedModel
-from gated_bert.tasks.hub import one_line
 
 GRAPHS = {"standard": standard_graph, "fused": fused_graph, "tiled": tiled_graph}
 """Name of a kind of graph → what makes it of a model."""

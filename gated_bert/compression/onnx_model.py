@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.compression.checks import session_source
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import refuse_empty_batch
 from gated_bert.models.folder import LoadedModel, load_model, read_json
-from gated_bert.tasks.hub import one_line
+from gated_bert.paths import user_path
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 
@@ -92,7 +93,7 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
     Raises:
         UserError: neither of these, or a missing, truncated or malformed file, or files that do not belong together.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not is_onnx(path):
         return load_model(path)
     record_path, tokenizer_path = beside(path)
@@ -112,7 +113,9 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
 def write_record(path: Path, record: dict, tokenizer: Tokenizer):
     """Writes what stands beside an ONNX file."""
     record_path, tokenizer_path = beside(path)
-    record_path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # A name of a file that is not UTF-8 becomes the escape that JSON has for it.
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    record_path.write_text(text, encoding="utf-8", errors="backslashreplace")
     tokenizer.save(tokenizer_path)
 
 
@@ -132,7 +135,9 @@ def _open_session(path: Path, threads: int | None):
 
     errors = onnxruntime.capi.onnxruntime_pybind11_state
     try:
-        return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            session_source(path), session_options(threads), providers=["CPUExecutionProvider"]
+        )
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
             errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error

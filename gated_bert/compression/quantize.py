@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from gated_bert.checks import choose
 from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, read_judged
-from gated_bert.compression.checks import PRECISIONS
+from gated_bert.compression.checks import PRECISIONS, has_utf8_name
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
 from gated_bert.compression.predict import evaluation_config
@@ -68,10 +70,12 @@ def quantize(
     with replaced_export(out) as new:
         if precision == "fp16":
             _store_in_16_bits(source, new)
-        elif precision == "int8-static":
-            _quantize_statically(source, new, reduce_range, loaded, calibration)
         else:
-            quantize_dynamically(source, new, reduce_range)
+            with _plain_names(source, new) as (read, written):
+                if precision == "int8-static":
+                    _quantize_statically(read, written, reduce_range, loaded, calibration)
+                else:
+                    quantize_dynamically(read, written, reduce_range)
         bits = {} if precision == "fp16" else {"reduce_range": reduce_range}
         write_record(new, record | {"precision": precision, "quantized_from": source.name} | bits, loaded.tokenizer)
     return open_model(out)
@@ -193,6 +197,19 @@ def _store_in_16_bits(source: Path, out: Path):
     proto.graph.node.extend(nodes)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, out)
+
+
+@contextlib.contextmanager
+def _plain_names(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """The files by names that ONNX Runtime's tools take: others than their own where these are not UTF-8."""
+    if has_utf8_name(source) and has_utf8_name(out):
+        yield source, out
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        read, written = Path(folder) / "source.onnx", Path(folder) / "quantised.onnx"
+        read.symlink_to(source.resolve())
+        yield read, written
+        shutil.copyfile(written, out)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.heads import Head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.paths import user_path
 from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.task import TASKS, Task, own_task_name
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
@@ -31,7 +32,7 @@ def load_source(folder: str | Path) -> LoadedModel:
     Raises:
         UserError: neither of these, or a missing, truncated or malformed file.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if is_model_folder(folder):
         return load_model(folder)
     checkpoint = open_checkpoint(str(folder))

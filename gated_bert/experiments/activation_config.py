@@ -13,6 +13,7 @@ from gated_bert.checks import ConfigError, choose, number, whole
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.flags import did_you_mean
+from gated_bert.paths import user_path
 
 SCALES = ("raw", "minmax", "quantile")
 UNPRUNED = "unpruned"
@@ -99,7 +100,7 @@ def read_activation_config(paths: Sequence[str]) -> ActivationConfig:
                               "weight_decay": 0.01, "resource_seconds": 10.0}  # fmt: skip
     own: dict[str, object] = {}
     for path in paths:
-        values = _read_object(Path(path).expanduser())
+        values = _read_object(user_path(path))
         try:
             _take(values, run, own)
             _check_run(run)
@@ -109,6 +110,8 @@ def read_activation_config(paths: Sequence[str]) -> ActivationConfig:
 
 
 def _read_object(path: Path) -> dict:
+    if path.exists() and not path.is_file():
+        raise UserError(f"--config: {path}: no file on a disk; give an existing JSON file")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

@@ -114,7 +114,7 @@ def _differing(configs: Sequence[dict]) -> list[str]:
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     newest: dict[object, Run] = {}
     notes = []
-    for run in sorted(runs, key=lambda run: (run.finished, run.timestamp)):
+    for run in sorted(runs, key=lambda run: (run.finished, run.order, run.timestamp)):
         if run.seed in newest:
             notes.append(f"{newest[run.seed].folder}: left out: same configuration and seed as {run.folder}")
         newest[run.seed] = run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +12,7 @@ from typing import Protocol
 from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
 from gated_bert.experiments.jobs import LOG_FILE, Job
 from gated_bert.experiments.resources import Machine, devices_of, share
+from gated_bert.start import import_path
 
 
 class RunningJob(Protocol):
@@ -71,6 +71,7 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
         variables: its environment, beside that of this process.
     """
     environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONIOENCODING"] = "utf-8:replace"
     environment |= {"PYTHONPATH": import_path(), **variables}
     with open(log, "ab") as file:
         process = subprocess.Popen(
@@ -82,13 +83,6 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
             start_new_session=True,
         )
     return LocalProcess(process)
-
-
-def import_path() -> str:
-    """PYTHONPATH with the folder this package was imported from, so that a job runs the same code from anywhere."""
-    here = str(Path(sys.modules["gated_bert"].__file__).resolve().parents[1])
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return os.pathsep.join(paths if here in paths else [here, *paths])
 
 
 class LocalProcess:

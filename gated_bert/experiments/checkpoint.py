@@ -12,10 +12,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
+from gated_bert.experiments.jobs import CHECKPOINT
 from gated_bert.experiments.results import replaced_file
 from gated_bert.pruning.callbacks import StepCallback
 
+_PLACE = {"epoch", "batches", "seconds", "rows", "one_shot", "stamp", "config"}
 _QUICK = 1.0
 _REST = 19
 """One that took more than `_QUICK` seconds is followed by `_REST` times as many without any: 5 % of the time."""
@@ -67,10 +69,11 @@ class Checkpoint:
             with np.load(path) as file:
                 self._arrays = dict(file)
             self.place = json.loads(str(self._arrays.pop("place")))
+            missing = sorted(_PLACE - self.place.keys()) if isinstance(self.place, dict) else ["place"]
+            if missing:
+                raise ValueError(f"no {missing[0]} in it")
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(
-                f"{path}: damaged checkpoint ({error}); run again without --resume to start afresh"
-            ) from error
+            raise UserError(f"{path}: damaged checkpoint ({one_line(error)})") from error
 
     def restore(self, model: keras.Model, criterion):
         """Puts variables, optimiser and criterion back, once; `model` must be compiled and its optimiser built."""
@@ -79,7 +82,8 @@ class Checkpoint:
                 saved = self._arrays.get(f"{name}/{i}")
                 if saved is None or saved.shape != tuple(variable.shape):
                     raise UserError(
-                        f"{self.path}: was written by another model; run again without --resume to start afresh"
+                        f"{self.path}: was written by another model; remove this file, and --resume starts the run "
+                        "afresh"
                     )
                 variable.assign(saved)
         if criterion is not None:
@@ -92,6 +96,22 @@ class Checkpoint:
         """Puts the broken epoch's running means back; `fit` has just reset them."""
         for i, variable in enumerate(model.metrics_variables):
             variable.assign(self._arrays[f"metrics/{i}"])
+
+
+def last_checkpoint(folder: Path) -> tuple[Checkpoint | None, str]:
+    """The checkpoint of the run in `folder` and what there is to say of it.
+
+    A damaged one is set aside, so that the run starts afresh, and so does its next `--resume`.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None, ""
+    try:
+        return Checkpoint(path), ""
+    except UserError as error:
+        aside = path.with_name(f"{CHECKPOINT}.damaged")
+        path.replace(aside)
+        return None, f"{error}; it is {aside.name} now, and the run starts afresh"
 
 
 class CheckpointCallback(StepCallback):

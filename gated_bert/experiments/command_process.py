@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 
-from gated_bert.experiments.backends import import_path
+from gated_bert.start import import_path, python_command
 
 
 def run_command(words: Sequence[str]) -> int:
@@ -22,7 +21,7 @@ def run_command(words: Sequence[str]) -> int:
     """
     # A session of its own: Ctrl-C reaches the command once, from here.
     process = subprocess.Popen(
-        [sys.executable, "-m", "gated_bert", *words],
+        python_command("gated_bert", *words),
         env=os.environ | {"PYTHONPATH": import_path()},
         start_new_session=True,
         # In the background of a script Ctrl-C is ignored, by a child too, which would never end.

@@ -63,7 +63,7 @@ class EpochCallback(StepCallback):
         if not math.isfinite(logs["loss"]):
             raise UserError(
                 f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; "
-                "the rows so far are kept. Try a lower --learning-rate, a longer --warmup-ratio or --precision float32"
+                "the rows so far are kept. Try a lower --learning-rate, a longer --warmup or --precision float32"
             )
 
     def on_epoch_end(self, epoch, logs=None):

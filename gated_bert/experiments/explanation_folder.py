@@ -162,5 +162,5 @@ def write_some(folder: Path, out: Path, documents: Collection[int]):
     write_json_atomic(out / RECORD, {**record, "complete": False})
     write_bytes_atomic(out / DOCUMENTS, "".join(json.dumps(line) + "\n" for line in lines).encode())
     write_views(out, f"Explanations of {short_names([Path(record['model'])])[0]}", str(record["data"]))
-    kept = [number for number in record["documents"] if number in documents]
+    kept = [number for number in record.get("documents", sorted(documents)) if number in documents]
     write_json_atomic(out / RECORD, {**record, "documents": kept})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from gated_bert.experiments.page import page
+from gated_bert.experiments.page import Html, element, joined, note, page, text
 
 _FOR, _AGAINST = "0, 114, 178", "213, 94, 0"
 _STRONGEST = 0.6
@@ -24,56 +23,57 @@ mark {{ color: inherit; border-radius: 0.2rem; padding: 0.05rem 0.1rem; }}
 """
 
 
-def explanation_page(title: str, note: str, groups: Mapping[str, Sequence[Mapping]]) -> bytes:
+def explanation_page(title: str, about: str, groups: Mapping[str, Sequence[Mapping]]) -> bytes:
     """The page.
 
     Args:
         title: its title.
-        note: a line below it.
+        about: a line below it.
         groups: heading, empty for none, → documents as `explanation_folder.document_line` records them.
     """
-    legend = ('<p class="note">against the class <span class="scale"></span> for it. The largest weight of an '
-              "explanation has the full colour; a weight is what the word, in all its places, adds to the probability "
-              "of the class in the linear model around the text, whose R² on the samples stands beside the class.</p>"
-              )  # fmt: skip
-    parts = [f"<h1>{escape(title)}</h1>", f'<p class="note">{escape(note)}</p>', legend]
+    legend = note("against the class ", element("span", kind="scale"), " for it. The largest weight of an explanation "
+                  "has the full colour; a weight is what the word, in all its places, adds to the probability of the "
+                  "class in the linear model around the text, whose R² on the samples stands beside the class."
+                  )  # fmt: skip
+    parts = [element("h1", title), note(about), legend]
     for heading, documents in groups.items():
-        parts += [f"<h2>{escape(heading)}</h2>"] * bool(heading)
+        parts += [element("h2", heading)] * bool(heading)
         parts += [_document(line) for line in documents]
     return page(title, parts, _STYLE)
 
 
-def _document(line: Mapping) -> str:
+def _document(line: Mapping) -> Html:
     predicted, label = line["predicted"], line["label"]
-    said = f"{escape(predicted)}, {100 * line['probabilities'][predicted]:.1f} %"
-    head = f"<b>document {line['document']}</b>predicted: {said}"
+    said = f"predicted: {predicted}, {100 * line['probabilities'][predicted]:.1f} %"
+    head = [element("b", f"document {line['document']}"), said]
     if label is not None:
-        head += f' · <span class="{"right" if label == predicted else "wrong"}">gold: {escape(label)}</span>'
+        head += [" · ", element("span", f"gold: {label}", kind="right" if label == predicted else "wrong")]
     parts = [_explanation(line["text"], each) for each in line["explanations"]]
-    return f'<div class="document"><p class="head">{head}</p>{"".join(parts)}</div>'
+    return element("div", element("p", *head, kind="head"), *parts, kind="document")
 
 
-def _explanation(text: str, each: Mapping) -> str:
+def _explanation(document: str, each: Mapping) -> Html:
     words, fidelity = each["words"], each["fidelity"]
     quality = "a text without words" if fidelity is None else f"R² {fidelity:.2f}"
-    head = f'<p class="note">for {escape(each["class"])}, {quality}</p>'
     largest = max((abs(word["weight"]) for word in words), default=0.0) or 1.0
-    shown = "".join(f'<span style="{_colour(word["weight"] / largest)}">{escape(word["word"])} '
-                    f"{_signed(word['weight'])}</span>" for word in words)  # fmt: skip
-    marked = _marked(text, words, largest)
-    return f'{head}<p class="text">{marked}</p>' + (f'<p class="words">{shown}</p>' if words else "")
+    parts = [note(f"for {each['class']}, {quality}"), element("p", *_marked(document, words, largest), kind="text")]
+    if words:
+        shown = (element("span", f"{word['word']} {_signed(word['weight'])}", style=_colour(word["weight"] / largest))
+                 for word in words)  # fmt: skip
+        parts.append(element("p", *shown, kind="words"))
+    return joined(parts)
 
 
-def _marked(text: str, words: Sequence[Mapping], largest: float) -> str:
+def _marked(document: str, words: Sequence[Mapping], largest: float) -> list[Html]:
     places = sorted(((place, word) for word in words for place in word["positions"]), key=lambda each: each[0])
     parts, end = [], 0
     for place, word in places:
         last = place + len(word["word"])
-        parts.append(escape(text[end:place]))
-        parts.append(f'<mark style="{_colour(word["weight"] / largest)}" title="{_signed(word["weight"])}">'
-                     f"{escape(text[place:last])}</mark>")  # fmt: skip
+        weight = word["weight"]
+        parts.append(text(document[end:place]))
+        parts.append(element("mark", document[place:last], style=_colour(weight / largest), title=_signed(weight)))
         end = last
-    return "".join(parts) + escape(text[end:])
+    return [*parts, text(document[end:])]
 
 
 def _colour(share: float) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,18 @@ from pathlib import Path
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import write_json_atomic
+from gated_bert.experiments.run_record import METADATA, order_of
 from gated_bert.flags import PRUNING_FIELDS, FlagError
+from gated_bert.paths import file_name
 from gated_bert.settings import Settings
+from gated_bert.start import python_command
 
 JOB_FILE = "job.json"
 STATUS_FILE = "status.json"
 LOG_FILE = "log.txt"
 CHECKPOINT = "checkpoint.npz"
+LONGEST_FOLDER = 180
+"""Letters of a run's folder, whose name may get a seed, a round or a temporary ending."""
 INITIAL_MODEL = "model_initial"
 """Model folder, inside a dense run's, of the weights that lottery tickets go back to."""
 
@@ -117,17 +120,13 @@ def _point_part(name: str, value: object) -> str:
         return f"sparsity{100 * value:g}"
     sides = value if isinstance(value, tuple) else (value,)
     text = "x".join(f"{side:g}" if isinstance(side, float) else str(side) for side in sides)
-    return name + _safe(text.rstrip("/").rpartition("/")[2])
-
-
-def _safe(text: str) -> str:
-    return re.sub(r"[^\w.\-]+", "_", text)
+    return name + file_name(text.rstrip("/").rpartition("/")[2])
 
 
 def run_folder_name(config: GatedBertConfig, numbered: bool = False, parts: Iterable[str] = ()) -> str:
     """The name of a run's folder: `results_{method}_{task}`, then `parts`, then the seed where several are run."""
-    named = "_".join(("results", config.label, _safe(config.task), *parts))
-    return named + (f"_seed{config.seed}" if numbered else "")
+    named = "_".join(("results", config.label, file_name(config.task), *parts))
+    return file_name(named, LONGEST_FOLDER) + (f"_seed{config.seed}" if numbered else "")
 
 
 def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:
@@ -156,16 +155,7 @@ def dense_folder(folder: Path, config: GatedBertConfig) -> Path:
 
 def job_command(folder: Path) -> tuple[str, ...]:
     """The words that run the job in `folder` in a process of its own."""
-    return (
-        sys.executable,
-        "-m",
-        "gated_bert",
-        "train",
-        "--config-file",
-        str(folder / JOB_FILE),
-        "--run-dir",
-        str(folder),
-    )
+    return python_command("gated_bert", "train", "--config-file", str(folder / JOB_FILE), "--run-dir", str(folder))
 
 
 def write_job(job: Job):
@@ -197,8 +187,8 @@ def read_status(folder: Path) -> dict:
 
 def newest_metadata(folder: Path) -> dict:
     """What the newest run in `folder` wrote of itself; empty where there is none."""
-    written = sorted(folder.glob("metadata_*.json"), key=lambda path: path.stat().st_mtime)
-    return (read_json(written[-1]) if written else None) or {}
+    written = [read_json(path) or {} for path in sorted(folder.glob(METADATA))]
+    return max(written, key=lambda each: order_of(each, ""), default={})
 
 
 def is_finished(folder: Path) -> bool:
@@ -215,6 +205,8 @@ def mark(job: Job, state: str, message: str):
 
 def read_json(path: Path) -> dict | None:
     """The dictionary in a JSON file; `None` where there is none or it is broken."""
+    if not path.is_file():
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gated_bert.compression.checks import session_source
 from gated_bert.errors import UserError
 from gated_bert.experiments.resources import peak_memory, thread_environment
+from gated_bert.quiet import quieten
+from gated_bert.start import import_path, python_command
 
 
 def measure_peak_memory(source: Path, batch: int, length: int, threads: int) -> int:
@@ -26,12 +29,10 @@ def measure_peak_memory(source: Path, batch: int, length: int, threads: int) -> 
     Raises:
         UserError: the process failed.
     """
-    program = [sys.executable, "-m", "gated_bert.experiments.memory_probe"]
-    arguments = [str(source.resolve()), str(batch), str(length), str(threads)]
-    package = str(Path(__file__).resolve().parents[2])
-    places = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **thread_environment(threads), "PYTHONPATH": places}
-    child = subprocess.run(program + arguments, capture_output=True, text=True, env=environment)
+    arguments = (str(source.resolve()), str(batch), str(length), str(threads))
+    program = python_command("gated_bert.experiments.memory_probe", *arguments)
+    environment = {**os.environ, **thread_environment(threads), "PYTHONPATH": import_path()}
+    child = subprocess.run(program, capture_output=True, text=True, errors="replace", env=environment)
     if child.returncode:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"{source}: the process that measures its memory failed ({last})")
@@ -44,7 +45,7 @@ def _predict_onnx(path: Path, batch: int, length: int, threads: int):
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(session_source(path), options, providers=["CPUExecutionProvider"])
     architecture = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["architecture"]
     ids = np.random.default_rng(0).integers(0, architecture["vocab_size"], (batch, length), dtype=np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
@@ -62,6 +63,7 @@ def _predict_keras(folder: Path, batch: int, length: int):
 
 
 if __name__ == "__main__":
+    quieten()
     place, sizes = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
     if place.is_dir():
         _predict_keras(place, *sizes[:2])

@@ -100,7 +100,7 @@ def result_table(rows: Sequence[tuple[Job, str, float | None]]) -> str:
 
 def _result(job: Job, state: str, seconds: float | None) -> tuple[str, ...]:
     metadata = newest_metadata(job.folder)
-    final, best = metadata.get("final") or {}, metadata.get("best") or {}
+    final, best = (found if isinstance(found := metadata.get(name), dict) else {} for name in ("final", "best"))
     name = next((key for key in final if key.startswith("val_") and key != "val_loss"), None)
     cells = [f"{row[name]:.4f}" if name and isinstance(row.get(name), float) else "–" for row in (final, best)]
     closed = [f"{100 * final[key]:.1f} %" for key in ("sparsity", "pattern_sparsity") if final.get(key) is not None]

@@ -1,10 +1,12 @@
-"""HTML pages that need nothing beside them: their style, their tables, their images."""
+"""HTML pages that need nothing beside them: what is text in them stays text, their style, tables and images."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import PurePath
+from urllib.parse import quote
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -23,34 +25,79 @@ pre { background: #f3f5f7; padding: 0.7rem; font-size: 0.85rem; white-space: pre
 .notice, .failed { overflow-wrap: anywhere; }
 .note { color: #57606a; font-size: 0.9rem; } summary { cursor: pointer; padding: 0.3rem 0; }
 """
+_VOID = ("img",)
 
 
-def page(title: str, parts: Iterable[str], style: str = "") -> bytes:
+class Html(str):
+    """Markup that `element` made; any other text is escaped where it is put into a page."""
+
+
+def text(content: object) -> Html:
+    """Anything as text; what is markup already stays as it is."""
+    return content if isinstance(content, Html) else Html(escape(str(content)))
+
+
+def element(tag: str, *content: object, **attributes: str) -> Html:
+    """An element of a page, with its content and attributes escaped.
+
+    Args:
+        tag: its name.
+        *content: elements, and anything else as text.
+        **attributes: values of its attributes; `kind` stands for the class, which is left out where it is empty.
+    """
+    names = {"kind": "class"}
+    shown = "".join(f' {names.get(name, name)}="{escape(str(value))}"' for name, value in attributes.items()
+                    if name != "kind" or value)  # fmt: skip
+    return Html(f"<{tag}{shown}>" if tag in _VOID else f"<{tag}{shown}>{joined(content)}</{tag}>")
+
+
+def joined(content: Iterable[object], between: str = "") -> Html:
+    """Elements and texts, one after the other."""
+    return Html(escape(between).join(map(text, content)))
+
+
+def note(*content: object) -> Html:
+    """A paragraph in small letters."""
+    return element("p", *content, kind="note")
+
+
+def link(path: str | PurePath, shown: object) -> Html:
+    """A link to a file whose path is relative to the page's folder."""
+    # With a dot before it no name of a file is taken for a scheme.
+    return element("a", shown, href="./" + quote(PurePath(path).as_posix().encode("utf-8", "surrogateescape")))
+
+
+def page(title: str, parts: Iterable[object], style: str = "") -> bytes:
     """A page that loads nothing from anywhere.
 
     Args:
         title: its title.
-        parts: what is in its body, as HTML.
-        style: rules of its own, after those of all pages.
+        parts: what is in its body: elements, and anything else as text.
+        style: rules of its own, after those of all pages; never made from data.
     """
-    text = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<title>{escape(title)}</title><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<style>{_STYLE}{style}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n")  # fmt: skip
-    # File names that are no UTF-8 come as lone surrogates.
-    return text.encode("utf-8", "replace")
+    content = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+               f'{element("title", title)}<meta name="viewport" content="width=device-width, initial-scale=1">'
+               f"<style>{_STYLE}{style}</style></head><body>\n{joined(parts, chr(10))}\n</body></html>\n")  # fmt: skip
+    # What is no text, as a name of a file that is not UTF-8, is shown as its escape.
+    return content.encode("utf-8", "backslashreplace")
 
 
-def html_table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+def html_table(heads: Sequence[object], rows: Iterable[Sequence[object]], kind: str = "") -> Html:
     """A table of text cells; `kind` is its class in the style: `text` aligns to the left."""
 
     def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        return element("tr", *(element(tag, cell) for cell in cells))
 
-    body = "\n".join(line(row, "td") for row in rows)
-    return f'<div class="wide"><table class="{kind}">{line(heads, "th")}\n{body}</table></div>'
+    table = element("table", line(heads, "th"), "\n", joined((line(row, "td") for row in rows), "\n"), kind=kind)
+    return element("div", table, kind="wide")
 
 
-def html_image(content: bytes, what: str) -> str:
+def html_image(content: bytes, what: str) -> Html:
     """A PNG inside the page; `what` is said where it cannot be seen."""
     encoded = base64.b64encode(content).decode()
-    return f'<div class="wide"><img alt="{escape(what)}" src="data:image/png;base64,{encoded}"></div>'
+    return element("div", element("img", alt=what, src=f"data:image/png;base64,{encoded}"), kind="wide")
+
+
+def folded(summary: object, *content: object) -> Html:
+    """Content that opens when its summary is clicked."""
+    return element("details", element("summary", summary), *content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from gated_bert.experiments.compress_report import TABLE as COMPRESSION
 from gated_bert.experiments.drawing import label_text, png, tolerated
 from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.overview import clock
-from gated_bert.experiments.page import html_image, html_table, page
+from gated_bert.experiments.page import Html, element, html_image, html_table, joined, link, note, page
 from gated_bert.experiments.pipeline import POS, SIMILARITY, STUDENTS
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
 from gated_bert.experiments.similarity_table import MARKS, NOISE, titles
@@ -46,7 +45,7 @@ def write_report(pipeline: Pipeline, done: Mapping[str, Mapping]) -> list[Path]:
     """
     folder = pipeline.output / REPORTS
     rows, about = model_rows(pipeline), read_json(pipeline.output / SIMILARITY / "similarity.json") or {}
-    parts = [f"<h1>What compression does to the explanations of {escape(str(about.get('data', 'a model')))}</h1>"]
+    parts = [element("h1", f"What compression does to the explanations of {about.get('data', 'a model')}")]
     written = [write_csv_atomic(folder / TABLE, rows)]
     if rows and "cosine" in rows[0]:
         with tolerated(folder / PLOT):
@@ -181,7 +180,7 @@ def _legend(figure: Figure, styles: Mapping[str, dict]):
     figure.legend(handles=entries, loc="outside right center", frameon=False)
 
 
-def _models(pipeline: Pipeline, rows: Sequence[Mapping]) -> list[str]:
+def _models(pipeline: Pipeline, rows: Sequence[Mapping]) -> list[Html]:
     measured = [row for row in rows if "value" in row]
     if not measured:
         return []
@@ -190,24 +189,24 @@ def _models(pipeline: Pipeline, rows: Sequence[Mapping]) -> list[str]:
     first = measured[0]["latency_ms"]
     cells = [(row["model"], f"{row['value']:.2f}", f"{row['metric_change']:+.2f}", f"{row['size_bytes'] / 1e6:.1f}",
               f"{row['latency_ms']:.1f}", f"{row['latency_ms'] / first:.2f}") for row in measured]  # fmt: skip
-    note = "ms: median latency of one sequence of the longest length measured, in one thread."
-    return ["<h2>Models</h2>", html_table(heads, cells), _note(note),
+    below = "ms: median latency of one sequence of the longest length measured, in one thread."
+    return [element("h2", "Models"), html_table(heads, cells), note(below),
             *_image(pipeline.output / REPORTS / "compression.png", "metric, latency and size of all models"),
             *_links(pipeline.output, (f"{REPORTS}/{COMPRESSION}", f"{METRICS}/benchmark.csv"))]  # fmt: skip
 
 
-def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> list[str]:
+def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> list[Html]:
     if not rows or "cosine" not in rows[0]:
         return []
     names = titles(about["top_k"])
     heads = ("model", *(names[measure] for measure in MEASURES))
     cells = [(row["model"], *(_mean(row, measure) for measure in MEASURES)) for row in rows if "cosine" in row]
-    note = (f"Mean over {about['documents']} documents [95 % interval]. The {NOISE} is the base model against itself "
+    below = (f"Mean over {about['documents']} documents [95 % interval]. The {NOISE} is the base model against itself "
             "with other samples of LIME. − less alike, + more alike than it, by the 95 % interval of the paired "
             "difference; no mark: not told apart.")  # fmt: skip
     out = pipeline.output
-    sentences = [f"<p>{escape(line)}</p>" for line in verdict_lines(rows, about["top_k"])]
-    return ["<h2>Similarity of explanations</h2>", html_table(heads, cells), _note(note), *sentences,
+    sentences = [element("p", line) for line in verdict_lines(rows, about["top_k"])]
+    return [element("h2", "Similarity of explanations"), html_table(heads, cells), note(below), *sentences,
             *_image(out / REPORTS / PLOT, "similarity against metric and latency"),
             *_image(out / SIMILARITY / "similarity_distributions.png", "similarity of every document"),
             *_image(out / SIMILARITY / "similarity_levels.png", "similarity against parameters removed"),
@@ -216,7 +215,7 @@ def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> 
                             for row in rows)))]  # fmt: skip
 
 
-def _pos(pipeline: Pipeline) -> list[str]:
+def _pos(pipeline: Pipeline) -> list[Html]:
     out = pipeline.output
     shares, tests = _table(out / POS / "pos.csv"), _table(out / POS / "pos_tests.csv")
     if shares.empty:
@@ -228,14 +227,14 @@ def _pos(pipeline: Pipeline) -> list[str]:
         own = penn[penn["model"] == name].set_index("group")["share"]
         p = _pos_p(tests, name).get("pos_p")
         cells.append((name, *(f"{100 * own[group]:.1f}" for group in groups), "" if p is None else f"{p:.3f}"))
-    note = ("Shares in % of the words of largest weight. p: chi-square test against the base model; words of the same "
+    below = ("Shares in % of the words of largest weight. p: chi-square test against the base model; words of the same "
             "texts are not independent, so read it beside that of the noise floor.")  # fmt: skip
-    return ["<h2>Parts of speech</h2>", html_table(("model", *groups, "p"), cells), _note(note),
+    return [element("h2", "Parts of speech"), html_table(("model", *groups, "p"), cells), note(below),
             *_image(out / POS / "pos.png", "shares of parts of speech"),
             *_links(out, ("pos/pos.csv", "pos/pos_tests.csv", "pos/pos_words.csv"))]  # fmt: skip
 
 
-def _students(pipeline: Pipeline) -> list[str]:
+def _students(pipeline: Pipeline) -> list[Html]:
     out = pipeline.output
     summary = _table(out / STUDENTS / "students_summary.csv")
     if summary.empty:
@@ -251,30 +250,26 @@ def _students(pipeline: Pipeline) -> list[str]:
             text = f"{scale * mean:.{digits}f}{interval}" if mean == mean else "–"
             line.append(text + (f", {verdict}" if isinstance(verdict, str) else ""))
         cells.append(line)
-    note = ("Accuracy and agreement with BERT in %; cosine and Spearman's ρ of the student's attributions and BERT's "
+    below = ("Accuracy and agreement with BERT in %; cosine and Spearman's ρ of the student's attributions and BERT's "
             "LIME weights on documents held out; mean [95 % t-interval over seeds], and whether the difference to the "
             "vanilla student of the same seed is outside its interval.")  # fmt: skip
     heads = ("student", "parameters", "accuracy", "agreement", "cosine", "Spearman's ρ")
-    return ["<h2>Students</h2>", html_table(heads, cells), _note(note),
+    return [element("h2", "Students"), html_table(heads, cells), note(below),
             *_image(out / STUDENTS / "students.png", "students against the weight of explanations"),
             *_links(out, ("students/students.csv", "students/students_summary.csv"))]  # fmt: skip
 
 
-def _steps(done: Mapping[str, Mapping]) -> list[str]:
+def _steps(done: Mapping[str, Mapping]) -> list[Html]:
     import shlex
 
     cells = [(name, clock(step["seconds"]), shlex.join(["gated-bert", *step["words"]])) for name, step in done.items()]
-    return ["<h2>How it was made</h2>", html_table(("step", "time", "command"), cells, "text")]
+    return [element("h2", "How it was made"), html_table(("step", "time", "command"), cells, "text")]
 
 
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def _image(path: Path, what: str) -> list[str]:
+def _image(path: Path, what: str) -> list[Html]:
     return [html_image(path.read_bytes(), what)] if path.is_file() else []
 
 
-def _links(out: Path, names: Sequence[str]) -> list[str]:
-    there = [f'<a href="../{escape(name)}">{escape(name)}</a>' for name in names if (out / name).is_file()]
-    return [f'<p class="note">{" · ".join(there)}</p>'] if there else []
+def _links(out: Path, names: Sequence[str]) -> list[Html]:
+    there = [link(f"../{name}", name) for name in names if (out / name).is_file()]
+    return [note(joined(there, " · "))] if there else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from rich.text import Text
 
 from gated_bert.experiments.jobs import LOG_FILE, Job
 from gated_bert.experiments.overview import clock
+from gated_bert.quiet import without_library_lines
 
 ENDED = ("finished", "failed", "stopped", "skipped")
-_LIBRARY_LINE = re.compile(r"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d")
 _STYLES = {"finished": "green", "skipped": "green", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
 
 
@@ -108,7 +107,7 @@ class LogLines:
             for line in text[:end].decode("utf-8", "replace").split("\n"):
                 # Of a line that was overwritten in place, the last state counts.
                 line = line.rstrip().rpartition("\r")[2]
-                if line and (self._all_lines or not _LIBRARY_LINE.match(line)):
+                if line and (self._all_lines or without_library_lines(line)):
                     lines.append(f"[{view.job.name}] {line}")
         return lines
 

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
@@ -23,6 +24,7 @@ from gated_bert.experiments.jobs import JOB_FILE, LOG_FILE, STATUS_FILE, Job, is
 from gated_bert.experiments.ray_worker import CHUNK_BYTES, RayWorker, run_files
 from gated_bert.experiments.resources import GIB, Machine, devices_of, job_memory, thread_environment
 from gated_bert.experiments.results import replaced_file
+from gated_bert.start import python_command
 
 RETRIES = 3
 """How many lost workers a job outlives."""
@@ -56,12 +58,16 @@ def connected(address: str | None, output: Path, configs: Sequence[GatedBertConf
         options["_system_config"] = {"enable_metrics_collection": False}
     # Nodes run the code of this process, whatever version of it they have installed.
     code = {"py_modules": [str(Path(gated_bert.__file__).parent)]}
+    nowhere = tempfile.TemporaryDirectory(prefix="gated_bert-")
+    # Without one, Ray has its workers import from the folder that the launcher was started in.
+    code["working_dir"] = nowhere.name
     try:
         if address not in (None, "auto"):
             # Ray itself would try for minutes.
             host, _, port = address.partition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(**options, runtime_env=code, log_to_driver=False, logging_level="ERROR")
+        with nowhere:
+            ray.init(**options, runtime_env=code, log_to_driver=False, logging_level="ERROR")
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         where = address or "a cluster on this machine"
@@ -143,7 +149,14 @@ class RayBackend:
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         variables |= thread_environment(self.cores)
         actor = self._actor.options(**needed, max_restarts=0)
-        return actor.remote(str(self.token), str(job.folder), str(job.folder.resolve()), job.command, variables)
+        folder = str(job.folder.resolve())
+        return actor.remote(str(self.token), str(job.folder), folder, _modules(job.command), variables)
+
+
+def _modules(command: Sequence[str]) -> list[str]:
+    """The words of a job without those of this machine's Python: a node has its own."""
+    start = python_command("")[1]
+    return ["" if word == start else word for word in command[1:]]
 
 
 class RayJob:

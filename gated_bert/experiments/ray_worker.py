@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.experiments.backends import LocalProcess, start_process
 from gated_bert.experiments.jobs import LOG_FILE, STATUS_FILE
+from gated_bert.start import python_command
 
 CHUNK_BYTES = 16 * 2**20
 """The most bytes of a file that go over the network at once."""
@@ -29,7 +29,7 @@ class RayWorker:
         token: a file in the folder of the results, seen only by nodes that share the head's disk.
         named: the run's folder as the command names it.
         folder: the same, from the root on.
-        command: the words of the job.
+        command: the words of the job after Python's, with an empty one for the file that starts a module.
         variables: the job's environment, beside that of the node.
     """
 
@@ -37,8 +37,9 @@ class RayWorker:
         self._shared = Path(token).exists()
         self._folder = Path(folder if self._shared else tempfile.mkdtemp(prefix="gated_bert-"))
         places = [str(self._folder) + word.removeprefix(named) if word.startswith(named) else word for word in command]
-        # The node's own Python, wherever it is.
-        self._command, self._variables = [sys.executable, *places[1:]], variables
+        # The node's own Python and package, wherever they are.
+        python, start, _ = python_command("")
+        self._command, self._variables = [python, *(word or start for word in places)], variables
         self._told = 0
         self._process: LocalProcess | None = None
 

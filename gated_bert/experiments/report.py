@@ -8,13 +8,12 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from html import escape
 from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.aggregate import LEVELS, group_runs, summary
 from gated_bert.experiments.drawing import png, tolerated
-from gated_bert.experiments.page import html_image, html_table, page
+from gated_bert.experiments.page import Html, element, folded, html_image, html_table, note, page
 from gated_bert.experiments.plots import COMPARISON_PNG, heading, plot_comparison, run_figures
 from gated_bert.experiments.results import (
     PATTERN_SPARSITY,
@@ -51,28 +50,28 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
     folder, runs, failures = Path(folder), list(runs), list(failures)
     groups, notes = group_runs(runs)
     titles = dict.fromkeys(heading(run.task_title, run.data_label) for run in runs)
-    parts = [f"<h1>Pruning report: {escape('; '.join(titles) or 'no finished run')}</h1>",
-             f'<p class="note">{len(runs)} run(s), {len(failures)} failed job(s) · written '
-             f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}</p>", *_data_notices(runs)]  # fmt: skip
-    parts += [f'<div class="notice">{escape(line)}</div>' for line in [*problems, *notes]]
+    parts = [element("h1", f"Pruning report: {'; '.join(titles) or 'no finished run'}"),
+             note(f"{len(runs)} run(s), {len(failures)} failed job(s) · written "
+                  f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")]  # fmt: skip
+    parts += [element("div", line, kind="notice") for line in [*_data_notices(runs), *problems, *notes]]
     parts += _failures(failures)
     if runs:
-        parts += ["<h2>Results</h2>", *_comparison(runs, folder / COMPARISON_PNG), *_tables(runs)]
-        parts += ["<h2>Configuration</h2>", *_configuration(runs), "<h2>Commands</h2>", *_commands(runs)]
-        parts += ["<h2>Environment</h2>", _environment(runs), "<h2>Single runs</h2>"]
+        parts += [element("h2", "Results"), *_comparison(runs, folder / COMPARISON_PNG), *_tables(runs)]
+        parts += [element("h2", "Configuration"), *_configuration(runs), element("h2", "Commands"), *_commands(runs)]
+        parts += [element("h2", "Environment"), _environment(runs), element("h2", "Single runs")]
         if len(runs) <= MOST_SINGLE:
             parts += [_single(run) for group in groups for run in group.runs]
         else:
-            parts.append(f'<p class="note">{len(runs)} runs; the plots of each are in its folder.</p>')
+            parts.append(note(f"{len(runs)} runs; the plots of each are in its folder."))
     return write_bytes_atomic(folder / "report.html", page("Pruning report", parts))
 
 
-def _comparison(runs: Sequence[Run], path: Path) -> list[str]:
+def _comparison(runs: Sequence[Run], path: Path) -> list[Html]:
     failed: list[str] = []
     with tolerated(path, failed):
         plot_comparison(runs, path)
         return [html_image(path.read_bytes(), "metric and loss against sparsity")]
-    return [f'<div class="notice">{escape(line)}</div>' for line in failed]
+    return [element("div", line, kind="notice") for line in failed]
 
 
 def _data_notices(runs: Iterable[Run]) -> list[str]:
@@ -82,18 +81,18 @@ def _data_notices(runs: Iterable[Run]) -> list[str]:
     if "embedded" in kinds:
         lines.append("Embedded data: made by this toolkit's own generator. The figures say how the methods compare "
                      "here; they are not figures on GLUE.")  # fmt: skip
-    lines += [f"{label}: only part of the official training set was there." for label in partial]
-    return [f'<div class="notice">{escape(line)}</div>' for line in lines]
+    return lines + [f"{label}: only part of the official training set was there." for label in partial]
 
 
-def _failures(failures: Iterable[Failure]) -> list[str]:
-    parts = [f'<div class="failed"><b>{escape(failure.job)}</b>: {escape(failure.message)}'
-             + (f"<pre>{escape(failure.log_tail)}</pre>" if failure.log_tail else "") + "</div>"
-             for failure in failures]  # fmt: skip
-    return ["<h2>Failed jobs</h2>", *parts] if parts else []
+def _failures(failures: Iterable[Failure]) -> list[Html]:
+    parts = []
+    for failure in failures:
+        log = [element("pre", failure.log_tail)] if failure.log_tail else []
+        parts.append(element("div", element("b", failure.job), f": {failure.message}", *log, kind="failed"))
+    return [element("h2", "Failed jobs"), *parts] if parts else []
 
 
-def _tables(runs: Sequence[Run]) -> list[str]:
+def _tables(runs: Sequence[Run]) -> list[Html]:
     table = summary(runs)
     titles = {(run.task, run.data_label): heading(run.task_title, run.data_label) for run in runs}
     parts = []
@@ -106,14 +105,13 @@ def _tables(runs: Sequence[Run]) -> list[str]:
                  *(_share(row[f"final_{name}_mean"]) for name in ("sparsity", PATTERN_SPARSITY)),
                  *(_value(row, f"best_at_{level}", metric) for level in levels),
                  f"{row['seconds_mean'] / 60:.1f}"] for _, row in part.iterrows()]  # fmt: skip
-        parts += [f"<h3>{escape(titles[task, data])} · {escape(model)}: {escape(metric_title(metric))}</h3>",
-                  html_table(heads, body)]  # fmt: skip
-    parts.append('<p class="note">Mean ± standard deviation over seeds on the development set; a value of one seed '
+        parts += [element("h3", f"{titles[task, data]} · {model}: {metric_title(metric)}"), html_table(heads, body)]
+    parts.append(note("Mean ± standard deviation over seeds on the development set; a value of one seed "
                  "has no deviation. [n] stands where fewer seeds reached a value than ran. “best” is the best epoch of "
                  "all, “≥ 50 %” the best one with at least that sparsity, both picked on the same development set. "
                  "“sparsity” is that of all prunable weights after the last epoch, as plots and “≥ 50 %” have it, "
                  "and “of the pattern’s” that of the matrices which the pattern is made of, of which -f speaks. "
-                 "comparison.csv and comparison_summary.csv hold the 95 % t-intervals.</p>")  # fmt: skip
+                 "comparison.csv and comparison_summary.csv hold the 95 % t-intervals."))  # fmt: skip
     return parts
 
 
@@ -141,7 +139,7 @@ def _value(row: Mapping, name: str, metric: str) -> str:
     return text if count == row["n"] else f"{text} [n = {count}]"
 
 
-def _configuration(runs: Sequence[Run]) -> list[str]:
+def _configuration(runs: Sequence[Run]) -> list[Html]:
     """What the runs share, and what differs, each value with the runs that have it."""
     names = [name for name in dict.fromkeys(name for run in runs for name in run.config) if name not in _COMPARED]
     shared, differing = [], []
@@ -156,9 +154,8 @@ def _configuration(runs: Sequence[Run]) -> list[str]:
                           for value in values]  # fmt: skip
     parts = []
     if differing:
-        parts += ["<h3>Differs between runs</h3>", html_table(["field", "value", "in"], differing, "text")]
-    return [*parts, "<details><summary>The same in all runs</summary>", html_table(["field", "value"], shared, "text"),
-            "</details>"]  # fmt: skip
+        parts += [element("h3", "Differs between runs"), html_table(["field", "value", "in"], differing, "text")]
+    return [*parts, folded("The same in all runs", html_table(["field", "value"], shared, "text"))]
 
 
 def _where(name: str, value: str, runs: Sequence[Run]) -> str:
@@ -176,7 +173,7 @@ def _show(value: object) -> str:
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
-def _commands(runs: Sequence[Run]) -> list[str]:
+def _commands(runs: Sequence[Run]) -> list[Html]:
     """Launcher lines where its main flags give exactly the config of the runs; the whole config where they do not."""
     lines: dict[tuple, dict[str, list]] = {}
     rest = []
@@ -192,18 +189,18 @@ def _commands(runs: Sequence[Run]) -> list[str]:
     text = "\n".join(shlex.join(["./run_experiments.sh", *flags, *(part for flag, values in line.items()
                                                                  for part in (flag, ",".join(values)))])
                      for flags, line in lines.items())  # fmt: skip
-    parts = [f"<pre>{escape(text)}</pre>"] if text else []
+    parts = [element("pre", text)] if text else []
     if rest:
-        parts.append('<p class="note">A configuration that takes more than the launcher’s main flags: save it as '
-                     "run.json, then <code>gated-bert train --config-file run.json --run-dir FOLDER</code>.</p>"
-                     )  # fmt: skip
-    parts += [f"<details><summary>{escape(run.folder.name)}</summary><pre>{escape(json.dumps(run.config, indent=1))}"
-              "</pre></details>" for run in rest]  # fmt: skip
-    return parts
+        command = element("code", "gated-bert train --config-file run.json --run-dir FOLDER")
+        parts.append(note("A configuration that takes more than the launcher’s main flags: save it as run.json, then ",
+                          command, "."))  # fmt: skip
+    return parts + [folded(run.folder.name, element("pre", json.dumps(run.config, indent=1))) for run in rest]
 
 
 def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
     """The flags of `run_experiments.sh` (method and seed apart) that give `config`, None where none do."""
+    if "pruning_method" not in config:
+        return None
     try:
         wanted = GatedBertConfig.from_dict(dict(config))
         shown = {name: getattr(wanted, name) for name in (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))}
@@ -215,7 +212,7 @@ def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
             chosen = shown | {name: value for name, value in more.items() if name != left_out}
             if GatedBertConfig(**chosen, **fixed) == wanted:
                 return _flags(chosen)
-    except (ConfigError, TypeError):
+    except (ConfigError, TypeError, ValueError, ArithmeticError, AttributeError, LookupError):
         return None
     return None
 
@@ -234,7 +231,7 @@ def _flags(fields: Mapping[str, object]) -> tuple[str, ...] | None:
     return tuple(words)
 
 
-def _environment(runs: Sequence[Run]) -> str:
+def _environment(runs: Sequence[Run]) -> Html:
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         for part in ("versions", "hardware"):
@@ -243,13 +240,12 @@ def _environment(runs: Sequence[Run]) -> str:
     return html_table(["what", "value"], [(name, "; ".join(values)) for name, values in found.items()], "text")
 
 
-def _single(run: Run) -> str:
+def _single(run: Run) -> Html:
     seed = "" if run.seed is None else f" · seed {run.seed}"
     title = f"{run.method} · {heading(run.task_title, run.data_label)} · {run.model}{seed} · {run.status}"
     parameters = ", ".join(f"{name} {value:,}" for name, value in (run.metadata.get("parameters") or {}).items())
-    about = run.folder.name + (f" · parameters: {parameters}" if parameters else "")
-    return (f'<details><summary>{escape(title)}</summary><p class="note">{escape(about)}</p>'
-            + "".join(html_image(content, name) for name, content in _plots(run).items()) + "</details>")  # fmt: skip
+    below = note(run.folder.name + (f" · parameters: {parameters}" if parameters else ""))
+    return folded(title, below, *(html_image(content, name) for name, content in _plots(run).items()))
 
 
 def _plots(run: Run) -> dict[str, bytes]:

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from gated_bert.checks import MOST
 from gated_bert.disk import sync_folder
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
+from gated_bert.experiments.run_record import check_metadata, order_of, shown
 from gated_bert.presets import PRESETS
+from gated_bert.quiet import log_tail
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +40,7 @@ PATTERN_SPARSITY = "pattern_sparsity"
 """Column of the share closed of the matrices that the pattern is made of; `sparsity` is that of all prunable ones."""
 
 _CSV_NAME = re.compile(r"results_(?P<method>.+?)_(?P<timestamp>\d[\dTZ_:.+-]*)\.csv$")
+_RUN_AWAY = 1e30
 _SKIPPED = {"saved_results", "__pycache__"}
 
 
@@ -64,19 +68,24 @@ class Run:
     def method(self) -> str:
         """The name tables and legends show: the label of a point without a name, else the method."""
         recorded = self.metadata.get("label") or self.metadata.get("method")
-        return str(recorded or _CSV_NAME.match(self.csv.name)["method"])
+        return shown(recorded or _CSV_NAME.match(self.csv.name)["method"])
 
     @property
     def timestamp(self) -> str:
         return _CSV_NAME.match(self.csv.name)["timestamp"]
 
     @property
+    def order(self) -> float:
+        """Its place in time among other runs, the later the larger."""
+        return order_of(self.metadata, self.timestamp)
+
+    @property
     def task(self) -> str:
-        return str(self._task.get("name") or self.config.get("task"))
+        return shown(self._task.get("name") or self.config.get("task"))
 
     @property
     def task_title(self) -> str:
-        return str(self._task.get("title") or self.task)
+        return shown(self._task.get("title") or self.task)
 
     @property
     def metric(self) -> str:
@@ -87,7 +96,7 @@ class Run:
     @property
     def data_label(self) -> str:
         data = self.metadata.get("data") or {}
-        label = str(data.get("label") or self.config.get("data") or "data not recorded")
+        label = shown(data.get("label") or self.config.get("data") or "data not recorded")
         return f"{label} (partial training data)" if data.get("partial") and "partial" not in label.lower() else label
 
     @property
@@ -96,11 +105,11 @@ class Run:
 
     @property
     def model(self) -> str:
-        return model_label(self.config)
+        return shown(model_label(self.config))
 
     @property
     def status(self) -> str:
-        return str(self.metadata.get("status") or "unknown")
+        return shown(self.metadata.get("status") or "unknown")
 
     @property
     def finished(self) -> bool:
@@ -220,7 +229,7 @@ def write_csv_atomic(path: str | os.PathLike, rows: pd.DataFrame | Sequence[Mapp
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_cell(record.get(name)) for name in columns] for record in records)
-    return write_bytes_atomic(path, text.getvalue().encode())
+    return write_bytes_atomic(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _plain(value):
@@ -284,24 +293,35 @@ def read_run(folder: str | os.PathLike) -> Run:
     files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name)]
     if not files:
         raise UserError(f"{folder}: no results_*.csv: no epoch of this run is finished")
-    path = max(files, key=_age)
-    rows = _read_rows(path)
-    metadata_path = path.with_name("metadata_" + path.stem.removeprefix("results_") + ".json")
-    return Run(folder, _read_json(metadata_path), rows, path)
+    path = max(files, key=_age) if len(files) > 1 else files[0]
+    rows, metadata = _read_rows(path), _read_json(_metadata_path(path))
+    check_metadata(_metadata_path(path), metadata)
+    return Run(folder, metadata, rows, path)
 
 
-def _age(file: Path) -> tuple[str, float]:
-    """The timestamp in the name comes first: copying a folder changes the times of its files."""
-    return re.sub(r"\D", "", _CSV_NAME.match(file.name)["timestamp"]), file.stat().st_mtime
+def _metadata_path(path: Path) -> Path:
+    return path.with_name("metadata_" + path.stem.removeprefix("results_") + ".json")
+
+
+def _age(file: Path) -> tuple[float, str, float]:
+    """The time of the file comes last: copying a folder changes it."""
+    timestamp = _CSV_NAME.match(file.name)["timestamp"]
+    try:
+        metadata = _read_json(_metadata_path(file))
+    except UserError:
+        metadata = {}
+    return order_of(metadata, timestamp), re.sub(r"\D", "", timestamp), file.stat().st_mtime
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
     import pandas as pd
 
+    if not path.is_file():
+        raise UserError(f"{path}: no file on a disk")
     try:
-        rows = pd.read_csv(path, dtype=str)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({str(error).splitlines()[0]})") from error
+        rows = pd.read_csv(path, dtype=str, index_col=False)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({one_line(error)})") from error
     missing = [name for name in ("epoch", "sparsity", "val_loss") if name not in rows]
     if missing or not metric_columns(rows):
         raise UserError(f"{path}: no column {', '.join(missing or ['val_<metric>'])}")
@@ -310,6 +330,8 @@ def _read_rows(path: Path) -> pd.DataFrame:
     rows = pd.DataFrame({name: _numbers(path, name, rows[name]) for name in rows.columns})
     if rows["epoch"].isna().any() or rows["epoch"].duplicated().any():
         raise UserError(f"{path}: column epoch: an epoch is empty or written twice")
+    if not (rows["epoch"].between(0, MOST) & (rows["epoch"] % 1 == 0)).all():
+        raise UserError(f"{path}: column epoch: a value is no whole number from 0 to {MOST}")
     if not rows["sparsity"].between(0, 1).all():
         raise UserError(f"{path}: column sparsity: a value is empty or not a fraction from 0 to 1")
     if PATTERN_SPARSITY not in rows:
@@ -323,19 +345,23 @@ def _numbers(path: Path, column: str, cells: Iterable) -> list[float]:
     numbers = []
     for row, cell in enumerate(cells, start=2):
         try:
-            numbers.append(float(cell))
+            number = float(cell)
+            # A loss that has run away stands for no point of a plot, and for nothing a mean can be taken of.
+            numbers.append(number if abs(number) < _RUN_AWAY else math.nan)
         except ValueError:
             raise UserError(f"{path}: row {row}, column {column}: {cell!r} is no number") from None
     return numbers
 
 
 def _read_json(path: Path) -> dict:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: no file on a disk")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: without it the data and the configuration are unknown") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object")
     return content
@@ -370,14 +396,3 @@ def read_failure(folder: str | os.PathLike, lines: int = 15) -> Failure | None:
         return None
     return Failure(str(status.get("job") or folder.name), str(status.get("message") or "failed"),
                    log_tail(folder / "log.txt", lines))  # fmt: skip
-
-
-def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
-    """The last lines of a log, "" where there is none."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 400 * lines))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
-    except OSError:
-        return ""

@@ -22,7 +22,7 @@ from gated_bert.compression.statistics import mac_record
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.best import best_row
-from gated_bert.experiments.checkpoint import Checkpoint, CheckpointCallback
+from gated_bert.experiments.checkpoint import CheckpointCallback, last_checkpoint
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
@@ -33,6 +33,7 @@ from gated_bert.experiments.output_folder import locked, note_set_aside, remove_
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import PATTERN_SPARSITY, read_run, write_csv_atomic, write_json_atomic
+from gated_bert.experiments.run_record import free_stamp, next_order
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
@@ -108,12 +109,13 @@ class _Run:
 
     def __init__(self, config: GatedBertConfig, folder: Path, resume: bool, notify):
         self.config, self.folder = with_counted_devices(config), folder
-        self.checkpoint = None
+        self.checkpoint, self.note = None, ""
         self.finished = finished_run(folder) if resume else None
         if self.finished:
             self._refuse_other_config(self.finished.config)
-        elif resume and (folder / CHECKPOINT).exists():
-            self.checkpoint = Checkpoint(folder / CHECKPOINT)
+        elif resume:
+            self.checkpoint, self.note = last_checkpoint(folder)
+        if self.checkpoint:
             self._refuse_other_config(self.checkpoint.place["config"])
         elif resume:
             before = newest_metadata(folder)
@@ -122,7 +124,7 @@ class _Run:
                 raise UserError(f"{folder}: the run here is finished, but its results_*.csv cannot be read; leave "
                                 "--resume out to set it aside and start afresh")  # fmt: skip
         place = self.checkpoint.place if self.checkpoint else {}
-        self.stamp = place.get("stamp") or datetime.now().strftime("%Y%m%d-%H%M%S")
+        self.stamp = place.get("stamp") or free_stamp(folder, datetime.now())
         self.rows: list[dict] = place.get("rows", [])
         self.one_shot: dict[str, dict] = place.get("one_shot", {})
         self.metadata: dict = {}
@@ -135,6 +137,7 @@ class _Run:
             task=config.task,
             seed=config.seed,
             epochs=config.epochs,
+            note=self.note,
         )
 
     def _refuse_other_config(self, before: dict):
@@ -175,12 +178,14 @@ class _Run:
         return RunResult(self.folder, rows, best, final)
 
     def train(self) -> RunResult:
-        handler = logging.FileHandler(self.folder / "log.txt")
+        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOGGER.addHandler(handler)
         LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)
         LOGGER.propagate = False
         self.status.update(state="starting", message="reading data")
+        if self.note:
+            LOGGER.warning("%s", self.note)
         began = time.time()
         try:
             self.resources = ResourceLog(self.folder, self.config.resource_seconds, bool(self.checkpoint))
@@ -265,6 +270,7 @@ class _Run:
             "hardware": hardware(),
             "parameters": {"total": total, "prunable": weights, "remaining": total},
             "schedule": self.pruning.schedule.to_dict() if self.pruning else None,
+            "order": next_order(self.folder, time.time()),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         self._write_metadata(status="running")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gated_bert.experiments.backends import import_path
 from gated_bert.experiments.jobs import LOG_FILE, STATUS_FILE, Job, Plan, job_command, write_job
 from gated_bert.experiments.output_folder import check_room, locked, say_note
 from gated_bert.experiments.resources import job_memory, thread_environment
 from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.experiments.sweep import check_data, earlier_runs
 from gated_bert.flags import FlagError
+from gated_bert.start import import_path
 
 CORES = 4
 """Cores of a task, where nothing is said to sbatch."""
@@ -44,7 +45,7 @@ def write_array_job(plan: Plan, script: Path) -> int:
             check_room(plan.output, left, at_a_time)
             for job in left:
                 write_job(job)
-            write_bytes_atomic(script, array_script(left, at_a_time).encode())
+            write_bytes_atomic(script, os.fsencode(array_script(left, at_a_time)))
     output = shlex.quote(str(plan.output))
     if not left:
         print(f"all {len(plan.jobs)} runs in {plan.output} are finished; gated-bert compare {output} -o {output}")

@@ -37,6 +37,7 @@ from gated_bert.explain.student_training import (
 )
 from gated_bert.explain.tokens import TokenExplanations, read_token_explanations
 from gated_bert.models.folder import WEIGHTS, LoadedModel, read_json
+from gated_bert.paths import user_path
 from gated_bert.progress_bar import progress_bar
 from gated_bert.tasks.evaluation import make_dataset, predicted_batches
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -151,7 +152,7 @@ def train_students(folder: Path, out: Path, study: Study, resume: bool) -> list[
 
 def _open(folder: Path, study: Study) -> _Opened:
     explained, explanations = _read_explained(folder)
-    source = Path(study.model or explained["model"]).expanduser()
+    source = user_path(study.model or explained["model"])
     if not source.exists():
         raise UserError(f"{source}: no such file or folder, and {folder} explains this model; say by --model where it "
                         "is now")  # fmt: skip

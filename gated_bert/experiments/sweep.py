@@ -29,8 +29,8 @@ from gated_bert.experiments.output_folder import check_room, locked, note_set_as
 from gated_bert.experiments.overview import configuration_text, result_table
 from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
 from gated_bert.experiments.resources import Machine, parallel_limit, this_machine
-from gated_bert.experiments.results import log_tail
 from gated_bert.flags import FlagError
+from gated_bert.quiet import log_tail
 from gated_bert.settings import LABELS, verbosity
 
 GRACE_SECONDS = 30.0
@@ -283,6 +283,9 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: b
     failed = [view for view in views if view.state == "failed"]
     finished = [view for view in views if view.state in ("finished", "skipped")]
     print("\n" + result_table([(view.job, view.state, view.seconds) for view in views]))
+    for view in views:
+        if view.status.get("note"):
+            print(f"note: {view.job.name}: {view.status['note']}")
     for view in failed:
         folder = view.job.folder
         print(f"\n{view.job.name} failed ({read_status(folder).get('message')}); the end of {folder / LOG_FILE}:")

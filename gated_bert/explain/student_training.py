@@ -14,11 +14,11 @@ import numpy as np
 from keras import ops
 
 from gated_bert.backend import always_compiles
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
 from gated_bert.models.folder import read_json, replaced_folder
-from gated_bert.tasks.hub import one_line
+from gated_bert.paths import user_path
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer
@@ -179,7 +179,7 @@ def load_student(folder: str | Path) -> TrainedStudent:
     Raises:
         UserError: a missing or malformed file.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     for name in STUDENT_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a student's folder holds {', '.join(STUDENT_FILES)}")

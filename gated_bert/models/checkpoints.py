@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.heads import Head, google_head, hugging_face_head, match_head, task_head
-from gated_bert.tasks.hub import hub_file, one_line
+from gated_bert.paths import user_path
+from gated_bert.tasks.hub import hub_file
 from gated_bert.tasks.task import Task
 
 CHECKPOINT = "bert_model.ckpt"
@@ -140,7 +141,7 @@ def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint
     Raises:
         UserError: nothing there that can be read.
     """
-    path = Path(path_or_id).expanduser()
+    path = user_path(path_or_id)
     if path.is_dir():
         if (path / f"{CHECKPOINT}.index").is_file():
             return GoogleCheckpoint(path / CHECKPOINT)

@@ -18,10 +18,10 @@ import numpy as np
 from keras import ops
 
 from gated_bert.disk import sync_folder, sync_tree
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.tasks.hub import one_line
+from gated_bert.paths import user_path
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 
@@ -132,12 +132,15 @@ def load_model(folder: str | Path) -> LoadedModel:
     Raises:
         UserError: a missing, truncated or malformed file.
     """
-    folder = _where_it_is(Path(folder).expanduser())
+    folder = _where_it_is(user_path(folder))
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
     task = Task.from_dict(read_json(folder / CONFIG)["task"])
+    if not zipfile.is_zipfile(folder / WEIGHTS):
+        # Keras says of these that they are not there.
+        raise UserError(f"{folder / WEIGHTS}: not a whole model (cut off, or no zip archive); save or copy it again")
     try:
         model = keras.saving.load_model(folder / WEIGHTS, compile=False)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
@@ -150,7 +153,7 @@ def load_model(folder: str | Path) -> LoadedModel:
 
 def is_model_folder(path: str | Path) -> bool:
     """Whether `path` is a folder that `save_model` wrote, rather than a checkpoint of other tools."""
-    return (_where_it_is(Path(path).expanduser()) / WEIGHTS).is_file()
+    return (_where_it_is(user_path(path)) / WEIGHTS).is_file()
 
 
 def read_architecture(folder: str | Path) -> BertConfig:
@@ -159,7 +162,7 @@ def read_architecture(folder: str | Path) -> BertConfig:
     Raises:
         UserError: a missing or malformed `config.json`.
     """
-    path = _where_it_is(Path(folder).expanduser()) / CONFIG
+    path = _where_it_is(user_path(folder)) / CONFIG
     record = read_json(path)
     if not {"architecture", "task"} <= record.keys():
         raise UserError(f"{path}: no architecture and task in it; it is not the {CONFIG} of a model folder")
@@ -175,6 +178,8 @@ def read_json(path: Path) -> dict:
     Raises:
         UserError: a missing or malformed file, or no object.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: no file on a disk; save or copy it again")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -197,7 +202,7 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
     Raises:
         UserError: a missing, truncated or malformed file.
     """
-    folder = _where_it_is(Path(folder).expanduser())
+    folder = _where_it_is(user_path(folder))
     blocks = range(read_architecture(folder).num_layers)
     stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
              for block in blocks for role, place in _PLACES.items()}  # fmt: skip

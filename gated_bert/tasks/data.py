@@ -10,6 +10,7 @@ import numpy as np
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
+from gated_bert.paths import user_path
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
 from gated_bert.tasks.own import find_split, read_own_data
@@ -35,7 +36,7 @@ def data_path(config: GatedBertConfig) -> Path | None:
         given = os.environ.get("GATED_BERT_DATA")
         if not given:
             return None
-    path = Path(given).expanduser()
+    path = user_path(given)
     if not path.exists():
         raise ConfigError("data", given, "hub, embedded, or an existing folder or .tsv, .csv or .jsonl file")
     return path

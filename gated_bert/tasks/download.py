@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gated_bert.checks import choose
 from gated_bert.errors import UserError
+from gated_bert.paths import user_path
 from gated_bert.progress_bar import progress_bar
 from gated_bert.tasks.ag_news import AG_NEWS_ID
 from gated_bert.tasks.glue import LAYOUTS
@@ -76,7 +77,7 @@ def download(what: str, folder: str | os.PathLike) -> Downloaded:
         UserError: no network, an unwritable folder, or a file there that is not of a download.
     """
     choose("what", what, tuple(DOWNLOADS))
-    place = Path(folder).expanduser() / what
+    place = user_path(folder) / what
     try:
         place.mkdir(parents=True, exist_ok=True)
         return _fetch_all(what, place, DOWNLOADS[what]())

@@ -57,7 +57,7 @@ def find_task_folder(folder: Path, task: Task) -> Path | None:
     for candidate in (folder / name, folder / "glue" / name, folder / "GLUE" / name):
         if candidate.is_dir():
             return candidate
-    return folder if folder.resolve().name == name else None
+    return folder if folder.resolve().name.lower() == name.lower() else None
 
 
 def read_glue_folder(folder: Path, task: Task, allow_partial: bool = False) -> TaskData:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.task import Task
@@ -157,11 +157,6 @@ def read_saved_dataset(folder: Path, task: Task) -> TaskData:
     """
     source = {"kind": "folder", "label": task.title, "path": str(folder), "partial": False}
     return _task_data(load_saved_dataset(folder), task, str(folder), source)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its name where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _task_data(splits, task: Task, where: str, source: dict) -> TaskData:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.checks import choose
+from gated_bert.paths import file_name
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def own_task_name(path: Path) -> str:
     path = path.resolve()
     names = [path.name.split(".")[0], *(parent.name for parent in path.parents)]
     name = next((name for name in names if name.lower() not in GENERIC_NAMES), names[0])
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own"
+    return file_name(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "own")
 
 
 ENTAILMENT = ("entailment", "not_entailment")

@@ -9,6 +9,7 @@ from tokenizers import normalizers
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
+from gated_bert.paths import user_path
 from gated_bert.tasks.data import data_path
 from gated_bert.tasks.tokenizer_rules import (
     SETTING_FILES,
@@ -121,7 +122,7 @@ def _same_vocabulary(path: Path, tokens: list[str]) -> Tokenizer | None:
 
 def _choose(config: GatedBertConfig) -> Tokenizer:
     if config.vocab is not None:
-        path = Path(config.vocab).expanduser()
+        path = user_path(config.vocab)
         found = tokenizer_from_folder(path) if path.is_dir() else None
         if found is None and not path.is_file():
             raise ConfigError("vocab", config.vocab, "an existing vocab.txt or tokenizer.json, or a folder with one")
@@ -143,7 +144,7 @@ def _choose(config: GatedBertConfig) -> Tokenizer:
 
 
 def _pretrained_tokenizer(pretrained: str) -> Tokenizer:
-    path = Path(pretrained).expanduser()
+    path = user_path(pretrained)
     # A TensorFlow checkpoint is named by a prefix that is no file: its folder decides.
     folder = path if path.is_dir() else path.parent
     if path.exists() or (len(path.parts) > 1 and list(folder.glob(path.name + "*"))):

@@ -157,7 +157,8 @@ class Tokenizer:
         if self.special["[PAD]"] != "[PAD]":
             # The only field of the format that names this token.
             self.backend.enable_padding(pad_id=self.special_id("[PAD]"), pad_token=self.special["[PAD]"])
-        self.backend.save(str(path))
+        # Not by the library, which takes no name that is not UTF-8.
+        Path(path).write_bytes(self.backend.to_str(pretty=True).encode())
         self.backend.no_padding()
 
     @property

@@ -277,7 +277,7 @@ def test_the_command_runs_rounds_and_controls_and_goes_on(jobs_here, tmp_path, c
     ("words", "message"),
     [
         ("-p movement", "-p/--pruning-methods: 'movement' is refused; allowed: for a lottery ticket one that ranks"),
-        ("--rounds 0", "--rounds: 0 is refused; allowed: a whole number from 1 up"),
+        ("--rounds 0", "--rounds: 0 is refused; allowed: a whole number from 1 to 1000"),
         ("--round-share 0.2", "--round-share: goes with --rounds"),
         ("--rounds 2 --round-share 0.2 -f 0.5", "--round-share: goes with --rounds, and without -f"),
         ("--rounds 2 --round-share 20", "--round-share: 20.0 is refused; allowed: a number between 0 and 1"),

@@ -17,6 +17,7 @@ from gated_bert.experiments import checkpoint, drawing
 from gated_bert.experiments import run as run_module
 from gated_bert.experiments.results import read_run
 from gated_bert.experiments.run import train
+from gated_bert.experiments.run_record import next_order
 from gated_bert.models.folder import load_model
 
 TIMED = ["seconds", "examples_per_second"]
@@ -177,10 +178,42 @@ def test_a_folder_in_use_is_refused(tmp_path):
             train(config_of("baseline"), tmp_path)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 not all of it")
-    with pytest.raises(UserError, match=r"checkpoint.npz: damaged checkpoint .* run again without --resume"):
-        train(config_of("baseline"), tmp_path, resume=True)
+def _array(path, **arrays):
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: path.write_bytes(b"PK\x03\x04 not all of it"),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_text("{}"),
+    lambda path: _array(path, other=np.zeros(3)),
+    lambda path: _array(path, place=np.array("[1, 2]")),
+    lambda path: _array(path, place=np.array('{"epoch": 1}')),
+])  # fmt: skip
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_afresh(tmp_path, write):
+    write(tmp_path / "checkpoint.npz")
+    damaged = (tmp_path / "checkpoint.npz").read_bytes()
+    config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
+    assert len(train(config, tmp_path, resume=True).rows) == 1
+    assert (tmp_path / "checkpoint.npz.damaged").read_bytes() == damaged
+    note = json.loads((tmp_path / "status.json").read_text())["note"]
+    assert "checkpoint.npz: damaged checkpoint" in note and "is checkpoint.npz.damaged now" in note
+    assert note in (tmp_path / "log.txt").read_text()
+
+
+def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path, monkeypatch):
+    config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
+    first = train(config, tmp_path / "results_a")
+    (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
+    monkeypatch.setattr("gated_bert.experiments.run.next_order", lambda folder, now: next_order(folder, 1e9))
+    train(config, tmp_path / "results_a")
+    train(config, tmp_path / "results_b")
+    newest = read_run(tmp_path / "results_a")
+    assert len(list((tmp_path / "results_a").glob("metadata_*.json"))) == 2
+    before = json.loads(metadata.read_text())["order"]
+    assert before < newest.order < read_run(tmp_path / "results_b").order < before + 10
+    assert newest.csv != first.folder / metadata.name.replace("metadata_", "results_").replace(".json", ".csv")
 
 
 def test_a_batch_larger_than_the_data(tmp_path):

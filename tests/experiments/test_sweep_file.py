@@ -177,7 +177,7 @@ def test_the_dry_run_of_the_example_names_every_job_and_writes_nothing(capsys, t
     assert "Jobs (60)" in shown and "time    unknown" in shown
     folder = "results/sizes_and_sparsities/results_movement_mrpc_small_sparsity90_seed3"
     assert f"  movement mrpc small sparsity90 seed 3: {folder}\n" in shown
-    assert f"-m gated_bert train --config-file {folder}/job.json --run-dir {folder}\n" in shown
+    assert f"start.py gated_bert train --config-file {folder}/job.json --run-dir {folder}\n" in shown
     assert list(tmp_path.iterdir()) == []
 
 

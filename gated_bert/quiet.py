@@ -1,0 +1,91 @@
+"""TensorFlow's own lines at start-up, which no setting of it silences, kept from the standard error output."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LIBRARY_LINE = re.compile(
+    rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
+    rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWEF] (tensorflow|external)/"
+)
+"""The beginning of a line that TensorFlow's native library writes."""
+_TAIL_BYTES = 2**17
+"""Of a log's end, so that lines of the library do not push out what a run itself said."""
+_FRAMEWORK = "tensorflow"
+
+
+def quieten():
+    """Holds back what TensorFlow's library writes while it is imported and looks for GPUs, whenever that will be."""
+    if _FRAMEWORK not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def without_library_lines(text: str) -> str:
+    """The lines of a log that are not TensorFlow's own."""
+    return "\n".join(line for line in text.split("\n") if not LIBRARY_LINE.match(line.encode("utf-8", "replace")))
+
+
+def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
+    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            start = max(0, file.tell() - _TAIL_BYTES)
+            file.seek(start)
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    if start:
+        text = text.partition("\n")[2] or text
+    own = text if os.environ.get("VERBOSE") == "2" else without_library_lines(text)
+    return "\n".join(own.splitlines()[-lines:])
+
+
+class _Finder:
+    """Finds TensorFlow as Python does, and has it loaded quietly."""
+
+    def find_spec(self, name: str, path=None, target=None):
+        if name != _FRAMEWORK:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def quietly(module):
+                with _held_back():
+                    load(module)
+                    # It looks for GPUs when it is first asked, and says so.
+                    module.config.list_physical_devices()
+
+            spec.loader.exec_module = quietly
+        return spec
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keeps what is written to the standard error output's number, and writes all but the library's lines after it."""
+    try:
+        sys.stderr.flush()
+        real = os.dup(2)
+    except (OSError, AttributeError):
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(real, 2)
+            os.close(real)
+            kept.seek(0)
+            said = b"".join(line for line in kept if not LIBRARY_LINE.match(line))
+            if said:
+                with open(2, "wb", closefd=False) as error_output:
+                    error_output.write(said)

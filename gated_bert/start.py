@@ -1,0 +1,91 @@
+"""How every process of the toolkit starts: nothing is imported from the working folder, and its streams can be used.
+
+`python …/gated_bert/start.py MODULE WORDS…` is `python -m MODULE WORDS…` without the working folder on the path. Python
+puts that first by `-m`, and for an empty entry of PYTHONPATH; `-P` and `-I` are too new, or forget too much.
+"""
+
+import os
+import sys
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(_PACKAGE)
+"""The folder that this package is imported from."""
+
+
+def python_command(module: str, *words: str) -> tuple[str, ...]:
+    """The words of a process that runs `module` of this package, from whatever folder."""
+    return (sys.executable, os.path.join(_PACKAGE, "start.py"), module, *words)
+
+
+def import_path() -> str:
+    """PYTHONPATH with the folder that this package was imported from, and without the working folder."""
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not _is_working_folder(path)]
+    return os.pathsep.join(paths if ROOT in paths or _is_library(ROOT) else [ROOT, *paths])
+
+
+def leave_working_folder():
+    """Takes the working folder off the path, of this process and of those that it starts."""
+    if "PYTHONPATH" in os.environ:
+        os.environ["PYTHONPATH"] = import_path()
+    sys.path[:] = [path for path in sys.path if not _is_working_folder(path) and path != _PACKAGE]
+    if ROOT not in sys.path:
+        sys.path.insert(0, ROOT)
+
+
+def _is_working_folder(path: str) -> bool:
+    if path in ("", os.curdir):
+        return True
+    try:
+        return path != ROOT and not _is_library(path) and os.path.samefile(path, os.curdir)
+    except OSError:
+        return False
+
+
+def _is_library(path: str) -> bool:
+    """Whether Python's own modules, or installed ones, are in a folder, which may be the working folder by chance."""
+    named = os.path.basename(path) in ("site-packages", "dist-packages", "lib-dynload")
+    return named or path == os.path.dirname(os.__file__)
+
+
+def open_streams():
+    """Gives closed standard streams the null device, and lets the others write `?` for what their encoding lacks."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: else the next file that is opened would get what is printed.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
+
+
+def in_utf8():
+    """Starts this process anew where the locale's encoding is another: files, names and libraries are all UTF-8.
+
+    The terminal keeps its encoding.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        shown = getattr(sys.stdout or sys.stderr, "encoding", None) or "ascii"
+        settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{shown}:replace"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})
+
+
+def main() -> int:
+    """The command `gated-bert`."""
+    leave_working_folder()
+    in_utf8()
+    open_streams()
+    from gated_bert.cli import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    leave_working_folder()
+    import runpy
+
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
