@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
 from gated_bert.pipeline_flags import pipeline_command
+from gated_bert.records import read_record
 from gated_bert.settings import LABELS, read_settings
 from gated_bert.student_flags import student_command
 from gated_bert.sweep_flags import stages_command, sweep_command
@@ -226,12 +226,8 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         path = Path(typed["config_file"])
         if not path.is_file():
             raise FlagError.refused("--config-file", str(path), "an existing JSON file")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise FlagError(f"--config-file: {path}, line {error.lineno}: no valid JSON ({error.msg})") from None
-        if not isinstance(record, dict):
-            raise FlagError(f"--config-file: {path}: holds no JSON object of fields and values")
+        remedy = "give a JSON object of fields and values"
+        record = read_record(path, where=f"--config-file: {path}", remedy=remedy)
         config = GatedBertConfig.from_dict(record)
         return config, Path(typed.get("run_dir", path.parent))
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import os
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gated_bert.checks import ConfigError, choose, whole
 from gated_bert.config_checks import ENCODER_ROLES, PRUNING_TYPES, check
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
+from gated_bert.records import parse_record, read_record, type_fault
 
 
 @dataclass(frozen=True)
@@ -237,19 +239,21 @@ class GatedBertConfig:
         Raises:
             ConfigError: an unknown field, or a refused value.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in values:
+        known = typing.get_type_hints(cls)
+        for name, value in values.items():
             if name not in known:
                 close = difflib.get_close_matches(name, known, 1)
                 raise ConfigError(
-                    name, values[name], f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
+                    name, value, f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
                 )
+            allowed = type_fault(value, known[name])
+            if allowed is not None:
+                raise ConfigError(name, value, allowed)
         return cls(**values)
 
     @classmethod
     def from_json(cls, text_or_path: str | os.PathLike) -> GatedBertConfig:
         """A record from JSON text or from the path of a JSON file."""
-        text = str(text_or_path)
-        if not text.lstrip().startswith("{"):
-            text = Path(text_or_path).read_text(encoding="utf-8")
-        return cls.from_dict(json.loads(text))
+        if str(text_or_path).lstrip().startswith("{"):
+            return cls.from_dict(parse_record(str(text_or_path), where="the record"))
+        return cls.from_dict(read_record(Path(text_or_path)))

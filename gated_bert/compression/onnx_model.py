@@ -10,7 +10,9 @@ import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
-from gated_bert.models.folder import LoadedModel, load_model, read_json
+from gated_bert.models.folder import LoadedModel, load_model
+from gated_bert.records import read_record
+from gated_bert.schemas import OnnxRecord
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -42,7 +44,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, record: dict, threads: int | None = None):
         self.path, self.record = path, record
-        self.bert_config = BertConfig.from_dict(record["architecture"])
+        self.bert_config = BertConfig.from_dict(record["architecture"], str(beside(path)[0]))
         self.session = _open_session(path, threads)
         self._inputs = [each.name for each in self.session.get_inputs()]
 
@@ -90,10 +92,8 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
         if not each.is_file():
             raise UserError(f"{each}: no such file; an exported model is NAME.onnx with NAME.json and "
                             "NAME.tokenizer.json beside it (`gated-bert export` writes all three)")  # fmt: skip
-    record = read_json(record_path)
-    if not {"architecture", "task", "graph", "precision", "metadata"} <= record.keys():
-        raise UserError(f"{record_path}: not the record of an exported model; export it again")
-    task = Task.from_dict(record["task"])
+    record = read_record(record_path, OnnxRecord, remedy="export it again", nan=True)
+    task = Task.from_dict(record["task"], str(record_path))
     model = OnnxModel(path, record, threads)
     _check_together(model, task)
     return LoadedModel(model, Tokenizer.from_file(tokenizer_path), task, model.bert_config, record["metadata"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import SPAN_HEAD, open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.records import read_record
+from gated_bert.schemas import HuggingFaceConfig
 from gated_bert.tasks.own import own_task_name
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
@@ -60,7 +61,7 @@ def _close_zeros(model: BertClassifier):
 def _read_task(folder: Path, outputs: int) -> Task:
     """What a model with so many outputs was trained for, as far as its `config.json` tells."""
     path = folder / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values = read_record(path, HuggingFaceConfig) if path.is_file() else {}
     kind = values.get("problem_type") or ("regression" if outputs == 1 else "single_label_classification")
     name = own_task_name(folder)
     if kind == "regression" and outputs == 1:

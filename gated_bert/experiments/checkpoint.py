@@ -15,6 +15,8 @@ from keras import ops
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import replaced_file
 from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.records import parse_record
+from gated_bert.schemas import Place
 
 CHECKPOINT = "checkpoint.npz"
 _QUICK = 1.0
@@ -67,7 +69,8 @@ class Checkpoint:
         try:
             with np.load(path) as file:
                 self._arrays = dict(file)
-            self.place = json.loads(str(self._arrays.pop("place")))
+            place = str(self._arrays.pop("place"))
+            self.place = parse_record(place, Place, where=f"{path}: place", nan=True, lines=False)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise UserError(
                 f"{path}: damaged checkpoint ({error}); run again without --resume to start afresh"

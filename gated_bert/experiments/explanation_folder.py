@@ -17,7 +17,8 @@ from gated_bert.experiments.explanation_page import explanation_page
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.explain.lime import Explanation
-from gated_bert.models.folder import read_json
+from gated_bert.records import parse_record, read_record
+from gated_bert.schemas import ExplainedDocument, ExplanationRecord
 
 DOCUMENTS, TABLE, PAGE, RECORD = "documents.jsonl", "explanations.csv", "explanations.html", "record.json"
 NOT_COMPARED = ("versions", "hardware", "complete")
@@ -40,7 +41,7 @@ def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str
     if path.is_file():
         if not resume:
             raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")
-        found = read_json(path)
+        found = read_record(path, ExplanationRecord)
         for name, value in record.items():
             if name not in NOT_COMPARED and found.get(name) != value:
                 raise UserError(f"--resume: {out} was begun with {name} {_short(found.get(name))}, not "
@@ -65,7 +66,7 @@ def go_on(out: Path) -> list[dict]:
 
 def close_record(out: Path):
     """Says in the record that all documents are explained."""
-    write_json_atomic(out / RECORD, {**read_json(out / RECORD), "complete": True})
+    write_json_atomic(out / RECORD, {**read_record(out / RECORD), "complete": True})
 
 
 def _short(value: object) -> str:
@@ -121,12 +122,8 @@ def read_documents(out: Path) -> list[dict]:
         raise UserError(f"{path}: no such file; `gated-bert explain MODEL … -o {out}` writes it")
     found = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: malformed JSON ({error}); explain the documents again") from error
-        if not isinstance(found[-1], dict) or not {"document", "text", "explanations"} <= found[-1].keys():
-            raise UserError(f"{path}, line {number}: not the record of a document; explain the documents again")
+        found.append(parse_record(line, ExplainedDocument, where=f"{path}, line {number}", lines=False,
+                                  remedy="explain the documents again"))  # fmt: skip
     return found
 
 
@@ -157,7 +154,7 @@ def write_some(folder: Path, out: Path, documents: Collection[int]):
         out: the new folder; explanations in it are replaced.
         documents: numbers of the documents that it holds.
     """
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord)
     lines = [line for line in read_documents(folder) if line["document"] in documents]
     write_json_atomic(out / RECORD, {**record, "complete": False})
     write_bytes_atomic(out / DOCUMENTS, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -17,7 +17,8 @@ from gated_bert.experiments.names import short_names
 from gated_bert.experiments.plots import png
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.folder import FILES, WEIGHTS, load_model, read_json
+from gated_bert.models.folder import FILES, WEIGHTS, load_model
+from gated_bert.records import read_record
 from gated_bert.text_table import aligned
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _inspect_onnx(source: Path, out: Path | None) -> list[Path]:
 
 
 def _described(record_path: Path) -> str:
-    record = read_json(record_path) if record_path.is_file() else {}
+    record = read_record(record_path, nan=True) if record_path.is_file() else {}
     if not {"task", "graph", "precision"} <= record.keys():
         return "an ONNX file without a record of this tool"
     return f"{record['task'].get('title')}, {record['graph']} graph, {record['precision']}"

@@ -15,6 +15,8 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import write_json_atomic
 from gated_bert.flags import PRUNING_FIELDS, FlagError
+from gated_bert.records import read_record
+from gated_bert.schemas import JobStatus
 from gated_bert.settings import Settings
 
 JOB_FILE = "job.json"
@@ -177,7 +179,7 @@ def check_same_record(job: Job):
         UserError: the record in the folder differs.
     """
     path = job.folder / JOB_FILE
-    before = read_json(path)
+    before = read_record(path, tolerant=True)
     now = json.loads(job.config.to_json())
     changed = [name for name in now if name in (before or ()) and before[name] != now[name]]
     if changed and changed != ["checkpoint_steps"]:
@@ -188,7 +190,7 @@ def check_same_record(job: Job):
 
 def read_status(folder: Path) -> dict:
     """What the job in `folder` last said of itself; empty before it said anything."""
-    return read_json(folder / STATUS_FILE) or {}
+    return read_record(folder / STATUS_FILE, JobStatus, nan=True, tolerant=True) or {}
 
 
 def is_finished(folder: Path) -> bool:
@@ -201,15 +203,6 @@ def mark(job: Job, state: str, message: str):
     status = read_status(job.folder)
     known = {"job": job.name, "method": job.config.label, "task": job.config.task, "seed": job.config.seed}
     write_json_atomic(job.folder / STATUS_FILE, known | status | {"state": state, "message": message})
-
-
-def read_json(path: Path) -> dict | None:
-    """The dictionary in a JSON file; `None` where there is none or it is broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def with_command(plan: Plan, make_command) -> Plan:

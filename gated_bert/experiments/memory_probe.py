@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from gated_bert.errors import UserError
 from gated_bert.experiments.resources import peak_memory, thread_environment
+from gated_bert.records import read_record
+from gated_bert.schemas import OnnxRecord
 
 
 def measure_peak_memory(source: Path, batch: int, length: int, threads: int) -> int:
@@ -45,7 +46,7 @@ def _predict_onnx(path: Path, batch: int, length: int, threads: int):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    architecture = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["architecture"]
+    architecture = read_record(path.with_suffix(".json"), OnnxRecord, nan=True)["architecture"]
     ids = np.random.default_rng(0).integers(0, architecture["vocab_size"], (batch, length), dtype=np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     for _ in range(2):

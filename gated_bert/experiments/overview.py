@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from gated_bert.experiments.jobs import Job, Plan, read_json
+from gated_bert.experiments.jobs import Job, Plan
 from gated_bert.flags import PRUNING_FIELDS
+from gated_bert.records import read_record
+from gated_bert.schemas import RunMetadata
 from gated_bert.settings import data_label
 
 _ROWS = (
@@ -100,7 +102,7 @@ def result_table(rows: Sequence[tuple[Job, str, float | None]]) -> str:
 
 def _result(job: Job, state: str, seconds: float | None) -> tuple[str, ...]:
     written = sorted(job.folder.glob("metadata_*.json"), key=lambda path: path.stat().st_mtime)
-    metadata = (read_json(written[-1]) if written else None) or {}
+    metadata = (read_record(written[-1], RunMetadata, tolerant=True) if written else None) or {}
     final, best = metadata.get("final") or {}, metadata.get("best") or {}
     name = next((key for key in final if key.startswith("val_") and key != "val_loss"), None)
     cells = [f"{row[name]:.4f}" if name and isinstance(row.get(name), float) else "–" for row in (final, best)]

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from gated_bert.errors import UserError
 from gated_bert.presets import PRESETS
+from gated_bert.records import read_record
+from gated_bert.schemas import JobStatus, RunMetadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,7 +284,7 @@ def read_run(folder: str | os.PathLike) -> Run:
     path = max(files, key=_age)
     rows = _read_rows(path)
     metadata_path = path.with_name("metadata_" + path.stem.removeprefix("results_") + ".json")
-    return Run(folder, _read_json(metadata_path), rows, path)
+    return Run(folder, read_record(metadata_path, RunMetadata), rows, path)
 
 
 def _age(file: Path) -> tuple[str, float]:
@@ -321,18 +323,6 @@ def _numbers(path: Path, column: str, cells: Iterable) -> list[float]:
     return numbers
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: without it the data and the configuration are unknown") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({str(error).splitlines()[0]})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return content
-
-
 def read_runs(folders: Iterable[str | os.PathLike]) -> tuple[list[Run], list[str]]:
     """Reads every run that can be read.
 
@@ -354,11 +344,8 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> tuple[list[Run], list[str
 def read_failure(folder: str | os.PathLike, lines: int = 15) -> Failure | None:
     """What a failed run left behind: `status.json`'s message and its log's last lines; None if it did not fail."""
     folder = Path(folder)
-    try:
-        status = _read_json(folder / "status.json")
-    except UserError:
-        return None
-    if status.get("state") != "failed":
+    status = read_record(folder / "status.json", JobStatus, nan=True, tolerant=True)
+    if status is None or status.get("state") != "failed":
         return None
     return Failure(str(status.get("job") or folder.name), str(status.get("message") or "failed"),
                    log_tail(folder / "log.txt", lines))  # fmt: skip

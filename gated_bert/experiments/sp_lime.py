@@ -11,7 +11,8 @@ from gated_bert.experiments.explanation_page import explanation_page
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.explain.sp_lime import PICKS, word_matrix
-from gated_bert.models.folder import read_json
+from gated_bert.records import read_record
+from gated_bert.schemas import ExplanationRecord
 
 TABLE, WORDS, PAGE = "sp_lime.csv", "sp_lime_words.csv", "sp_lime.html"
 _MEASURES = {"coverage": "covered", "diversity": "mean_cosine"}
@@ -37,7 +38,7 @@ def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = No
     candidates = [(line, each) for line in lines for each in line["explanations"] if each["class"] == line["predicted"]]
     if not candidates:
         raise UserError(f"{folder}: no explanation of a predicted class in it; explain with --classes predicted")
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord)
     weights, words = word_matrix([{word["word"]: word["weight"] for word in each["words"]} for _, each in candidates])
     rows, word_rows, groups = [], [], {}
     for pick, choose in PICKS.items():

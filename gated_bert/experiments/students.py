@@ -35,8 +35,10 @@ from gated_bert.explain.student_training import (
     train_student,
 )
 from gated_bert.explain.tokens import TokenExplanations, read_token_explanations
-from gated_bert.models.folder import WEIGHTS, LoadedModel, read_json
+from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.progress_bar import progress_bar
+from gated_bert.records import read_record
+from gated_bert.schemas import ExplanationRecord, StudentRecord
 from gated_bert.tasks.evaluation import make_dataset, predicted_batches
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -185,7 +187,7 @@ def _read_explained(folder: Path) -> tuple[dict, TokenExplanations]:
     Raises:
         UserError: another folder, one that is not finished, or documents without labels.
     """
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord)
     if record.get("kind") != "tokens":
         raise UserError(f"{folder}: no explanations of word pieces; `gated-bert explain … --token-level` writes them")
     if not record.get("complete"):
@@ -252,7 +254,7 @@ def _is_student(place: Path) -> bool:
 
 
 def _read(place: Path) -> dict:
-    record = read_json(place / RECORD)
+    record = read_record(place / RECORD, StudentRecord)
     record.pop("task")
     return {**record, "size_bytes": (place / MODEL).stat().st_size}
 

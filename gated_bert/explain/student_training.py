@@ -17,7 +17,9 @@ from gated_bert.backend import always_compiles
 from gated_bert.errors import UserError
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
-from gated_bert.models.folder import read_json, replaced_folder
+from gated_bert.models.folder import replaced_folder
+from gated_bert.records import read_record
+from gated_bert.schemas import StudentRecord
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
@@ -183,7 +185,7 @@ def load_student(folder: str | Path) -> TrainedStudent:
     for name in STUDENT_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a student's folder holds {', '.join(STUDENT_FILES)}")
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, StudentRecord)
     try:
         model = keras.saving.load_model(folder / MODEL, compile=False)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,15 @@ import json
 from dataclasses import dataclass
 
 from gated_bert.errors import UserError
+from gated_bert.records import check_record, parse_record
+
+MOST_LAYERS, MOST_WIDTH, MOST_ROWS = 1000, 1_000_000, 10_000_000
+"""Bounds far above any published BERT, so that a record cannot ask for more than a machine holds, one by one."""
+MOST_PARAMETERS = 10**11
+
+
+class SizeError(UserError):
+    """A size that makes no model."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +88,16 @@ class BertConfig:
     gate_rule: str = "fixed"
 
     def __post_init__(self):
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "original_head_dim",
-            "max_position",
-            "type_vocab_size",
-            "num_outputs",
+        for name, high in (
+            ("vocab_size", MOST_ROWS),
+            ("hidden_size", MOST_WIDTH),
+            ("original_head_dim", MOST_WIDTH),
+            ("max_position", MOST_ROWS),
+            ("type_vocab_size", MOST_ROWS),
+            ("num_outputs", MOST_ROWS),
         ):
-            _at_least(name, getattr(self, name), 1)
+            _check_size(name, getattr(self, name), 1, high)
+        _check_size("number of layers", len(self.layers), 0, MOST_LAYERS)
         for index, sizes in enumerate(self.layers):
             smallest = 1 if sizes.num_heads else 0
             for name, low in (
@@ -96,7 +106,13 @@ class BertConfig:
                 ("value_dim", smallest),
                 ("intermediate_size", 0),
             ):
-                _at_least(f"layers[{index}].{name}", getattr(sizes, name), low)
+                _check_size(f"layers[{index}].{name}", getattr(sizes, name), low, MOST_WIDTH)
+        for name, high in (("dropout_rate", 0.99), ("layer_norm_epsilon", 1.0), ("gate_init_value", 10.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise SizeError(f"architecture: {name} is {value!r}; it must be a number from 0 to {high:g}")
+        if self.num_parameters > MOST_PARAMETERS:
+            raise SizeError(f"architecture: {self.num_parameters:,} parameters; at most {MOST_PARAMETERS:,} are built")
 
     @classmethod
     def uniform(cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others) -> BertConfig:
@@ -113,9 +129,14 @@ class BertConfig:
         Raises:
             UserError: `num_heads` does not divide `d_model`, or a size below 1.
         """
-        _at_least("num_heads", num_heads, 1)
+        for name, value, low, high in (
+            ("num_layers", num_layers, 0, MOST_LAYERS),
+            ("d_model", d_model, 1, MOST_WIDTH),
+            ("num_heads", num_heads, 1, MOST_WIDTH),
+        ):
+            _check_size(name, value, low, high)
         if d_model % num_heads:
-            raise UserError(f"num_heads: {num_heads} does not divide the hidden size {d_model}")
+            raise SizeError(f"num_heads: {num_heads} does not divide the hidden size {d_model}")
         head_dim = d_model // num_heads
         sizes = LayerSizes(num_heads, head_dim, head_dim, dff)
         return cls(vocab_size, d_model, (sizes,) * num_layers, original_head_dim=head_dim, **others)
@@ -166,18 +187,27 @@ class BertConfig:
         return {**dataclasses.asdict(self), "layers": [dataclasses.asdict(sizes) for sizes in self.layers]}
 
     @classmethod
-    def from_dict(cls, values: dict) -> BertConfig:
+    def from_dict(cls, values: dict, where: str = "the architecture") -> BertConfig:
         """The inverse of `to_dict`.
 
+        Args:
+            values: the fields.
+            where: the file they stand in, for messages.
+
         Raises:
-            UserError: a field is missing or unknown, or a size makes no model.
+            UserError: a field is missing, unknown or of another type, or a size makes no model.
         """
         try:
-            return cls(**{**values, "layers": tuple(LayerSizes(**sizes) for sizes in values["layers"])})
-        except KeyError as error:
-            raise UserError(f"the architecture has no field {error}") from error
-        except TypeError as error:
-            raise UserError(f"the architecture's fields do not fit: {error}") from error
+            config = check_record(values, cls, where=where)
+        except SizeError as error:
+            raise UserError(f"{where}: {error}") from None
+        # A field that is not known would change what the model computes.
+        for known, given in ((cls, values), *((LayerSizes, sizes) for sizes in values["layers"])):
+            unknown = given.keys() - {field.name for field in dataclasses.fields(known)}
+            if unknown:
+                raise UserError(f"{where}: the architecture's field {min(unknown)!r} is unknown; a newer version may "
+                                "read it")  # fmt: skip
+        return config
 
     def to_json(self) -> str:
         """The architecture as JSON text."""
@@ -186,9 +216,9 @@ class BertConfig:
     @classmethod
     def from_json(cls, text: str) -> BertConfig:
         """The inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(parse_record(text, where="the architecture"))
 
 
-def _at_least(name: str, value: object, low: int):
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise UserError(f"architecture: {name} is {value!r}; it must be a whole number from {low} up")
+def _check_size(name: str, value: object, low: int, high: int):
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SizeError(f"architecture: {name} is {value!r}; it must be a whole number from {low} to {high:,}")

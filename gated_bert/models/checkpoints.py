@@ -6,7 +6,6 @@ The names are those of Google's checkpoints without the leading `bert/`, e.g.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
+from gated_bert.records import read_record
+from gated_bert.schemas import HuggingFaceConfig
 from gated_bert.tasks.hub import hub_file, one_line
 
 CHECKPOINT = "bert_model.ckpt"
@@ -135,14 +136,7 @@ def read_bert_config(path: Path) -> BertConfig:
     Raises:
         UserError: a missing or malformed file, or a model that is not BERT.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; it belongs beside the weights") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); fetch it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a BERT configuration; fetch it again")
+    values = read_record(path, HuggingFaceConfig, remedy="a BERT configuration belongs beside the weights")
     allowed = {
         "model_type": ("bert",),
         "hidden_act": ("gelu", "gelu_python"),

@@ -20,6 +20,8 @@ from keras import ops
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
+from gated_bert.records import read_record
+from gated_bert.schemas import HowMade, ModelConfig
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -134,7 +136,7 @@ def load_model(folder: str | Path) -> LoadedModel:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
-    task = Task.from_dict(read_json(folder / CONFIG)["task"])
+    task = Task.from_dict(read_record(folder / CONFIG, ModelConfig)["task"], str(folder / CONFIG))
     try:
         model = keras.saving.load_model(folder / WEIGHTS, compile=False)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
@@ -142,7 +144,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     if not isinstance(model, BertClassifier) or model.bert_config != config:
         raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
     tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-    return LoadedModel(model, tokenizer, task, config, read_json(folder / METADATA))
+    return LoadedModel(model, tokenizer, task, config, read_record(folder / METADATA, HowMade, nan=True))
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -157,28 +159,7 @@ def read_architecture(folder: str | Path) -> BertConfig:
         UserError: a missing or malformed `config.json`.
     """
     path = _where_it_is(Path(folder).expanduser()) / CONFIG
-    record = read_json(path)
-    if not {"architecture", "task"} <= record.keys():
-        raise UserError(f"{path}: no architecture and task in it; it is not the {CONFIG} of a model folder")
-    try:
-        return BertConfig.from_dict(record["architecture"])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: a missing or malformed file, or no object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); save or copy it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object; save or copy it again")
-    return values
+    return BertConfig.from_dict(read_record(path, ModelConfig)["architecture"], str(path))
 
 
 def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:

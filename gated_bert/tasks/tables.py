@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import itertools
-import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.errors import UserError
+from gated_bert.records import parse_record
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 """Files that hold texts and labels; a .txt holds texts alone."""
@@ -255,13 +255,8 @@ def _jsonl_records(path: Path) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: malformed JSON ({error.msg}); one object per line") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: not a JSON object; write one object per line")
-        yield number, record
+        where = f"{path}, line {number}"
+        yield number, parse_record(line, where=where, remedy="write one object per line", nan=True, lines=False)
 
 
 def _jsonl_table(path: Path, names: dict[str, None], records: Sequence[tuple[int, dict]]) -> Table:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
+from gated_bert.records import read_record
+from gated_bert.schemas import TokenizerConfig
 from gated_bert.tasks.data import data_path
-from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer
 
 __all__ = ["Encoded", "Tokenizer", "load_tokenizer", "tokenizer_from_folder"]
@@ -40,11 +40,8 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer | None:
     if not (folder / "vocab.txt").is_file():
         return None
     settings = folder / "tokenizer_config.json"
-    try:
-        lowercase = json.loads(read_text(settings)).get("do_lower_case", True) if settings.is_file() else True
-    except json.JSONDecodeError as error:
-        raise UserError(f"{settings}: malformed JSON ({error}); fetch it again or remove it") from error
-    return Tokenizer.from_vocab(folder / "vocab.txt", lowercase=lowercase)
+    found = read_record(settings, TokenizerConfig, remedy="fetch it again or remove it") if settings.is_file() else {}
+    return Tokenizer.from_vocab(folder / "vocab.txt", lowercase=found.get("do_lower_case", True) is not False)
 
 
 def _choose(config: GatedBertConfig) -> Tokenizer:
