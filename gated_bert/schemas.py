@@ -26,8 +26,12 @@ class HowMade(TypedDict, total=False):
     row: Object
 
 
-class OnnxRecord(TypedDict):
-    """What stands beside an exported file."""
+class _OnnxChecksum(TypedDict, total=False):
+    sha256: str
+
+
+class OnnxRecord(_OnnxChecksum):
+    """What stands beside an exported file; those of earlier versions have no checksum."""
 
     architecture: Object
     task: Object
@@ -131,7 +135,7 @@ class HuggingFaceConfig(TypedDict, total=False):
     label2id: dict[str, int] | None
 
 
-class ExplanationRecord(TypedDict, total=False):
+class ExplanationRecord(TypedDict):
     """`record.json` of a folder of explanations."""
 
     kind: Literal["words", "tokens"]
@@ -141,7 +145,7 @@ class ExplanationRecord(TypedDict, total=False):
     data: str | None
     documents: list[int]
     seed: int
-    num_features: int
+    num_features: int | None
     num_samples: int
     max_len: int
     complete: bool
@@ -172,10 +176,15 @@ class ExplainedDocument(TypedDict):
     explanations: list[ExplainedClass]
 
 
-class StudentRecord(TypedDict):
-    """`record.json` of a student."""
+class OfTask(TypedDict):
+    """A record that says what was learnt."""
 
     task: Object
+
+
+class StudentRecord(OfTask):
+    """`record.json` of a student."""
+
     xai_weight: float
     seed: int
     accuracy: float

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import replaced_file
 from gated_bert.pruning.callbacks import StepCallback
@@ -67,11 +68,10 @@ class Checkpoint:
     def __init__(self, path: Path):
         self.path = path
         try:
-            with np.load(path) as file:
-                self._arrays = dict(file)
+            self._arrays = read_npz(path)
             place = str(self._arrays.pop("place"))
             self.place = parse_record(place, Place, where=f"{path}: place", nan=True, lines=False)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except DAMAGED as error:
             raise UserError(
                 f"{path}: damaged checkpoint ({error}); run again without --resume to start afresh"
             ) from error

@@ -21,6 +21,7 @@ from gated_bert.records import parse_record, read_record
 from gated_bert.schemas import ExplainedDocument, ExplanationRecord
 
 DOCUMENTS, TABLE, PAGE, RECORD = "documents.jsonl", "explanations.csv", "explanations.html", "record.json"
+AGAIN = "explain the documents again"
 NOT_COMPARED = ("versions", "hardware", "complete")
 """What of a record may differ between a command and its continuation."""
 
@@ -41,7 +42,7 @@ def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str
     if path.is_file():
         if not resume:
             raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")
-        found = read_record(path, ExplanationRecord)
+        found = read_record(path)
         for name, value in record.items():
             if name not in NOT_COMPARED and found.get(name) != value:
                 raise UserError(f"--resume: {out} was begun with {name} {_short(found.get(name))}, not "
@@ -123,7 +124,7 @@ def read_documents(out: Path) -> list[dict]:
     found = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         found.append(parse_record(line, ExplainedDocument, where=f"{path}, line {number}", lines=False,
-                                  remedy="explain the documents again"))  # fmt: skip
+                                  remedy=AGAIN))  # fmt: skip
     return found
 
 
@@ -154,7 +155,7 @@ def write_some(folder: Path, out: Path, documents: Collection[int]):
         out: the new folder; explanations in it are replaced.
         documents: numbers of the documents that it holds.
     """
-    record = read_record(folder / RECORD, ExplanationRecord)
+    record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     lines = [line for line in read_documents(folder) if line["document"] in documents]
     write_json_atomic(out / RECORD, {**record, "complete": False})
     write_bytes_atomic(out / DOCUMENTS, "".join(json.dumps(line) + "\n" for line in lines).encode())

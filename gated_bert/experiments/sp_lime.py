@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.explanation_folder import RECORD, read_documents, write_some
+from gated_bert.experiments.explanation_folder import AGAIN, RECORD, read_documents, write_some
 from gated_bert.experiments.explanation_page import explanation_page
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
@@ -38,7 +38,7 @@ def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = No
     candidates = [(line, each) for line in lines for each in line["explanations"] if each["class"] == line["predicted"]]
     if not candidates:
         raise UserError(f"{folder}: no explanation of a predicted class in it; explain with --classes predicted")
-    record = read_record(folder / RECORD, ExplanationRecord)
+    record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     weights, words = word_matrix([{word["word"]: word["weight"] for word in each["words"]} for _, each in candidates])
     rows, word_rows, groups = [], [], {}
     for pick, choose in PICKS.items():

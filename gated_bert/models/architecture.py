@@ -146,6 +146,19 @@ class BertConfig:
         """Number of encoder layers."""
         return len(self.layers)
 
+    def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
+        """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
+        hidden = self.hidden_size
+        shapes = {(None, "pooler"): (hidden, hidden), (None, "classifier"): (hidden, self.num_outputs)}
+        for index, sizes in enumerate(self.layers):
+            queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
+            shapes |= {(index, role): (hidden, width) for role, width in (
+                ("query", queries), ("key", queries), ("value", values), ("ffn_intermediate", sizes.intermediate_size)
+            )}  # fmt: skip
+            shapes[index, "attention_output"] = (values, hidden)
+            shapes[index, "ffn_output"] = (sizes.intermediate_size, hidden)
+        return shapes
+
     def weight_counts(self) -> dict[str, int]:
         """Weights of each role's matrices over all layers, without biases."""
         hidden = self.hidden_size

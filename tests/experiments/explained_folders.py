@@ -30,6 +30,6 @@ def write_folder(place, weights=WEIGHTS, predicted=None, texts=TEXTS, gold=LABEL
                       "probabilities": {"World": 1.0}, "explanations": found})  # fmt: skip
     (place / "documents.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     made = {"kind": "words", "model": f"gone/{place.name}", "task": "ag_news", "labels": CLASSES, "data": "news, test",
-            "seed": 0, "num_features": 10, "num_samples": 500, "max_len": 64}  # fmt: skip
+            "documents": list(texts), "seed": 0, "num_features": 10, "num_samples": 500, "max_len": 64}  # fmt: skip
     (place / "record.json").write_text(json.dumps({**made, "complete": True, **record}))
     return place
