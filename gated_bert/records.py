@@ -80,8 +80,7 @@ def parse_record(
     if not text.strip():
         raise UserError(f"{where}: an empty file; {remedy}")
     try:
-        values = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_float=_finite,
-                            parse_constant=float if nan else _no_number)  # fmt: skip
+        values = _DECODERS[nan].decode(text)
         _check_levels(values)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}{f', line {error.lineno}' * lines}: malformed JSON ({error.msg}); {remedy}") from None
@@ -174,6 +173,12 @@ def _finite(digits: str) -> float:
 
 def _no_number(name: str):
     raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODERS = {
+    nan: json.JSONDecoder(object_pairs_hook=_once, parse_int=_whole, parse_float=_finite, parse_constant=constant)
+    for nan, constant in ((True, float), (False, _no_number))
+}
 
 
 def _check_levels(values: object):

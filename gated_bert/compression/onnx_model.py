@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gated_bert.compression.onnx_file import check_tensors
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.folder import LoadedModel, load_model
 from gated_bert.records import read_record
 from gated_bert.schemas import OnnxRecord
+from gated_bert.tasks.download import checksum
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -94,14 +96,19 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
                             "NAME.tokenizer.json beside it (`gated-bert export` writes all three)")  # fmt: skip
     record = read_record(record_path, OnnxRecord, remedy="export it again", nan=True)
     task = Task.from_dict(record["task"], str(record_path))
+    check_bytes(path, record)
+    check_tensors(path)
     model = OnnxModel(path, record, threads)
     _check_together(model, task)
-    return LoadedModel(model, Tokenizer.from_file(tokenizer_path), task, model.bert_config, record["metadata"])
+    tokenizer = Tokenizer.from_file(tokenizer_path)
+    tokenizer.check_rows(model.bert_config.vocab_size)
+    return LoadedModel(model, tokenizer, task, model.bert_config, record["metadata"])
 
 
 def write_record(path: Path, record: dict, tokenizer: Tokenizer):
-    """Writes what stands beside an ONNX file."""
+    """Writes what stands beside an ONNX file, with the checksum of its bytes."""
     record_path, tokenizer_path = beside(path)
+    record = {**record, "sha256": checksum(path)}
     record_path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     tokenizer.save(tokenizer_path)
 
@@ -126,6 +133,19 @@ def _open_session(path: Path, threads: int | None):
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
             errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error
+
+
+def check_bytes(path: Path, record: Mapping[str, object]) -> bool:
+    """Whether the record has the checksum of an ONNX file, as those that were exported by earlier versions have not.
+
+    Raises:
+        UserError: it has another's.
+    """
+    known = record.get("sha256")
+    if known is not None and known != checksum(path):
+        raise UserError(f"{path}: its bytes are not those that were exported (the checksum in {beside(path)[0].name} "
+                        "is another's); copy the files of one export again")  # fmt: skip
+    return known is not None
 
 
 def _check_together(model: OnnxModel, task: Task):

@@ -39,12 +39,15 @@ def load_source(folder: str | Path) -> LoadedModel:
     config = read_pretrained_architecture(str(folder))
     heads = checkpoint.read(["output_bias", *SPAN_HEAD])
     span, head = SPAN_HEAD.keys() <= heads.keys(), heads.get("output_bias")
+    if any(array.ndim != 1 for name, array in heads.items() if name.endswith("bias")):
+        raise UserError(f"{checkpoint.weights_path}: the classifier's bias is no vector; fetch it again")
     if head is None and not span:
         warnings.warn(f"{checkpoint.weights_path}: no classifier in it; it starts from random values", stacklevel=2)
     task = TASKS["squad"] if span else _read_task(folder, 2 if head is None else len(head))
     tokenizer = tokenizer_from_folder(folder)
     if tokenizer is None:
         raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put that of the model there")
+    tokenizer.check_rows(config.vocab_size)
     model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=span))
     load_pretrained(model, str(folder))
     _close_zeros(model)

@@ -8,10 +8,9 @@ import json
 from dataclasses import dataclass
 
 from gated_bert.errors import UserError
+from gated_bert.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 from gated_bert.records import check_record, parse_record
 
-MOST_LAYERS, MOST_WIDTH, MOST_ROWS = 1000, 1_000_000, 10_000_000
-"""Bounds far above any published BERT, so that a record cannot ask for more than a machine holds, one by one."""
 MOST_PARAMETERS = 10**11
 
 

@@ -6,6 +6,7 @@ The names are those of Google's checkpoints without the leading `bert/`, e.g.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ from gated_bert.tasks.hub import hub_file, one_line
 
 CHECKPOINT = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"
+_TF_FLOATS = ("float32", "float16", "bfloat16", "float64")
+_FLOATS = ("F32", "F16", "BF16", "F64")
 HEAD = {"output_weights": "classifier.weight", "output_bias": "classifier.bias"}
 SPAN_HEAD = {"cls/squad/output_weights": "qa_outputs.weight", "cls/squad/output_bias": "qa_outputs.bias"}
 
@@ -36,8 +39,14 @@ class HuggingFaceCheckpoint:
         self.config_path, self.weights_path = config_path, weights_path
 
     def architecture(self) -> BertConfig:
-        """The sizes in `config.json`; see `read_bert_config`."""
-        return read_bert_config(self.config_path)
+        """The sizes in `config.json`; see `read_bert_config`.
+
+        Raises:
+            UserError: also sizes that need more than the weights' file holds.
+        """
+        config = read_bert_config(self.config_path)
+        _check_stored(config, self.weights_path, self.weights_path.stat().st_size, "safetensors file")
+        return config
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of the tensors called `names` that there are, float32.
@@ -54,6 +63,7 @@ class HuggingFaceCheckpoint:
                 for name in names:
                     found = next((stored[each] for each in hugging_face_names(name) if each in stored), None)
                     if found is not None:
+                        _check_type(f"{self.weights_path}: {found}", file.get_slice(found).get_dtype(), _FLOATS)
                         array = np.asarray(file.get_tensor(found), dtype=np.float32)
                         arrays[name] = array.T if name.endswith("/kernel") else array
         except (SafetensorError, OSError) as error:
@@ -74,8 +84,15 @@ class GoogleCheckpoint:
         self.weights_path = prefix
 
     def architecture(self) -> BertConfig:
-        """The sizes in the `bert_config.json` beside the checkpoint; see `read_bert_config`."""
-        return read_bert_config(self.weights_path.parent / "bert_config.json")
+        """The sizes in the `bert_config.json` beside the checkpoint; see `read_bert_config`.
+
+        Raises:
+            UserError: also sizes that need more than the checkpoint's files hold.
+        """
+        config = read_bert_config(self.weights_path.parent / "bert_config.json")
+        parts = self.weights_path.parent.glob(f"{glob.escape(self.weights_path.name)}.data-*")
+        _check_stored(config, self.weights_path, sum(part.stat().st_size for part in parts), "TensorFlow checkpoint")
+        return config
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of the tensors called `names` that there are, float32.
@@ -91,10 +108,11 @@ class GoogleCheckpoint:
         arrays = {}
         try:
             reader = tf.train.load_checkpoint(str(self.weights_path))
-            stored = reader.get_variable_to_shape_map()
+            stored, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
             for name in names:
                 full_name = name if name in HEAD | SPAN_HEAD else f"bert/{name}"
                 if full_name in stored:
+                    _check_type(f"{self.weights_path}: {full_name}", types[full_name].name, _TF_FLOATS)
                     arrays[name] = reader.get_tensor(full_name).astype(np.float32)
         # The reader raises IndexError where a data file is cut short, RuntimeError where it is damaged.
         except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
@@ -102,6 +120,21 @@ class GoogleCheckpoint:
                 f"{self.weights_path}: not a whole TensorFlow checkpoint ({one_line(error)}); fetch it again"
             ) from error
         return arrays
+
+
+def _check_type(where: str, found: str, allowed: tuple[str, ...]):
+    if found not in allowed:
+        raise UserError(f"{where} holds {found}; allowed: {', '.join(allowed)}")
+
+
+def _check_stored(config: BertConfig, path: Path, size: int, what: str):
+    """Refuses sizes before a model of them is made: no weight is stored in less than two bytes."""
+    counts = config.weight_counts()
+    # Head and pooler may be missing.
+    least = 2 * (config.num_parameters - counts["pooler"] - counts["classifier"] - config.hidden_size)
+    if size < least:
+        raise UserError(f"{path}: not a whole {what}, or another's: {size:,} bytes, and the sizes beside it need at "
+                        f"least {least:,}; fetch both again")  # fmt: skip
 
 
 def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint:

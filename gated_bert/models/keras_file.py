@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,6 +101,12 @@ def not_finite(path: Path, parameters: int) -> list[str]:
             if dataset.dtype.kind == "f" and not np.isfinite(dataset[()]).all():
                 found.append(name.lstrip("/"))
     return found
+
+
+def faults_text(names: Sequence[str], most: int = 5) -> str:
+    """What is wrong with arrays that are not finite, in one line."""
+    more = f" and {len(names) - most} others" if len(names) > most else ""
+    return f"NaN or infinite values in {', '.join(names[:most])}{more}"
 
 
 def not_whole(path: Path, error: BaseException) -> UserError:

@@ -21,6 +21,8 @@ SUFFIXES = (".tsv", ".csv", ".jsonl")
 """Files that hold texts and labels; a .txt holds texts alone."""
 TEXT = "text"
 """The only column of a .txt file."""
+MOST_LINE = 2**28
+"""Bytes of the longest line; a data set in JSON may be a single one."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,13 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     number = 0
     try:
+        if not path.is_file():
+            raise UserError(f"{path}: no file that can be read; check its name")
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(MOST_LINE + 1):
+                number += 1
+                if len(line) > MOST_LINE:
+                    raise UserError(f"{path}, line {number}: more than {MOST_LINE:,} bytes; break it into several")
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, line {number}: not UTF-8 text; save the file in UTF-8") from error
@@ -182,7 +189,9 @@ def as_number(cell: object) -> float:
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text: numbers and booleans of a JSONL file by their usual spelling."""
+    """A label cell as text: numbers and booleans of a JSONL file by their usual spelling, `None` for no label."""
+    if isinstance(cell, list | dict) or (isinstance(cell, float) and not math.isfinite(cell)):
+        return None
     return cell.strip() if isinstance(cell, str) else None if cell is None else str(cell)
 
 
