@@ -28,6 +28,7 @@ from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
+from gated_bert.outputs import check_writable
 from gated_bert.pipeline_flags import pipeline_command
 from gated_bert.records import read_record
 from gated_bert.settings import LABELS, read_settings
@@ -97,6 +98,7 @@ def download_command(words: list[str]) -> int:
         raise FlagError(f"download: needs what and a folder; what is one of {', '.join(known)}")
     if names[0] not in known:
         raise FlagError.refused("download", names[0], ", ".join(known) + did_you_mean(names[0], known))
+    check_writable("download FOLDER", names[1], is_folder=True)
     from gated_bert.tasks.download import download
 
     download(names[0], Path(names[1]))

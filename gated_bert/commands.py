@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from gated_bert.flags import Flag, FlagError, make_parser, read_flags
+from gated_bert.outputs import check_writable
 from gated_bert.settings import verbosity
 
 
@@ -112,6 +113,7 @@ def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str],
     typed = typed_flags(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
     if len(folders) != 2:
         raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
+    check_writable(f"{name} OUT", folders[1], is_folder=True)
     source, out = (Path(folder).expanduser() for folder in folders)
     check_folders(source, out)
     return source, out, typed

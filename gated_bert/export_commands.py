@@ -11,6 +11,7 @@ from gated_bert.checks import choose
 from gated_bert.commands import leading, prepare_environment, two_folders, typed_flags
 from gated_bert.compression.checks import PRECISIONS, check_file, check_model
 from gated_bert.flags import Flag, FlagError
+from gated_bert.outputs import check_writable
 
 _SUFFIX = ".onnx"
 _GRAPHS = (
@@ -106,6 +107,7 @@ def _model_and_file(name: str, places: list[str]) -> tuple[Path, Path]:
         raise FlagError(
             f"{name}: needs a model and a file ending in {_SUFFIX}{other}, gated-bert {name} MODEL OUT.onnx"
         )
+    check_writable(f"{name} OUT", places[1], is_folder=False)
     source, out = (Path(place).expanduser() for place in places)
     check_model(source)
     check_file(out)

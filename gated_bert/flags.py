@@ -8,6 +8,7 @@ import difflib
 import math
 from dataclasses import dataclass
 
+from gated_bert import outputs
 from gated_bert.checks import ConfigError
 from gated_bert.config_checks import PATTERNS, ROLES, SCHEDULES, SCOPES
 from gated_bert.errors import UserError
@@ -302,6 +303,7 @@ def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: 
     found, rest = parser.parse_known_args(words)
     if rest:
         raise FlagError(f"{rest[0]!r} belongs to no flag; -h lists what is allowed")
+    outputs.check_working_folder()
     typed = {}
     for flag in flags:
         if hasattr(found, flag.name):
@@ -311,6 +313,8 @@ def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: 
             typed[flag.name] = True if flag.kind == "alone" else flag.read(values)
             if typed[flag.name] in ((), ""):
                 raise FlagError.refused(flag.label, " ".join(values), f"a value: {flag.help}")
+            if flag.name in outputs.NAMES:
+                outputs.check_writable(flag.label, typed[flag.name], flag.metavar == "FOLDER")
     return typed
 
 

@@ -69,7 +69,8 @@ def _watch(launcher: int):
 
 def wait_for_folder(folder: Path, patience: float = 60.0):
     """Waits while another process holds the lock of `folder`: the run of a killed launcher may just be ending there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".lock").is_file():
+        return
     deadline = time.monotonic() + patience
     with open(folder / ".lock", "a") as file:
         while time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import Job
+from gated_bert.experiments.jobs import LOG_FILE, STATUS_FILE, Job
 from gated_bert.experiments.resources import GIB, kept_disk, working_disk
 
 SAVED = "saved_results"
@@ -25,7 +26,7 @@ def locked(output: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be written, or another process uses it.
     """
-    made = not output.exists()
+    made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = open(output / ".lock", "a+")
@@ -45,9 +46,36 @@ def locked(output: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # A sweep that was refused leaves no folder behind.
+            # What was refused leaves no folder behind.
             if made and [path.name for path in output.iterdir()] == [".lock"]:
                 shutil.rmtree(output)
+                with contextlib.suppress(OSError):
+                    for path in made[1:]:
+                        path.rmdir()
+
+
+class Before:
+    """What a run's folder held, to be put back where the run is refused before it has begun.
+
+    Args:
+        folder: the folder, whose lock is held.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+        status = folder / STATUS_FILE
+        self._status = status.read_bytes() if STATUS_FILE in self._sizes else b""
+
+    def restore(self):
+        """Removes new files, cuts off what was added to the log, and puts the status back."""
+        for path in self.folder.iterdir():
+            if path.is_file() and path.name not in self._sizes and path.name != ".lock":
+                path.unlink()
+        if LOG_FILE in self._sizes:
+            os.truncate(self.folder / LOG_FILE, self._sizes[LOG_FILE])
+        if STATUS_FILE in self._sizes:
+            (self.folder / STATUS_FILE).write_bytes(self._status)
 
 
 def check_room(output: Path, jobs: Sequence[Job], slots: int):

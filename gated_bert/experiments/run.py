@@ -18,13 +18,14 @@ import pandas as pd
 
 from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
-from gated_bert.experiments.output_folder import locked
+from gated_bert.experiments.jobs import JOB_FILE
+from gated_bert.experiments.output_folder import Before, locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
@@ -84,7 +85,14 @@ def train(
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
     with locked(folder):
-        return _Run(config, folder, resume, notify).train()
+        before, run = Before(folder), _Run(config, folder, resume, notify)
+        try:
+            return run.train()
+        except (UserError, ConfigError):
+            # A launcher, which wrote the job's record, tells what became of it from these files.
+            if not run.metadata and not (folder / JOB_FILE).exists():
+                before.restore()
+            raise
 
 
 class _Run:
@@ -141,7 +149,8 @@ class _Run:
             raise
         except BaseException as error:
             self._end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-            LOGGER.exception("failed")
+            if not isinstance(error, UserError | ConfigError):
+                LOGGER.exception("failed")
             raise
         finally:
             LOGGER.removeHandler(handler)

@@ -1,0 +1,96 @@
+"""What cannot be written is refused before anything is read, and what is refused leaves nothing behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gated_bert.cli import COMMANDS
+from tests.refused import refusal
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TINY = "train -m tiny -e 1 -b 2 -p baseline --num-layers 1 --d-model 8 --num-heads 2 --dff 8".split()
+NAMED = {
+    "download": ["glue", "{}"], "export": ["m", "{}/a.onnx"], "quantize": ["m", "{}/a.onnx"], "shrink": ["m", "{}"],
+}  # fmt: skip
+"""Commands whose output is no flag."""
+BEFORE = {"predict": ["m", "f"], "study": ["defaults"], "compare": ["m"], "iou": ["m", "m"], "explain": ["m"]}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Commands set thread counts and log levels for this process.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    Path("m").mkdir()
+    Path("FILE").write_text("x")
+    Path("f").write_text("x")
+
+
+def contents() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("out", ["FILE", "FILE/x", "FILE/x/y", "~nosuchuser/x", "x" * 300, "a\0b"])
+def test_no_command_starts_where_it_cannot_write(capsys, command, out):
+    words = [part.format(out) for part in NAMED[command]] if command in NAMED else [*BEFORE.get(command, []), "-o", out]
+    before = contents()
+    message = refusal(capsys, command, *words)
+    assert out.split("/")[0][:20].strip("~") in message or "a\\x00b" in message
+    assert contents() == before
+
+
+def test_a_removed_working_folder_is_one_sentence(capsys):
+    Path("gone").mkdir()
+    os.chdir("gone")
+    os.rmdir("../gone")
+    try:
+        for words in (["train"], ["compare", "x"], ["sweep", "-o", "x"]):
+            assert "the working folder has been removed; change into one that is there" in refusal(capsys, *words)
+    finally:
+        os.chdir("/")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-d", "bad.tsv"], "bad.tsv: every label in column 'label' is '1'"),
+        (["-d", "good.tsv", "--vocab", "vocab.txt"], "vocab.txt: token [UNK] is missing"),
+        (["-d", "good.jsonl"], r"good.jsonl, line 2: \ud800 is half of a character"),
+        (["-d", "good.tsv", "--vocab", "v.txt", "-pt", "m"], "m: no config.json in it"),
+    ],
+)
+def test_a_refused_run_leaves_nothing(capsys, words, message):
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    Path("good.tsv").write_text("text\tlabel\na\t1\nb\t0\n")
+    Path("good.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 0}\n')
+    Path("vocab.txt").write_text("[PAD]\n")
+    Path("v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    before = contents()
+    assert message in refusal(capsys, *TINY, *words, "-o", "new/deep")
+    assert contents() == before
+
+
+def test_a_refused_run_in_a_folder_of_ones_own_changes_no_file(capsys):
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    Path("mine").mkdir()
+    kept = {"notes.txt": "n", "log.txt": "earlier\n", "status.json": '{"state": "finished"}'}
+    for name, text in kept.items():
+        Path("mine", name).write_text(text)
+    refusal(capsys, *TINY, "-d", "bad.tsv", "--run-dir", "mine")
+    assert {path.name: path.read_text() for path in Path("mine").iterdir() if path.name != ".lock"} == kept
+
+
+def test_a_refused_job_of_a_sweep_says_so_in_one_line_of_its_log():
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    words = ["sweep", "-m", "tiny", "-e", "1", "-b", "2", "-p", "baseline", "-d", "bad.tsv", "-o", "o"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-m", "gated_bert", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    log = Path("o/results_baseline_bad/log.txt").read_text()
+    assert "every label in column 'label' is '1'" in log and "Traceback" not in log
+
+
