@@ -121,10 +121,18 @@ def read_documents(out: Path) -> list[dict]:
     path = out / DOCUMENTS
     if not path.is_file():
         raise UserError(f"{path}: no such file; `gated-bert explain MODEL … -o {out}` writes it")
-    found = []
+    found, numbers = [], set()
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        found.append(parse_record(line, ExplainedDocument, where=f"{path}, line {number}", lines=False,
-                                  remedy=AGAIN))  # fmt: skip
+        where = f"{path}, line {number}"
+        document = parse_record(line, ExplainedDocument, where=where, lines=False, remedy=AGAIN)
+        classes = document["probabilities"].keys()
+        for name in (document["predicted"], *(each["class"] for each in document["explanations"])):
+            if name not in classes:
+                raise UserError(f"{where}: the class {name!r:.60} has no probability; {AGAIN}")
+        if document["document"] in numbers:
+            raise UserError(f"{where}: document {document['document']} is there twice; {AGAIN}")
+        numbers.add(document["document"])
+        found.append(document)
     return found
 
 
