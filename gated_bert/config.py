@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.checks import ConfigError, choose, whole
+from gated_bert.checks import MOST_SHOWN, ConfigError, choose, whole
 from gated_bert.config_checks import ENCODER_ROLES, PRUNING_TYPES, check
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
@@ -242,9 +242,9 @@ class GatedBertConfig:
         known = typing.get_type_hints(cls)
         for name, value in values.items():
             if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
+                close = difflib.get_close_matches(name[:MOST_SHOWN], known, 1)
                 raise ConfigError(
-                    name, value, f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
+                    name[:MOST_SHOWN], value, f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
                 )
             allowed = type_fault(value, known[name])
             if allowed is not None:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from gated_bert import outputs
-from gated_bert.checks import ConfigError
+from gated_bert.checks import MOST_SHOWN, ConfigError
 from gated_bert.config_checks import PATTERNS, ROLES, SCHEDULES, SCOPES
 from gated_bert.errors import UserError
 from gated_bert.methods import CRITERIA, METHODS
@@ -101,7 +101,7 @@ def _choose(flag: Flag, word: str):
 def did_you_mean(word: str, known) -> str:
     """` (did you mean …?)` for the closest of `known`, or nothing."""
     folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), list(folded), 1)
+    close = difflib.get_close_matches(word[:MOST_SHOWN].lower(), list(folded), 1)
     return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 

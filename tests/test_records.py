@@ -9,6 +9,7 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.records import parse_record, read_record
 from gated_bert.schemas import ExplainedDocument, HuggingFaceConfig, JobStatus, ModelConfig, RunMetadata
+from gated_bert.tasks.task import TASKS, get_task
 from tests.experiments.synthetic_runs import write_run
 from tests.refused import refusal
 
@@ -118,3 +119,12 @@ def test_every_record_that_a_run_writes_today_is_read(tmp_path):
     assert read_record(path, RunMetadata)["config"]["model_size"] == "tiny"
     config = GatedBertConfig(model_size="tiny", sparsity_steps=(10, 20.5), block_size=(8, 4), clip_norm=None)
     assert GatedBertConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("field", ["model_size", "criterion", "optimizer", "schedule", "task", "x" * 100_000, "epochs"])
+def test_values_of_any_length_are_refused_at_once_and_cut(field):
+    with pytest.raises(ConfigError) as error:
+        check = GatedBertConfig.from_dict({field: "y" * 100_000})
+        assert check.task not in TASKS
+        get_task(check.task)
+    assert len(str(error.value)) < 1500

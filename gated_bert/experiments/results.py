@@ -278,7 +278,7 @@ def read_run(folder: str | os.PathLike) -> Run:
         UserError: no CSV, a broken one, or no readable metadata beside it.
     """
     folder = Path(folder)
-    files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name)]
+    files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name) and path.is_file()]
     if not files:
         raise UserError(f"{folder}: no results_*.csv: no epoch of this run is finished")
     path = max(files, key=_age)
