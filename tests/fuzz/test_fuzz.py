@@ -3,6 +3,7 @@
 GATED_BERT_FUZZ names how many examples are tried, a hundred by default; more than that are drawn anew every time.
 """
 
+import itertools
 import json
 import os
 import select
@@ -97,13 +98,12 @@ def fault(answer: dict, before: set[str], after: set[str]) -> str | None:
 
 def test_whole_files_are_taken(worker):
     place = worker.folder / "checked"
-    for path, commands in READERS.items():
-        for words in commands:
-            shutil.copytree(worker.folder / "whole", place)
-            answer = worker.run(place, words)
-            refused = words[0] in ("train", "activation-change")
-            assert answer["status"] == (2 if refused else 0), (path, words, answer)
-            shutil.rmtree(place)
+    for words in dict.fromkeys(itertools.chain.from_iterable(READERS.values())):
+        shutil.copytree(worker.folder / "whole", place)
+        answer = worker.run(place, words)
+        refused = words[0] in ("train", "activation-change")
+        assert answer["status"] == (2 if refused else 0), (words, answer)
+        shutil.rmtree(place)
 
 
 @settings(
