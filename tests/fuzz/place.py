@@ -27,7 +27,7 @@ MODEL = (("inspect", "m"), ("predict", "m", "a.tsv", "-o", "out/p.csv"), ("iou",
 EXPORTED = (("inspect", "a.onnx"), ("predict", "a.onnx", "a.tsv", "-o", "out/p.csv"))
 RUNS = (("compare", "runs", "-o", "out"),)
 EXPLAINED = (("sp-lime", "e", "-o", "out"),)
-FOREIGN = (("shrink", "hf", "out/s"), ("patterns", "-pt", "hf", "-o", "out/p.png"))
+FOREIGN = (("shrink", "hf", "out/s"), ("export", "hf", "out/e", "--format", "hf"))
 QUESTIONS = ((*TRAIN, "squad", "-t", "squad"),)
 READERS = {
     "m/config.json": MODEL, "m/metadata.json": MODEL, "m/tokenizer.json": MODEL, "m/model.keras": MODEL,
