@@ -163,7 +163,7 @@ def read_lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         if not path.is_file():
-            raise UserError(f"{path}: no file that can be read; check its name")
+            raise UserError(f"{path}: cannot be read (no file of that name); check its name and its rights")
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
             while line := file.readline(MOST_LINE + 1):
                 number += 1
