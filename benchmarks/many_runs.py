@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from benchmarks.parallel_sweep import sweep
 from benchmarks.timing import main
-from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.results import write_json_atomic
+from gated_bert.records import read_record
 
 METHODS = ("baseline", "magnitude", "movement", "random")
 SEEDS = 250
@@ -29,7 +29,7 @@ def copy_run(run: Path, copy: Path, seed: int):
     """A finished run under another seed; its models are links, for the disk's sake."""
     shutil.copytree(run, copy, copy_function=os.link)
     for path in (copy / "job.json", copy / "status.json", *copy.glob("metadata_*.json")):
-        record = read_json(path)
+        record = read_record(path)
         record["seed"] = seed
         if "config" in record:
             record["config"]["seed"] = seed

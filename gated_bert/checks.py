@@ -5,6 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 
+MOST_SHOWN = 200
+"""Characters of a value that a message shows; names longer than that are like none."""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
 
 class ConfigError(ValueError):
     """A refused value: names the field, the value and what is allowed.
@@ -21,13 +30,13 @@ class ConfigError(ValueError):
 
     def describe(self, label: str) -> str:
         """The message with `label` (a field or a flag) as the thing that was set."""
-        return f"{label}: {self.value!r} is refused; allowed: {self.allowed}"
+        return f"{label}: {shown(self.value)} is refused; allowed: {self.allowed}"
 
 
 def choose(name: str, value: object, allowed: tuple[str, ...]):
     """Raises ConfigError unless `value` is one of `allowed`."""
     if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, 1)
+        close = difflib.get_close_matches(str(value)[:MOST_SHOWN], allowed, 1)
         raise ConfigError(name, value, ", ".join(allowed) + (f" (did you mean {close[0]}?)" if close else ""))
 
 

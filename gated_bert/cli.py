@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -30,9 +29,11 @@ from gated_bert.export_commands import export_command, quantize_command
 from gated_bert.flags import JOB_FLAGS, Flag, FlagError, did_you_mean
 from gated_bert.lottery_flags import lottery_command
 from gated_bert.oneshot_flags import oneshot_command
+from gated_bert.outputs import check_writable
 from gated_bert.paths import user_path
 from gated_bert.pipeline_flags import pipeline_command
 from gated_bert.positionals import split_words
+from gated_bert.records import read_record
 from gated_bert.settings import LABELS, check_backend, read_settings, verbosity
 from gated_bert.student_flags import student_command
 from gated_bert.sweep_flags import stages_command, sweep_command
@@ -86,6 +87,7 @@ def download_command(words: list[str]) -> int:
         raise FlagError(f"download: needs what and a folder; what is one of {', '.join(known)}")
     if names[0] not in known:
         raise FlagError.refused("download", names[0], ", ".join(known) + did_you_mean(names[0], known))
+    check_writable("download FOLDER", names[1], is_folder=True)
     from gated_bert.tasks.download import download
 
     download(names[0], user_path(names[1]))
@@ -211,12 +213,8 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         path = user_path(typed["config_file"])
         if not path.is_file():
             raise FlagError.refused("--config-file", str(path), "an existing JSON file")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise FlagError(f"--config-file: {path}, line {error.lineno}: no valid JSON ({error.msg})") from None
-        if not isinstance(record, dict):
-            raise FlagError(f"--config-file: {path}: holds no JSON object of fields and values")
+        remedy = "give a JSON object of fields and values"
+        record = read_record(path, where=f"--config-file: {path}", remedy=remedy)
         config = GatedBertConfig.from_dict(record)
         return config, user_path(typed.get("run_dir", path.parent))
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)

@@ -9,6 +9,7 @@ from pathlib import Path
 from gated_bert.checks import whole
 from gated_bert.data_source import find_data
 from gated_bert.flags import Flag, FlagError, make_parser, read_flags
+from gated_bert.outputs import check_writable
 from gated_bert.paths import user_path
 from gated_bert.positionals import split_words
 from gated_bert.quiet import quieten
@@ -122,6 +123,7 @@ def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str],
     typed = typed_flags(f"gated-bert {name} MODEL_FOLDER OUT", text, flags, words, defaults)
     if len(folders) != 2:
         raise FlagError(f"{name}: needs the folder of a model and a new folder, gated-bert {name} MODEL_FOLDER OUT")
+    check_writable(f"{name} OUT", folders[1], is_folder=True)
     source, out = (user_path(folder) for folder in folders)
     check_folders(source, out)
     return source, out, typed

@@ -7,14 +7,16 @@ import dataclasses
 import difflib
 import json
 import os
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.checks import ConfigError, choose, whole
+from gated_bert.checks import MOST_SHOWN, ConfigError, choose, whole
 from gated_bert.config_checks import ENCODER_ROLES, check
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
 from gated_bert.pruning_types import fields_of_type
+from gated_bert.records import parse_record, read_record, type_fault
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,11 @@ class GatedBertConfig:
             ConfigError: an unknown field, or a refused value.
         """
         cls._refuse_unknown(values)
+        kinds = typing.get_type_hints(cls)
+        for name, value in values.items():
+            allowed = type_fault(value, kinds[name])
+            if allowed is not None:
+                raise ConfigError(name, value, allowed)
         record = cls(**values)
         usual = {field.name: field.default for field in dataclasses.fields(cls)}
         filled_in = {name for name in usual if usual[name] is None and getattr(record, name) is not None}
@@ -262,17 +269,16 @@ class GatedBertConfig:
     @classmethod
     def _refuse_unknown(cls, values: dict):
         known = {field.name for field in dataclasses.fields(cls)}
-        for name in values:
+        for name, value in values.items():
             if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
+                close = difflib.get_close_matches(name[:MOST_SHOWN], known, 1)
                 raise ConfigError(
-                    name, values[name], f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
+                    name[:MOST_SHOWN], value, f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
                 )
 
     @classmethod
     def from_json(cls, text_or_path: str | os.PathLike) -> GatedBertConfig:
         """A record from JSON text or from the path of a JSON file."""
-        text = str(text_or_path)
-        if not text.lstrip().startswith("{"):
-            text = Path(text_or_path).read_text(encoding="utf-8")
-        return cls.from_dict(json.loads(text))
+        if str(text_or_path).lstrip().startswith("{"):
+            return cls.from_dict(parse_record(str(text_or_path), where="the record"))
+        return cls.from_dict(read_record(Path(text_or_path)))

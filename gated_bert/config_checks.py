@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gated_bert.checks import ConfigError, choose, number, whole
-from gated_bert.presets import STEP_PRESETS, schedule_size
+from gated_bert.checks import MOST, ConfigError, choose, number, whole
+from gated_bert.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH, STEP_PRESETS, schedule_size
 
 if TYPE_CHECKING:
     from gated_bert.config import GatedBertConfig
@@ -66,9 +66,16 @@ def check(config: GatedBertConfig):
         "smooth_passes",
     ):
         whole(name, getattr(config, name), 1)
-    for name in ("num_layers", "d_model", "num_heads", "dff", "vocab_size", "train_examples"):
+    for name, most in (
+        ("num_layers", MOST_LAYERS),
+        ("d_model", MOST_WIDTH),
+        ("num_heads", MOST_WIDTH),
+        ("dff", MOST_WIDTH),
+        ("vocab_size", MOST_ROWS),
+        ("train_examples", MOST),
+    ):
         if getattr(config, name) is not None:
-            whole(name, getattr(config, name), 1)
+            whole(name, getattr(config, name), 1, most)
     _check_devices(config)
     whole("vector_size", config.vector_size, 2)
     if len(config.block_size) != 2:

@@ -12,6 +12,7 @@ from gated_bert.commands import prepare_environment, two_folders, typed_flags
 from gated_bert.compression.checks import PRECISIONS, check_file, check_model
 from gated_bert.data_source import find_data
 from gated_bert.flags import Flag, FlagError
+from gated_bert.outputs import check_writable
 from gated_bert.paths import file_name, user_path
 from gated_bert.positionals import split_words
 
@@ -111,6 +112,7 @@ def _model_and_file(name: str, places: list[str]) -> tuple[Path, Path]:
         raise FlagError(
             f"{name}: needs a model and a file ending in {_SUFFIX}{other}, gated-bert {name} MODEL OUT.onnx"
         )
+    check_writable(f"{name} OUT", places[1], is_folder=False)
     source, out = (user_path(place) for place in places)
     check_model(source)
     check_file(out)

@@ -8,7 +8,8 @@ import difflib
 import math
 from dataclasses import dataclass
 
-from gated_bert.checks import ConfigError
+from gated_bert import outputs
+from gated_bert.checks import MOST_SHOWN, ConfigError
 from gated_bert.config_checks import PATTERNS, ROLES, SCHEDULES, SCOPES, TASK_TYPES
 from gated_bert.errors import UserError
 from gated_bert.methods import CRITERIA, METHODS
@@ -102,7 +103,7 @@ def _choose(flag: Flag, word: str):
 def did_you_mean(word: str, known) -> str:
     """` (did you mean …?)` for the closest of `known`, or nothing."""
     folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), list(folded), 1)
+    close = difflib.get_close_matches(word[:MOST_SHOWN].lower(), list(folded), 1)
     return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
@@ -316,6 +317,7 @@ def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: 
     found, rest = parser.parse_known_args(words)
     if rest:
         raise FlagError(f"{rest[0]!r} belongs to no flag; -h lists what is allowed")
+    outputs.check_working_folder()
     typed = {}
     for flag in flags:
         if hasattr(found, flag.name):
@@ -325,6 +327,8 @@ def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: 
             typed[flag.name] = True if flag.kind == "alone" else flag.read(values)
             if typed[flag.name] in ((), ""):
                 raise FlagError.refused(flag.label, " ".join(values), f"a value: {flag.help}")
+            if flag.name in outputs.NAMES:
+                outputs.check_writable(flag.label, typed[flag.name], flag.metavar == "FOLDER")
     return typed
 
 

@@ -94,11 +94,13 @@ def _check_task(output: Path, typed: dict, skip: tuple[str, ...]):
         return
     prepare_environment()
     from gated_bert.explain.lime import check_explainable
-    from gated_bert.models.folder import read_json
+    from gated_bert.records import read_record
+    from gated_bert.schemas import ModelConfig
     from gated_bert.tasks.task import Task, get_task
 
     if "compress" in skip:
-        task = Task.from_dict(read_json(output / "models" / "base" / "config.json")["task"])
+        config = output / "models" / "base" / "config.json"
+        task = Task.from_dict(read_record(config, ModelConfig)["task"], str(config))
     else:
         data = typed.get("data", DEFAULTS["data"])
         name = (typed.get("tasks") or (folder_task(data) or DEFAULTS["tasks"],))[0]

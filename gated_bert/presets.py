@@ -37,6 +37,9 @@ STEP_PRESETS = {
 """Published SPT sparsity schedules in per cent, one value per epoch over 20 epochs."""
 
 
+MOST_LAYERS, MOST_WIDTH, MOST_ROWS = 1000, 1_000_000, 10_000_000
+"""Bounds far above any published BERT, so that no record can ask for more, size by size, than a machine can hold."""
+
 TASK_MAX_LEN = {"squad": 384}
 """Longest input in tokens of the tasks that have a usual one of their own."""
 

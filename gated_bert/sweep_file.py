@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gated_bert.checks import shown
 from gated_bert.flags import SWEEP_FLAGS, Flag, FlagError, did_you_mean, record_fields
 from gated_bert.settings import LABELS
 
@@ -56,11 +57,11 @@ def read_sweep_file(path: str, typed: Collection[str]) -> SweepFile:
     for key, node in _pairs(path):
         if key not in keys:
             first = ", ".join((*_SETS, *SHORT_KEYS))
-            raise FlagError(f"{path}: the key {key!r} is refused; allowed: {first}, and other flags of a run by their "
-                            f"names, e.g. epochs, batch_size{did_you_mean(key, keys)}")  # fmt: skip
+            raise FlagError(f"{path}: the key {shown(key)} is refused; allowed: {first}, and other flags of a run by "
+                            f"their names, e.g. epochs, batch_size{did_you_mean(key, keys)}")  # fmt: skip
         flag = keys[key]
         if flag.name in seen:
-            raise FlagError(f"{path}: the key {key!r} is refused; allowed: once, and {seen[flag.name]!r} is there")
+            raise FlagError(f"{path}: the key {shown(key)} is refused; allowed: once, and {seen[flag.name]!r} is there")
         seen[flag.name] = key
         read = _read(dataclasses.replace(flag, options=(f"{path}: {key}",)), node)
         if flag.name in typed or _EITHER.get(flag.name) in typed:

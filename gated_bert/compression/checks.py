@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gated_bert.errors import UserError
@@ -12,7 +11,7 @@ PRECISIONS = ("int8", "fp16", "int8-static")
 
 
 def check_folders(source: Path, out: Path):
-    """Refuses a model that is not there, and an output folder that holds something or cannot be written.
+    """Refuses a model that is not there, and an output folder that holds something.
 
     Args:
         source: folder of the model.
@@ -26,7 +25,6 @@ def check_folders(source: Path, out: Path):
     _refuse_run(source)
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; choose another folder, or remove what is in it")
-    _refuse_unwritable(out, "folder")
 
 
 def check_model(source: Path):
@@ -60,23 +58,15 @@ def session_source(path: Path) -> str | bytes:
 
 
 def check_file(out: Path):
-    """Refuses a file to be written that is there already, or that cannot be written.
+    """Refuses a file to be written that is there already.
 
     Raises:
-        UserError: one of these.
+        UserError: it is.
     """
     if out.exists():
         raise UserError(f"{out}: is there already; choose another name, or remove it")
-    _refuse_unwritable(out, "place")
 
 
 def _refuse_run(source: Path):
     if (source / "model" / "model.keras").is_file() and not (source / "model.keras").is_file():
         raise UserError(f"{source}: the folder of a run; give its model, {source / 'model'}")
-
-
-def _refuse_unwritable(out: Path, what: str):
-    # Where nothing of the path exists yet, the nearest folder above decides.
-    place = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{out}: cannot be written; choose another {what}")

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.compression.export import FORMATS
-from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_float32, largest_difference
+from gated_bert.compression.parity import (
+    CHECKED,
+    TOLERANCE,
+    check_inputs,
+    in_float32,
+    largest_difference,
+    refuse_not_finite,
+)
 from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
 from gated_bert.compression.source import load_source
 from gated_bert.compression.statistics import (
@@ -41,6 +48,7 @@ def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, le
     length = min(128, longest) if length is None else length
     if length > longest:
         raise UserError(f"--length: {length} is refused; allowed: 1 to {longest}, the model's longest input")
+    refuse_not_finite(model)
     small = shrink(model, round_to)
     # In float32: what 16 bits round differently is no fault of shrinking.
     difference = largest_difference(in_float32(model), in_float32(small), check_inputs(loaded))
@@ -79,6 +87,7 @@ def export_folder(source: Path, out: Path, form: str):
         UserError: a model that cannot be read, or that the format cannot hold.
     """
     loaded = load_source(source)
+    refuse_not_finite(loaded.model)
     FORMATS[form](out, loaded)
     closed = 1 - _open_share(loaded.model)
     print(f"written to {out}; {100 * closed:.1f} % of the encoder's weights are zero")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gated_bert.compression.onnx_file import check_tensors
 from gated_bert.errors import UserError, one_line
 from gated_bert.text_table import aligned
 
@@ -22,12 +23,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         UserError: it is none.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import load_external_data_for_model
 
+    model = check_tensors(path)
     try:
-        model = onnx.load(str(path))
-    except (DecodeError, OSError) as error:
+        load_external_data_for_model(model, str(path.parent))
+    # What the library finds wrong with a file beside it has no error of its own.
+    except Exception as error:
         raise UserError(f"{path}: not a whole ONNX file ({one_line(error)}); export it again") from error
     if not model.graph.node:
         raise UserError(f"{path}: no operator in it; not a whole ONNX file, export it again")

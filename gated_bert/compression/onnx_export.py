@@ -11,7 +11,14 @@ from gated_bert.compression.onnx_fused import fused_graph
 from gated_bert.compression.onnx_model import TASK_PROPERTY, beside, open_model, write_record
 from gated_bert.compression.onnx_standard import standard_graph
 from gated_bert.compression.onnx_tiled import tiled_graph
-from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_float32, largest_difference
+from gated_bert.compression.parity import (
+    CHECKED,
+    TOLERANCE,
+    check_inputs,
+    in_float32,
+    largest_difference,
+    refuse_not_finite,
+)
 from gated_bert.compression.source import load_source
 from gated_bert.errors import UserError, one_line
 from gated_bert.models.folder import LoadedModel
@@ -39,6 +46,7 @@ def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = "standard") -
     """
     import onnx
 
+    refuse_not_finite(loaded.model)
     model = in_float32(loaded.model)
     proto = GRAPHS[graph](model)
     onnx.helper.set_model_props(proto, {TASK_PROPERTY: loaded.task.name})

@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.compression.checks import session_source
+from gated_bert.compression.onnx_file import check_tensors
 from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import refuse_empty_batch
-from gated_bert.models.folder import LoadedModel, load_model, read_json
+from gated_bert.models.folder import LoadedModel, load_model
 from gated_bert.paths import user_path
+from gated_bert.records import read_record
+from gated_bert.schemas import OnnxRecord
+from gated_bert.tasks.download import checksum
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 
@@ -44,7 +48,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, record: dict, threads: int | None = None):
         self.path, self.record = path, record
-        self.bert_config = BertConfig.from_dict(record["architecture"])
+        self.bert_config = BertConfig.from_dict(record["architecture"], str(beside(path)[0]))
         self.session = _open_session(path, threads)
         self._inputs = [each.name for each in self.session.get_inputs()]
 
@@ -101,18 +105,21 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
         if not each.is_file():
             raise UserError(f"{each}: no such file; an exported model is NAME.onnx with NAME.json and "
                             "NAME.tokenizer.json beside it (`gated-bert export` writes all three)")  # fmt: skip
-    record = read_json(record_path)
-    if not {"architecture", "task", "graph", "precision", "metadata"} <= record.keys():
-        raise UserError(f"{record_path}: not the record of an exported model; export it again")
-    task = Task.from_dict(record["task"])
+    record = read_record(record_path, OnnxRecord, remedy="export it again", nan=True)
+    task = Task.from_dict(record["task"], str(record_path))
+    check_bytes(path, record)
+    check_tensors(path)
     model = OnnxModel(path, record, threads)
     _check_together(model, task)
-    return LoadedModel(model, Tokenizer.from_file(tokenizer_path), task, model.bert_config, record["metadata"])
+    tokenizer = Tokenizer.from_file(tokenizer_path)
+    tokenizer.check_rows(model.bert_config.vocab_size)
+    return LoadedModel(model, tokenizer, task, model.bert_config, record["metadata"])
 
 
 def write_record(path: Path, record: dict, tokenizer: Tokenizer):
-    """Writes what stands beside an ONNX file."""
+    """Writes what stands beside an ONNX file, with the checksum of its bytes."""
     record_path, tokenizer_path = beside(path)
+    record = {**record, "sha256": checksum(path)}
     # A name of a file that is not UTF-8 becomes the escape that JSON has for it.
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     record_path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -141,6 +148,19 @@ def _open_session(path: Path, threads: int | None):
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
             errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error
+
+
+def check_bytes(path: Path, record: Mapping[str, object]) -> bool:
+    """Whether the record has the checksum of an ONNX file, as those that were exported by earlier versions have not.
+
+    Raises:
+        UserError: it has another's.
+    """
+    known = record.get("sha256")
+    if known is not None and known != checksum(path):
+        raise UserError(f"{path}: its bytes are not those that were exported (the checksum in {beside(path)[0].name} "
+                        "is another's); copy the files of one export again")  # fmt: skip
+    return known is not None
 
 
 def _check_together(model: OnnxModel, task: Task):

@@ -9,8 +9,10 @@ import numpy as np
 from keras import ops
 
 from gated_bert.compression.statistics import random_inputs
+from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel
+from gated_bert.models.keras_file import faults_text
 from gated_bert.tasks.embedded import RECIPES, embedded_examples
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -46,6 +48,17 @@ def check_inputs(loaded: LoadedModel) -> list[dict[str, np.ndarray]]:
 def largest_difference(one: Predictor, other: Predictor, batches: Sequence[dict[str, np.ndarray]]) -> float:
     """The largest absolute difference between the logits of two models."""
     return max(float(np.abs(one.predict_on_batch(batch) - other.predict_on_batch(batch)).max()) for batch in batches)
+
+
+def refuse_not_finite(model: BertClassifier):
+    """Refuses a model with weights that are no finite numbers, of which nothing else can be said.
+
+    Raises:
+        UserError: one line that names them.
+    """
+    faulty = [each.path for each in model.weights if not np.isfinite(ops.convert_to_numpy(each)).all()]
+    if faulty:
+        raise UserError(f"{faults_text(faulty)}; nothing was written")
 
 
 def in_float32(model: BertClassifier) -> BertClassifier:

@@ -15,11 +15,14 @@ import numpy as np
 from gated_bert.checks import choose
 from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, read_judged
 from gated_bert.compression.checks import PRECISIONS, has_utf8_name
+from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import replaced_export
+from gated_bert.compression.onnx_file import not_finite
 from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
+from gated_bert.models.keras_file import faults_text
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -66,6 +69,9 @@ def quantize(
     if record["graph"] == "tiled" and precision != "fp16":
         raise UserError(f"{source}: tile-wise products, which ONNX Runtime has in 16 and 32 bits only; quantise a "
                         "standard or fused export")  # fmt: skip
+    faulty = not_finite(read_onnx(source))
+    if faulty:
+        raise UserError(f"{source}: {faults_text(faulty)}; nothing was written")
     reduce_range = needs_reduced_range() if reduce_range is None else reduce_range
     with replaced_export(out) as new:
         if precision == "fp16":

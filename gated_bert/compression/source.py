@@ -44,6 +44,7 @@ def load_source(folder: str | Path) -> LoadedModel:
     tokenizer = tokenizer_from_folder(folder)
     if tokenizer is None:
         raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put that of the model there")
+    tokenizer.check_rows(config.vocab_size)
     model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
     load_pretrained(model, str(folder), task)
     _close_zeros(model)

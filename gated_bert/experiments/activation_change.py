@@ -16,13 +16,15 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.activation_config import UNPRUNED, ActivationConfig, ThresholdSet
 from gated_bert.experiments.activation_table import write_tables
-from gated_bert.experiments.jobs import Job, Plan, job_command, read_json
+from gated_bert.experiments.jobs import Job, Plan, job_command
 from gated_bert.experiments.output_folder import locked, note_set_aside, set_aside
 from gated_bert.experiments.results import write_csv_atomic
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import METADATA, is_model_folder, load_model, save_model
 from gated_bert.pruning.activation_change import ActivationChanges, activation_changes, close_units, kept_layers
+from gated_bert.records import read_record
+from gated_bert.schemas import MadeByActivations
 from gated_bert.settings import Settings, data_label, verbosity
 from gated_bert.tasks.data import TaskData, load_task_data
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -81,7 +83,8 @@ def check_starts(study: ActivationConfig, settings: Settings):
         for name, thresholds in study.thresholds.items():
             start = settings.output / STARTS / f"{name}_seed{seed}"
             now = json.loads(json.dumps(_record(thresholds, study)))
-            found = (read_json(start / METADATA) or {}).get("activation_change", now)
+            made = read_record(start / METADATA, MadeByActivations, nan=True, tolerant=True) or {}
+            found = made.get("activation_change", now)
             for field, value in now.items():
                 if found.get(field) != value:
                     raise UserError(

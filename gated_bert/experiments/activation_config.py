@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.flags import did_you_mean
 from gated_bert.paths import user_path
+from gated_bert.records import read_record
 
 SCALES = ("raw", "minmax", "quantile")
 UNPRUNED = "unpruned"
@@ -110,18 +110,7 @@ def read_activation_config(paths: Sequence[str]) -> ActivationConfig:
 
 
 def _read_object(path: Path) -> dict:
-    if path.exists() and not path.is_file():
-        raise UserError(f"--config: {path}: no file on a disk; give an existing JSON file")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"--config: {path}, line {error.lineno}: no valid JSON ({error.msg})") from None
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise UserError(f"--config: {path}: cannot be read ({why}); give an existing JSON file") from None
-    if not isinstance(values, dict):
-        raise UserError(f"--config: {path}: holds no JSON object of fields and values")
-    return values
+    return read_record(path, where=f"--config: {path}", remedy="give a JSON object of fields and values")
 
 
 def _take(values: dict, run: dict, own: dict):

@@ -12,12 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError, one_line
 from gated_bert.experiments.jobs import CHECKPOINT
 from gated_bert.experiments.results import replaced_file
 from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.records import parse_record
+from gated_bert.schemas import Place
 
-_PLACE = {"epoch", "batches", "seconds", "rows", "one_shot", "stamp", "config"}
 _QUICK = 1.0
 _REST = 19
 """One that took more than `_QUICK` seconds is followed by `_REST` times as many without any: 5 % of the time."""
@@ -66,13 +68,12 @@ class Checkpoint:
     def __init__(self, path: Path):
         self.path = path
         try:
-            with np.load(path) as file:
-                self._arrays = dict(file)
-            self.place = json.loads(str(self._arrays.pop("place")))
-            missing = sorted(_PLACE - self.place.keys()) if isinstance(self.place, dict) else ["place"]
-            if missing:
-                raise ValueError(f"no {missing[0]} in it")
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            self._arrays = read_npz(path)
+            place = str(self._arrays.pop("place"))
+            self.place = parse_record(
+                place, Place, where="place", remedy="not where a run stood", nan=True, lines=False
+            )
+        except (UserError, *DAMAGED) as error:
             raise UserError(f"{path}: damaged checkpoint ({one_line(error)})") from error
 
     def restore(self, model: keras.Model, criterion):

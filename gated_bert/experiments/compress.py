@@ -13,9 +13,11 @@ from gated_bert.experiments.benchmark_table import PLOT, RECORD, TABLE
 from gated_bert.experiments.command_process import run_command
 from gated_bert.experiments.compress_report import write_report
 from gated_bert.experiments.drawing import files_there
-from gated_bert.experiments.jobs import Plan, read_json
+from gated_bert.experiments.jobs import Plan
 from gated_bert.experiments.oneshot import run_oneshot
 from gated_bert.models.folder import WEIGHTS, same_model
+from gated_bert.records import read_record
+from gated_bert.schemas import BenchmarkRecord
 
 MODELS, METRICS, REPORTS = "models", "metrics", "reports"
 PRECISIONS = ("int8", "fp16")
@@ -87,7 +89,7 @@ def measure_models(folder: Path, models: Sequence[Path], data: str, allow_partia
     Returns:
         The exit status of `gated-bert benchmark`, which has a process of its own: it limits that one's threads.
     """
-    record = read_json(folder / RECORD) or {}
+    record = read_record(folder / RECORD, BenchmarkRecord, tolerant=True) or {}
     newest = max(map(_written, models))
     measured = {row["path"] for row in record.get("models", ())}
     if record.get("complete") and measured == set(map(str, models)) and _written(folder / RECORD) >= newest:

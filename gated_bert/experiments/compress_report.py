@@ -12,7 +12,8 @@ from gated_bert.compression.benchmark import cell_name
 from gated_bert.experiments.benchmark_table import COLOURS
 from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
-from gated_bert.models.folder import read_json
+from gated_bert.records import read_record
+from gated_bert.schemas import BenchmarkRecord
 from gated_bert.text_table import aligned
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def write_report(record: Path, models: Path, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    about = read_json(record)
+    about = read_record(record, BenchmarkRecord)
     rows = report_rows(about["models"], models)
     cell = cell_name(1, max(about["lengths"]))
     print("\n" + report_text(rows, cell))

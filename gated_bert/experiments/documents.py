@@ -74,6 +74,8 @@ def find_documents(loaded: LoadedModel, wanted: Wanted) -> Documents:
         UserError: a file or data that cannot be read, or classes asked for where none is known.
     """
     if wanted.text is not None:
+        if any("\ud800" <= letter <= "\udfff" for letter in wanted.text):
+            raise UserError("--text: holds bytes that are no UTF-8; give the text in UTF-8")
         return Documents([1], [wanted.text], [None], loaded.task.title)
     examples, source = _read(loaded, wanted)
     if wanted.per_class and examples.labels is None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.explanation_folder import RECORD, read_documents
-from gated_bert.models.folder import read_json
+from gated_bert.experiments.explanation_folder import AGAIN, RECORD, read_documents
+from gated_bert.records import read_record
+from gated_bert.schemas import ExplanationRecord
 
 SHARED = ("task", "labels", "num_features", "num_samples", "max_len")
 """What explanations must have in common to be compared, besides the documents and the seed."""
@@ -67,12 +68,9 @@ def read_explained(folder: Path) -> Explained:
     """
     if not is_explained(folder):
         raise UserError(f"{folder}: no explanations here; `gated-bert explain MODEL … -o {folder}` writes some")
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     if record.get("kind") != "words":
         raise UserError(f"{folder}: no explanations by words; explain the documents without --token-level")
-    missing = [name for name in ("model", "seed", "data", "complete", *SHARED) if name not in record]
-    if missing:
-        raise UserError(f"{folder / RECORD}: no {', '.join(missing)}; explain the documents again")
     if not record["complete"]:
         raise UserError(f"{folder}: not all documents are explained; go on with `gated-bert explain … --resume`")
     lines = sorted(read_documents(folder), key=lambda line: line["document"])

@@ -17,9 +17,11 @@ from gated_bert.experiments.explanation_page import explanation_page
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.explain.lime import Explanation
-from gated_bert.models.folder import read_json
+from gated_bert.records import parse_record, read_record
+from gated_bert.schemas import ExplainedDocument, ExplanationRecord
 
 DOCUMENTS, TABLE, PAGE, RECORD = "documents.jsonl", "explanations.csv", "explanations.html", "record.json"
+AGAIN = "explain the documents again"
 NOT_COMPARED = ("versions", "hardware", "complete")
 """What of a record may differ between a command and its continuation."""
 
@@ -40,7 +42,7 @@ def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str
     if path.is_file():
         if not resume:
             raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")
-        found = read_json(path)
+        found = read_record(path)
         for name, value in record.items():
             if name not in NOT_COMPARED and found.get(name) != value:
                 raise UserError(f"--resume: {out} was begun with {name} {_short(found.get(name))}, not "
@@ -65,7 +67,7 @@ def go_on(out: Path) -> list[dict]:
 
 def close_record(out: Path):
     """Says in the record that all documents are explained."""
-    write_json_atomic(out / RECORD, {**read_json(out / RECORD), "complete": True})
+    write_json_atomic(out / RECORD, {**read_record(out / RECORD), "complete": True})
 
 
 def _short(value: object) -> str:
@@ -119,14 +121,18 @@ def read_documents(out: Path) -> list[dict]:
     path = out / DOCUMENTS
     if not path.is_file():
         raise UserError(f"{path}: no such file; `gated-bert explain MODEL … -o {out}` writes it")
-    found = []
+    found, numbers = [], set()
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: malformed JSON ({error}); explain the documents again") from error
-        if not isinstance(found[-1], dict) or not {"document", "text", "explanations"} <= found[-1].keys():
-            raise UserError(f"{path}, line {number}: not the record of a document; explain the documents again")
+        where = f"{path}, line {number}"
+        document = parse_record(line, ExplainedDocument, where=where, remedy=AGAIN, file_names=False, lines=False)
+        classes = document["probabilities"].keys()
+        for name in (document["predicted"], *(each["class"] for each in document["explanations"])):
+            if name not in classes:
+                raise UserError(f"{where}: the class {name!r:.60} has no probability; {AGAIN}")
+        if document["document"] in numbers:
+            raise UserError(f"{where}: document {document['document']} is there twice; {AGAIN}")
+        numbers.add(document["document"])
+        found.append(document)
     return found
 
 
@@ -157,7 +163,7 @@ def write_some(folder: Path, out: Path, documents: Collection[int]):
         out: the new folder; explanations in it are replaced.
         documents: numbers of the documents that it holds.
     """
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     lines = [line for line in read_documents(folder) if line["document"] in documents]
     write_json_atomic(out / RECORD, {**record, "complete": False})
     write_bytes_atomic(out / DOCUMENTS, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
+from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import CHECKPOINT, read_status
 from gated_bert.experiments.results import Run, read_run
+from gated_bert.records import parse_record
 
 
 def finished_run(folder: Path) -> Run | None:
@@ -29,9 +27,9 @@ def finished_run(folder: Path) -> Run | None:
 def _stamp(checkpoint: Path) -> str | None:
     """Which run a checkpoint is of; None where there is none that can be read."""
     try:
-        with np.load(checkpoint) as file:
-            return json.loads(str(file["place"])).get("stamp")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        place = str(read_npz(checkpoint, ("place",))["place"])
+        return parse_record(place, where="place", nan=True, lines=False).get("stamp")
+    except (UserError, *DAMAGED):
         return None
 
 

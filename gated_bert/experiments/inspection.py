@@ -9,7 +9,8 @@ import numpy as np
 
 from gated_bert.compression.inspect import block_means, layer_rows, matrix_rows, model_text
 from gated_bert.compression.inspect_onnx import initializer_rows, onnx_text, operator_rows, read_onnx
-from gated_bert.compression.onnx_model import beside, is_onnx
+from gated_bert.compression.onnx_file import not_finite
+from gated_bert.compression.onnx_model import beside, check_bytes, is_onnx
 from gated_bert.compression.shrink import effective_kernel
 from gated_bert.compression.statistics import gzipped_size
 from gated_bert.config_checks import ENCODER_ROLES
@@ -17,7 +18,11 @@ from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.folder import FILES, WEIGHTS, load_model, read_json
+from gated_bert.models.folder import FILES, WEIGHTS, load_model
+from gated_bert.models.keras_file import faults_text
+from gated_bert.models.keras_file import not_finite as stored_faults
+from gated_bert.records import read_record
+from gated_bert.schemas import OnnxRecord
 from gated_bert.text_table import aligned
 
 if TYPE_CHECKING:
@@ -53,6 +58,7 @@ def _inspect_folder(source: Path, out: Path | None) -> list[Path]:
           f"{loaded.config.vocab_size:,} tokens, {loaded.config.num_outputs} outputs\n")  # fmt: skip
     print(model_text(model, matrices, layers, length), end="\n\n")
     print(_sizes([source / name for name in FILES], source / WEIGHTS))
+    _print_faults(stored_faults(source / WEIGHTS, loaded.config.num_parameters))
     if out is None:
         return []
     written = [write_csv_atomic(out / MATRICES, matrices), write_csv_atomic(out / LAYERS, layers)]
@@ -65,19 +71,28 @@ def _inspect_onnx(source: Path, out: Path | None) -> list[Path]:
     model = read_onnx(source)
     operators, initializers = operator_rows(model), initializer_rows(model)
     files = [path for path in (source, *beside(source)) if path.is_file()]
-    print(f"{source}: {_described(beside(source)[0])}\n")
+    print(f"{source}: {_described(source)}\n")
     print(onnx_text(model, operators, initializers), end="\n\n")
     print(_sizes(files, source))
+    _print_faults(not_finite(model))
     if out is None:
         return []
     return [write_csv_atomic(out / OPERATORS, operators), write_csv_atomic(out / INITIALIZERS, initializers)]
 
 
-def _described(record_path: Path) -> str:
-    record = read_json(record_path) if record_path.is_file() else {}
-    if not {"task", "graph", "precision"} <= record.keys():
+def _print_faults(names: list[str]):
+    if names:
+        print(f"\n{faults_text(names)}")
+
+
+def _described(path: Path) -> str:
+    record_path = beside(path)[0]
+    record = read_record(record_path, OnnxRecord, nan=True, tolerant=True) if record_path.is_file() else None
+    if record is None:
         return "an ONNX file without a record of this tool"
-    return f"{record['task'].get('title')}, {record['graph']} graph, {record['precision']}"
+    known = check_bytes(path, record)
+    return (f"{record['task'].get('title')}, {record['graph']} graph, {record['precision']}, "
+            f"{'checksum right' if known else 'no checksum in its record'}")  # fmt: skip
 
 
 def _sizes(files: list[Path], packed: Path) -> str:

@@ -15,7 +15,10 @@ from gated_bert.experiments.drawing import png, tolerated
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.models.checkpoints import read_head
-from gated_bert.models.folder import METADATA, is_model_folder, read_architecture, read_masks
+from gated_bert.models.folder import METADATA, WEIGHTS, is_model_folder, read_architecture, read_masks
+from gated_bert.models.keras_file import faults_text, not_finite
+from gated_bert.records import read_record
+from gated_bert.schemas import HowMade
 from gated_bert.tasks.labels import match_labels
 
 if TYPE_CHECKING:
@@ -62,15 +65,20 @@ def read_comparable_masks(folders: Sequence[Path]) -> dict[str, dict]:
     models = [_model_folder(folder) for folder in folders]
     sizes = [read_architecture(model) for model in models]
     for model, found in zip(models, sizes, strict=True):
-        if (model / METADATA).is_file() and '"shrunk_from"' in (model / METADATA).read_text(encoding="utf-8"):
+        if (model / METADATA).is_file() and "shrunk_from" in read_record(model / METADATA, HowMade, nan=True):
             raise UserError(f"{model}: a shrunk model, whose positions are no longer those of the others; give the "
                             "model it was made from")  # fmt: skip
         for name in ("hidden_size", "layers", "num_outputs", "span_head"):
             if getattr(found, name) != getattr(sizes[0], name):
                 raise UserError(f"{model}: its {name} differs from that of {models[0]}; masks are compared position by "
                                 "position, so the architectures must be equal")  # fmt: skip
-    found = [_head_in_order(read_masks(model), model, models[0]) for model in models]
-    return dict(zip(short_names(models), found, strict=True))
+    masks = {}
+    for name, model, config in zip(short_names(models), models, sizes, strict=True):
+        faulty = not_finite(model / WEIGHTS, config.num_parameters)
+        if faulty:
+            print(f"{name}: {faults_text(faulty)}")
+        masks[name] = _head_in_order(read_masks(model), model, models[0])
+    return masks
 
 
 def _head_in_order(masks: dict, model: Path, first: Path) -> dict:

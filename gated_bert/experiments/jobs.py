@@ -15,6 +15,8 @@ from gated_bert.experiments.results import write_json_atomic
 from gated_bert.experiments.run_record import METADATA, order_of
 from gated_bert.flags import PRUNING_FIELDS, FlagError
 from gated_bert.paths import file_name
+from gated_bert.records import read_record
+from gated_bert.schemas import JobStatus, RunState
 from gated_bert.settings import Settings
 from gated_bert.start import python_command
 
@@ -171,7 +173,7 @@ def check_same_record(job: Job):
         UserError: the record in the folder differs.
     """
     # A run that `gated-bert train` made by flags has no record but its metadata.
-    before = read_json(job.folder / JOB_FILE) or newest_metadata(job.folder).get("config") or {}
+    before = read_record(job.folder / JOB_FILE, tolerant=True) or newest_metadata(job.folder).get("config") or {}
     now = json.loads(job.config.to_json())
     changed = [name for name in now if name in before and before[name] != now[name]]
     if set(changed) - {"checkpoint_steps"} - ({"devices"} if now["devices"] == "all" else set()):
@@ -182,12 +184,12 @@ def check_same_record(job: Job):
 
 def read_status(folder: Path) -> dict:
     """What the job in `folder` last said of itself; empty before it said anything."""
-    return read_json(folder / STATUS_FILE) or {}
+    return read_record(folder / STATUS_FILE, JobStatus, nan=True, tolerant=True) or {}
 
 
 def newest_metadata(folder: Path) -> dict:
     """What the newest run in `folder` wrote of itself; empty where there is none."""
-    written = [read_json(path) or {} for path in sorted(folder.glob(METADATA))]
+    written = [read_record(path, RunState, tolerant=True) or {} for path in sorted(folder.glob(METADATA))]
     return max(written, key=lambda each: order_of(each, ""), default={})
 
 
@@ -201,17 +203,6 @@ def mark(job: Job, state: str, message: str):
     status = read_status(job.folder)
     known = {"job": job.name, "method": job.config.label, "task": job.config.task, "seed": job.config.seed}
     write_json_atomic(job.folder / STATUS_FILE, known | status | {"state": state, "message": message})
-
-
-def read_json(path: Path) -> dict | None:
-    """The dictionary in a JSON file; `None` where there is none or it is broken."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def with_command(plan: Plan, make_command) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from gated_bert.compression.checks import session_source
 from gated_bert.errors import UserError
 from gated_bert.experiments.resources import peak_memory, thread_environment
 from gated_bert.quiet import quieten
+from gated_bert.records import read_record
+from gated_bert.schemas import OnnxRecord
 from gated_bert.start import import_path, python_command
 
 
@@ -46,7 +47,7 @@ def _predict_onnx(path: Path, batch: int, length: int, threads: int):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(session_source(path), options, providers=["CPUExecutionProvider"])
-    architecture = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["architecture"]
+    architecture = read_record(path.with_suffix(".json"), OnnxRecord, nan=True)["architecture"]
     ids = np.random.default_rng(0).integers(0, architecture["vocab_size"], (batch, length), dtype=np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     for _ in range(2):

@@ -12,8 +12,10 @@ from gated_bert.compression.onnx_model import open_model
 from gated_bert.errors import UserError
 from gated_bert.experiments.explained import Explained
 from gated_bert.experiments.results import write_json_atomic
-from gated_bert.models.folder import LoadedModel, read_json
+from gated_bert.models.folder import LoadedModel
 from gated_bert.progress_bar import progress_bar
+from gated_bert.records import read_record
+from gated_bert.schemas import JudgedRecord
 
 JUDGED = "judged.json"
 
@@ -84,7 +86,7 @@ def model_facts(models: Mapping[str, Explained], judging: Judging, store: Path) 
 def _known(judging: Judging, store: Path) -> dict:
     nothing = _unknown(judging)
     if judging.resume and store.is_file():
-        found = read_json(store)
+        found = read_record(store, JudgedRecord)
         if found.get("judging") == nothing["judging"]:
             return found
     return nothing

@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from gated_bert.checks import ConfigError
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import CHECKPOINT, Job
+from gated_bert.experiments.jobs import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE, Job
 from gated_bert.experiments.resources import GIB, kept_disk, working_disk
 from gated_bert.settings import verbosity
 
@@ -29,7 +30,7 @@ def locked(output: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be written, or another process uses it.
     """
-    made = not output.exists()
+    made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
         file = open(output / ".lock", "a+")
@@ -43,9 +44,66 @@ def locked(output: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # A sweep that was refused leaves no folder behind.
+            # What was refused leaves no folder behind.
             if made and [path.name for path in output.iterdir()] == [".lock"]:
                 shutil.rmtree(output)
+                with contextlib.suppress(OSError):
+                    for path in made[1:]:
+                        path.rmdir()
+
+
+@contextmanager
+def opened_run(folder: Path, resume: bool) -> Iterator[None]:
+    """The folder of a run, locked; without `resume` what was there is set aside, and put back if the block is refused.
+
+    Args:
+        folder: the run's folder.
+        resume: whether the run goes on with what is there.
+
+    Raises:
+        UserError: it cannot be written or moved, or another process uses it.
+    """
+    aside = None if resume else set_run_aside(folder)
+    note_set_aside(f"the earlier results in {folder}", aside)
+    try:
+        with locked(folder):
+            _remove_leftovers(folder)
+            yield
+    except (UserError, ConfigError):
+        # Where a run has begun, its folder is there.
+        if aside is not None and not folder.exists():
+            os.replace(aside / folder.name, folder)
+            with contextlib.suppress(OSError):
+                aside.rmdir()
+                aside.parent.rmdir()
+            say_note(f"no run was begun: the earlier results are in {folder} again")
+        raise
+
+
+@contextmanager
+def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Removes new files, cuts off what was added to the log, and puts the status back where the block is refused.
+
+    Args:
+        folder: the run's folder, whose lock is held.
+        has_begun: whether the run has got so far that its files stay.
+    """
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    status = (folder / STATUS_FILE).read_bytes() if STATUS_FILE in sizes else b""
+    try:
+        yield
+    except (UserError, ConfigError):
+        # A launcher, which wrote the job's record, tells what became of it from these files.
+        if has_begun() or (folder / JOB_FILE).exists():
+            raise
+        for path in folder.iterdir():
+            if path.is_file() and path.name not in sizes and path.name != ".lock":
+                path.unlink()
+        if LOG_FILE in sizes:
+            os.truncate(folder / LOG_FILE, sizes[LOG_FILE])
+        if STATUS_FILE in sizes:
+            (folder / STATUS_FILE).write_bytes(status)
+        raise
 
 
 def check_room(output: Path, jobs: Sequence[Job], slots: int):
@@ -134,7 +192,7 @@ def set_run_aside(folder: Path) -> Path | None:
     return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
 
 
-def remove_leftovers(folder: Path):
+def _remove_leftovers(folder: Path):
     """Removes the half-written files and model folders of a run that was killed; its lock must be held."""
     for path in folder.iterdir():
         if path.is_dir() and re.fullmatch(r"\.model\w*\.(?!previous)[a-z0-9_]{8}", path.name):

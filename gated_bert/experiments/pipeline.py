@@ -11,10 +11,11 @@ from pathlib import Path
 from gated_bert.experiments.benchmark_table import RECORD as BENCHMARK
 from gated_bert.experiments.command_process import run_command
 from gated_bert.experiments.compress import METRICS, MODELS, PRECISIONS
-from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.overview import clock
 from gated_bert.experiments.results import write_json_atomic
+from gated_bert.records import read_record
+from gated_bert.schemas import BenchmarkRecord, PipelineRecord
 
 RECORD = "pipeline.json"
 EXPLAINED, PICKED, SIMILARITY, POS, TOKENS, STUDENTS = (
@@ -142,7 +143,7 @@ def run_pipeline(pipeline: Pipeline) -> int:
     """
     out, changed = pipeline.output, False
     with locked(out):
-        done = (read_json(out / RECORD) or {}).get("steps", {})
+        done = (read_record(out / RECORD, PipelineRecord, tolerant=True) or {}).get("steps", {})
         for name, words in pipeline.steps():
             if name in pipeline.skip:
                 continue
@@ -185,7 +186,7 @@ def _hand_over_metrics(pipeline: Pipeline):
     """Tells the comparison what the benchmark of the same models on the same data has found out, which takes long."""
     from gated_bert.experiments.model_facts import JUDGED, Judging, keep_benchmark
 
-    measured = read_json(pipeline.output / METRICS / BENCHMARK)
+    measured = read_record(pipeline.output / METRICS / BENCHMARK, BenchmarkRecord, tolerant=True)
     if measured:
         judging = Judging(pipeline.data[0], None, "--allow-partial" in pipeline.data)
         keep_benchmark(measured, judging, pipeline.output / SIMILARITY / JUDGED)

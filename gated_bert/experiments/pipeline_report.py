@@ -15,13 +15,14 @@ from gated_bert.experiments.compress import METRICS, REPORTS
 from gated_bert.experiments.compress_report import FORMS, report_rows
 from gated_bert.experiments.compress_report import TABLE as COMPRESSION
 from gated_bert.experiments.drawing import label_text, png, tolerated
-from gated_bert.experiments.jobs import read_json
 from gated_bert.experiments.overview import clock
 from gated_bert.experiments.page import Html, element, html_image, html_table, joined, link, note, page
 from gated_bert.experiments.pipeline import POS, SIMILARITY, STUDENTS
 from gated_bert.experiments.results import metric_scale, metric_title, write_bytes_atomic, write_csv_atomic
 from gated_bert.experiments.similarity_table import MARKS, NOISE, titles
 from gated_bert.explain.similarity import MEASURES
+from gated_bert.records import read_record
+from gated_bert.schemas import BenchmarkRecord, SimilarityRecord
 from gated_bert.text_table import aligned
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def write_report(pipeline: Pipeline, done: Mapping[str, Mapping]) -> list[Path]:
         The files written, all in `reports/`.
     """
     folder = pipeline.output / REPORTS
-    rows, about = model_rows(pipeline), read_json(pipeline.output / SIMILARITY / "similarity.json") or {}
+    rows, record = model_rows(pipeline), pipeline.output / SIMILARITY / "similarity.json"
+    about = read_record(record, SimilarityRecord, tolerant=True) or {}
     parts = [element("h1", f"What compression does to the explanations of {about.get('data', 'a model')}")]
     written = [write_csv_atomic(folder / TABLE, rows)]
     if rows and "cosine" in rows[0]:
@@ -67,7 +69,7 @@ def model_rows(pipeline: Pipeline) -> list[dict]:
     out = pipeline.output
     similarity = _table(out / SIMILARITY / "similarity.csv")
     tests = _table(out / POS / "pos_tests.csv")
-    measured = read_json(out / METRICS / BENCHMARK) or {"models": [], "lengths": [0]}
+    measured = read_record(out / METRICS / BENCHMARK, BenchmarkRecord, tolerant=True) or {"models": [], "lengths": [0]}
     known = {(row["kind"], row["level"], row["form"]): row
              for row in report_rows(measured["models"], out / "models")}  # fmt: skip
     cell = cell_name(1, max(measured["lengths"]))

@@ -10,9 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.jobs import Job, Plan, is_finished, read_json
+from gated_bert.experiments.jobs import Job, Plan, is_finished
 from gated_bert.experiments.overview import clock, configuration_text
 from gated_bert.experiments.resources import GIB, job_memory, kept_disk, working_disk
+from gated_bert.records import read_record
+from gated_bert.schemas import RunMetadata
 
 _PACE_FIELDS = (
     "model_size", "num_layers", "d_model", "num_heads", "dff", "pretrained", "task", "data", "train_examples",
@@ -100,7 +102,7 @@ def read_paces(output: Path) -> Paces:
     """
     found: Paces = {}
     for path in output.glob("results_*/metadata_*.json"):
-        metadata = read_json(path) or {}
+        metadata = read_record(path, RunMetadata, tolerant=True) or {}
         rows = path.with_name(f"results_{path.stem.removeprefix('metadata_')}.csv")
         if metadata.get("status") != "finished" or not rows.is_file():
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from gated_bert.config import GatedBertConfig
 from gated_bert.config_checks import NEEDS_TRAINING
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import INITIAL_MODEL, LOG_FILE, Job, Plan, job_command, read_json
+from gated_bert.experiments.jobs import INITIAL_MODEL, LOG_FILE, Job, Plan, job_command
 from gated_bert.experiments.oneshot import PRUNABLE_ROLES, Point, model_sizes
 from gated_bert.experiments.oneshot_table import SPARSITIES
 from gated_bert.experiments.results import Run, read_run, write_csv_atomic, write_json_atomic
@@ -21,6 +21,7 @@ from gated_bert.experiments.sweep import sweep
 from gated_bert.flags import did_you_mean
 from gated_bert.methods import METHODS
 from gated_bert.presets import PRESETS
+from gated_bert.records import read_record
 from gated_bert.settings import Settings
 from gated_bert.tasks.task import TASKS
 
@@ -177,7 +178,7 @@ class PruningExperiment:
 
     def _write_params(self):
         path, params = self.folder / "params.json", json.loads(json.dumps(self.params))
-        if path.exists() and read_json(path) != params:
+        if path.exists() and read_record(path, tolerant=True) != params:
             raise UserError(f"path: {self.folder} holds an experiment with other parameters; choose another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -24,6 +23,8 @@ from gated_bert.experiments.jobs import JOB_FILE, LOG_FILE, STATUS_FILE, Job, is
 from gated_bert.experiments.ray_worker import CHUNK_BYTES, RayWorker, run_files
 from gated_bert.experiments.resources import GIB, Machine, devices_of, job_memory, thread_environment
 from gated_bert.experiments.results import replaced_file
+from gated_bert.records import parse_record
+from gated_bert.schemas import JobStatus
 from gated_bert.start import python_command
 
 RETRIES = 3
@@ -256,7 +257,8 @@ class RayJob:
             with open(self._job.folder / LOG_FILE, "ab") as file:
                 file.write(log)
         # Finished is a run here once all its files are here.
-        if status and status != self._status and json.loads(status).get("state") != "finished":
+        said = parse_record(status, JobStatus, where=STATUS_FILE, nan=True) if status else {}
+        if status and status != self._status and said.get("state") != "finished":
             self._status = status
             temporary = self._job.folder / f".{STATUS_FILE}.tmp"
             temporary.write_bytes(status)

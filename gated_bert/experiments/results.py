@@ -20,6 +20,8 @@ from gated_bert.errors import UserError, one_line
 from gated_bert.experiments.run_record import check_metadata, order_of, shown
 from gated_bert.presets import PRESETS
 from gated_bert.quiet import log_tail
+from gated_bert.records import read_record
+from gated_bert.schemas import JobStatus, RunMetadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,12 +292,13 @@ def read_run(folder: str | os.PathLike) -> Run:
         UserError: no CSV, a broken one, or no readable metadata beside it.
     """
     folder = Path(folder)
-    files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name)]
+    files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name) and path.is_file()]
     if not files:
         raise UserError(f"{folder}: no results_*.csv: no epoch of this run is finished")
     path = max(files, key=_age) if len(files) > 1 else files[0]
-    rows, metadata = _read_rows(path), _read_json(_metadata_path(path))
-    check_metadata(_metadata_path(path), metadata)
+    rows, about = _read_rows(path), _metadata_path(path)
+    metadata = read_record(about, RunMetadata, remedy="without it the data and the configuration are unknown")
+    check_metadata(about, metadata)
     return Run(folder, metadata, rows, path)
 
 
@@ -306,18 +309,13 @@ def _metadata_path(path: Path) -> Path:
 def _age(file: Path) -> tuple[float, str, float]:
     """The time of the file comes last: copying a folder changes it."""
     timestamp = _CSV_NAME.match(file.name)["timestamp"]
-    try:
-        metadata = _read_json(_metadata_path(file))
-    except UserError:
-        metadata = {}
+    metadata = read_record(_metadata_path(file), tolerant=True) or {}
     return order_of(metadata, timestamp), re.sub(r"\D", "", timestamp), file.stat().st_mtime
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    if not path.is_file():
-        raise UserError(f"{path}: no file on a disk")
     try:
         rows = pd.read_csv(path, dtype=str, index_col=False)
     except (ValueError, OSError) as error:
@@ -353,20 +351,6 @@ def _numbers(path: Path, column: str, cells: Iterable) -> list[float]:
     return numbers
 
 
-def _read_json(path: Path) -> dict:
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: no file on a disk")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: without it the data and the configuration are unknown") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({one_line(error)})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return content
-
-
 def read_runs(folders: Iterable[str | os.PathLike]) -> tuple[list[Run], list[str]]:
     """Reads every run that can be read.
 
@@ -388,11 +372,8 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> tuple[list[Run], list[str
 def read_failure(folder: str | os.PathLike, lines: int = 15) -> Failure | None:
     """What a failed run left behind: `status.json`'s message and its log's last lines; None if it did not fail."""
     folder = Path(folder)
-    try:
-        status = _read_json(folder / "status.json")
-    except UserError:
-        return None
-    if status.get("state") != "failed":
+    status = read_record(folder / "status.json", JobStatus, nan=True, tolerant=True)
+    if status is None or status.get("state") != "failed":
         return None
     return Failure(str(status.get("job") or folder.name), str(status.get("message") or "failed"),
                    log_tail(folder / "log.txt", lines))  # fmt: skip

@@ -19,7 +19,7 @@ import pandas as pd
 
 from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.best import best_row
 from gated_bert.experiments.checkpoint import CheckpointCallback, last_checkpoint
@@ -29,7 +29,7 @@ from gated_bert.experiments.epochs import EpochCallback, OrderCallback
 from gated_bert.experiments.finished import finished_run, has_plots, headline, rows_of, says_finished
 from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
 from gated_bert.experiments.jobs import CHECKPOINT, newest_metadata, read_status
-from gated_bert.experiments.output_folder import locked, note_set_aside, remove_leftovers, set_run_aside
+from gated_bert.experiments.output_folder import opened_run, unchanged_if_refused
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import PATTERN_SPARSITY, read_run, write_csv_atomic, write_json_atomic
@@ -96,12 +96,10 @@ def train(
             with other settings.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    if not resume:
-        note_set_aside(f"the earlier results in {folder}", set_run_aside(folder))
-    with locked(folder):
-        remove_leftovers(folder)
+    with opened_run(folder, resume):
         run = _Run(config, folder, resume, notify)
-        return run.keep_finished() if run.finished else run.train()
+        with unchanged_if_refused(folder, lambda: bool(run.metadata or run.finished)):
+            return run.keep_finished() if run.finished else run.train()
 
 
 class _Run:
@@ -199,7 +197,8 @@ class _Run:
             raise
         except BaseException as error:
             self._end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-            LOGGER.exception("failed")
+            if not isinstance(error, UserError | ConfigError):
+                LOGGER.exception("failed")
             raise
         finally:
             LOGGER.removeHandler(handler)

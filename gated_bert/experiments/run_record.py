@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from gated_bert.errors import UserError
+from gated_bert.records import read_record
 
 METADATA = "metadata_*.json"
 _LONGEST = 300
@@ -161,11 +161,5 @@ def _beside(folder: Path) -> Iterable[Path]:
 
 
 def _order_in(path: Path) -> float | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        order = content.get("order")
-    except (OSError, ValueError, RecursionError, AttributeError):
-        return None
+    order = (read_record(path, tolerant=True) or {}).get("order")
     return order if _is_number(order) and 0 < order < 2**53 else None

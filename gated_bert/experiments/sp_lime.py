@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.explanation_folder import RECORD, read_documents, write_some
+from gated_bert.experiments.explanation_folder import AGAIN, RECORD, read_documents, write_some
 from gated_bert.experiments.explanation_page import explanation_page
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.results import write_bytes_atomic, write_csv_atomic
 from gated_bert.explain.sp_lime import PICKS, word_matrix
-from gated_bert.models.folder import read_json
+from gated_bert.records import read_record
+from gated_bert.schemas import ExplanationRecord
 
 TABLE, WORDS, PAGE = "sp_lime.csv", "sp_lime_words.csv", "sp_lime.html"
 _MEASURES = {"coverage": "covered", "diversity": "mean_cosine"}
@@ -42,7 +43,7 @@ def pick_documents(folder: Path, out: Path, count: int, picked: Path | None = No
         raise UserError(f"{folder}: no explanation of a predicted class in it has a word of any weight, so none can be "
                         "picked; explain texts with words")  # fmt: skip
     without, candidates = len(candidates) - len(explained), explained
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     weights, words = word_matrix([{word["word"]: word["weight"] for word in each["words"]} for _, each in candidates])
     rows, word_rows, groups = [], [], {}
     for pick, choose in PICKS.items():

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
+from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.compression.benchmark import read_judged
 from gated_bert.compression.onnx_model import is_onnx, open_model
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.statistics import random_inputs, take_turns
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 from gated_bert.experiments.documents import draw
 from gated_bert.experiments.drawing import tolerated
 from gated_bert.experiments.environment import hardware, versions
-from gated_bert.experiments.explanation_folder import NOT_COMPARED, RECORD, close_record, open_record
+from gated_bert.experiments.explanation_folder import AGAIN, NOT_COMPARED, RECORD, close_record, open_record
 from gated_bert.experiments.names import short_names
 from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import heading
@@ -36,9 +37,11 @@ from gated_bert.explain.student_training import (
     train_student,
 )
 from gated_bert.explain.tokens import TokenExplanations, read_token_explanations
-from gated_bert.models.folder import WEIGHTS, LoadedModel, read_json
+from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.paths import user_path
 from gated_bert.progress_bar import progress_bar
+from gated_bert.records import read_record
+from gated_bert.schemas import ExplanationRecord, StudentRecord
 from gated_bert.tasks.evaluation import make_dataset, predicted_batches
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -188,7 +191,7 @@ def _read_explained(folder: Path) -> tuple[dict, TokenExplanations]:
     Raises:
         UserError: another folder, one that is not finished, or documents without labels.
     """
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     if record.get("kind") != "tokens":
         raise UserError(f"{folder}: no explanations of word pieces; `gated-bert explain … --token-level` writes them")
     if not record.get("complete"):
@@ -211,12 +214,21 @@ def _train_all(opened: _Opened, study: Study, out: Path, places: dict[tuple[floa
             found = _classes(opened.loaded.model, opened.judged, partial(advance, "predictions of the model"))
             with replaced_file(out / PREDICTIONS) as file:
                 np.savez_compressed(file, classes=found)
-        with np.load(out / PREDICTIONS) as arrays:
-            predicted = arrays["classes"]
+        predicted = _read_classes(out / PREDICTIONS, len(opened.judged.encoded))
         for (weight, seed), place in missing.items():
             step = partial(advance, f"{student_name(weight)}, seed {seed}")
             _train_one(opened, study, weight, seed, predicted, place, step)
     return predicted
+
+
+def _read_classes(path: Path, count: int) -> np.ndarray:
+    try:
+        found = read_npz(path)["classes"]
+        if found.shape != (count,) or found.dtype.kind != "i":
+            raise ValueError("of another type or shape")
+    except DAMAGED as error:
+        raise UserError(f"{path}: not a whole file ({one_line(error)}); remove it, and go on with --resume") from error
+    return found
 
 
 def _train_one(opened: _Opened, study: Study, weight: float, seed: int, predicted: np.ndarray, place: Path, step):
@@ -255,7 +267,7 @@ def _is_student(place: Path) -> bool:
 
 
 def _read(place: Path) -> dict:
-    record = read_json(place / RECORD)
+    record = read_record(place / RECORD, StudentRecord)
     record.pop("task")
     return {**record, "size_bytes": (place / MODEL).stat().st_size}
 

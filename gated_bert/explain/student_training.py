@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,14 @@ import numpy as np
 from keras import ops
 
 from gated_bert.backend import always_compiles
-from gated_bert.errors import UserError, one_line
+from gated_bert.errors import UserError
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
-from gated_bert.models.folder import read_json, replaced_folder
+from gated_bert.models.folder import replaced_folder
+from gated_bert.models.keras_file import read_keras
 from gated_bert.paths import user_path
+from gated_bert.records import check_record, read_record
+from gated_bert.schemas import OfTask
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer
@@ -160,6 +162,23 @@ class TrainedStudent:
     record: dict
 
 
+@dataclass(frozen=True)
+class StudentSizes:
+    """The sizes of a stored student, as `Student` takes them."""
+
+    vocab_size: int
+    classes: int
+    embedding_size: int
+    hidden_size: int
+    dropout_rate: float
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of such a student."""
+        outputs = (self.hidden_size + 1) * self.classes
+        return self.vocab_size * self.embedding_size + (self.embedding_size + 1) * self.hidden_size + outputs
+
+
 def save_student(folder: Path, student: TrainedStudent):
     """Writes a student's folder as a whole: `student.keras`, `tokenizer.json` and `record.json`.
 
@@ -183,10 +202,13 @@ def load_student(folder: str | Path) -> TrainedStudent:
     for name in STUDENT_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a student's folder holds {', '.join(STUDENT_FILES)}")
-    record = read_json(folder / RECORD)
-    try:
-        model = keras.saving.load_model(folder / MODEL, compile=False)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MODEL}: not a whole student ({one_line(error)}); train it again") from error
-    task = Task.from_dict(record.pop("task"))
-    return TrainedStudent(model, Tokenizer.from_file(folder / TOKENIZER), task, record)
+    record = read_record(folder / RECORD, OfTask)
+    task = Task.from_dict(record.pop("task"), str(folder / RECORD))
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+
+    def count(stored: dict) -> int:
+        sizes = check_record(stored, StudentSizes, where=f"{folder / MODEL}: config.json")
+        tokenizer.check_rows(sizes.vocab_size)
+        return sizes.parameters
+
+    return TrainedStudent(read_keras(folder / MODEL, "gated_bert>Student", count), tokenizer, task, record)

@@ -20,13 +20,13 @@ the intercept add up to what its local model predicts. Special tokens have weigh
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError
 from gated_bert.explain.lime import Explanation
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -95,11 +95,29 @@ def read_shard(path: Path) -> TokenExplanations:
         UserError: a damaged file.
     """
     try:
-        with np.load(path) as arrays:
-            return TokenExplanations(**{each.name: arrays[each.name] for each in fields(TokenExplanations)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+        found = TokenExplanations(**{each.name: arrays[each.name] for each in fields(TokenExplanations)})
+        _check(found)
+        return found
+    except DAMAGED as error:
         raise UserError(f"{path}: not a whole file of token explanations ({error}); remove it, and go on with "
                         "`gated-bert explain --token-level --resume`") from error  # fmt: skip
+
+
+def _check(found: TokenExplanations):
+    usual = {"documents": ("i", 1), "labels": ("i", 1), "offsets": ("i", 1), "input_ids": ("i", 1),
+             **dict.fromkeys(("weights", "probabilities", "intercepts", "fidelity"), ("if", 2))}  # fmt: skip
+    for name, (kinds, dimensions) in usual.items():
+        array = getattr(found, name)
+        if array.dtype.kind not in kinds or array.ndim != dimensions:
+            raise ValueError(f"{name} is of another type or shape")
+    count, tokens = len(found.documents), len(found.input_ids)
+    sizes = {name: len(getattr(found, name)) for name in usual}
+    same = sizes["labels"] == sizes["probabilities"] == sizes["intercepts"] == sizes["fidelity"] == count
+    if not same or sizes["offsets"] != count + 1 or sizes["weights"] != tokens:
+        raise ValueError("its arrays are of different lengths")
+    if found.offsets[0] != 0 or found.offsets[-1] != tokens or (np.diff(found.offsets) < 0).any():
+        raise ValueError("offsets do not rise from 0 to the number of tokens")
 
 
 def read_token_explanations(folder: Path) -> TokenExplanations:

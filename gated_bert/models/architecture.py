@@ -8,7 +8,10 @@ import json
 from dataclasses import dataclass
 
 from gated_bert.errors import UserError
+from gated_bert.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH
+from gated_bert.records import check_record, parse_record
 
+MOST_PARAMETERS = 10**11
 ACTIVATIONS = {
     **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh"),
@@ -17,6 +20,10 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 """What transformers calls an activation function → the function, see `gated_bert.models.layers`."""
+
+
+class SizeError(UserError):
+    """A size, or the name of a function, that makes no model."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,19 @@ class BertConfig:
     gate_rule: str = "fixed"
 
     def __post_init__(self):
-        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
+        if self.hidden_act not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
-            raise UserError(f"architecture: hidden_act is {self.hidden_act!r}; allowed: {known}")
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "original_head_dim",
-            "max_position",
-            "type_vocab_size",
-            "num_outputs",
+            raise SizeError(f"architecture: hidden_act is {self.hidden_act!r}; allowed: {known}")
+        for name, high in (
+            ("vocab_size", MOST_ROWS),
+            ("hidden_size", MOST_WIDTH),
+            ("original_head_dim", MOST_WIDTH),
+            ("max_position", MOST_ROWS),
+            ("type_vocab_size", MOST_ROWS),
+            ("num_outputs", MOST_ROWS),
         ):
-            _at_least(name, getattr(self, name), 1)
+            _check_size(name, getattr(self, name), 1, high)
+        _check_size("number of layers", len(self.layers), 0, MOST_LAYERS)
         for index, sizes in enumerate(self.layers):
             smallest = 1 if sizes.num_heads else 0
             for name, low in (
@@ -110,7 +118,13 @@ class BertConfig:
                 ("value_dim", smallest),
                 ("intermediate_size", 0),
             ):
-                _at_least(f"layers[{index}].{name}", getattr(sizes, name), low)
+                _check_size(f"layers[{index}].{name}", getattr(sizes, name), low, MOST_WIDTH)
+        for name, high in (("dropout_rate", 0.99), ("layer_norm_epsilon", 1.0), ("gate_init_value", 10.0)):
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise SizeError(f"architecture: {name} is {value!r}; it must be a number from 0 to {high:g}")
+        if self.num_parameters > MOST_PARAMETERS:
+            raise SizeError(f"architecture: {self.num_parameters:,} parameters; at most {MOST_PARAMETERS:,} are built")
 
     @classmethod
     def uniform(cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others) -> BertConfig:
@@ -127,9 +141,14 @@ class BertConfig:
         Raises:
             UserError: `num_heads` does not divide `d_model`, or a size below 1.
         """
-        _at_least("num_heads", num_heads, 1)
+        for name, value, low, high in (
+            ("num_layers", num_layers, 0, MOST_LAYERS),
+            ("d_model", d_model, 1, MOST_WIDTH),
+            ("num_heads", num_heads, 1, MOST_WIDTH),
+        ):
+            _check_size(name, value, low, high)
         if d_model % num_heads:
-            raise UserError(f"num_heads: {num_heads} does not divide the hidden size {d_model}")
+            raise SizeError(f"num_heads: {num_heads} does not divide the hidden size {d_model}")
         head_dim = d_model // num_heads
         sizes = LayerSizes(num_heads, head_dim, head_dim, dff)
         return cls(vocab_size, d_model, (sizes,) * num_layers, original_head_dim=head_dim, **others)
@@ -143,6 +162,19 @@ class BertConfig:
     def activation(self) -> str:
         """The activation function of the feed-forward networks; several names of `hidden_act` mean the same."""
         return ACTIVATIONS[self.hidden_act]
+
+    def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
+        """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
+        hidden = self.hidden_size
+        shapes = {(None, "pooler"): (hidden, hidden), (None, "classifier"): (hidden, self.num_outputs)}
+        for index, sizes in enumerate(self.layers):
+            queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
+            shapes |= {(index, role): (hidden, width) for role, width in (
+                ("query", queries), ("key", queries), ("value", values), ("ffn_intermediate", sizes.intermediate_size)
+            )}  # fmt: skip
+            shapes[index, "attention_output"] = (values, hidden)
+            shapes[index, "ffn_output"] = (sizes.intermediate_size, hidden)
+        return shapes
 
     def weight_counts(self) -> dict[str, int]:
         """Weights of each role's matrices over all layers, without biases."""
@@ -185,18 +217,27 @@ class BertConfig:
         return {**dataclasses.asdict(self), "layers": [dataclasses.asdict(sizes) for sizes in self.layers]}
 
     @classmethod
-    def from_dict(cls, values: dict) -> BertConfig:
+    def from_dict(cls, values: dict, where: str = "the architecture") -> BertConfig:
         """The inverse of `to_dict`.
 
+        Args:
+            values: the fields.
+            where: the file they stand in, for messages.
+
         Raises:
-            UserError: a field is missing or unknown, or a size makes no model.
+            UserError: a field is missing, unknown or of another type, or a size makes no model.
         """
         try:
-            return cls(**{**values, "layers": tuple(LayerSizes(**sizes) for sizes in values["layers"])})
-        except KeyError as error:
-            raise UserError(f"the architecture has no field {error}") from error
-        except TypeError as error:
-            raise UserError(f"the architecture's fields do not fit: {error}") from error
+            config = check_record(values, cls, where=where)
+        except SizeError as error:
+            raise UserError(f"{where}: {error}") from None
+        # A field that is not known would change what the model computes.
+        for known, given in ((cls, values), *((LayerSizes, sizes) for sizes in values["layers"])):
+            unknown = given.keys() - {field.name for field in dataclasses.fields(known)}
+            if unknown:
+                raise UserError(f"{where}: the architecture's field {min(unknown)!r} is unknown; a newer version may "
+                                "read it")  # fmt: skip
+        return config
 
     def to_json(self) -> str:
         """The architecture as JSON text."""
@@ -205,9 +246,9 @@ class BertConfig:
     @classmethod
     def from_json(cls, text: str) -> BertConfig:
         """The inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(parse_record(text, where="the architecture"))
 
 
-def _at_least(name: str, value: object, low: int):
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise UserError(f"architecture: {name} is {value!r}; it must be a whole number from {low} up")
+def _check_size(name: str, value: object, low: int, high: int):
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SizeError(f"architecture: {name} is {value!r}; it must be a whole number from {low} to {high:,}")

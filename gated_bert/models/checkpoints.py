@@ -6,9 +6,9 @@ The names are those of Google's checkpoints without the leading `bert/`, e.g.
 
 from __future__ import annotations
 
-import json
+import glob
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +18,15 @@ from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.heads import Head, google_head, hugging_face_head, match_head, task_head
 from gated_bert.paths import user_path
+from gated_bert.records import read_record
+from gated_bert.schemas import HuggingFaceConfig
 from gated_bert.tasks.hub import hub_file
 from gated_bert.tasks.task import Task
 
 CHECKPOINT = "bert_model.ckpt"
 SAFETENSORS = "model.safetensors"
+_TF_FLOATS = ("float32", "float16", "bfloat16", "float64")
+_FLOATS = ("F32", "F16", "BF16", "F64")
 HEAD = {"output_weights": "classifier.weight", "output_bias": "classifier.bias"}
 SPAN_HEAD = {"cls/squad/output_weights": "qa_outputs.weight", "cls/squad/output_bias": "qa_outputs.bias"}
 
@@ -39,8 +43,14 @@ class HuggingFaceCheckpoint:
         self.config_path, self.weights_path = config_path, weights_path
 
     def architecture(self) -> BertConfig:
-        """The sizes in `config.json`; see `read_bert_config`."""
-        return read_bert_config(self.config_path)
+        """The sizes in `config.json`; see `read_bert_config`.
+
+        Raises:
+            UserError: also sizes that need more than the weights' file holds.
+        """
+        config = read_bert_config(self.config_path)
+        _check_stored(config, self.weights_path, self.weights_path.stat().st_size, "safetensors file")
+        return config
 
     def head(self) -> Head:
         """What the head is for, see `hugging_face_head`.
@@ -50,7 +60,8 @@ class HuggingFaceCheckpoint:
         """
         with self._opened() as file:
             shapes = {name.removeprefix("bert."): tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        return hugging_face_head(_read_object(self.config_path), shapes)
+        _check_head(self.weights_path, shapes)
+        return hugging_face_head(_read_config(self.config_path), shapes)
 
     @contextmanager
     def _opened(self) -> Iterator:
@@ -76,6 +87,7 @@ class HuggingFaceCheckpoint:
             for name in names:
                 found = next((stored[each] for each in hugging_face_names(name) if each in stored), None)
                 if found is not None:
+                    _check_type(f"{self.weights_path}: {found}", file.get_slice(found).get_dtype(), _FLOATS)
                     array = np.asarray(file.get_tensor(found), dtype=np.float32)
                     arrays[name] = array.T if name.endswith("/kernel") else array
         return arrays
@@ -92,8 +104,15 @@ class GoogleCheckpoint:
         self.weights_path = prefix
 
     def architecture(self) -> BertConfig:
-        """The sizes in the `bert_config.json` beside the checkpoint; see `read_bert_config`."""
-        return read_bert_config(self.weights_path.parent / "bert_config.json")
+        """The sizes in the `bert_config.json` beside the checkpoint; see `read_bert_config`.
+
+        Raises:
+            UserError: also sizes that need more than the checkpoint's files hold.
+        """
+        config = read_bert_config(self.weights_path.parent / "bert_config.json")
+        parts = self.weights_path.parent.glob(f"{glob.escape(self.weights_path.name)}.data-*")
+        _check_stored(config, self.weights_path, sum(part.stat().st_size for part in parts), "TensorFlow checkpoint")
+        return config
 
     def head(self) -> Head:
         """What the head is for, see `google_head`.
@@ -102,7 +121,9 @@ class GoogleCheckpoint:
             UserError: as of `read`.
         """
         with self._opened() as reader:
-            return google_head({name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()})
+            shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        _check_head(self.weights_path, shapes)
+        return google_head(shapes)
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of the tensors called `names` that there are, float32.
@@ -112,10 +133,11 @@ class GoogleCheckpoint:
         """
         arrays = {}
         with self._opened() as reader:
-            stored = reader.get_variable_to_shape_map()
+            stored, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
             for name in names:
                 full_name = name if name in HEAD | SPAN_HEAD else f"bert/{name}"
                 if full_name in stored:
+                    _check_type(f"{self.weights_path}: {full_name}", types[full_name].name, _TF_FLOATS)
                     arrays[name] = reader.get_tensor(full_name).astype(np.float32)
         return arrays
 
@@ -133,6 +155,28 @@ class GoogleCheckpoint:
             raise UserError(
                 f"{self.weights_path}: not a whole TensorFlow checkpoint ({one_line(error)}); fetch it again"
             ) from error
+
+
+def _check_type(where: str, found: str, allowed: tuple[str, ...]):
+    if found not in allowed:
+        raise UserError(f"{where} holds {found}; allowed: {', '.join(allowed)}")
+
+
+def _check_head(path: Path, shapes: Mapping[str, tuple[int, ...]]):
+    """Refuses a classifier whose outputs cannot be counted."""
+    for name in ("classifier.weight", "output_weights"):
+        if len(shapes.get(name, (1, 1))) != 2:
+            raise UserError(f"{path}: {name} is no matrix; fetch it again")
+
+
+def _check_stored(config: BertConfig, path: Path, size: int, what: str):
+    """Refuses sizes before a model of them is made: no weight is stored in less than two bytes."""
+    counts = config.weight_counts()
+    # Head and pooler may be missing.
+    least = 2 * (config.num_parameters - counts["pooler"] - counts["classifier"] - config.hidden_size)
+    if size < least:
+        raise UserError(f"{path}: not a whole {what}, or another's: {size:,} bytes, and the sizes beside it need at "
+                        f"least {least:,}; fetch both again")  # fmt: skip
 
 
 def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint:
@@ -170,10 +214,11 @@ def read_head(path_or_id: str) -> Head:
     Raises:
         UserError: nothing there that can be read.
     """
-    record = Path(path_or_id).expanduser() / "config.json"
-    task = _read_object(record).get("task") if record.is_file() else None
+    record = user_path(path_or_id) / "config.json"
+    task = read_record(record).get("task") if record.is_file() else None
     # What transformers calls a task is a text.
-    return task_head(Task.from_dict(task)) if isinstance(task, dict) else open_checkpoint(path_or_id).head()
+    is_own = isinstance(task, dict)
+    return task_head(Task.from_dict(task, str(record))) if is_own else open_checkpoint(path_or_id).head()
 
 
 def head_notes(path_or_id: str | None, task: Task) -> list[str]:
@@ -188,7 +233,7 @@ def read_bert_config(path: Path) -> BertConfig:
     Raises:
         UserError: a missing or malformed file, or a model that is not BERT.
     """
-    values = _read_object(path)
+    values = _read_config(path)
     allowed = {
         "model_type": ("bert",),
         "position_embedding_type": ("absolute",),
@@ -215,16 +260,9 @@ def read_bert_config(path: Path) -> BertConfig:
         raise UserError(f"{path}: {one_line(error)}") from error
 
 
-def _read_object(path: Path) -> dict:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; it belongs beside the weights") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); fetch it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a BERT configuration; fetch it again")
-    return values
+def _read_config(path: Path) -> dict:
+    remedy = "a BERT configuration belongs beside the weights"
+    return read_record(path, HuggingFaceConfig, remedy=remedy, file_names=False)
 
 
 def hugging_face_names(name: str) -> tuple[str, ...]:

@@ -6,14 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import keras
 import numpy as np
 from keras import ops
 
@@ -21,13 +18,15 @@ from gated_bert.disk import sync_folder, sync_tree
 from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
+from gated_bert.models.keras_file import read_keras, stored_arrays
 from gated_bert.paths import user_path
+from gated_bert.records import read_record
+from gated_bert.schemas import HowMade, ModelConfig
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER, METADATA = FILES = ("config.json", "model.keras", "tokenizer.json", "metadata.json")
 
-_ARRAYS = "model.weights.h5"
 _PLACES = {"query": "attention/query", "key": "attention/key", "value": "attention/value",
            "attention_output": "attention/output_dense", "ffn_intermediate": "ffn/intermediate",
            "ffn_output": "ffn/output_dense"}  # fmt: skip
@@ -137,18 +136,20 @@ def load_model(folder: str | Path) -> LoadedModel:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
-    task = Task.from_dict(read_json(folder / CONFIG)["task"])
-    if not zipfile.is_zipfile(folder / WEIGHTS):
-        # Keras says of these that they are not there.
-        raise UserError(f"{folder / WEIGHTS}: not a whole model (cut off, or no zip archive); save or copy it again")
-    try:
-        model = keras.saving.load_model(folder / WEIGHTS, compile=False)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / WEIGHTS}: not a whole model ({one_line(error)}); save or copy it again") from error
-    if not isinstance(model, BertClassifier) or model.bert_config != config:
-        raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
     tokenizer = Tokenizer.from_file(folder / TOKENIZER)
-    return LoadedModel(model, tokenizer, task, config, read_json(folder / METADATA))
+    tokenizer.check_rows(config.vocab_size)
+    task = Task.from_dict(read_record(folder / CONFIG, ModelConfig)["task"], str(folder / CONFIG))
+    if task.num_outputs != config.num_outputs:
+        raise UserError(f"{folder / CONFIG}: {config.num_outputs} outputs in the architecture, and {task.num_outputs} "
+                        "of the task; save or copy it again")  # fmt: skip
+
+    def count(stored: dict) -> int:
+        if BertConfig.from_dict(stored.get("bert_config"), str(folder / WEIGHTS)) != config:
+            raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
+        return config.num_parameters
+
+    model = read_keras(folder / WEIGHTS, "gated_bert>BertClassifier", count)
+    return LoadedModel(model, tokenizer, task, config, read_record(folder / METADATA, HowMade, nan=True))
 
 
 def is_model_folder(path: str | Path) -> bool:
@@ -163,30 +164,7 @@ def read_architecture(folder: str | Path) -> BertConfig:
         UserError: a missing or malformed `config.json`.
     """
     path = _where_it_is(user_path(folder)) / CONFIG
-    record = read_json(path)
-    if not {"architecture", "task"} <= record.keys():
-        raise UserError(f"{path}: no architecture and task in it; it is not the {CONFIG} of a model folder")
-    try:
-        return BertConfig.from_dict(record["architecture"])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: a missing or malformed file, or no object.
-    """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: no file on a disk; save or copy it again")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({one_line(error)}); save or copy it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object; save or copy it again")
-    return values
+    return BertConfig.from_dict(read_record(path, ModelConfig)["architecture"], str(path))
 
 
 def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
@@ -203,21 +181,21 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
         UserError: a missing, truncated or malformed file.
     """
     folder = _where_it_is(user_path(folder))
-    blocks = range(read_architecture(folder).num_layers)
+    config = read_architecture(folder)
+    blocks = range(config.num_layers)
     stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
              for block in blocks for role, place in _PLACES.items()}  # fmt: skip
     stems |= {(None, "pooler"): "encoder/pooler", (None, "classifier"): "classifier"}
-    masks = {}
-    try:
-        with zipfile.ZipFile(folder / WEIGHTS) as archive, h5py.File(archive.open(_ARRAYS)) as file:
-            for matrix, stem in stems.items():
-                variables = file[f"{stem}/vars"] if f"{stem}/vars" in file else {}
-                # Kernel and bias come first; a layer without gates, a constant in place of a matrix, has no more.
-                gates = [np.asarray(variables[name]) for name in sorted(variables) if name not in ("0", "1")]
-                if gates:
-                    masks[matrix] = np.any([array == 0 for array in gates], axis=0)
-    except (zipfile.BadZipFile, OSError, KeyError) as error:
-        raise UserError(f"{folder / WEIGHTS}: not a whole model ({one_line(error)}); save or copy it again") from error
+    masks, shapes = {}, config.matrix_shapes()
+    with stored_arrays(folder / WEIGHTS, config.num_parameters) as file:
+        for matrix, stem in stems.items():
+            variables = file[f"{stem}/vars"] if f"{stem}/vars" in file else {}
+            # Kernel and bias come first; a layer without gates, a constant in place of a matrix, has no more.
+            names = [name for name in sorted(variables) if name not in ("0", "1")]
+            if any(variables[name].shape != shapes[matrix] for name in names):
+                raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
+            if names:
+                masks[matrix] = np.any([np.asarray(variables[name]) == 0 for name in names], axis=0)
     return masks
 
 

@@ -67,7 +67,7 @@ def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = 
     _check_activation(checkpoint.architecture(), model.bert_config, path_or_id)
     variables = checkpoint_variables(model)
     arrays = checkpoint.read(variables)
-    _order_head(arrays, model, rows)
+    _order_head(arrays, model, rows, str(checkpoint.weights_path))
     if model.encoder.pooler is not None and "pooler/dense/kernel" not in arrays:
         warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
     for name, variable in variables.items():
@@ -124,10 +124,11 @@ def _head_rows(head: Head, model: BertClassifier, where: str, task: Task | None)
 def _task_like(config: BertConfig, head: Head) -> Task:
     """What a model learns of which only the outputs are known: the head's own classes where it has as many."""
     unnamed = tuple(f"LABEL_{index}" for index in range(config.num_outputs))
-    labels = head.labels if len(head.labels) == len(unnamed) else unnamed
+    names = {label for label in head.labels if label.strip()}
+    labels = head.labels if len(names) == len(head.labels) == len(unnamed) else unnamed
     if config.span_head or config.num_outputs == 1:
-        return Task("", "the model", "span" if config.span_head else "regression")
-    return Task("", "the model", labels=labels)
+        return Task("model", "the model", "span" if config.span_head else "regression")
+    return Task("model", "the model", labels=labels)
 
 
 def _check_activation(found: BertConfig, wanted: BertConfig, where: str):
@@ -136,12 +137,16 @@ def _check_activation(found: BertConfig, wanted: BertConfig, where: str):
                         "weights and activation function do not belong together")  # fmt: skip
 
 
-def _order_head(arrays: dict[str, np.ndarray], model: BertClassifier, rows: Sequence[int] | None):
+def _order_head(arrays: dict[str, np.ndarray], model: BertClassifier, rows: Sequence[int] | None, where: str):
     """Puts the head among `arrays` into the order of `rows`; None drops it."""
     names = _head(model)
     head = [arrays.pop(name, None) for name in names]
     if rows is not None and all(array is not None for array in head):
         # Checkpoints hold the head as [outputs, hidden].
+        if head[0].ndim != 2 or head[1].shape != head[0].shape[:1] or len(head[1]) != len(rows):
+            found = " and ".join("x".join(map(str, array.shape)) or "a single number" for array in head)
+            raise UserError(f"{where}: the head's kernel and bias have the shapes {found}, the model needs "
+                            f"{len(rows)} outputs of both; fetch it again")  # fmt: skip
         arrays.update(zip(names, (head[0][rows].T, head[1][rows]), strict=True))
 
 

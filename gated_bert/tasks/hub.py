@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -187,19 +188,27 @@ def hub_examples(splits, name: str, texts: Sequence[str], task: Task, where: str
             found = ", ".join(split.column_names)
             raise UserError(f"{where}, {name}: no column {column!r}; found: {found}; give the data set of {task.title}")
     columns = split.select_columns([*texts, "label"]).to_dict()
+    for column in texts:
+        for row, text in enumerate(columns[column]):
+            if not isinstance(text, str):
+                raise UserError(f"{where}, {name}, row {row}: {column!r} holds {text!r:.60}, not a text; correct or "
+                                "remove it")  # fmt: skip
     labels = _labels(columns["label"], split.features["label"], task, f"{where}, {name}")
     return Examples(columns[texts[0]], columns[texts[1]] if task.pair else None, labels)
 
 
 def _labels(values: list, feature, task: Task, where: str) -> np.ndarray:
     if task.kind == "regression":
+        for row, value in enumerate(values):
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise UserError(f"{where}, row {row}: label {value!r} is refused; allowed: a finite number")
         return np.array(values, dtype=np.float32)
     names = getattr(feature, "names", task.labels)
     unknown = [name for name in names if name not in task.labels]
     if unknown:
         raise UserError(f"{where}: unknown label {unknown[0]!r}; allowed: {', '.join(task.labels)}")
     for row, value in enumerate(values):
-        if not 0 <= value < len(names):
+        if not isinstance(value, int) or not 0 <= value < len(names):
             raise UserError(f"{where}, row {row}: label {value} is no class; allowed: 0 to {len(names) - 1}")
     order = np.array([task.labels.index(name) for name in names], dtype=np.int32)
     return order[np.array(values)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.errors import UserError
+from gated_bert.records import parse_record
 from gated_bert.tasks.examples import SpanExamples, TaskData
 from gated_bert.tasks.hub import load_hub_dataset
 from gated_bert.tasks.own import SPLIT_SEED
@@ -90,14 +90,8 @@ def _one(place: Path, files: list[Path], split: str) -> Path:
 
 
 def _file_questions(path: Path) -> Iterator[Question]:
-    text = read_text(path)
-    if not text.strip():
-        raise UserError(f"{path}: an empty file; {FORMAT}")
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: malformed JSON ({error.msg}); fetch it again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("data"), list):
+    content = parse_record(read_text(path), where=str(path), remedy=FORMAT, file_names=False)
+    if not isinstance(content.get("data"), list):
         raise UserError(f"{path}: no list 'data' of articles in it; {FORMAT}")
     for number, article in enumerate(content["data"], 1):
         try:

@@ -18,11 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.errors import UserError
+from gated_bert.records import parse_record
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 """Files that hold texts and labels; a .txt holds texts alone."""
 TEXT = "text"
 """The only column of a .txt file."""
+MOST_LINE = 2**28
+"""Bytes of the longest line; a data set in JSON may be a single one."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-][0-9]{2,3})?")
@@ -172,8 +175,13 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     number = 0
     try:
+        if not path.is_file():
+            raise UserError(f"{path}: cannot be read (no file of that name); check its name and its rights")
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(MOST_LINE + 1):
+                number += 1
+                if len(line) > MOST_LINE:
+                    raise UserError(f"{path}, line {number}: more than {MOST_LINE:,} bytes; break it into several")
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, line {number}: not UTF-8 text; save the file in UTF-8") from error
@@ -203,9 +211,12 @@ def decimal_text(text: str) -> str | None:
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text; a JSON value that is no text, by JSON's own spelling, equal numbers by the same one."""
+    """A label cell as text, `None` for no label; a JSON value that is no text, by JSON's own spelling, equal numbers by
+    the same one."""
     if cell is None or isinstance(cell, str):
         return cell and cell.strip()
+    if isinstance(cell, list | dict) or (isinstance(cell, float) and not math.isfinite(cell)):
+        return None
     text = json.dumps(cell)
     return decimal_text(text) or text
 
@@ -290,13 +301,8 @@ def _jsonl_records(path: Path) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: malformed JSON ({error.msg}); one object per line") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: not a JSON object; write one object per line")
-        yield number, record
+        where, remedy = f"{path}, line {number}", "write one object per line"
+        yield number, parse_record(line, where=where, remedy=remedy, nan=True, file_names=False, lines=False)
 
 
 def _jsonl_table(path: Path, names: dict[str, None], records: Sequence[tuple[int, dict]]) -> Table:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.checks import choose
+from gated_bert.errors import UserError
 from gated_bert.paths import file_name
+from gated_bert.records import check_record
+
+KINDS = ("classification", "regression", "span")
+
+
+class TaskError(UserError):
+    """Fields that make no task."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,22 @@ class Task:
     dev_splits: tuple[str, ...] = ("dev",)
     target_range: tuple[float, float] | None = None
 
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise TaskError(f"task: kind is {self.kind!r}; allowed: {', '.join(KINDS)}")
+        for what in ("name", "title"):
+            if not getattr(self, what).strip():
+                raise TaskError(f"task: {what} is empty; allowed: a text")
+        seen = set()
+        for label in self.labels:
+            if not isinstance(label, str) or not label.strip() or label in seen:
+                raise TaskError(f"task: {label!r} is no name of a class; allowed: texts that are not empty, each once")
+            seen.add(label)
+        if (self.kind == "classification") != bool(self.labels):
+            raise TaskError(f"task: {len(self.labels)} classes of a {self.kind}; only a classification has some")
+        if not self.metrics or not self.dev_splits:
+            raise TaskError("task: no metrics or no development set; at least one of each is needed")
+
     @property
     def num_outputs(self) -> int:
         """Outputs of the model: one per class, 1 for regression, and start and end of each token for spans."""
@@ -50,11 +74,20 @@ class Task:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> Task:
-        """The record from `to_dict`, also after a round trip through JSON."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        parts = {name: values[name] for name in known if name in values}
-        return cls(**{name: tuple(part) if isinstance(part, list) else part for name, part in parts.items()})
+    def from_dict(cls, values: dict, where: str = "the task") -> Task:
+        """The record from `to_dict`, also after a round trip through JSON; fields of newer versions are left out.
+
+        Args:
+            values: the fields.
+            where: the file they stand in, for messages.
+
+        Raises:
+            UserError: a field is missing or of another type, or holds what makes no task.
+        """
+        try:
+            return check_record(values, cls, where=f"{where}: task")
+        except TaskError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 GENERIC_NAMES = ("train", "dev", "validation", "valid", "val", "test", "data")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import re
 import sys
@@ -13,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.tasks.tables import read_text
+from gated_bert.records import read_record
+from gated_bert.schemas import TokenizerClass, TokenizerConfig
 
 LOGGER = logging.getLogger("gated_bert")
 
@@ -119,19 +119,20 @@ def read_settings(folder: Path) -> dict:
     Raises:
         UserError: a malformed file, or a value of another kind.
     """
-    settings = _read(folder / SETTINGS)
-    for name, value in _read(folder / SPECIAL).items():
+    settings = _read(folder / SETTINGS, TokenizerConfig)
+    for index in settings.get("added_tokens_decoder") or ():
+        if not re.fullmatch("[0-9]{1,9}", index):
+            raise UserError(f"{folder / SETTINGS}: added_tokens_decoder has {index!r:.60}; allowed: ids, from 0 up")
+    for name, value in _read(folder / SPECIAL, TokenizerConfig).items():
         settings.setdefault(name, value)
     for name in ("config.json", "bert_config.json"):
         for key in ("do_lower_case", "tokenizer_class"):
-            if (value := _read(folder / name).get(key)) is not None:
+            if (value := _read(folder / name, TokenizerClass).get(key)) is not None:
                 settings.setdefault(key, value)
-    settings["added_tokens"] = _read(folder / ADDED)
-    for name in (*_FLAGS, "strip_accents"):
-        if settings.get(name) is None and name != "strip_accents":
+    settings["added_tokens"] = _read(folder / ADDED, dict[str, int])
+    for name in _FLAGS:
+        if settings.get(name) is None:
             settings.pop(name, None)
-        elif not isinstance(settings.get(name), bool | None):
-            raise UserError(f"{folder / SETTINGS}: {name} is {settings[name]!r}; allowed: true, false")
     return settings
 
 
@@ -163,16 +164,8 @@ def _print_once(sentence: str):
     print(f"note: {sentence}", file=sys.stderr)
 
 
-def _read(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: malformed JSON ({error}); fetch it again or remove it") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object; fetch it again or remove it")
-    return values
+def _read(path: Path, schema: object) -> dict:
+    return read_record(path, schema, remedy="fetch it again or remove it", file_names=False) if path.is_file() else {}
 
 
 def _case(names: Sequence[str], tokens: Sequence[str]) -> tuple[bool, str]:

@@ -7,8 +7,7 @@ import itertools
 import json
 import os
 import tempfile
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,15 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError
+from gated_bert.records import read_record
 from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.tokenizer_rules import ROLES, AddedToken, WordPieceRules
 
 SPECIAL_TOKENS = tuple(ROLES)
+MOST_TOKENS = 10_000_000
 CACHED_FROM = 1000
 """Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
 
@@ -85,13 +87,15 @@ class Tokenizer:
             self.special[token] = spelling or token
             if token != "[MASK]" and backend.token_to_id(self.special[token]) is None:
                 raise UserError(f"{origin}: token {self.special[token]} is missing; a BERT vocabulary is needed")
+        if max(backend.get_vocab().values()) >= MOST_TOKENS:
+            raise UserError(f"{origin}: an id of {max(backend.get_vocab().values()):,}; allowed: below {MOST_TOKENS:,}")
         # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
         backend.no_truncation()
         backend.no_padding()
         # What encode does, so that other tools do the same with the saved file.
         ends = (self.special[token] for token in ("[SEP]", "[CLS]"))
         backend.post_processor = processors.BertProcessing(*((token, backend.token_to_id(token)) for token in ends))
-        self.backend, self.max_length = backend, max_length
+        self.backend, self.origin, self.max_length = backend, origin, max_length
 
     @classmethod
     def from_vocab(
@@ -144,12 +148,12 @@ class Tokenizer:
         Raises:
             UserError: a missing or malformed file.
         """
-        text = read_text(Path(path))
+        remedy = "fetch it again or give --vocab FILE"
+        record = read_record(Path(path), remedy=remedy, file_names=False)
         try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        # The library raises nothing narrower for text that is no tokeniser.
-        except Exception as error:
-            raise UserError(f"{path}: not a tokenizer.json ({error}); fetch it again or give --vocab FILE") from error
+            backend = tokenizers.Tokenizer.from_str(json.dumps(record))
+        except BaseException as error:
+            raise _refused(error, f"{path}: not a tokenizer.json", remedy) from error
         return cls(backend, str(path), special, max_length)
 
     def save(self, path: str | os.PathLike):
@@ -160,6 +164,19 @@ class Tokenizer:
         # Not by the library, which takes no name that is not UTF-8.
         Path(path).write_bytes(self.backend.to_str(pretty=True).encode())
         self.backend.no_padding()
+
+    def check_rows(self, rows: int):
+        """Refuses a tokeniser whose tokens a model does not know.
+
+        Args:
+            rows: of the model's token embedding.
+
+        Raises:
+            UserError: there are more tokens.
+        """
+        if self.vocab_size > rows:
+            raise UserError(f"{self.origin}: ids up to {self.vocab_size - 1:,}, and the model's embedding has {rows:,} "
+                            "rows; put the tokeniser of the model there")  # fmt: skip
 
     @property
     def vocab_size(self) -> int:
@@ -180,7 +197,7 @@ class Tokenizer:
         if not cached or len(texts) < CACHED_FROM:
             return self._encode(texts, pairs, max_len)
         path = cache_folder() / "tokens" / f"{self._digest(texts, pairs, max_len)}.npz"
-        encoded = _read_cache(path, len(texts))
+        encoded = _read_cache(path, len(texts), self.vocab_size)
         if encoded is None:
             encoded = self._encode(texts, pairs, max_len)
             _write_cache(path, encoded)
@@ -208,7 +225,7 @@ class Tokenizer:
         return Encoded(input_ids, token_type_ids, offsets)
 
     def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self._batch(self.backend.encode_batch_fast, texts)
         ids = [encoding.ids for encoding in encodings]
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
         return np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32, count=offsets[-1]), offsets
@@ -221,7 +238,7 @@ class Tokenizer:
             and one after the last, with those that belong to them (see `graphemes.whole_places`); and [n + 1] int64,
             text i is at `offsets[i]:offsets[i + 1]`.
         """
-        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self._batch(self.backend.encode_batch, texts)
         offsets = np.cumsum([0, *map(len, encodings)], dtype=np.int64)
         ids, characters = np.empty(offsets[-1], dtype=np.int32), np.empty((offsets[-1], 2), dtype=np.int32)
         for text, encoding, start, end in zip(texts, encodings, offsets[:-1], offsets[1:], strict=True):
@@ -229,6 +246,19 @@ class Tokenizer:
                 ids[start:end] = encoding.ids
                 characters[start:end] = whole_places(text, np.array(encoding.offsets, dtype=np.int32))
         return ids, characters, offsets
+
+    def _batch(self, encode: Callable, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """The library's encodings, or which of the texts it refuses."""
+        try:
+            return encode(list(texts), add_special_tokens=False)
+        except BaseException as error:
+            refused = _refused(error, "", "")
+            for number, text in enumerate(texts):
+                try:
+                    encode([text], add_special_tokens=False)
+                except BaseException as why:
+                    raise _refused(why, f"text {number + 1}, {text!r:.60}, cannot be tokenised", "correct it") from why
+            raise refused from error
 
     def special_id(self, token: str) -> int:
         """The id of [CLS], [SEP], [PAD] or [UNK], however this vocabulary spells them."""
@@ -279,6 +309,13 @@ def _add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], orig
                             f"it say {token.index}; the vocabulary is not theirs")  # fmt: skip
 
 
+def _refused(error: BaseException, what: str, remedy: str) -> UserError:
+    """The error of the `tokenizers` library in a sentence; a panic of its Rust code is no `Exception`."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return UserError(f"{what} ({' '.join(str(error).split())[:200]}); {remedy}")
+
+
 def kept_lengths(lengths: list[np.ndarray], room: int) -> list[np.ndarray]:
     """How many tokens of each text are kept: of a pair the longer is cut first, then both alike.
 
@@ -308,14 +345,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gated_bert"
 
 
-def _read_cache(path: Path, rows: int) -> Encoded | None:
+def _read_cache(path: Path, rows: int, tokens: int) -> Encoded | None:
     try:
-        with np.load(path) as arrays:
-            encoded = Encoded(arrays["input_ids"], arrays["token_type_ids"], arrays["offsets"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        encoded = Encoded(**read_npz(path))
+    except (*DAMAGED, TypeError):
         return None
-    whole = len(encoded) == rows and len(encoded.input_ids) == len(encoded.token_type_ids) == encoded.offsets[-1]
-    return encoded if whole else None
+    arrays = (encoded.input_ids, encoded.token_type_ids, encoded.offsets)
+    whole = all(array.ndim == 1 and array.dtype.kind == "i" for array in arrays) and len(encoded) == rows
+    # A file of another's, whose places or ids lie outside, is made again.
+    whole = whole and encoded.offsets[0] == 0 and (encoded.lengths >= 0).all()
+    whole = whole and len(encoded.input_ids) == len(encoded.token_type_ids) == encoded.offsets[-1]
+    return encoded if whole and _ids_below(encoded.input_ids, tokens) else None
+
+
+def _ids_below(ids: np.ndarray, tokens: int) -> bool:
+    return not len(ids) or (ids.min() >= 0 and ids.max() < tokens)
 
 
 def _write_cache(path: Path, encoded: Encoded):

@@ -9,6 +9,7 @@ import pytest
 
 from gated_bert.cli import main
 from gated_bert.compression import onnx_export, onnx_standard
+from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import export_onnx
 from gated_bert.compression.onnx_model import open_model
 from gated_bert.compression.predict import evaluation_config
@@ -207,14 +208,83 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     export_onnx(tmp_path / "a.onnx", loaded_model("classes"), "fused")
     export_onnx(tmp_path / "b.onnx", loaded_model("spans"), "fused")
     shutil.copy(tmp_path / "b.onnx", tmp_path / "a.onnx")
-    with pytest.raises(UserError, match="exported for task squad, and a.json beside it is of task sst2"):
+    with pytest.raises(UserError, match="a.onnx: its bytes are not those that were exported"):
         open_model(tmp_path / "a.onnx")
     (tmp_path / "b.onnx").write_bytes((tmp_path / "b.onnx").read_bytes()[:200])
-    with pytest.raises(UserError, match="b.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(UserError, match="b.onnx: its bytes are not those that were exported"):
+        open_model(tmp_path / "b.onnx")
+    for name in ("a", "b"):
+        without_checksum(tmp_path / f"{name}.json")
+    with pytest.raises(UserError, match="exported for task squad, and a.json beside it is of task sst2"):
+        open_model(tmp_path / "a.onnx")
+    with pytest.raises(UserError, match="b.onnx: not a whole ONNX file"):
         open_model(tmp_path / "b.onnx")
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(UserError, match="b.json: not the record of an exported model"):
+    with pytest.raises(UserError, match="b.json: no field 'architecture'; export it again"):
         open_model(tmp_path / "b.onnx")
+
+
+def without_checksum(record):
+    """As files that were exported by earlier versions have it."""
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps({name: value for name, value in values.items() if name != "sha256"}))
+
+
+def test_every_changed_byte_of_an_export_is_seen(tmp_path):
+    export_onnx(tmp_path / "a.onnx", loaded_model("classes"), "fused")
+    whole = (tmp_path / "a.onnx").read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 20):
+        broken = bytearray(whole)
+        broken[place] ^= 1 << int(place) % 8
+        (tmp_path / "a.onnx").write_bytes(broken)
+        with pytest.raises(UserError, match="its bytes are not those that were exported"):
+            open_model(tmp_path / "a.onnx")
+    (tmp_path / "a.onnx").write_bytes(whole)
+    open_model(tmp_path / "a.onnx")
+    without_checksum(tmp_path / "a.json")
+    open_model(tmp_path / "a.onnx")
+
+
+def foreign(place, tensor):
+    """An ONNX file that adds a stored array to its input."""
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", tensor.name], ["y"])], "g",
+        [onnx.helper.make_tensor_value_info(name, 1, [None]) for name in "x"],
+        [onnx.helper.make_tensor_value_info("y", 1, [None])], [tensor],
+    )  # fmt: skip
+    place.parent.mkdir(exist_ok=True)
+    onnx.save(onnx.helper.make_model(graph), place)
+    return place
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "link", ""])
+def test_arrays_outside_the_folder_of_a_file_are_not_read(tmp_path, location):
+    (tmp_path / "secret").write_bytes(bytes(8))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "link").symlink_to(tmp_path / "secret")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    with pytest.raises(UserError, match=r"w is kept in '.*', outside the file's folder"):
+        read_onnx(foreign(tmp_path / "m" / "a.onnx", tensor))
+
+
+def test_arrays_that_declare_more_than_they_store_are_refused(tmp_path):
+    for dims in ([10**12], [3], [1], [-2], [2, 10**6]):
+        tensor = onnx.TensorProto(name="w", data_type=1, dims=dims, raw_data=bytes(8))
+        with pytest.raises(UserError, match="w declares .* values, and 8 bytes are there"):
+            read_onnx(foreign(tmp_path / "a.onnx", tensor))
+    read_onnx(foreign(tmp_path / "a.onnx", onnx.TensorProto(name="w", data_type=1, dims=[2], raw_data=bytes(8))))
+
+
+def test_weights_that_are_no_numbers_are_named_before_they_are_exported(tmp_path):
+    loaded = loaded_model("classes")
+    kernel = loaded.model.encoder.blocks[1].ffn.intermediate.raw_kernel
+    values = np.array(kernel)
+    values[2, 3] = np.nan
+    kernel.assign(values)
+    with pytest.raises(UserError, match="NaN or infinite values in .*encoder_1_ffn_intermediate/kernel; nothing"):
+        export_onnx(tmp_path / "a.onnx", loaded, "fused")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_standard_graph_needs_tensorflow(monkeypatch):

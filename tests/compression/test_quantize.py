@@ -10,7 +10,7 @@ import pytest
 from gated_bert.cli import main
 from gated_bert.compression import quantize as module
 from gated_bert.compression.onnx_export import export_onnx
-from gated_bert.compression.onnx_model import open_model
+from gated_bert.compression.onnx_model import open_model, write_record
 from gated_bert.compression.quantize import needs_reduced_range, quantize
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
@@ -105,8 +105,8 @@ def test_a_weight_too_large_for_sixteen_bits_keeps_its_tensor(exported, tmp_path
     values[0] = 1e6
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(proto, tmp_path / "large.onnx")
-    for suffix in (".json", ".tokenizer.json"):
-        shutil.copy(exported / f"fused{suffix}", tmp_path / f"large{suffix}")
+    loaded = open_model(exported / "fused.onnx")
+    write_record(tmp_path / "large.onnx", loaded.model.record, loaded.tokenizer)
     quantize(tmp_path / "large.onnx", tmp_path / "m.onnx", "fp16")
     assert stored_types(tmp_path / "m.onnx")["float32"] == 64 * 4
 

@@ -26,10 +26,11 @@ def write_folder(place, weights=WEIGHTS, predicted=None, texts=TEXTS, gold=LABEL
              "words": [{"word": word, "weight": weight, "positions": [0]} for word, weight in words.items()]}
             for (document, label), words in weights.items() if document == number
         ]  # fmt: skip
+        shares = {name: float(name == first[number]) for name in CLASSES}
         lines.append({"document": number, "text": text, "label": gold[number], "predicted": first[number],
-                      "probabilities": {"World": 1.0}, "explanations": found})  # fmt: skip
+                      "probabilities": shares, "explanations": found})  # fmt: skip
     (place / "documents.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     made = {"kind": "words", "model": f"gone/{place.name}", "task": "ag_news", "labels": CLASSES, "data": "news, test",
-            "seed": 0, "num_features": 10, "num_samples": 500, "max_len": 64}  # fmt: skip
+            "documents": list(texts), "seed": 0, "num_features": 10, "num_samples": 500, "max_len": 64}  # fmt: skip
     (place / "record.json").write_text(json.dumps({**made, "complete": True, **record}))
     return place

@@ -63,11 +63,11 @@ def test_variants_share_the_seed_and_the_noise_floor_does_not():
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("record.json", '"seed"', '"sed"', "record.json: no seed; explain the documents again"),
+        ("record.json", '"seed"', '"sed"', "record.json: no field 'seed'; explain the documents again"),
         ("record.json", '"words"', '"tokens"', "a: no explanations by words; explain the documents without --token"),
         ("record.json", "true", "false", "a: not all documents are explained; go on with `gated-bert explain … --res"),
         ("documents.jsonl", '{"document": 2', '{"document": 2,,', "documents.jsonl, line 2: malformed JSON"),
-        ("documents.jsonl", '"text"', '"txt"', "documents.jsonl, line 1: not the record of a document"),
+        ("documents.jsonl", '"text"', '"txt"', "documents.jsonl, line 1: no field 'text'"),
     ],
 )
 def test_malformed_folders_are_refused_by_their_file(name, old, new, message):

@@ -133,4 +133,4 @@ def test_what_the_command_refuses(save, tmp_path, capsys):
     assert "not a whole model" in refusal(first, path.parent)
     path = save("results_e") / "model" / "config.json"
     path.write_text(json.dumps({}))
-    assert "no architecture and task in it" in refusal(first, path.parent)
+    assert "no field 'architecture'" in refusal(first, path.parent)

@@ -15,6 +15,7 @@ from gated_bert import cli
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments import jobs, slurm
 from gated_bert.experiments.resources import job_memory
+from gated_bert.records import read_record
 from gated_bert.start import ROOT
 from tests.refused import refusal
 
@@ -105,7 +106,7 @@ def test_a_failing_job_fails_its_task(place, fake_jobs):
 def test_the_script_says_what_it_needs_and_calls_the_single_run(place):
     write()
     text = Path("array job.sh").read_text()
-    config = jobs.read_json(Path("my results/results_spt_sst2_seed1/job.json"))
+    config = read_record(Path("my results/results_spt_sst2_seed1/job.json"))
     assert f"--mem={job_memory(GatedBertConfig.from_dict(config), on_gpu=False) // 2**20 + 1}M" in text
     assert text.splitlines()[-1] == (
         f"exec {sys.executable} {ROOT}/gated_bert/start.py gated_bert train "

@@ -178,4 +178,5 @@ def test_an_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file in the way")
     done = launch(tmp_path, "-p", "spt")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: -o/--output-dir: out cannot be written (") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: -o/--output-dir: 'out' is refused (a file is there)")
+    assert done.stderr.count("\n") == 1

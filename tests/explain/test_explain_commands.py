@@ -294,7 +294,7 @@ def test_sp_lime_refuses_what_has_no_predicted_class(folder, capsys):
     Path("e/documents.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "e: no explanation of a predicted class in it" in refusal(capsys, "sp-lime", "e")
     Path("e/documents.jsonl").write_text("[]\n")
-    assert "e/documents.jsonl, line 1: not the record of a document" in refusal(capsys, "sp-lime", "e")
+    assert "e/documents.jsonl, line 1: holds a list" in refusal(capsys, "sp-lime", "e")
 
 
 @pytest.mark.parametrize(("task", "what"), [("stsb", "a regression task"), ("mrpc", "pairs of texts")])

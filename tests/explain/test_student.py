@@ -218,7 +218,7 @@ def test_a_student_is_read_back(tmp_path):
     assert (found.record, found.task) == ({"seed": 3}, TASKS["sst2"])
     assert found.tokenizer.encode(["good film"]).input_ids.tolist() == [2, 5, 7, 3]
     (tmp_path / "s" / "student.keras").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"student.keras: not a whole student"):
+    with pytest.raises(UserError, match=r"student.keras: not a whole model"):
         load_student(tmp_path / "s")
     (tmp_path / "s" / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"s: no tokenizer.json in it; a student's folder holds"):

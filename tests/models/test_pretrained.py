@@ -116,7 +116,7 @@ def drop_layer(folder):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "not a whole safetensors file"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json in it; a pretrained folder holds"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors in it"),
-        (lambda folder: (folder / "config.json").write_text('{"vocab'), "config.json: not readable as JSON"),
+        (lambda folder: (folder / "config.json").write_text('{"vocab'), "config.json, line 1: malformed JSON"),
         (lambda folder: (folder / "config.json").write_text("{}"), "config.json: no field 'num_hidden_layers'"),
         (set_field("vocab_size", 300), "word_embeddings has the shape 200x32, the model needs 300x32"),
         (set_field("intermediate_size", 48), "intermediate/dense/kernel has the shape 32x64, the model needs 32x48"),
@@ -226,7 +226,7 @@ def test_a_damaged_google_checkpoint_is_refused_in_one_line(google):
     with pytest.raises(UserError, match="bert_model.ckpt: not a whole TensorFlow checkpoint"):
         load(google)
     (google / "bert_config.json").unlink()
-    with pytest.raises(UserError, match="bert_config.json: no such file; it belongs beside the weights"):
+    with pytest.raises(UserError, match="bert_config.json: no such file; a BERT configuration belongs beside the"):
         load(google)
 
 

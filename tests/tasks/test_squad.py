@@ -90,7 +90,8 @@ def test_a_subset_of_the_training_questions(tmp_path):
     [
         ("", "an empty file; a file in the format of SQuAD v1.1 is needed"),
         ('{"data": [', "line 1: malformed JSON"),
-        ("[1, 2]", "no list 'data' of articles in it"),
+        ("[1, 2]", "holds a list; allowed: an object"),
+        ('{"data": 1}', "no list 'data' of articles in it"),
         ('{"data": []}', "no questions in it"),
         ('{"data": [{"title": "A"}]}', "article 1: no field 'paragraphs'"),
         ('{"data": ["A"]}', "article 1: an object or a list is out of place"),

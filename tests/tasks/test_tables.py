@@ -51,7 +51,7 @@ def test_a_text_longer_than_the_csv_modules_limit(tmp_path):
         ("a.csv", 'text,label\na,b\n"open,c\n', "a.csv, line 3: malformed CSV .*check the quotes"),
         ("a.tsv", "text\ttext\na\tb\n", "a.tsv, line 1: column 'text' appears twice"),
         ("a.jsonl", '{"text": "a"}\n{"text": \n', "a.jsonl, line 2: malformed JSON"),
-        ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object"),
+        ("a.jsonl", "[1]\n", "a.jsonl, line 1: holds a list; allowed: an object"),
         ("a.tsv", b"text\tlabel\nok\t1\ncaf\xe9\t1\n", "a.tsv, line 3: not UTF-8"),
         ("a.tsv.gz", b"no gzip", "a.tsv.gz: damaged gzip file"),
         # Without the time of day: all workers have to collect the same tests.

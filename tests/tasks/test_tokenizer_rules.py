@@ -156,10 +156,16 @@ def test_tokens_beside_the_vocabulary_and_words_never_split(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"tokenizer_config": {"do_lower_case": "no"}}, "do_lower_case is 'no'; allowed: true, false"),
+        ({"tokenizer_config": {"do_lower_case": "no"}}, "do_lower_case is a text; allowed: true or false"),
         ({"tokenizer_config": {"tokenizer_class": "BertJapaneseTokenizer"}}, "'BertJapaneseTokenizer' cuts texts by"),
         ({"config": {"tokenizer_class": "XLNetTokenizer"}}, "'XLNetTokenizer' cuts texts by other rules"),
-        ({"special_tokens_map": []}, "special_tokens_map.json: not a JSON object"),
+        ({"tokenizer_config": {"added_tokens_decoder": {"x": {"content": "a"}}}}, "has 'x'; allowed: ids, from 0 up"),
+        ({"tokenizer_config": {"added_tokens_decoder": {"9": {}}}}, "no field 'content' in added_tokens_decoder"),
+        ({"tokenizer_config": {"wordpieces_prefix": 5}}, "wordpieces_prefix is a whole number; allowed: a text"),
+        ({"tokenizer_config": {"never_split": [1]}}, r"never_split\[0\] is a whole number; allowed: a text"),
+        ({"tokenizer_config": {"unk_token": ["x"]}}, "unk_token is a list; allowed: a text or an object"),
+        ({"added_tokens": {"NEW": "8"}}, "added_tokens.json: .* is a text; allowed: a whole number"),
+        ({"special_tokens_map": []}, "special_tokens_map.json: holds a list; allowed: an object"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused(tmp_path, files, message):

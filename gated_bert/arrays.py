@@ -1,0 +1,69 @@
+"""Arrays read from NumPy's archives: what a header declares is held against what is stored before memory is taken."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+MOST_UNPACKED = 2**33
+"""Bytes that all packed arrays of a file may unpack to."""
+_BEST_PACKING = 1032
+"""No deflated byte gives more than so many."""
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+"""What reading a damaged archive raises."""
+
+
+def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, in memory.
+
+    Args:
+        path: the file.
+        names: those that are read, as far as they are there; all where it is None.
+
+    Raises:
+        one of `DAMAGED`: a file that is none, an array of objects, or sizes that contradict each other.
+    """
+    with zipfile.ZipFile(path) as archive:
+        check_members(archive, path)
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                _check_header(file, entry)
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files if names is None or name in names}
+
+
+def check_members(archive: zipfile.ZipFile, path: Path):
+    """Refuses members whose declared sizes no file of this size can unpack to.
+
+    Raises:
+        ValueError: one of them, or the same name twice.
+    """
+    entries, size = archive.infolist(), Path(path).stat().st_size
+    if len({entry.filename for entry in entries}) != len(entries):
+        raise ValueError("a name is in it twice")
+    if sum(entry.compress_size for entry in entries) > size:
+        raise ValueError("its members are larger than the file")
+    for entry in entries:
+        packing = 1 if entry.compress_type == zipfile.ZIP_STORED else _BEST_PACKING
+        if entry.file_size > packing * entry.compress_size + _BEST_PACKING:
+            raise ValueError(f"{entry.filename} declares {entry.file_size:,} bytes")
+    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if sum(entry.file_size for entry in packed) > MOST_UNPACKED:
+        raise ValueError(f"it unpacks to more than {MOST_UNPACKED:,} bytes")
+
+
+def _check_header(file, entry: zipfile.ZipInfo):
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"{entry.filename} is of format {version}")
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"{entry.filename} holds objects")
+    declared, stored = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
+    if declared != stored:
+        raise ValueError(f"{entry.filename} declares {declared:,} bytes, and {stored:,} are there")

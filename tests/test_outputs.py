@@ -1,0 +1,113 @@
+"""What cannot be written is refused before anything is read, and what is refused leaves nothing behind."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from gated_bert.cli import COMMANDS, main
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.jobs import Job, read_status, write_job
+from tests.refused import refusal
+
+TINY = "train -m tiny -e 1 -b 2 -p baseline --num-layers 1 --d-model 8 --num-heads 2 --dff 8".split()
+NAMED = {
+    "download": ["glue", "{}"], "export": ["m", "{}/a.onnx"], "quantize": ["m", "{}/a.onnx"], "shrink": ["m", "{}"],
+}  # fmt: skip
+"""Commands whose output is no flag."""
+BEFORE = {"predict": ["m", "f"], "study": ["defaults"], "compare": ["m"], "iou": ["m", "m"], "explain": ["m"]}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Commands set thread counts and log levels for this process.
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    Path("m").mkdir()
+    Path("FILE").write_text("x")
+    Path("f").write_text("x")
+
+
+def contents() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+OUTPUTS = ("FILE", "FILE/x", "FILE/x/y", "~nosuchuser/x", "x" * 300, "a\0b")
+
+
+# An earlier picture is drawn anew.
+@pytest.mark.parametrize(("command", "out"), sorted({*itertools.product(COMMANDS, OUTPUTS)} - {("patterns", "FILE")}))
+def test_no_command_starts_where_it_cannot_write(capsys, command, out):
+    words = [part.format(out) for part in NAMED[command]] if command in NAMED else [*BEFORE.get(command, []), "-o", out]
+    before = contents()
+    message = refusal(capsys, command, *words)
+    assert out.split("/")[0][:20].strip("~") in message or "a\\x00b" in message
+    assert contents() == before
+
+
+def test_a_removed_working_folder_is_one_sentence(capsys):
+    Path("gone").mkdir()
+    os.chdir("gone")
+    os.rmdir("../gone")
+    try:
+        for words in (["train"], ["compare", "x"], ["sweep", "-o", "x"]):
+            assert "the working folder has been removed; change into one that is there" in refusal(capsys, *words)
+    finally:
+        os.chdir("/")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-d", "bad.tsv"], "bad.tsv: every label in column 'label' is '1'"),
+        (["-d", "good.tsv", "--vocab", "vocab.txt"], "vocab.txt: token [UNK] is missing"),
+        (["-d", "good.jsonl"], r"good.jsonl, line 2: \ud800 is half of a character"),
+        (["-d", "good.tsv", "--vocab", "v.txt", "-pt", "m"], "m: no config.json in it"),
+    ],
+)
+def test_a_refused_run_leaves_nothing(capsys, monkeypatch, words, message):
+    # Without what is said of data that can be read.
+    monkeypatch.setenv("VERBOSE", "0")
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    Path("good.tsv").write_text("text\tlabel\na\t1\nb\t0\n")
+    Path("good.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 0}\n')
+    Path("vocab.txt").write_text("[PAD]\n")
+    Path("v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    Path("tokenizer_config.json").write_text('{"do_lower_case": true}')
+    before = contents()
+    assert message in refusal(capsys, *TINY, *words, "-o", "new/deep")
+    assert contents() == before
+
+
+def test_a_refused_run_in_a_folder_of_ones_own_changes_no_file(capsys):
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    Path("mine").mkdir()
+    kept = {"notes.txt": "n", "log.txt": "earlier\n", "status.json": '{"state": "finished"}'}
+    for name, text in kept.items():
+        Path("mine", name).write_text(text)
+    refusal(capsys, *TINY, "-d", "bad.tsv", "--run-dir", "mine")
+    assert {path.name: path.read_text() for path in Path("mine").iterdir() if path.name != ".lock"} == kept
+
+
+def test_an_earlier_run_is_back_where_the_next_one_is_refused(capsys):
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    Path("results/mine/model").mkdir(parents=True)
+    Path("results/mine/model/config.json").write_text("{}")
+    Path("results/mine/results_spt_20250102-030405.csv").write_text("epoch\n")
+    Path("results/mine/log.txt").write_text("earlier\n")
+    before = contents()
+    assert main([*TINY, "-d", "bad.tsv", "--run-dir", "results/mine"]) == 2
+    said = capsys.readouterr()
+    assert "the earlier results are in results/mine again" in said.out and len(said.err.splitlines()) == 1
+    assert contents() == before and Path("results/mine/log.txt").read_text() == "earlier\n"
+
+
+def test_a_refused_job_of_a_sweep_says_so_in_one_line_of_its_log(capsys):
+    Path("bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
+    config = GatedBertConfig(model_size="tiny", pruning_method="baseline", data=str(Path("bad.tsv").absolute()))
+    write_job(Job("baseline bad", config, Path("job"), ()))
+    message = refusal(capsys, "train", "--config-file", "job/job.json", "--run-dir", "job")
+    (line,) = Path("job/log.txt").read_text().splitlines()
+    assert message.removeprefix("error: ") in line
+    assert read_status(Path("job"))["state"] == "failed"
