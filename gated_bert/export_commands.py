@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gated_bert.checks import choose
 from gated_bert.commands import leading, prepare_environment, two_folders, typed_flags
 from gated_bert.compression.checks import PRECISIONS, check_file, check_model
 from gated_bert.flags import Flag, FlagError
+from gated_bert.partial import temporary_folder
 
 _SUFFIX = ".onnx"
 _GRAPHS = (
@@ -88,8 +88,8 @@ def _as_onnx(source: Path, graph: str) -> Iterator[Path]:
         return
     from gated_bert.compression.onnx_export import export_file
 
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder) / f"{source.resolve().name}{_SUFFIX}"
+    with temporary_folder() as folder:
+        exported = folder / f"{source.resolve().name}{_SUFFIX}"
         export_file(source, exported, graph)
         yield exported
 

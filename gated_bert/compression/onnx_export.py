@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from gated_bert.compression.parity import CHECKED, TOLERANCE, check_inputs, in_f
 from gated_bert.compression.source import load_source
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
+from gated_bert.partial import partial_folder
 from gated_bert.tasks.hub import one_line
 
 GRAPHS = {"standard": standard_graph, "fused": fused_graph, "tiled": tiled_graph}
@@ -70,9 +70,8 @@ def replaced_export(out: Path) -> Iterator[Path]:
         UserError: a file in the block, or `out`, cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            new = Path(folder) / out.name
+        with partial_folder(out) as folder:
+            new = folder / out.name
             yield new
             # The file itself comes last: where it is, what belongs to it is too.
             for source, target in zip((*beside(new), new), (*beside(out), out), strict=True):

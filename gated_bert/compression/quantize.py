@@ -18,6 +18,7 @@ from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
+from gated_bert.partial import temporaries_in
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -65,7 +66,7 @@ def quantize(
         raise UserError(f"{source}: tile-wise products, which ONNX Runtime has in 16 and 32 bits only; quantise a "
                         "standard or fused export")  # fmt: skip
     reduce_range = needs_reduced_range() if reduce_range is None else reduce_range
-    with replaced_export(out) as new:
+    with replaced_export(out) as new, temporaries_in(new.parent):
         if precision == "fp16":
             _store_in_16_bits(source, new)
         elif precision == "int8-static":

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import Job
+from gated_bert.experiments.jobs import JOB_FILE, STATUS_FILE, Job
 from gated_bert.experiments.resources import GIB, kept_disk, working_disk
+from gated_bert.partial import LOCK, remove_leftovers_in
 
 SAVED = "saved_results"
 _FLAG = "-o/--output-dir"
@@ -28,7 +29,7 @@ def locked(output: Path) -> Iterator[None]:
     made = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(output / ".lock", "a+")
+        file = open(output / LOCK, "a+")
     except OSError as error:
         raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
     with file:
@@ -42,11 +43,13 @@ def locked(output: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        # A launcher writes these of its jobs, which hold the lock.
+        remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
         try:
             yield
         finally:
             # A sweep that was refused leaves no folder behind.
-            if made and [path.name for path in output.iterdir()] == [".lock"]:
+            if made and [path.name for path in output.iterdir()] == [LOCK]:
                 shutil.rmtree(output)
 
 
@@ -81,6 +84,8 @@ def set_aside(output: Path, folders: Sequence[Path]) -> Path | None:
     while place.exists():
         place = place.with_name(place.name + "-again")
     place.mkdir(parents=True)
+    for folder in there:
+        remove_leftovers_in(folder)
     made = [path for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".png", ".html")]
     for path in [*there, *made]:
         os.replace(path, place / path.name)

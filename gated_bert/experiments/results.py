@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from gated_bert.errors import UserError
+from gated_bert.partial import partial, remove_leftovers
 from gated_bert.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -171,9 +172,10 @@ def replaced_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
         UserError: the folder cannot be made or written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         try:
             with open(temporary, "wb") as file:
                 yield file

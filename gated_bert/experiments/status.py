@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gated_bert.partial import partial
 from gated_bert.pruning.callbacks import StepCallback
 
 STATUS = "status.json"
@@ -45,7 +46,7 @@ class Status:
             self._written = now
             self.fields |= {"pid": os.getpid(), "updated": now}
             # Not worth a sync to disk: it is stale in half a second.
-            temporary = self.path.with_suffix(".tmp")
+            temporary = partial(self.path)
             temporary.write_text(json.dumps(self.fields))
             temporary.replace(self.path)
             if self.notify:

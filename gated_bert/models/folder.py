@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from keras import ops
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
+from gated_bert.partial import partial_folder, previous, surviving
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -105,14 +105,9 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         UserError: a file in the block, or the folder, cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            new.chmod(0o755)
+        with partial_folder(folder) as new:
             yield new
             _replace(folder, new)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: the model cannot be written ({one_line(error)}); choose another folder") from error
 
@@ -129,7 +124,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     Raises:
         UserError: a missing, truncated or malformed file.
     """
-    folder = _where_it_is(Path(folder).expanduser())
+    folder = surviving(Path(folder).expanduser())
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
@@ -147,7 +142,7 @@ def load_model(folder: str | Path) -> LoadedModel:
 
 def is_model_folder(path: str | Path) -> bool:
     """Whether `path` is a folder that `save_model` wrote, rather than a checkpoint of other tools."""
-    return (_where_it_is(Path(path).expanduser()) / WEIGHTS).is_file()
+    return (surviving(Path(path).expanduser()) / WEIGHTS).is_file()
 
 
 def read_architecture(folder: str | Path) -> BertConfig:
@@ -156,7 +151,7 @@ def read_architecture(folder: str | Path) -> BertConfig:
     Raises:
         UserError: a missing or malformed `config.json`.
     """
-    path = _where_it_is(Path(folder).expanduser()) / CONFIG
+    path = surviving(Path(folder).expanduser()) / CONFIG
     record = read_json(path)
     if not {"architecture", "task"} <= record.keys():
         raise UserError(f"{path}: no architecture and task in it; it is not the {CONFIG} of a model folder")
@@ -194,7 +189,7 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
     Raises:
         UserError: a missing, truncated or malformed file.
     """
-    folder = _where_it_is(Path(folder).expanduser())
+    folder = surviving(Path(folder).expanduser())
     blocks = range(read_architecture(folder).num_layers)
     stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
              for block in blocks for role, place in _PLACES.items()}  # fmt: skip
@@ -233,19 +228,14 @@ def with_fixed_gates(model: BertClassifier) -> BertClassifier:
     return copy
 
 
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
-
-
 def _replace(folder: Path, new: Path):
-    previous = _previous(folder)
+    before = previous(folder)
     if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    new.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _where_it_is(folder: Path) -> Path:
-    """The folder, or its previous version where a process was killed between the two renames of `_replace`."""
-    return _previous(folder) if not folder.exists() and _previous(folder).is_dir() else folder
+        folder.rename(before)
+    try:
+        new.rename(folder)
+    except BaseException:
+        if not folder.exists() and before.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from gated_bert.errors import UserError
+from gated_bert.partial import partial, remove_leftovers
 from gated_bert.tasks.tables import read_text
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -247,9 +247,11 @@ def _read_cache(path: Path, rows: int) -> Encoded | None:
 def _write_cache(path: Path, encoded: Encoded):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        remove_leftovers(path)
+        temporary = partial(path)
+        with open(temporary, "wb") as file:
             np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
-        os.replace(file.name, path)
+        os.replace(temporary, path)
     except OSError:
         # The cache saves time only: a home folder that cannot be written to must not stop a run.
         return
