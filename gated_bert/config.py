@@ -14,6 +14,9 @@ from gated_bert.config_checks import ENCODER_ROLES, PRUNING_TYPES, check
 from gated_bert.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
 
+NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
+"""Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
+
 
 @dataclass(frozen=True)
 class GatedBertConfig:
@@ -66,6 +69,7 @@ class GatedBertConfig:
     jit_compile: bool = False
     devices: int | str = 1
     checkpoint_steps: int = 200
+    checkpoint_dir: str | None = None
     resource_seconds: float = 0.0
     # Pruning
     enable_pruning: bool = True

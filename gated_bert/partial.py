@@ -95,6 +95,24 @@ def partial_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def take_place(target: Path, new: Path):
+    """Puts the folder `new` in the place of `target`, which is never missing but for the moment between two renames.
+
+    Raises:
+        OSError: it cannot be renamed; `target` is as it was.
+    """
+    before = previous(target)
+    if target.exists():
+        target.rename(before)
+    try:
+        new.rename(target)
+    except BaseException:
+        if before.exists() and not target.exists():
+            before.rename(target)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def temporaries_in(folder: Path) -> Iterator[None]:
     """Makes libraries put their temporary files into `folder`, so that they go with it."""

@@ -194,6 +194,13 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
     data = values["data"]
     if data not in ("hub", "embedded"):
         values["data"] = str(_data_path(data, labels["data"]))
+    place = values.get("checkpoint_dir")
+    if place and "://" not in place:
+        path = Path(place).expanduser()
+        if path.exists() and not path.is_dir():
+            allowed = "a folder, or the URL of a place that fsspec knows, e.g. s3://bucket/folder"
+            raise FlagError.refused(labels["checkpoint_dir"], place, allowed)
+        values["checkpoint_dir"] = str(path.resolve())
     if values.get("vocab") is not None:
         path = Path(values["vocab"]).expanduser()
         if not path.is_file():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import NOT_COMPUTED, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import write_json_atomic
 from gated_bert.flags import PRUNING_FIELDS, FlagError
@@ -179,8 +179,9 @@ def check_same_record(job: Job):
     path = job.folder / JOB_FILE
     before = read_json(path)
     now = json.loads(job.config.to_json())
-    changed = [name for name in now if name in (before or ()) and before[name] != now[name]]
-    if changed and changed != ["checkpoint_steps"]:
+    before = {name: value for name, value in (before or {}).items() if name not in NOT_COMPUTED}
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if changed:
         values = ", ".join(f"{name}={before[name]} (now {now[name]})" for name in changed[:3])
         raise UserError(f"--resume: {job.folder} was started with {values}; "
                         "repeat the flags of that sweep, or leave out --resume to start anew")  # fmt: skip

@@ -18,9 +18,9 @@ import pandas as pd
 
 from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import NOT_COMPUTED, GatedBertConfig
 from gated_bert.errors import UserError
-from gated_bert.experiments.checkpoint import CHECKPOINT, Checkpoint, CheckpointCallback
+from gated_bert.experiments.checkpoint import Checkpoint, CheckpointCallback
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
@@ -28,6 +28,8 @@ from gated_bert.experiments.output_folder import locked
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import read_run, write_csv_atomic, write_json_atomic
+from gated_bert.experiments.resume_store import kept_elsewhere
+from gated_bert.experiments.run_files import CHECKPOINT
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
@@ -83,7 +85,7 @@ def train(
         UserError: data, pretrained weights, folder or loss that cannot be used.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    with locked(folder):
+    with locked(folder), kept_elsewhere(config, folder, resume):
         return _Run(config, folder, resume, notify).train()
 
 
@@ -115,7 +117,7 @@ class _Run:
     def _refuse_other_config(self, before: dict):
         now = dataclasses.asdict(GatedBertConfig.from_dict(before)), dataclasses.asdict(self.config)
         for name, value in now[1].items():
-            if now[0][name] != value and name != "checkpoint_steps":
+            if now[0][name] != value and name not in NOT_COMPUTED:
                 raise UserError(
                     f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {now[0][name]!r}; "
                     "give the same value, or leave --resume out to start afresh"

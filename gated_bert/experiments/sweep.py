@@ -30,7 +30,9 @@ from gated_bert.experiments.overview import configuration_text, result_table
 from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
 from gated_bert.experiments.resources import Machine, parallel_limit, this_machine
 from gated_bert.experiments.results import log_tail
+from gated_bert.experiments.run_files import CHECKPOINT
 from gated_bert.flags import FlagError
+from gated_bert.partial import remove_leftovers_in
 from gated_bert.settings import LABELS, verbosity
 
 GRACE_SECONDS = 30.0
@@ -128,6 +130,11 @@ def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[
         for job in there:
             check_same_record(job)
         finished = {job for job in there if is_finished(job.folder)}
+        for job in there:
+            remove_leftovers_in(job.folder)
+        for job in finished:
+            # Killed between the two: finished, and not tidied up.
+            (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return finished, set(there) - finished
     place = set_aside(plan.output, [job.folder for job in plan.jobs])
     if place and not silent:
@@ -136,11 +143,11 @@ def earlier_runs(plan: Plan, resume: bool, silent: bool) -> tuple[set[Job], set[
 
 
 def check_data(jobs: Sequence[Job]):
-    """Reads the data of every task once, so that what is wrong with it is said before any job starts.
+    """Reads the data of every task and tries every `--checkpoint-dir`, so that what is wrong is said before any job.
 
     Raises:
         FlagError: a refused field of the record.
-        UserError: missing or malformed data.
+        UserError: missing or malformed data, or no way to write there.
     """
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.tokenizer import load_tokenizer
@@ -152,6 +159,10 @@ def check_data(jobs: Sequence[Job]):
             load_tokenizer(config)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
+    for place in {job.config.checkpoint_dir for job in jobs} - {None}:
+        from gated_bert.experiments.resume_store import check_place
+
+        check_place(place)
 
 
 @dataclass

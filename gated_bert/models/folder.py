@@ -19,7 +19,7 @@ from keras import ops
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.partial import partial_folder, previous, surviving
+from gated_bert.partial import partial_folder, surviving, take_place
 from gated_bert.tasks.hub import one_line
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -107,7 +107,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     try:
         with partial_folder(folder) as new:
             yield new
-            _replace(folder, new)
+            take_place(folder, new)
     except OSError as error:
         raise UserError(f"{folder}: the model cannot be written ({one_line(error)}); choose another folder") from error
 
@@ -226,16 +226,3 @@ def with_fixed_gates(model: BertClassifier) -> BertClassifier:
     for source, target in zip(model.gated_layers(), copy.gated_layers(), strict=True):
         target.mask_variable.assign(ops.convert_to_numpy(source.rule.gates(source, training=False)))
     return copy
-
-
-def _replace(folder: Path, new: Path):
-    before = previous(folder)
-    if folder.exists():
-        folder.rename(before)
-    try:
-        new.rename(folder)
-    except BaseException:
-        if not folder.exists() and before.exists():
-            before.rename(folder)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
