@@ -8,6 +8,7 @@ from gated_bert.commands import leading, prepare_environment, typed_flags
 from gated_bert.compression.checks import check_model
 from gated_bert.errors import UserError
 from gated_bert.flags import Flag, FlagError
+from gated_bert.partial import LOCK, remove_leftovers_in
 
 _WHAT, _HOW, _OUT = "documents", "explanations", "output"
 DATA_COUNT = 100
@@ -184,7 +185,10 @@ def check_output(out: Path, resume: bool, what: str = "explanations"):
     """
     if out.exists() and not out.is_dir():
         raise FlagError.refused("-o/--output-dir", str(out), "a folder")
-    holds = [path.name for path in out.iterdir()] if out.is_dir() else []
+    if out.is_dir():
+        # One that was killed before its first record may go on as well.
+        remove_leftovers_in(out)
+    holds = [path.name for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
     if holds and "record.json" not in holds:
         raise UserError(f"{out}: not empty, and no {what} in it; choose another folder")
     if holds and not resume:

@@ -26,7 +26,7 @@ COMMANDS = {
     "export": (".", "", "export model out.onnx --fused"),
     "export hf": (".", "", "export model out --format hf"),
     "quantize": (".", "", "quantize model.onnx out.onnx"),
-    "explain": ("out", "--resume", "explain model -d a.tsv --documents 2 --num-samples 20 -o out"),
+    "explain": (".", "--resume", "explain model -d a.tsv --documents 2 --num-samples 20 -o out"),
 }  # fmt: skip
 
 
@@ -79,4 +79,5 @@ def test_the_next_command_leaves_no_temporary_file_of_a_killed_one(place, tmp_pa
         # A run begun anew has another time in the names of its results.
         assert name == "train" or kill["names"] == whole["names"], here
     assert KILLS < 4 or [each for kill in kills for each in kill["left"] if _NAME.fullmatch(each.rpartition("/")[2])]
-    assert not os.listdir(temporaries)
+    # Keras' is an empty folder, ONNX Runtime's a number.
+    assert not [path for path in temporaries.rglob("*") if path.is_file() and path.name != ".ses"]

@@ -35,8 +35,8 @@ INTERRUPTED = 130
 _STORE_BYTES = 200 * 2**20
 """Ray's object store where it is started here: only pieces of files go through it."""
 _UNANSWERED_KILLS = 10
-_POLL_SECONDS = 0.5
-"""The most that one look at a job takes, however quickly its worker answers: there are others."""
+_POLL_SECONDS, _ANSWER_SECONDS = 0.1, 0.02
+"""The most that one look at a job takes, for there are others, and that it waits for a piece of a file on its way."""
 _PASSED_ON = ("KERAS_BACKEND", "VERBOSE", "GATED_BERT_DATA", "TF_CPP_MIN_LOG_LEVEL")
 """Variables of this process that decide what a job does."""
 
@@ -168,7 +168,8 @@ class RayJob:
         self._again_at = None
         self._worker, self._started, self._shared = self._backend.place(self._job), False, False
         self._brought: dict[str, Stamp] = {}
-        self._code, self._more, self._checkpoint, self._not_before = None, b"", None, 0.0
+        self._code, self._more, self._checkpoint = None, b"", None
+        self._moving, self._not_before = False, 0.0
         self._steps = self._talk()
         self._asked = next(self._steps)
 
@@ -182,7 +183,7 @@ class RayJob:
             self._place()
         deadline = time.monotonic() + _POLL_SECONDS
         try:
-            while ray.wait([self._asked], timeout=0)[0] and time.monotonic() < deadline:
+            while time.monotonic() < deadline and ray.wait([self._asked], timeout=_ANSWER_SECONDS * self._moving)[0]:
                 self._asked = self._steps.send(ray.get(self._asked))
         except StopIteration as end:
             self._drop()
@@ -226,6 +227,7 @@ class RayJob:
         self._started = True
         yield worker.start.remote(self._resume)
         while self._code is None or self._more:
+            self._moving = False
             yield from self._look()
             if self._code is None and self._is_due():
                 try:
@@ -256,7 +258,7 @@ class RayJob:
 
     def _bring(self, ended: bool):
         """Brings what is new of the run here, the checkpoint last, and at the end what says that it is finished."""
-        began = time.monotonic()
+        began, self._moving = time.monotonic(), True
         stamps, names = yield self._worker.snapshot.remote(self._brought, ended)
         if not stamps:
             return

@@ -92,6 +92,8 @@ class RayWorker:
         try:
             self._snapshot = Snapshot(self._folder, known, ended)
         except OSError:
+            if ended:
+                raise
             return {}, []
         return self._snapshot.stamps, list(self._snapshot.files)
 
