@@ -21,7 +21,6 @@ from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import JOB_FILE, LOG_FILE, STATUS_FILE, Job, is_finished, mark
 from gated_bert.experiments.ray_worker import CHUNK_BYTES, RayWorker
 from gated_bert.experiments.resources import GIB, Machine, devices_of, job_memory, thread_environment
-from gated_bert.experiments.results import write_bytes_atomic
 from gated_bert.experiments.run_files import CHECKPOINT, Stamp, arriving, rest_after, run_files
 from gated_bert.partial import partial
 
@@ -151,6 +150,11 @@ class RayBackend:
         return actor.remote(str(self.token), str(job.folder), str(job.folder.resolve()), job.command, variables)
 
 
+def _outlives(place: str | None) -> bool:
+    """Whether what a node keeps at `place` is surely there without it: a folder may be on a disk of its own."""
+    return place is not None and "://" in place and not place.startswith(("file://", "local://", "memory://"))
+
+
 class RayJob:
     """A job in the cluster; it outlives the workers that are lost with it.
 
@@ -160,7 +164,7 @@ class RayJob:
     def __init__(self, backend: RayBackend, job: Job, resume: bool):
         self._backend, self._job, self._resume = backend, job, resume
         self._losses, self._kills, self._stopping, self._status = 0, 0, False, b""
-        self._stored = job.config.checkpoint_dir is not None
+        self._stored = _outlives(job.config.checkpoint_dir)
         self._again_at: float | None = None
         self._place()
 
@@ -287,7 +291,10 @@ class RayJob:
         # Finished is a run here once all its files are here.
         if status and status != self._status and json.loads(status).get("state") != "finished":
             self._status = status
-            write_bytes_atomic(self._job.folder / STATUS_FILE, status)
+            # Not worth a sync to disk, as little as where it was written.
+            temporary = partial(self._job.folder / STATUS_FILE)
+            temporary.write_bytes(status)
+            temporary.replace(self._job.folder / STATUS_FILE)
 
     def _lost(self) -> int | None:
         """Starts again elsewhere, from the last checkpoint: on the shared disk, brought here or stored elsewhere."""

@@ -215,6 +215,7 @@ def test_a_lost_nodes_job_goes_on_from_its_last_checkpoint(two_nodes, unbroken, 
         runs = list(points.glob("results_movement_sst2-*"))
         return ResumeStore(str(points), runs[0].name).place() if runs else None
 
+    monkeypatch.setattr(ray_backend, "_outlives", lambda place: stored)
     kept = of_the_store if stored else lambda: read_place(folder / CHECKPOINT)
     killed = []
     killer = threading.Thread(target=kill_past_the_first_epoch, args=(two_nodes, folder, kept, killed))
