@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 LOCK = ".lock"
 """The file in a folder whose lock the process that writes there holds."""
@@ -131,6 +132,7 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _locks.pop(folder).close()
 
 
 def make_temporary_folder() -> Path:
@@ -141,13 +143,12 @@ def make_temporary_folder() -> Path:
     folder = partial(target)
     folder.mkdir(mode=0o700)
     # Held as long as this process lives: a node that was started anew has other numbers, and finds it free.
-    lock = open(folder / LOCK, "w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    _locks.append(lock)
+    _locks[folder] = open(folder / LOCK, "w")
+    fcntl.flock(_locks[folder], fcntl.LOCK_EX)
     return folder
 
 
-_locks: list = []
+_locks: dict[Path, TextIO] = {}
 
 
 def _name(target: Path, kind: str) -> Path:

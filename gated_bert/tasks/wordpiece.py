@@ -249,9 +249,12 @@ def _write_cache(path: Path, encoded: Encoded):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         temporary = partial(path)
-        with open(temporary, "wb") as file:
-            np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError:
         # The cache saves time only: a home folder that cannot be written to must not stop a run.
         return
