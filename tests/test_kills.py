@@ -26,7 +26,7 @@ COMMANDS = {
     "export": (".", "", "export model out.onnx --fused"),
     "export hf": (".", "", "export model out --format hf"),
     "quantize": (".", "", "quantize model.onnx out.onnx"),
-    "explain": (".", "--resume", "explain model -d a.tsv --documents 2 --num-samples 20 -o out"),
+    "explain": (".", "--resume", "explain model a.tsv --num-samples 20 -o out --text-column sentence"),
 }  # fmt: skip
 
 
