@@ -18,6 +18,9 @@ from gated_bert.presets import PRESETS, movement_frequency, schedule_size, spt_e
 from gated_bert.pruning_types import fields_of_type
 from gated_bert.records import parse_record, read_record, type_fault
 
+NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
+"""Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
+
 
 @dataclass(frozen=True)
 class GatedBertConfig:
@@ -71,6 +74,7 @@ class GatedBertConfig:
     jit_compile: bool = False
     devices: int | str = 1
     checkpoint_steps: int = 200
+    checkpoint_dir: str | None = None
     resource_seconds: float = 0.0
     # Pruning
     enable_pruning: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from gated_bert.checks import MOST, ConfigError, choose, number, whole
@@ -77,6 +78,7 @@ def check(config: GatedBertConfig):
         if getattr(config, name) is not None:
             whole(name, getattr(config, name), 1, most)
     _check_devices(config)
+    _check_checkpoint_dir(config.checkpoint_dir)
     whole("vector_size", config.vector_size, 2)
     if len(config.block_size) != 2:
         raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
@@ -237,3 +239,12 @@ def _check_steps(config: GatedBertConfig):
             " ".join(f"{step:g}" for step in steps),
             f"at most {room} values: epochs {config.pruning_start_epoch} to {config.epochs}",
         )
+
+
+def _check_checkpoint_dir(place: object):
+    allowed = "a folder, or the URL of a place that fsspec knows, e.g. s3://bucket/folder"
+    if place is not None and (not isinstance(place, str) or not place or "::" in place):
+        raise ConfigError("checkpoint_dir", place, allowed)
+    # It is written into the records of the run.
+    if place is not None and re.match(r"[^/]+://[^/@]*:[^/@]*@", place):
+        raise ConfigError("checkpoint_dir", re.sub(r"//[^/@]*@", "//…@", place), f"{allowed}, without a password in it")

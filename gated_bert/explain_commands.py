@@ -10,6 +10,7 @@ from gated_bert.compression.checks import check_model
 from gated_bert.data_source import find_data
 from gated_bert.errors import UserError
 from gated_bert.flags import Flag, FlagError
+from gated_bert.partial import LOCK, remove_leftovers_in
 from gated_bert.paths import user_path
 from gated_bert.positionals import split_words
 
@@ -186,7 +187,10 @@ def check_output(out: Path, resume: bool, what: str = "explanations"):
     """
     if out.exists() and not out.is_dir():
         raise FlagError.refused("-o/--output-dir", str(out), "a folder")
-    holds = [path.name for path in out.iterdir()] if out.is_dir() else []
+    if out.is_dir():
+        # One that was killed before its first record may go on as well.
+        remove_leftovers_in(out)
+    holds = [path.name for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
     if holds and "record.json" not in holds:
         raise UserError(f"{out}: not empty, and no {what} in it; choose another folder")
     if holds and not resume:

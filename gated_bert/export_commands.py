@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from gated_bert.compression.checks import PRECISIONS, check_file, check_model
 from gated_bert.data_source import find_data
 from gated_bert.flags import Flag, FlagError
 from gated_bert.outputs import check_writable
+from gated_bert.partial import temporary_folder
 from gated_bert.paths import file_name, user_path
 from gated_bert.positionals import split_words
 
@@ -94,8 +94,8 @@ def _as_onnx(source: Path, graph: str) -> Iterator[Path]:
         return
     from gated_bert.compression.onnx_export import export_file
 
-    with tempfile.TemporaryDirectory() as folder:
-        exported = Path(folder) / f"{file_name(source.resolve().name)}{_SUFFIX}"
+    with temporary_folder() as folder:
+        exported = folder / f"{file_name(source.resolve().name)}{_SUFFIX}"
         export_file(source, exported, graph)
         yield exported
 

@@ -163,6 +163,8 @@ RUN_FLAGS = (
     Flag(("--devices",), "devices", "int", "devices that share each batch of a run, or all", _TRAIN),
     Flag(("--checkpoint-steps",), "checkpoint_steps", "int",
          "steps between two resume points; more where writing them would take over 5 % of the time", _TRAIN),
+    Flag(("--checkpoint-dir",), "checkpoint_dir", "text", "where resume points are kept besides, to outlive the "
+         "machine: a folder on another disk, or a URL such as s3://bucket/folder", _TRAIN, "PLACE"),
     Flag(("--resource-log",), "resource_seconds", "float",
          "seconds between two readings of memory and processor; 0: no log", _TRAIN, "SECONDS"),
     Flag(("--criterion",), "criterion", "text", "instead of -p, a point without a name: " + ", ".join(CRITERIA), _PRUNE,

@@ -246,6 +246,13 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
 def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str, str]):
     """Refuses files and folders that are not there; makes the others absolute, so that a run goes on from anywhere."""
     values["data"] = find_data(values["data"], labels["data"])
+    place = values.get("checkpoint_dir")
+    if place and "://" not in place:
+        path = user_path(place)
+        if path.exists() and not path.is_dir():
+            allowed = "a folder, or the URL of a place that fsspec knows, e.g. s3://bucket/folder"
+            raise FlagError.refused(labels["checkpoint_dir"], place, allowed)
+        values["checkpoint_dir"] = str(path.resolve())
     if values.get("vocab") is not None:
         path = user_path(values["vocab"])
         if not path.is_file() and not any((path / name).is_file() for name in ("tokenizer.json", "vocab.txt")):

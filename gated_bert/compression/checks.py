@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gated_bert.errors import UserError
+from gated_bert.partial import remove_leftovers
 
 PRECISIONS = ("int8", "fp16", "int8-static")
 """What an exported model of 32 bits can be quantised to."""
@@ -23,6 +24,7 @@ def check_folders(source: Path, out: Path):
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; give a model folder, or a Hugging Face folder of a BERT")
     _refuse_run(source)
+    remove_leftovers(out)
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: not empty; choose another folder, or remove what is in it")
 
@@ -63,6 +65,8 @@ def check_file(out: Path):
     Raises:
         UserError: it is.
     """
+    # Also where it is refused: a process may have been killed when all but its tidying up was done.
+    remove_leftovers(out)
     if out.exists():
         raise UserError(f"{out}: is there already; choose another name, or remove it")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from gated_bert.compression.statistics import (
 from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import WEIGHTS, is_model_folder, save_model, with_fixed_gates
+from gated_bert.partial import temporary_folder
 
 
 def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None):
@@ -116,6 +116,6 @@ def _weights_size(source: Path, model: BertClassifier) -> int:
     """Bytes of the model's `model.keras`, which weights of another tool do not have yet."""
     if is_model_folder(source):
         return (source / WEIGHTS).stat().st_size
-    with tempfile.TemporaryDirectory() as folder:
-        with_fixed_gates(model).save(Path(folder) / WEIGHTS)
-        return (Path(folder) / WEIGHTS).stat().st_size
+    with temporary_folder() as folder:
+        with_fixed_gates(model).save(folder / WEIGHTS)
+        return (folder / WEIGHTS).stat().st_size

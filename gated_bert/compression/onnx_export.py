@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from gated_bert.compression.parity import (
 from gated_bert.compression.source import load_source
 from gated_bert.errors import UserError, one_line
 from gated_bert.models.folder import LoadedModel
+from gated_bert.partial import partial_folder
 
 GRAPHS = {"standard": standard_graph, "fused": fused_graph, "tiled": tiled_graph}
 """Name of a kind of graph → what makes it of a model."""
@@ -77,9 +77,8 @@ def replaced_export(out: Path) -> Iterator[Path]:
         UserError: a file in the block, or `out`, cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-            new = Path(folder) / out.name
+        with partial_folder(out) as folder:
+            new = folder / out.name
             yield new
             # The file itself comes last: where it is, what belongs to it is too.
             for source, target in zip((*beside(new), new), (*beside(out), out), strict=True):

@@ -23,6 +23,7 @@ from gated_bert.compression.predict import evaluation_config
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
+from gated_bert.partial import temporaries_in
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -73,7 +74,7 @@ def quantize(
     if faulty:
         raise UserError(f"{source}: {faults_text(faulty)}; nothing was written")
     reduce_range = needs_reduced_range() if reduce_range is None else reduce_range
-    with replaced_export(out) as new:
+    with replaced_export(out) as new, temporaries_in(new.parent):
         if precision == "fp16":
             _store_in_16_bits(source, new)
         else:

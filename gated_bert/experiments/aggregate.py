@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gated_bert.config import NOT_COMPUTED
 from gated_bert.experiments.results import PATTERN_SPARSITY, Run, metric_columns, write_csv_atomic
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ REACHED = 5e-4
 """A sparsity counts as reached this far (a fraction) below it: whole units seldom add up to it exactly."""
 
 KEYS = ("task", "data", "model", "method", "settings")
-_NOT_A_SETTING = {"seed", "checkpoint_steps"}
+_NOT_A_SETTING = {"seed", *NOT_COMPUTED}
 _FOLDERS = {"pretrained", "ticket"}
 METHOD_ORDER = ("baseline", "magnitude", "movement", "soft_movement", "l0", "spt", "random")
 

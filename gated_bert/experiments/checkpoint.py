@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import keras
 import numpy as np
@@ -16,13 +17,10 @@ from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError, one_line
 from gated_bert.experiments.jobs import CHECKPOINT
 from gated_bert.experiments.results import replaced_file
+from gated_bert.experiments.run_files import rest_after
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.records import parse_record
 from gated_bert.schemas import Place
-
-_QUICK = 1.0
-_REST = 19
-"""One that took more than `_QUICK` seconds is followed by `_REST` times as many without any: 5 % of the time."""
 
 
 def _arrays(model: keras.Model, criterion, place: dict) -> Iterator[tuple[str, np.ndarray]]:
@@ -53,6 +51,16 @@ def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict):
         for name, array in _arrays(model, criterion, place):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def read_place(file: Path | BinaryIO) -> tuple[int, int] | None:
+    """Epochs, and batches of the next one, that a checkpoint's run has done; None of a missing or damaged one."""
+    try:
+        with np.load(file) as arrays:
+            place = json.loads(str(arrays["place"]))
+        return int(place["epoch"]), int(place["batches"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
+        return None
 
 
 class Checkpoint:
@@ -165,4 +173,4 @@ class CheckpointCallback(StepCallback):
             place["seconds"] = 0.0
         write_checkpoint(self.path, self.model, self.criterion, place)
         done = time.monotonic()
-        self._not_before = done + _REST * (done - began) if done - began > _QUICK else 0.0
+        self._not_before = done + rest_after(done - began)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import NOT_COMPUTED, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.results import write_json_atomic
 from gated_bert.experiments.run_record import METADATA, order_of
@@ -175,8 +175,9 @@ def check_same_record(job: Job):
     # A run that `gated-bert train` made by flags has no record but its metadata.
     before = read_record(job.folder / JOB_FILE, tolerant=True) or newest_metadata(job.folder).get("config") or {}
     now = json.loads(job.config.to_json())
-    changed = [name for name in now if name in before and before[name] != now[name]]
-    if set(changed) - {"checkpoint_steps"} - ({"devices"} if now["devices"] == "all" else set()):
+    apart = {*NOT_COMPUTED, *(("devices",) if now["devices"] == "all" else ())}
+    changed = [name for name in now if name in before and name not in apart and before[name] != now[name]]
+    if changed:
         values = ", ".join(f"{name}={before[name]} (now {now[name]})" for name in changed[:3])
         raise UserError(f"--resume: {job.folder} was started with {values}; "
                         "repeat the flags of that sweep, or leave out --resume to start anew")  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from gated_bert.checks import ConfigError
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE, Job
 from gated_bert.experiments.resources import GIB, kept_disk, working_disk
+from gated_bert.partial import LOCK, remove_leftovers_in
 from gated_bert.settings import verbosity
 
 SAVED = "saved_results"
@@ -33,7 +33,7 @@ def locked(output: Path) -> Iterator[None]:
     made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(output / ".lock", "a+")
+        file = open(output / LOCK, "a+")
     except OSError as error:
         raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
     with file:
@@ -41,11 +41,13 @@ def locked(output: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        # A launcher writes these of its jobs, which hold the lock.
+        remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
         try:
             yield
         finally:
             # What was refused leaves no folder behind.
-            if made and [path.name for path in output.iterdir()] == [".lock"]:
+            if made and [path.name for path in output.iterdir()] == [LOCK]:
                 shutil.rmtree(output)
                 with contextlib.suppress(OSError):
                     for path in made[1:]:
@@ -67,7 +69,6 @@ def opened_run(folder: Path, resume: bool) -> Iterator[None]:
     note_set_aside(f"the earlier results in {folder}", aside)
     try:
         with locked(folder):
-            _remove_leftovers(folder)
             yield
     except (UserError, ConfigError):
         # Where a run has begun, its folder is there.
@@ -169,6 +170,8 @@ def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) 
     tables = [path for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".png", ".html")]
     try:
         place.mkdir(parents=True)
+        for folder in there:
+            remove_leftovers_in(folder)
         for path in [*there, *tables * made_of_them]:
             os.replace(path, place / path.name)
     except OSError as error:
@@ -190,15 +193,6 @@ def set_run_aside(folder: Path) -> Path | None:
     """
     holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
     return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
-
-
-def _remove_leftovers(folder: Path):
-    """Removes the half-written files and model folders of a run that was killed; its lock must be held."""
-    for path in folder.iterdir():
-        if path.is_dir() and re.fullmatch(r"\.model\w*\.(?!previous)[a-z0-9_]{8}", path.name):
-            shutil.rmtree(path)
-        elif re.fullmatch(r"\..+\.\d+\.tmp", path.name):
-            path.unlink()
 
 
 def set_tables_aside(output: Path, names: Sequence[str]):

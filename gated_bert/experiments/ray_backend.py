@@ -8,7 +8,6 @@ import signal
 import socket
 import tempfile
 import time
-import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,11 @@ from ray.exceptions import RayError, RayTaskError
 import gated_bert
 from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import JOB_FILE, LOG_FILE, STATUS_FILE, Job, is_finished, mark
-from gated_bert.experiments.ray_worker import CHUNK_BYTES, RayWorker, run_files
+from gated_bert.experiments.jobs import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE, Job, is_finished, mark
+from gated_bert.experiments.ray_worker import CHUNK_BYTES, RayWorker
 from gated_bert.experiments.resources import GIB, Machine, devices_of, job_memory, thread_environment
-from gated_bert.experiments.results import replaced_file
+from gated_bert.experiments.run_files import Stamp, arriving, rest_after, run_files
+from gated_bert.partial import partial
 from gated_bert.records import parse_record
 from gated_bert.schemas import JobStatus
 from gated_bert.start import python_command
@@ -31,10 +31,14 @@ RETRIES = 3
 """How many lost workers a job outlives."""
 RETRY_SECONDS = 10.0
 """Pause after one: it takes a cluster a while to notice that a node is gone, and until then it may choose it again."""
+_REPEAT_SECONDS = 60.0
+"""Pause after a checkpoint that could not be written here."""
 INTERRUPTED = 130
 _STORE_BYTES = 200 * 2**20
 """Ray's object store where it is started here: only pieces of files go through it."""
 _UNANSWERED_KILLS = 10
+_POLL_SECONDS, _ANSWER_SECONDS = 0.1, 0.02
+"""The most that one look at a job takes, for there are others, and that it waits for a piece of a file on its way."""
 _PASSED_ON = ("KERAS_BACKEND", "VERBOSE", "GATED_BERT_DATA", "TF_CPP_MIN_LOG_LEVEL")
 """Variables of this process that decide what a job does."""
 
@@ -74,7 +78,7 @@ def connected(address: str | None, output: Path, configs: Sequence[GatedBertConf
         where = address or "a cluster on this machine"
         raise UserError(f"--ray-address: {where} cannot be used ({reason}); `ray start --head` on one machine starts a "
                         "cluster, `ray start --address HOST:PORT` joins it, also on this one") from error  # fmt: skip
-    token = output / f".shared-{uuid.uuid4().hex}"
+    token = partial(output / "shared")
     token.touch()
     try:
         yield RayBackend(token, configs, most)
@@ -160,6 +164,11 @@ def _modules(command: Sequence[str]) -> list[str]:
     return ["" if word == start else word for word in command[1:]]
 
 
+def _outlives(place: str | None) -> bool:
+    """Whether what a node keeps at `place` is surely there without it: a folder may be on a disk of its own."""
+    return place is not None and "://" in place and not place.startswith(("file://", "local://", "memory://"))
+
+
 class RayJob:
     """A job in the cluster; it outlives the workers that are lost with it.
 
@@ -169,12 +178,16 @@ class RayJob:
     def __init__(self, backend: RayBackend, job: Job, resume: bool):
         self._backend, self._job, self._resume = backend, job, resume
         self._losses, self._kills, self._stopping, self._status = 0, 0, False, b""
+        self._stored = _outlives(job.config.checkpoint_dir)
         self._again_at: float | None = None
         self._place()
 
     def _place(self):
         self._again_at = None
         self._worker, self._started, self._shared = self._backend.place(self._job), False, False
+        self._brought: dict[str, Stamp] = {}
+        self._code, self._more, self._checkpoint = None, b"", None
+        self._moving, self._not_before = False, 0.0
         self._steps = self._talk()
         self._asked = next(self._steps)
 
@@ -186,8 +199,9 @@ class RayJob:
             if time.monotonic() < self._again_at:
                 return None
             self._place()
+        deadline = time.monotonic() + _POLL_SECONDS
         try:
-            while ray.wait([self._asked], timeout=0)[0]:
+            while time.monotonic() < deadline and ray.wait([self._asked], timeout=_ANSWER_SECONDS * self._moving)[0]:
                 self._asked = self._steps.send(ray.get(self._asked))
         except StopIteration as end:
             self._drop()
@@ -198,6 +212,9 @@ class RayJob:
         except RayError:
             self._drop()
             return self._lost()
+        except OSError as error:
+            self._drop()
+            return self._fail(f"{self._job.folder}: the files of the run cannot be written ({error.strerror})")
         return None
 
     def stop(self):
@@ -227,29 +244,58 @@ class RayJob:
                 yield from self._send(name)
         self._started = True
         yield worker.start.remote(self._resume)
-        code, log = None, b""
-        while code is None or log:
-            code, status, log = yield worker.look.remote()
-            self._take(status, log)
+        while self._code is None or self._more:
+            self._moving = False
+            yield from self._look()
+            if self._code is None and self._is_due():
+                try:
+                    yield from self._bring(ended=False)
+                except OSError as error:
+                    self._log(f"this checkpoint could not be brought to {self._job.folder} ({error.strerror})")
+                    self._not_before = time.monotonic() + _REPEAT_SECONDS
         if not self._shared and not self._kills:
-            yield from self._fetch(sent)
-        return code
+            yield from self._bring(ended=True)
+            for name in set(sent) - set(self._brought):
+                (self._job.folder / name).unlink(missing_ok=True)
+            yield worker.remove.remote(self._code == 0)
+        return self._code
+
+    def _look(self):
+        self._code, status, self._more, self._checkpoint = yield self._worker.look.remote()
+        self._take(status, self._more)
+
+    def _is_due(self) -> bool:
+        """Whether there is a checkpoint to be brought here; what is stored elsewhere need not be."""
+        new = self._checkpoint is not None and self._checkpoint != self._brought.get(CHECKPOINT)
+        return new and not self._shared and not self._stored and time.monotonic() >= self._not_before
 
     def _send(self, name: str):
         with open(self._job.folder / name, "rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield self._worker.append.remote(name, chunk)
 
-    def _fetch(self, sent: Sequence[str]):
-        """Brings the files of the run here, what says that it is finished last."""
-        found = yield self._worker.files.remote()
-        for name in sorted(found, key=lambda name: name == STATUS_FILE):
-            with replaced_file(self._job.folder / name) as file:
-                while chunk := (yield self._worker.read.remote(name, file.tell())):
-                    file.write(chunk)
-        for name in set(sent) - set(found):
+    def _bring(self, ended: bool):
+        """Brings what is new of the run here, the checkpoint last, and at the end what says that it is finished."""
+        began, self._moving = time.monotonic(), True
+        stamps, names = yield self._worker.snapshot.remote(self._brought, ended)
+        if not stamps:
+            return
+        with arriving(self._job.folder) as new:
+            for name in names:
+                # Told while it changes.
+                if name == STATUS_FILE and not ended:
+                    continue
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                with open(new / name, "wb") as file:
+                    while chunk := (yield self._worker.read.remote(name, file.tell())):
+                        file.write(chunk)
+                        if not ended:
+                            yield from self._look()
+        for name in self._brought.keys() - stamps.keys():
             (self._job.folder / name).unlink(missing_ok=True)
-        yield self._worker.remove.remote()
+        self._brought = stamps if ended else {**stamps, STATUS_FILE: (0, 0)}
+        done = time.monotonic()
+        self._not_before = done + rest_after(done - began)
 
     def _take(self, status: bytes, log: bytes):
         """What a worker without a shared disk tells of its run."""
@@ -260,12 +306,13 @@ class RayJob:
         said = parse_record(status, JobStatus, where=STATUS_FILE, nan=True) if status else {}
         if status and status != self._status and said.get("state") != "finished":
             self._status = status
-            temporary = self._job.folder / f".{STATUS_FILE}.tmp"
+            # Not worth a sync to disk, as little as where it was written.
+            temporary = partial(self._job.folder / STATUS_FILE)
             temporary.write_bytes(status)
             temporary.replace(self._job.folder / STATUS_FILE)
 
     def _lost(self) -> int | None:
-        """Starts again elsewhere: from the last checkpoint where the disk is shared, else from the beginning."""
+        """Starts again elsewhere, from the last checkpoint: on the shared disk, brought here or stored elsewhere."""
         if self._stopping:
             return INTERRUPTED
         if is_finished(self._job.folder):
@@ -273,16 +320,20 @@ class RayJob:
         self._losses += 1
         if self._losses > RETRIES:
             return self._fail(f"its worker was lost {self._losses} times")
-        with open(self._job.folder / LOG_FILE, "a") as log:
-            log.write("the worker of this job is lost; it runs again on another one\n")
-        self._resume = self._resume or self._shared
+        self._log("the worker of this job is lost; it runs again on another one")
+        self._resume = True
         mark(self._job, "starting", "its worker was lost")
         self._started, self._again_at = False, time.monotonic() + RETRY_SECONDS
         return None
+
+    def _log(self, line: str):
+        with open(self._job.folder / LOG_FILE, "a") as log:
+            log.write(f"{line}\n")
 
     def _fail(self, message: str) -> int:
         mark(self._job, "failed", message)
         return 1
 
     def _drop(self):
+        self._steps.close()
         ray.kill(self._worker, no_restart=True)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gated_bert.config import GatedBertConfig
+from gated_bert.errors import UserError
 from gated_bert.experiments.backends import LocalProcess, start_process
-from gated_bert.experiments.jobs import LOG_FILE, STATUS_FILE
+from gated_bert.experiments.jobs import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.run_files import KEEP_VARIABLE, Snapshot, Stamp, stamp_of
+from gated_bert.partial import make_temporary_folder
 from gated_bert.start import python_command
 
 CHUNK_BYTES = 16 * 2**20
 """The most bytes of a file that go over the network at once."""
-
-
-def run_files(folder: Path) -> list[str]:
-    """The names of a run's files, from its folder on; the log apart, which is told while it grows."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    names = (path.relative_to(folder).as_posix() for path in paths if path.suffix != ".tmp")
-    return sorted(name for name in names if name != LOG_FILE)
 
 
 class RayWorker:
@@ -35,13 +32,18 @@ class RayWorker:
 
     def __init__(self, token: str, named: str, folder: str, command: Sequence[str], variables: Mapping[str, str]):
         self._shared = Path(token).exists()
-        self._folder = Path(folder if self._shared else tempfile.mkdtemp(prefix="gated_bert-"))
+        self._folder = Path(folder)
+        if not self._shared:
+            # What jobs left here when this node was lost goes with it. The run keeps the name of its folder.
+            self._folder = make_temporary_folder() / self._folder.name
+            self._folder.mkdir()
         places = [str(self._folder) + word.removeprefix(named) if word.startswith(named) else word for word in command]
         # The node's own Python and package, wherever they are.
         python, start, _ = python_command("")
         self._command, self._variables = [python, *(word or start for word in places)], variables
         self._told = 0
         self._process: LocalProcess | None = None
+        self._snapshot: Snapshot | None = None
 
     def shares_disk(self) -> bool:
         """Whether this node sees the folder of the results."""
@@ -57,33 +59,64 @@ class RayWorker:
     def start(self, resume: bool):
         """Starts the job."""
         command = [*self._command, "--resume"] if resume else self._command
-        self._process = start_process(command, self._folder / LOG_FILE, self._variables)
+        variables = self._variables if self._shared else {**self._variables, KEEP_VARIABLE: "1"}
+        self._process = start_process(command, self._folder / LOG_FILE, variables)
 
-    def look(self) -> tuple[int | None, bytes, bytes]:
-        """The exit status if the job has ended; its status file and what is new in its log where no disk is shared."""
+    def look(self) -> tuple[int | None, bytes, bytes, Stamp | None]:
+        """What the job has come to.
+
+        Returns:
+            Its exit status if it has ended; where no disk is shared, its status file, what is new in its log, and the
+            stamp of its last checkpoint.
+        """
         code = self._process.poll()
         if self._shared:
-            return code, b"", b""
+            return code, b"", b"", None
         with open(self._folder / LOG_FILE, "rb") as log:
             log.seek(self._told)
             new = log.read(CHUNK_BYTES)
         self._told += len(new)
         status = self._folder / STATUS_FILE
-        return code, status.read_bytes() if status.exists() else b"", new
+        return code, status.read_bytes() if status.exists() else b"", new, stamp_of(self._folder / CHECKPOINT)
 
-    def files(self) -> list[str]:
-        """The names of the run's files."""
-        return run_files(self._folder)
+    def snapshot(self, known: Mapping[str, Stamp], ended: bool) -> tuple[dict[str, Stamp], list[str]]:
+        """Opens the run's files as they are now.
+
+        Args:
+            known: the stamps of those that the head has.
+            ended: whether the job has ended.
+
+        Returns:
+            The stamps of all of them, and the names of those that the head lacks; nothing where they cannot be had now.
+        """
+        self._close()
+        try:
+            self._snapshot = Snapshot(self._folder, known, ended)
+        except OSError:
+            if ended:
+                raise
+            return {}, []
+        return self._snapshot.stamps, list(self._snapshot.files)
 
     def read(self, name: str, start: int) -> bytes:
-        """A part of a file; empty at its end."""
-        with open(self._folder / name, "rb") as file:
-            file.seek(start)
-            return file.read(CHUNK_BYTES)
+        """A part of a file of the snapshot; empty at its end."""
+        return self._snapshot.read(name, start, CHUNK_BYTES)
 
-    def remove(self):
-        """Removes the run's folder from a node that shares no disk."""
-        shutil.rmtree(self._folder)
+    def remove(self, finished: bool):
+        """Removes the run's folder from a node that shares no disk, and of a finished one what is stored elsewhere."""
+        self._close()
+        config = GatedBertConfig.from_json(self._folder / JOB_FILE)
+        if finished and config.checkpoint_dir:
+            from gated_bert.experiments.resume_store import store_of
+
+            # What stays there costs room, and the run is whole all the same.
+            with contextlib.suppress(UserError):
+                store_of(config, self._folder).clear()
+        shutil.rmtree(self._folder.parent)
+
+    def _close(self):
+        if self._snapshot is not None:
+            self._snapshot.close()
 
     def send_signal(self, number: int):
         """Sends a signal to the job and all that it started."""

@@ -18,6 +18,7 @@ from gated_bert.checks import MOST
 from gated_bert.disk import sync_folder
 from gated_bert.errors import UserError, one_line
 from gated_bert.experiments.run_record import check_metadata, order_of, shown
+from gated_bert.partial import partial, remove_leftovers
 from gated_bert.presets import PRESETS
 from gated_bert.quiet import log_tail
 from gated_bert.records import read_record
@@ -186,9 +187,10 @@ def replaced_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
         UserError: the folder cannot be made or written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         try:
             with open(temporary, "wb") as file:
                 yield file

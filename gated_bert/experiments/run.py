@@ -19,7 +19,7 @@ import pandas as pd
 
 from gated_bert.backend import always_compiles, data_parallel
 from gated_bert.compression.statistics import mac_record
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import NOT_COMPUTED, ConfigError, GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.experiments.best import best_row
 from gated_bert.experiments.checkpoint import CheckpointCallback, last_checkpoint
@@ -33,6 +33,7 @@ from gated_bert.experiments.output_folder import opened_run, unchanged_if_refuse
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.results import PATTERN_SPARSITY, read_run, write_csv_atomic, write_json_atomic
+from gated_bert.experiments.resume_store import kept_elsewhere
 from gated_bert.experiments.run_record import free_stamp, next_order
 from gated_bert.experiments.status import Status, StatusCallback
 from gated_bert.experiments.ticket import RewindCallback, apply_ticket
@@ -96,7 +97,7 @@ def train(
             with other settings.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    with opened_run(folder, resume):
+    with opened_run(folder, resume), kept_elsewhere(config, folder, resume):
         run = _Run(config, folder, resume, notify)
         with unchanged_if_refused(folder, lambda: bool(run.metadata or run.finished)):
             return run.keep_finished() if run.finished else run.train()
@@ -141,7 +142,7 @@ class _Run:
     def _refuse_other_config(self, before: dict):
         was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before), self.config))
         for name, value in now.items() if before else ():
-            if was[name] != value and name != "checkpoint_steps":
+            if was[name] != value and name not in NOT_COMPUTED:
                 raise UserError(
                     f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {was[name]!r}; "
                     "give the same value, or leave --resume out to start afresh"

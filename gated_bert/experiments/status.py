@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gated_bert.partial import partial
 from gated_bert.pruning.callbacks import StepCallback
 
 STATUS = "status.json"
@@ -49,7 +50,7 @@ class Status:
             self._written = now = time.time()
             self.fields |= {"pid": os.getpid(), "updated": now}
             # Not worth a sync to disk: it is stale in half a second.
-            temporary = self.path.with_suffix(".tmp")
+            temporary = partial(self.path)
             # JSON has no word for what is no number.
             known = {name: None if value != value else value for name, value in self.fields.items()}
             temporary.write_text(json.dumps(known))

@@ -16,6 +16,7 @@ from pathlib import Path
 from gated_bert.config import ConfigError
 from gated_bert.experiments.backends import Backend, LocalBackend, RunningJob
 from gated_bert.experiments.jobs import (
+    CHECKPOINT,
     LOG_FILE,
     Job,
     Plan,
@@ -30,6 +31,7 @@ from gated_bert.experiments.overview import configuration_text, result_table
 from gated_bert.experiments.progress import Display, JobView, make_views, wait_a_moment
 from gated_bert.experiments.resources import Machine, parallel_limit, this_machine
 from gated_bert.flags import FlagError
+from gated_bert.partial import remove_leftovers_in
 from gated_bert.quiet import log_tail
 from gated_bert.settings import LABELS, verbosity
 
@@ -129,6 +131,11 @@ def earlier_runs(plan: Plan, resume: bool) -> tuple[set[Job], set[Job]]:
         for job in there:
             check_same_record(job)
         finished = {job for job in there if is_finished(job.folder)}
+        for job in there:
+            remove_leftovers_in(job.folder)
+        for job in finished:
+            # Killed between the two: finished, and not tidied up.
+            (job.folder / CHECKPOINT).unlink(missing_ok=True)
         return finished, set(there) - finished
     place = set_aside(plan.output, [job.folder for job in plan.jobs])
     note_set_aside(f"earlier runs in {plan.output}", place)
@@ -136,14 +143,14 @@ def earlier_runs(plan: Plan, resume: bool) -> tuple[set[Job], set[Job]]:
 
 
 def check_data(jobs: Sequence[Job]) -> list[str]:
-    """Reads the data of every task once, so that what is wrong with it is said before any job starts.
+    """Reads the data of every task and tries every `--checkpoint-dir`, so that what is wrong is said before any job.
 
     Returns:
         Sentences about what was decided on own data and about the heads of pretrained weights.
 
     Raises:
         FlagError: a refused field of the record.
-        UserError: missing or malformed data.
+        UserError: missing or malformed data, or no way to write there.
     """
     from gated_bert.models.checkpoints import head_notes
     from gated_bert.tasks.data import load_task_data
@@ -163,6 +170,10 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
+    for place in {job.config.checkpoint_dir for job in jobs} - {None}:
+        from gated_bert.experiments.resume_store import check_place
+
+        check_place(place)
     return notes
 
 

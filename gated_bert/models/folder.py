@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.keras_file import read_keras, stored_arrays
+from gated_bert.partial import partial_folder, surviving, take_place
 from gated_bert.paths import user_path
 from gated_bert.records import read_record
 from gated_bert.schemas import HowMade, ModelConfig
@@ -105,16 +105,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         UserError: a file in the block, or the folder, cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            new.chmod(0o755)
+        with partial_folder(folder) as new:
             yield new
             sync_tree(new)
-            _replace(folder, new)
+            take_place(folder, new)
             sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{folder}: the model cannot be written ({one_line(error)}); choose another folder") from error
 
@@ -131,7 +126,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     Raises:
         UserError: a missing, truncated or malformed file.
     """
-    folder = _where_it_is(user_path(folder))
+    folder = surviving(user_path(folder))
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
@@ -154,7 +149,7 @@ def load_model(folder: str | Path) -> LoadedModel:
 
 def is_model_folder(path: str | Path) -> bool:
     """Whether `path` is a folder that `save_model` wrote, rather than a checkpoint of other tools."""
-    return (_where_it_is(user_path(path)) / WEIGHTS).is_file()
+    return (surviving(user_path(path)) / WEIGHTS).is_file()
 
 
 def read_architecture(folder: str | Path) -> BertConfig:
@@ -163,7 +158,7 @@ def read_architecture(folder: str | Path) -> BertConfig:
     Raises:
         UserError: a missing or malformed `config.json`.
     """
-    path = _where_it_is(user_path(folder)) / CONFIG
+    path = surviving(user_path(folder)) / CONFIG
     return BertConfig.from_dict(read_record(path, ModelConfig)["architecture"], str(path))
 
 
@@ -180,7 +175,7 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
     Raises:
         UserError: a missing, truncated or malformed file.
     """
-    folder = _where_it_is(user_path(folder))
+    folder = surviving(user_path(folder))
     config = read_architecture(folder)
     blocks = range(config.num_layers)
     stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
@@ -217,21 +212,3 @@ def with_fixed_gates(model: BertClassifier) -> BertClassifier:
     for source, target in zip(model.gated_layers(), copy.gated_layers(), strict=True):
         target.mask_variable.assign(ops.convert_to_numpy(source.rule.gates(source, training=False)))
     return copy
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
-
-
-def _replace(folder: Path, new: Path):
-    previous = _previous(folder)
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    new.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _where_it_is(folder: Path) -> Path:
-    """The folder, or its previous version where a process was killed between the two renames of `_replace`."""
-    return _previous(folder) if not folder.exists() and _previous(folder).is_dir() else folder

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from gated_bert.checks import choose
 from gated_bert.errors import UserError
+from gated_bert.partial import partial, partial_folder, remove_leftovers
 from gated_bert.paths import user_path
 from gated_bert.progress_bar import progress_bar
 from gated_bert.tasks.ag_news import AG_NEWS_ID
@@ -112,15 +112,16 @@ def _state(place: Path, name: str, sums: dict[str, str]) -> str:
 
 
 def _fetch(part: Part, place: Path, sums: dict[str, str]):
-    with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as temporary:
-        part.fetch(Path(temporary))
+    # All parts of a place leave the same kind behind, so that a kill in one is mended by the next download of any.
+    with partial_folder(place / "download") as temporary:
+        part.fetch(temporary)
         for name in part.files:
-            sums[name] = checksum(Path(temporary) / name)
+            sums[name] = checksum(temporary / name)
         # Checksums first: a download killed between the two finds a missing file, not one it does not know.
         _write_sums(place, sums)
         for name in part.files:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(temporary) / name, place / name)
+            os.replace(temporary / name, place / name)
 
 
 def checksum(path: Path) -> str:
@@ -143,7 +144,8 @@ def _read_sums(place: Path) -> dict[str, str]:
 
 
 def _write_sums(place: Path, sums: dict[str, str]):
-    temporary = place / f".{CHECKSUMS}"
+    remove_leftovers(place / CHECKSUMS)
+    temporary = partial(place / CHECKSUMS)
     temporary.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8")
     os.replace(temporary, place / CHECKSUMS)
 

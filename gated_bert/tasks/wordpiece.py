@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError
+from gated_bert.partial import partial, remove_leftovers
 from gated_bert.records import read_record
 from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.tables import read_text
@@ -365,9 +365,14 @@ def _ids_below(ids: np.ndarray, tokens: int) -> bool:
 def _write_cache(path: Path, encoded: Encoded):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
-        os.replace(file.name, path)
+        remove_leftovers(path)
+        temporary = partial(path)
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError:
         # The cache saves time only: a home folder that cannot be written to must not stop a run.
         return

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
 from gated_bert import cli
 from gated_bert.experiments import jobs, resources
 from gated_bert.experiments import sweep as launcher
+from gated_bert.experiments.checkpoint import read_place
+from gated_bert.experiments.resume_store import ResumeStore
+from gated_bert.experiments.run_files import CHECKPOINT
+from gated_bert.models.folder import load_model
 
 pytest.importorskip("ray", reason="ray is not installed (pip install 'gated_bert[cluster]')")
 
@@ -146,11 +153,122 @@ def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch,
     assert [line for line in log.splitlines() if line.startswith(("resume", "the worker"))] == [
         "resume False, threads 1, gpu None",
         "the worker of this job is lost; it runs again on another one",
-        f"resume {shared}, threads 1, gpu None",
+        "resume True, threads 1, gpu None",
     ]
     assert not [pid for pid in killed if psutil.pid_exists(pid)], "the job of the killed node has ended as well"
-    assert not list(Path("out").glob(".shared*")) and not list(Path("out").glob("*/.*.tmp"))
+    assert not list(Path("out").glob(".shared*")) and not list(Path("out").glob("*/.*.partial"))
     assert rows("out") == {name: of_local_processes[name] for name in map(RESULTS.format, methods)}
+
+
+TINY = ["--num-layers", "1", "--d-model", "16", "--num-heads", "2", "--dff", "32", "-b", "16", "--train-examples", "96",
+        "-e", "3", "-ps", "2", "-pe", "3", "-l", "1e-3", "--checkpoint-steps", "2"]  # fmt: skip
+STEP_SECONDS = 0.6
+
+
+def slow_command(folder: Path) -> tuple[str, ...]:
+    """Real training, of which every step takes long enough to be killed in."""
+    slow = ("import runpy, sys, time\nfrom gated_bert.pruning.callbacks import StepCallback as S\n"
+            "done = S.batches_done\n"
+            f"S.batches_done = lambda *a: (time.sleep({STEP_SECONDS / 5}), done(*a))[1]\n"
+            "sys.argv[0] = 'gated-bert'; runpy.run_module('gated_bert', run_name='__main__')")  # fmt: skip
+    return (sys.executable, "-c", slow, *TRAIN(folder)[3:])
+
+
+def kill_past_the_first_epoch(cluster: Cluster, folder: Path, kept, killed: list):
+    """Kills the node of the job in the middle of its second or third epoch, once a checkpoint of that is kept."""
+    deadline = time.monotonic() + 240
+    while True:
+        told, place = jobs.read_status(folder), kept()
+        assert time.monotonic() < deadline and told.get("state") != "finished", "waited too long"
+        if told.get("state") == "running" and place and place[0] >= 1 and place[1] >= 2:
+            break
+        time.sleep(0.02)
+    killed.append(place)
+    cluster.remove_node(node_of(cluster, told["pid"]), allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> pd.DataFrame:
+    """The rows of the same run as a process of this machine."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "compare_jobs", lambda output, ended: [])
+        patch.setattr(jobs, "job_command", TRAIN)
+        assert sweep(str(folder), "movement", *TINY) == 0
+    return measured(folder)
+
+
+def measured(folder: Path) -> pd.DataFrame:
+    (table,) = folder.glob("results_movement_sst2/results_*.csv")
+    return pd.read_csv(table).drop(columns=["seconds", "examples_per_second"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", [False, True], ids=["brought to the head", "in a store"])
+def test_a_lost_nodes_job_goes_on_from_its_last_checkpoint(two_nodes, unbroken, monkeypatch, capfd, tmp_path, stored):
+    """Without a shared disk: elsewhere, in the epoch it was lost in, with the rows of an unbroken run."""
+    monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
+    monkeypatch.setattr(jobs, "job_command", slow_command)
+    folder, points = Path("out/results_movement_sst2"), tmp_path / "points"
+
+    def of_the_store():
+        runs = list(points.glob("results_movement_sst2-*"))
+        return ResumeStore(str(points), runs[0].name).place() if runs else None
+
+    monkeypatch.setattr(ray_backend, "_outlives", lambda place: stored)
+    kept = of_the_store if stored else lambda: read_place(folder / CHECKPOINT)
+    killed = []
+    killer = threading.Thread(target=kill_past_the_first_epoch, args=(two_nodes, folder, kept, killed))
+    killer.start()
+    words = [*TINY, "--backend", "ray", "--ray-address", two_nodes.address]
+    code = sweep("out", "movement", *words, *(["--checkpoint-dir", str(points)] if stored else []))
+    killer.join()
+    log = (folder / "log.txt").read_text()
+    assert code == 0, capfd.readouterr()
+    assert "the worker of this job is lost; it runs again on another one" in log
+    ((epoch, batches),) = killed
+    went_on = [int(number) for number in re.search(r"going on at epoch (\d+), step (\d+)", log).groups()]
+    assert tuple(went_on) >= (epoch + 1, batches) >= (2, 2), "no earlier than what was kept when the node was lost"
+    pd.testing.assert_frame_equal(measured(Path("out")), unbroken)
+    assert status("out", "movement")["state"] == "finished" and load_model(folder / "model")
+    assert not (folder / CHECKPOINT).exists() and not [name for name in os.listdir(folder) if "partial" in name]
+    assert not stored or not any(points.rglob("*.*"))
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_leaves_what_the_next_goes_on_from(two_nodes, unbroken, monkeypatch, tmp_path):
+    """Without a shared disk: the checkpoint is here, so a sweep on a restarted head goes on from it."""
+    code = ("import sys; from tests.experiments import test_ray_backend as t; from gated_bert.experiments import jobs\n"
+            "t.ray_backend.Path.touch = lambda path: None; jobs.job_command = t.slow_command\n"
+            "t.ray_backend.job_memory = lambda config, on_gpu: 2**20\nsys.exit(t.sweep(*sys.argv[1:]))")  # fmt: skip
+    words = ["out", "movement", *TINY, "--backend", "ray", "--ray-address", two_nodes.address]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL)
+    folder, deadline = Path("out/results_movement_sst2"), time.monotonic() + 240
+    while (read_place(folder / CHECKPOINT) or (0, 0)) < (1, 2):
+        assert process.poll() is None and time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    epoch, batches = read_place(folder / CHECKPOINT)
+    monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
+    monkeypatch.setattr(jobs, "job_command", TRAIN)
+    assert sweep(*words, "--resume") == 0
+    assert f"going on at epoch {epoch + 1}, step {batches}" in (folder / "log.txt").read_text()
+    pd.testing.assert_frame_equal(measured(Path("out")), unbroken)
+    assert not [name for name in os.listdir(folder) + os.listdir("out") if "partial" in name]
+
+
+def test_a_node_that_comes_back_removes_what_its_jobs_left(tmp_path, monkeypatch):
+    """A worker that cannot see the head's disk makes a folder of its own; that of a killed one goes with it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    code = ("import os, sys\nfrom gated_bert.experiments.ray_worker import RayWorker\n"
+            "worker = RayWorker('no token', 'out/run', '/out/run', ['python', '-m', 'x', 'out/run'], {})\n"
+            "worker.append('job.json', b'{}')\nos.kill(os.getpid(), 9)")  # fmt: skip
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+        (left,) = (tmp_path / "temporary").iterdir()
+        assert (left / "run" / "job.json").is_file()
 
 
 def test_a_job_that_fails_is_not_run_again(two_nodes, monkeypatch, capfd):

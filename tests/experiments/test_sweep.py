@@ -176,7 +176,23 @@ def test_a_refused_sweep_leaves_no_folder(tmp_path):
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file in the way")
-    done = launch(tmp_path, "-p", "spt")
+    done = launch(tmp_path, "-p", "spt", "-e", "3")
     assert done.returncode == 2
     assert done.stderr.startswith("error: -o/--output-dir: 'out' is refused (a file is there)")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_removes_what_killed_ones_left_in_its_folders(tmp_path):
+    assert launch(tmp_path, "-p", "spt", "-e", "3").returncode == 0
+    run = tmp_path / "out/results_spt_sst2"
+    before = {folder: set(os.listdir(folder)) for folder in (run, run.parent)}
+    code = ("import os, sys\nfrom pathlib import Path\nfrom gated_bert.partial import partial, previous\n"
+            "for name in ('status.json', 'checkpoint.npz', 'comparison.csv'):\n"
+            "    partial(Path(sys.argv[1], name)).touch()\n"
+            "partial(Path(sys.argv[1], 'arriving')).mkdir()\nos.kill(os.getpid(), 9)")  # fmt: skip
+    for folder in before:
+        subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+        assert len(set(os.listdir(folder)) - before[folder]) == 4
+    (run / "checkpoint.npz").touch()
+    assert launch(tmp_path, "-p", "spt", "-e", "3", "--resume").returncode == 0
+    assert {folder: set(os.listdir(folder)) for folder in before} == before

@@ -13,6 +13,7 @@ from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import FILES, WEIGHTS, load_model, same_model, save_model, with_fixed_gates
+from gated_bert.partial import previous
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 
@@ -105,7 +106,7 @@ def test_saving_again_replaces_the_whole_folder(tmp_path):
 
 
 def test_a_save_that_was_killed_between_its_renames_leaves_the_previous_model(tmp_path):
-    save(tmp_path / "model", metadata={"epoch": 1}).rename(tmp_path / ".model.previous")
+    save(tmp_path / "model", metadata={"epoch": 1}).rename(previous(tmp_path / "model"))
     assert load_model(tmp_path / "model").metadata == {"epoch": 1}
     save(tmp_path / "model", metadata={"epoch": 2})
     assert load_model(tmp_path / "model").metadata == {"epoch": 2}
