@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from gated_bert import cli
-from gated_bert.data_source import find_data, folder_task, own_task_name
+from gated_bert.data_source import find_data, folder_task
 from gated_bert.errors import UserError
 from gated_bert.experiments.jobs import plan_jobs
 from gated_bert.experiments.studies import STUDIES
@@ -16,6 +16,7 @@ from gated_bert.flags import Flag, FlagError
 from gated_bert.paths import file_name, user_path
 from gated_bert.positionals import split_words
 from gated_bert.settings import read_settings
+from gated_bert.tasks.task import own_task_name
 from tests.refused import refusal
 
 FLAGS = (Flag(("-o", "--out"), "out", "text", "", ""), Flag(("--batches",), "batches", "list", "", ""),
