@@ -28,12 +28,16 @@ def test_uniform_divides_the_hidden_size_between_the_heads():
     ("make", "message"),
     [
         (lambda: BertConfig.uniform(2, 10, 3, 5, vocab_size=9), "num_heads: 3 does not divide the hidden size 10"),
-        (lambda: BertConfig.uniform(2, 10, 0, 5, vocab_size=9), "num_heads is 0; it must be a whole number from 1 up"),
+        (lambda: BertConfig.uniform(2, 10, 0, 5, vocab_size=9), "num_heads is 0; it must be a whole number from 1 to"),
         (lambda: BertConfig(9, 8, (LayerSizes(2, 0, 4, 8),), 4), r"layers\[0\].query_key_dim is 0"),
         (lambda: BertConfig(9, 8, (LayerSizes(2, 4, 4, -1),), 4), r"layers\[0\].intermediate_size is -1"),
         (lambda: BertConfig(9.5, 8, (), 4), "vocab_size is 9.5"),
-        (lambda: BertConfig.from_dict({"vocab_size": 3}), "no field 'layers'"),
-        (lambda: BertConfig.from_dict({"layers": [], "depth": 3}), "unexpected keyword argument 'depth'"),
+        (lambda: BertConfig.from_dict({"vocab_size": 3}), "the architecture: no field 'hidden_size'"),
+        (lambda: BertConfig.from_dict(BertConfig(9, 8, (), 4).to_dict() | {"depth": 3}), "field 'depth' is unknown"),
+        (lambda: BertConfig.from_dict(BertConfig(9, 8, (), 4).to_dict() | {"hidden_act": "tanh"}),
+         "the architecture: architecture: hidden_act is 'tanh'; allowed: gelu"),
+        (lambda: BertConfig.from_dict(BertConfig(9, 8, (), 4).to_dict() | {"hidden_act": ["gelu"]}),
+         "hidden_act is a list; allowed: a text"),
     ],
 )
 def test_sizes_that_make_no_model_are_refused(make, message):
