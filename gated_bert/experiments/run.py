@@ -115,12 +115,9 @@ class _Run:
             self._refuse_other_config(self.finished.config)
         elif resume:
             self.checkpoint, self.note = last_checkpoint(folder)
-        if self.checkpoint:
-            self._refuse_other_config(self.checkpoint.place["config"])
-        elif resume:
             before = newest_metadata(folder)
-            self._refuse_other_config(before.get("config") or {})
-            if before.get("status") == "finished":
+            self._refuse_other_config(self.checkpoint.place["config"] if self.checkpoint else before.get("config"))
+            if before.get("status") == "finished" and not self.checkpoint:
                 raise UserError(f"{folder}: the run here is finished, but its results_*.csv cannot be read; leave "
                                 "--resume out to set it aside and start afresh")  # fmt: skip
         place = self.checkpoint.place if self.checkpoint else {}
@@ -140,8 +137,8 @@ class _Run:
             note=self.note,
         )
 
-    def _refuse_other_config(self, before: dict):
-        was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before), self.config))
+    def _refuse_other_config(self, before: dict | None):
+        was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before or {}), self.config))
         for name, value in now.items() if before else ():
             if was[name] != value and name != "checkpoint_steps":
                 raise UserError(
