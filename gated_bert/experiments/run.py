@@ -117,9 +117,9 @@ class _Run:
             self.checkpoint, self.note = last_checkpoint(folder)
             before = newest_metadata(folder)
             self._refuse_other_config(self.checkpoint.place["config"] if self.checkpoint else before.get("config"))
-            if before.get("status") == "finished" and not self.checkpoint:
-                raise UserError(f"{folder}: the run here is finished, but its results_*.csv cannot be read; leave "
-                                "--resume out to set it aside and start afresh")  # fmt: skip
+            if not self.checkpoint and (before.get("status") == "finished" or (folder / "model").exists()):
+                raise UserError(f"{folder}: the run here is finished, but its results_*.csv or metadata_*.json cannot "
+                                "be read; leave --resume out to set it aside and start afresh")  # fmt: skip
         place = self.checkpoint.place if self.checkpoint else {}
         self.stamp = place.get("stamp") or free_stamp(folder, datetime.now())
         self.rows: list[dict] = place.get("rows", [])
