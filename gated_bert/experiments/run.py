@@ -114,14 +114,11 @@ class _Run:
             self._refuse_other_config(self.finished.config)
         elif resume:
             self.checkpoint, self.note = last_checkpoint(folder)
-        if self.checkpoint:
-            self._refuse_other_config(self.checkpoint.place["config"])
-        elif resume:
             before = newest_metadata(folder)
-            self._refuse_other_config(before.get("config") or {})
-            if before.get("status") == "finished":
-                raise UserError(f"{folder}: the run here is finished, but its results_*.csv cannot be read; leave "
-                                "--resume out to set it aside and start afresh")  # fmt: skip
+            self._refuse_other_config(self.checkpoint.place["config"] if self.checkpoint else before.get("config"))
+            if not self.checkpoint and (before.get("status") == "finished" or (folder / "model").exists()):
+                raise UserError(f"{folder}: the run here is finished, but its results_*.csv or metadata_*.json cannot "
+                                "be read; leave --resume out to set it aside and start afresh")  # fmt: skip
         place = self.checkpoint.place if self.checkpoint else {}
         self.stamp = place.get("stamp") or free_stamp(folder, datetime.now())
         self.rows: list[dict] = place.get("rows", [])
@@ -139,8 +136,8 @@ class _Run:
             note=self.note,
         )
 
-    def _refuse_other_config(self, before: dict):
-        was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before), self.config))
+    def _refuse_other_config(self, before: dict | None):
+        was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before or {}), self.config))
         for name, value in now.items() if before else ():
             if was[name] != value and name not in NOT_COMPUTED:
                 raise UserError(

@@ -75,10 +75,13 @@ def test_the_command_does_so_too(copy, capsys):
     assert "batch_size=8, but the run was begun with 16" in capsys.readouterr().err
 
 
-def test_a_finished_run_whose_table_is_gone_is_not_trained_again(copy):
-    next(copy.glob("results_*.csv")).unlink()
+@pytest.mark.parametrize("name", ["results_*.csv", "metadata_*.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["gone", "damaged"])
+def test_a_finished_run_whose_record_cannot_be_read_is_not_trained_again(copy, name, damage):
+    for file in (next(copy.glob(name)), copy / "status.json"):
+        damage(file)
     before = content(copy)
-    with pytest.raises(UserError, match="is finished, but its results_.*csv cannot be read; leave --resume out"):
+    with pytest.raises(UserError, match=r"is finished, but its results_\*.csv or metadata_\*.json cannot be read"):
         train(config_of(), copy, resume=True)
     assert content(copy) == before
 
@@ -234,7 +237,7 @@ def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_resul
 
 
 def test_what_fails_after_the_results_does_not_take_the_word_back(tmp_path, monkeypatch):
-    def stop(self):
+    def stop(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module.ResourceLog, "plot", stop)

@@ -20,7 +20,6 @@ from gated_bert.models.checkpoints import read_head
 from gated_bert.models.folder import LoadedModel, save_model
 from gated_bert.models.heads import Head, google_head, match_head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
-from gated_bert.tasks.labels import match_labels
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.refused import refusal
@@ -274,13 +273,6 @@ def test_an_exported_folder_comes_back_in_the_order_of_another_task(tmp_path):
     assert load_source(tmp_path / "hf").task.labels == OWN.labels
     model = run_model(tmp_path / "hf", other_order(OWN))
     np.testing.assert_allclose(array(model(INPUTS)), array(source(INPUTS))[:, ::-1], atol=1e-5)
-
-
-def test_labels_that_a_spelling_cannot_tell_apart_match_only_as_they_are():
-    assert match_labels(("C", "C++"), ("C++", "C")) == [1, 0]
-    assert match_labels(("c", "c++"), ("C++", "C")) is None
-    assert match_labels(("+", "-"), ("-", "+")) == [1, 0]
-    assert match_labels(("１", "２"), ("2", "1")) == [1, 0]
 
 
 def test_two_classes_of_one_name_are_refused_where_the_head_is_needed(tmp_path):
