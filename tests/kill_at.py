@@ -60,6 +60,12 @@ def names(folder: str) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*")}
 
 
+def set_aside(folder: str) -> set[str]:
+    """The same of what was there before, where a command moved it out of its way."""
+    places = (Path(folder).parent / "saved_results").glob(f"*/{Path(folder).name}")
+    return set().union(*map(names, places))
+
+
 def main(folder: str, kills: int, restart: str, words: list[str]):
     for name in MODULES:
         importlib.import_module(f"gated_bert.experiments.{name}")
@@ -77,13 +83,15 @@ def main(folder: str, kills: int, restart: str, words: list[str]):
     for start, count in starts:
         for at in sorted(draw.sample(range(count), min(kills, count))):
             shutil.rmtree(folder)
+            shutil.rmtree(Path(folder).parent / "saved_results", ignore_errors=True)
             shutil.copytree(start, folder)
             os.chdir(here)
             code, _ = command(words, folder, at)
             left = names(folder)
             after, _ = command([*words, *restart.split()], folder)
             told = {"at": at, "of": count, "into": Path(start).suffix, "killed": code == -signal.SIGKILL, "code": after}
-            print(json.dumps(told | {"left": sorted(left), "names": sorted(names(folder))}), flush=True)
+            found = {"left": left, "names": names(folder), "aside": set_aside(folder)}
+            print(json.dumps(told | {name: sorted(each) for name, each in found.items()}), flush=True)
 
 
 main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])

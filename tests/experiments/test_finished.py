@@ -192,12 +192,19 @@ class Kills:
                 state = tuple(sorted(content(self.folder).items()))
                 if state not in self.found:
                     self.found[state] = shutil.copytree(self.folder, self.place / f"{len(self.found):03d}")
+                    self._bury(self.found[state])
                 if operation.__name__ == "unlink" and Path(args[0]).name == "checkpoint.npz":
                     self._check_on_disk()
                 self.at_work = True
             return operation(*args, **options)
 
         return watched
+
+    @staticmethod
+    def _bury(folder):
+        """Gives what is half-written to a process that is gone, as this one would be."""
+        for path in folder.glob(".*.partial"):
+            path.rename(path.with_name(path.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")))
 
     def _check_on_disk(self):
         """Before the checkpoint goes all that is needed without it is on the disk, and says that it is finished."""
