@@ -157,8 +157,6 @@ def test_commands_are_known_by_name(capsys):
         ("train -p magnitude,spt", "one method"),
         ("train --config-file nowhere.json", "--config-file: 'nowhere.json'"),
         ("train --seeds 1,2", "--seeds: unknown flag"),
-        ("oneshot -d embedded -m tiny --strategy LayerMagWeight --pruning-type 6 --compression 2 --dry-run",
-         "--compression: refused where a sparsity is meant for each of two dimensions"),
     ],
 )
 def test_other_commands_refuse_in_one_line(capsys, words, part):

@@ -1,13 +1,11 @@
 """Hugging Face folders: what transformers computes from them, what comes back, what is refused."""
 
-import importlib.util
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tokenizers
+from in_transformers import logits, needs_transformers, run
 from texts import many_texts
 from tokenizers import normalizers
 
@@ -22,6 +20,22 @@ from gated_bert.tasks.tokenizer import Tokenizer
 from gated_bert.tasks.tokenizer_rules import AddedToken, WordPieceRules
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
+LABELS_AND_IDS = """
+import json, sys, transformers
+labels = transformers.AutoConfig.from_pretrained(sys.argv[1]).id2label
+print(json.dumps([labels, transformers.AutoTokenizer.from_pretrained(sys.argv[1])("Good films", "bad")["input_ids"]]))
+"""
+ZEROED = """
+import sys, torch, transformers
+torch.manual_seed(0)
+sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 12}
+config = transformers.BertConfig(vocab_size=40, num_labels=3, initializer_range=0.5, **sizes)
+model = transformers.BertForSequenceClassification(config)
+with torch.no_grad():
+    model.bert.encoder.layer[0].intermediate.dense.weight[:4] = 0
+    model.bert.encoder.layer[0].intermediate.dense.bias[:] = torch.linspace(-1, 1, 12)
+model.save_pretrained(sys.argv[1])
+"""
 
 
 @pytest.fixture
@@ -39,20 +53,14 @@ def loaded(model, task=TASKS["sst2"]):
     return LoadedModel(model, Tokenizer.from_vocab(TOKENS), task, model.bert_config, {})
 
 
+@needs_transformers
 def test_transformers_computes_the_same_logits(masked, inputs, tmp_path):
-    torch, transformers = (pytest.importorskip(name, reason="not installed") for name in ("torch", "transformers"))
     export_hugging_face(tmp_path / "hf", masked)
-    model, info = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "hf", output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"]
-    with torch.no_grad():
-        logits = model.eval()(**{name: torch.tensor(values.astype(np.int64)) for name, values in inputs.items()}).logits
-    assert np.abs(logits.numpy() - masked.model.predict(inputs, verbose=0)).max() < 1e-4
-    assert model.config.id2label == {0: "negative", 1: "positive"}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert (
-        tokenizer("Good films", "bad")["input_ids"]
-        == masked.tokenizer.encode(["Good films"], ["bad"]).input_ids.tolist()
-    )
+    (found,) = logits("BertForSequenceClassification", tmp_path / "hf", inputs, tmp_path)
+    assert np.abs(found - masked.model.predict(inputs, verbose=0)).max() < 1e-4
+    labels, ids = json.loads(run(LABELS_AND_IDS, tmp_path / "hf"))
+    assert labels == {"0": "negative", "1": "positive"}
+    assert ids == masked.tokenizer.encode(["Good films"], ["bad"]).input_ids.tolist()
 
 
 def test_zeroed_weights_come_back_as_closed_gates_and_shrink(masked, inputs, tmp_path):
@@ -67,21 +75,14 @@ def test_zeroed_weights_come_back_as_closed_gates_and_shrink(masked, inputs, tmp
     assert np.abs(small.predict(inputs, verbose=0) - found.model.predict(inputs, verbose=0)).max() < 1e-5
 
 
+@needs_transformers
 def test_transformers_folders_with_zeroed_weights_shrink(inputs, tmp_path):
-    torch, transformers = (pytest.importorskip(name, reason="not installed") for name in ("torch", "transformers"))
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 12}
-    config = transformers.BertConfig(vocab_size=40, num_labels=3, initializer_range=0.5, **sizes)
-    model = transformers.BertForSequenceClassification(config).eval()
-    with torch.no_grad():
-        model.bert.encoder.layer[0].intermediate.dense.weight[:4] = 0
-        model.bert.encoder.layer[0].intermediate.dense.bias[:] = torch.linspace(-1, 1, 12)
-        logits = model(**{name: torch.tensor(values.astype(np.int64)) for name, values in inputs.items()}).logits
-    model.save_pretrained(tmp_path / "hf")
+    run(ZEROED, tmp_path / "hf")
+    (found,) = logits("BertForSequenceClassification", tmp_path / "hf", inputs, tmp_path)
     (tmp_path / "hf" / "vocab.txt").write_text("\n".join(TOKENS))
     small = shrink(load_source(tmp_path / "hf").model)
     assert small.bert_config.layers == (LayerSizes(4, 4, 4, 8),)
-    assert np.abs(logits.numpy() - small.predict(inputs, verbose=0)).max() < 1e-4
+    assert np.abs(found - small.predict(inputs, verbose=0)).max() < 1e-4
 
 
 def test_uniformly_fewer_neurons_are_exported_and_other_sizes_refused(make_model, tmp_path):
@@ -189,16 +190,14 @@ def test_every_tokeniser_comes_back_from_each_kind_of_folder(make_model, tmp_pat
     assert json.loads((tmp_path / "added" / "tokenizer_config.json").read_text())["model_max_length"] == 9
 
 
-@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+@needs_transformers
 def test_transformers_cuts_texts_as_every_exported_tokeniser(make_model, tmp_path):
     kinds, model = all_kinds(), make_model(num_layers=1)
     for name, tokenizer in kinds.items():
         export_hugging_face(tmp_path / name, LoadedModel(model, tokenizer, TASKS["sst2"], model.bert_config, {}))
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
-    # In a process of its own: with TensorFlow in the same one, torch may bring it down.
-    places = [str(tmp_path / name) for name in ("texts.json", *kinds)]
-    done = subprocess.run([sys.executable, "-c", READ, *places], capture_output=True, text=True, check=True)
-    for (name, tokenizer), line in zip(kinds.items(), done.stdout.splitlines(), strict=True):
+    lines = run(READ, *(tmp_path / name for name in ("texts.json", *kinds))).splitlines()
+    for (name, tokenizer), line in zip(kinds.items(), lines, strict=True):
         encoded = tokenizer.encode(TEXTS, TEXTS[::-1], 2000)
         ids, types = rows(encoded, encoded.input_ids), rows(encoded, encoded.token_type_ids)
         assert json.loads(line) == [ids, types, ids, types], name
