@@ -9,15 +9,16 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.errors import UserError, one_line
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 """Files that hold texts and labels; a .txt holds texts alone."""
@@ -199,21 +200,24 @@ def decimal_text(text: str) -> str | None:
     if not _DECIMAL.fullmatch(text):
         return None
     number = Decimal(text)
-    return format(number.normalize(), "f") if number else "0"
+    # By default digits after the 28th are rounded away.
+    return format(number.normalize(Context(prec=len(text))), "f") if number else "0"
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text; a JSON value that is no text, by JSON's own spelling, equal numbers by the same one."""
+    """A label cell as text, its accents composed; a JSON value that is no text, by JSON's own spelling, equal numbers by
+    the same one."""
     if cell is None or isinstance(cell, str):
-        return cell and cell.strip()
+        return cell and unicodedata.normalize("NFC", cell.strip())
     text = json.dumps(cell)
     return decimal_text(text) or text
 
 
 def _known_labels(labels: Sequence[str]) -> dict[str, int]:
-    """Index by spelling; numbers also by the one of `decimal_text`, where no text stands beside a fraction: `1.10` and
-    `1.1` may be versions."""
-    known = {label: index for index, label in enumerate(labels)}
+    """Index by spelling, as it is and with its accents composed; numbers also by the one of `decimal_text`, where no text
+    stands beside a fraction: `1.10` and `1.1` may be versions."""
+    known = {unicodedata.normalize("NFC", label): index for index, label in enumerate(labels)}
+    known |= {label: index for index, label in enumerate(labels)}
     decimals = {decimal_text(label): index for label, index in known.items()}
     numbers = {text: index for text, index in decimals.items() if text is not None}
     if None in decimals and any("." in text for text in numbers):
@@ -292,8 +296,9 @@ def _jsonl_records(path: Path) -> Iterator[tuple[int, dict]]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: malformed JSON ({error.msg}); one object per line") from error
+        except (ValueError, RecursionError) as error:
+            said = getattr(error, "msg", one_line(error))
+            raise UserError(f"{path}, line {number}: malformed JSON ({said}); one object per line") from error
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}: not a JSON object; write one object per line")
         yield number, record
