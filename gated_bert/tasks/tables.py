@@ -205,8 +205,7 @@ def decimal_text(text: str) -> str | None:
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text, its accents composed; a JSON value that is no text, by JSON's own spelling, equal numbers by
-    the same one."""
+    """A label cell as text with composed accents; a JSON value that is no text, by JSON's spelling, equal ones by one."""
     if cell is None or isinstance(cell, str):
         return cell and unicodedata.normalize("NFC", cell.strip())
     text = json.dumps(cell)
@@ -214,7 +213,7 @@ def label_text(cell: object) -> str | None:
 
 
 def _known_labels(labels: Sequence[str]) -> dict[str, int]:
-    """Index by spelling, as it is and with its accents composed; numbers also by the one of `decimal_text`, where no text
+    """Index by spelling, as it is and with composed accents; numbers also by the one of `decimal_text`, where no text
     stands beside a fraction: `1.10` and `1.1` may be versions."""
     known = {unicodedata.normalize("NFC", label): index for index, label in enumerate(labels)}
     known |= {label: index for index, label in enumerate(labels)}
