@@ -5,15 +5,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import numpy as np
-from keras import ops
-
 from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.heads import Head
-from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.models.pretrained import close_zeros, load_pretrained, read_pretrained_architecture
 from gated_bert.paths import user_path
 from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.task import TASKS, Task, own_task_name
@@ -23,8 +20,7 @@ from gated_bert.tasks.tokenizer import tokenizer_from_folder
 def load_source(folder: str | Path) -> LoadedModel:
     """The model in a folder, with its tokeniser and task.
 
-    Of weights without gates, a Hugging Face folder or Google's files, the gates of zeros are closed: a tool that
-    prunes by zeroing leaves nothing else to see it by.
+    Of weights without gates, a Hugging Face folder or Google's files, the gates of zeros are closed.
 
     Args:
         folder: a model folder, or a folder that `load_pretrained` reads.
@@ -47,15 +43,8 @@ def load_source(folder: str | Path) -> LoadedModel:
     tokenizer.check_rows(config.vocab_size)
     model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
     load_pretrained(model, str(folder), task)
-    _close_zeros(model)
+    close_zeros(model)
     return LoadedModel(model, tokenizer, task, model.bert_config, {})
-
-
-def _close_zeros(model: BertClassifier):
-    # Not those of the classifier: zeros may be what a fresh one starts from.
-    for layer in model.gated_layers():
-        if layer.role != "classifier":
-            layer.gates.assign((ops.convert_to_numpy(layer.raw_kernel) != 0).astype(np.float32))
 
 
 def _head_task(folder: Path, head: Head) -> Task:

@@ -18,6 +18,9 @@ from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.heads import Head, match_head, task_head
 from gated_bert.tasks.task import Task
 
+PRUNED_SHARE = 0.05
+"""Share of zeros from which on weights were pruned; fewer are what rounding leaves, and train like others."""
+
 
 def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None) -> BertConfig:
     """The sizes of pretrained weights.
@@ -49,7 +52,7 @@ def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = 
 
     The head is taken over where the checkpoint has one for the same task, its outputs in the order of the task's
     classes; otherwise it stays as it is, and a warning says why. From a model folder the closed gates are taken over
-    too.
+    too. Of weights without gates those that a tool pruned by zeroing are closed, and a warning says so.
 
     Args:
         model: the model, with the sizes of `read_pretrained_architecture`.
@@ -75,6 +78,32 @@ def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = 
             _assign(variable, arrays[name], f"{checkpoint.weights_path}: {name}")
         elif not name.startswith(("pooler/", *HEAD, *SPAN_HEAD)):
             raise UserError(f"{checkpoint.weights_path}: no {name} in it; weights of a BERT are needed")
+    share = close_zeros(model, PRUNED_SHARE)
+    if share:
+        warnings.warn(f"{path_or_id}: {share:.1%} of the weights are zeros, which count as closed", stacklevel=2)
+
+
+def close_zeros(model: BertClassifier, least: float = 0.0) -> float:
+    """Closes the gates of zeros: a tool that prunes by zeroing leaves nothing else to see it by.
+
+    Args:
+        model: the model.
+        least: share of zeros below which all gates stay as they are.
+
+    Returns:
+        The share of the weights that were closed.
+    """
+    # Not those of the classifier: zeros may be what a fresh one starts from.
+    layers = [layer for layer in model.gated_layers() if layer.role != "classifier"]
+    kept = [ops.convert_to_numpy(layer.raw_kernel) != 0 for layer in layers]
+    total = sum(mask.size for mask in kept)
+    share = (total - sum(int(np.count_nonzero(mask)) for mask in kept)) / total
+    if share == 0 or share < least:
+        return 0.0
+    for layer, mask in zip(layers, kept, strict=True):
+        value = 1.0 if layer.gate_trainable else layer.gate_init_value
+        layer.mask_variable.assign(mask * np.float32(value))
+    return share
 
 
 def checkpoint_variables(model: BertClassifier) -> dict[str, keras.Variable]:

@@ -148,12 +148,13 @@ def _make_task(
     labels = sorted(decimals, key=Decimal) if numeric else sorted(values)
     if len(labels) < 2:
         raise UserError(f"{table.path}: every label in column {label!r} is {labels[0]!r}; give at least two classes")
-    if len(labels) > len(cells) // 2 and len(labels) > MANY_VALUES:
+    if task_type is None and len(labels) > len(cells) // 2 and len(labels) > MANY_VALUES:
         slip = next((value for value in cells if decimal_text(value) is None), None)
         mostly_numbers = slip is not None and len(decimals) > len(values) // 2
         raise UserError(
             f"{table.path}: column {label!r} holds {len(labels)} different labels in {len(cells)} rows "
-            f"({shorten(labels, 3)}); name the column of the classes with --label-column"
+            f"({shorten(labels, 3)}); name the column of the classes with --label-column, or say "
+            "--task-type classification"
             + (f", or correct {slip!r}, which is no plain decimal number" if mostly_numbers else "")
         )
     return Task(name, title, labels=tuple(labels), metrics=("accuracy",), pair=pair)
@@ -176,7 +177,7 @@ def _checked_labels(table: Table, label: str, task_type: str | None) -> list[str
 def _are_classes(decimals: set[str], rows: int) -> bool:
     """Whether different numbers, of so many rows, are classes rather than targets."""
     numbers = [Decimal(text) for text in decimals]
-    if any(number % 1 for number in numbers):
+    if any(number != number.to_integral_value() for number in numbers):
         return len(numbers) <= 2
     counted = min(numbers) in (0, 1) and max(numbers) - min(numbers) == len(numbers) - 1
     needed = ROWS_OF_A_COUNTED_ONE if counted else ROWS_OF_A_NUMBER

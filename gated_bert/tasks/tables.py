@@ -9,10 +9,11 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
 
 import numpy as np
@@ -207,14 +208,15 @@ def decimal_text(text: str) -> str | None:
     if not _DECIMAL.fullmatch(text):
         return None
     number = Decimal(text)
-    return format(number.normalize(), "f") if number else "0"
+    # By default digits after the 28th are rounded away.
+    return format(number.normalize(Context(prec=len(text))), "f") if number else "0"
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text, `None` for no label; a JSON value that is no text, by JSON's own spelling, equal numbers by
-    the same one."""
+    """A label cell as text with composed accents, `None` for no label; a JSON value that is no text, by JSON's spelling,
+    equal numbers by the same one."""
     if cell is None or isinstance(cell, str):
-        return cell and cell.strip()
+        return cell and unicodedata.normalize("NFC", cell.strip())
     if isinstance(cell, list | dict) or (isinstance(cell, float) and not math.isfinite(cell)):
         return None
     text = json.dumps(cell)
@@ -222,9 +224,10 @@ def label_text(cell: object) -> str | None:
 
 
 def _known_labels(labels: Sequence[str]) -> dict[str, int]:
-    """Index by spelling; numbers also by the one of `decimal_text`, where no text stands beside a fraction: `1.10` and
-    `1.1` may be versions."""
-    known = {label: index for index, label in enumerate(labels)}
+    """Index by spelling, as it is and with composed accents; numbers also by the one of `decimal_text`, where no text
+    stands beside a fraction: `1.10` and `1.1` may be versions."""
+    known = {unicodedata.normalize("NFC", label): index for index, label in enumerate(labels)}
+    known |= {label: index for index, label in enumerate(labels)}
     decimals = {decimal_text(label): index for label, index in known.items()}
     numbers = {text: index for text, index in decimals.items() if text is not None}
     if None in decimals and any("." in text for text in numbers):

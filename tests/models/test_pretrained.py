@@ -10,11 +10,13 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
+from gated_bert.config import GatedBertConfig
 from gated_bert.errors import UserError
 from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import save_model
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 
@@ -261,3 +263,33 @@ def test_a_model_folder_of_other_sizes_is_refused(model_folder):
     other = BertClassifier(model.bert_config.replace(vocab_size=100))
     with pytest.raises(UserError, match="its vocab_size is 200, the model's is 100"):
         load_pretrained(other, path)
+
+
+@pytest.mark.parametrize("options", [{}, {"gate_trainable": True}, {"gate_init_value": 0.5}], ids=str)
+def test_weights_that_another_tool_pruned_to_zeros_stay_closed(folder, options):
+    def prune(tensors):
+        return {name: np.where(np.abs(array) < 0.13, 0, array) if "encoder" in name and array.ndim == 2 else array
+                for name, array in tensors.items()}  # fmt: skip
+
+    rewrite(folder, prune)
+    with pytest.warns(UserWarning, match=r"bert: \d+.\d% of the weights are zeros, which count as closed"):
+        model = load(folder, **options)
+    for layer in model.gated_layers():
+        kernel = keras.ops.convert_to_numpy(layer.raw_kernel)
+        assert np.array_equal(keras.ops.convert_to_numpy(layer.effective_gates()) == 0, kernel == 0), layer.name
+    config = GatedBertConfig(pruning_method="magnitude", end_sparsity=0.3)
+    closed = sparsity(model.gated_layers(config.prunable_roles))
+    assert closed > 0.35
+    Pruner(config, model.gated_layers(config.prunable_roles)).update(0.3, 0)
+    assert sparsity(model.gated_layers(config.prunable_roles)) == closed
+
+
+def test_a_few_zeros_are_weights_like_others(folder):
+    def round_some(tensors):
+        name = "bert.encoder.layer.0.attention.self.query.weight"
+        return tensors | {name: np.where(np.abs(tensors[name]) < 0.002, 0, tensors[name])}
+
+    rewrite(folder, round_some)
+    model = load(folder)
+    assert any((keras.ops.convert_to_numpy(layer.raw_kernel) == 0).any() for layer in model.gated_layers())
+    assert sparsity(model.gated_layers()) == 0

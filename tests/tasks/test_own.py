@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -118,6 +119,30 @@ def test_spellings_of_one_number_are_one_class(tmp_path, ending):
 def test_large_whole_numbers_stay_apart(tmp_path):
     data = read_own_data(labelled(tmp_path / "a.tsv", ["9007199254740992", "9007199254740993"] * 5))
     assert data.task.labels == ("9007199254740992", "9007199254740993")
+
+
+def test_no_digit_of_a_long_number_is_lost(tmp_path):
+    numbers = ["123456789012345678901234567890123456789", "123456789012345678901234567890123456780", "7"]
+    data = read_own_data(labelled(tmp_path / "a.tsv", numbers * 5))
+    assert data.task.labels == ("7", *sorted(numbers[:2]))
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "a", "label": {n}}}\n' for n in (10**400, 10**400 + 1) * 3))
+    assert len(read_own_data(tmp_path / "a.jsonl").task.labels) == 2
+
+
+def test_accents_are_the_same_composed_or_not(tmp_path):
+    labelled(tmp_path / "train.tsv", ["caf\u00e9", "cafe\u0301", "bar"] * 5)
+    labelled(tmp_path / "dev.tsv", ["cafe\u0301", "bar"])
+    data = read_own_data(tmp_path)
+    assert data.task.labels == ("bar", "caf\u00e9") and data.dev["dev"].labels.tolist() == [1, 0]
+    old = dataclasses.replace(data.task, labels=("bar", "cafe\u0301"))
+    assert read_own_data(tmp_path, task=old).dev["dev"].labels.tolist() == [1, 0]
+
+
+def test_many_classes_of_few_rows_are_classes_where_that_is_said(tmp_path):
+    path = labelled(tmp_path / "a.tsv", [f"intent {i % 77}" for i in range(150)])
+    with pytest.raises(UserError, match="77 different labels in 150 rows .* or say --task-type classification"):
+        read_own_data(path)
+    assert len(read_own_data(path, task_type="classification").task.labels) == 77
 
 
 def test_versions_beside_other_names_are_no_numbers(tmp_path):
