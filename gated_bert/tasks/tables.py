@@ -213,8 +213,8 @@ def decimal_text(text: str) -> str | None:
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text with composed accents, `None` for no label; a JSON value that is no text, by JSON's spelling,
-    equal numbers by the same one."""
+    """A label cell as text with composed accents, `None` for no label; a JSON value that is no text, by JSON's own
+    spelling, equal numbers by the same one."""
     if cell is None or isinstance(cell, str):
         return cell and unicodedata.normalize("NFC", cell.strip())
     if isinstance(cell, list | dict) or (isinstance(cell, float) and not math.isfinite(cell)):
