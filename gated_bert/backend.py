@@ -110,6 +110,33 @@ def whole_gradients(gradients: list) -> list:
     return gradients
 
 
+def values_on_devices(variable: keras.Variable) -> np.ndarray:
+    """The variable's value; of one that TensorFlow adds up over several devices when it is read, as a metric's, its
+    parts [devices, …], since their sum is not enough to go on exactly."""
+    parts = _parts(variable)
+    return np.stack([np.asarray(part) for part in parts]) if parts else np.array(view(variable))
+
+
+def assign_on_devices(variable: keras.Variable, values: np.ndarray):
+    """Gives back what `values_on_devices` took, on as many devices."""
+    parts = _parts(variable)
+    if not parts:
+        variable.assign(values)
+        return
+    for part, value in zip(parts, values, strict=True):
+        part.assign(value)
+
+
+def _parts(variable: keras.Variable) -> tuple:
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow
+
+    value = variable._value
+    summed = getattr(value, "synchronization", None) == tensorflow.VariableSynchronization.ON_READ
+    return value.values if summed and isinstance(value, tensorflow.distribute.DistributedValues) else ()
+
+
 def _unknown_backend() -> RuntimeError:
     return RuntimeError(f"KERAS_BACKEND={keras.backend.backend()}: gated_bert runs on tensorflow or jax")
 

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from gated_bert.arrays import DAMAGED, read_npz
+from gated_bert.backend import assign_on_devices, values_on_devices
 from gated_bert.errors import UserError, one_line
 from gated_bert.experiments.jobs import CHECKPOINT
 from gated_bert.experiments.results import replaced_file
@@ -26,9 +27,11 @@ from gated_bert.schemas import Place
 def _arrays(model: keras.Model, criterion, place: dict) -> Iterator[tuple[str, np.ndarray]]:
     """Everything that a run's next step depends on, by name, one array after the other."""
     yield "place", np.array(json.dumps(place))
-    for name, variables in (*_variables(model).items(), ("metrics", model.metrics_variables)):
+    for name, variables in _variables(model).items():
         for i, variable in enumerate(variables):
             yield f"{name}/{i}", ops.convert_to_numpy(variable)
+    for i, variable in enumerate(model.metrics_variables):
+        yield f"metrics/{i}", values_on_devices(variable)
     for name, array in criterion.state().items() if criterion is not None else ():
         yield f"criterion/{name}", np.asanyarray(array)
 
@@ -104,7 +107,7 @@ class Checkpoint:
     def restore_metrics(self, model: keras.Model):
         """Puts the broken epoch's running means back; `fit` has just reset them."""
         for i, variable in enumerate(model.metrics_variables):
-            variable.assign(self._arrays[f"metrics/{i}"])
+            assign_on_devices(variable, self._arrays[f"metrics/{i}"])
 
 
 def last_checkpoint(folder: Path) -> tuple[Checkpoint | None, str]:

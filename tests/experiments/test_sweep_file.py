@@ -185,14 +185,12 @@ def test_the_dry_run_adds_up_what_the_jobs_need(capsys):
     words = ["sweep", "-d", "embedded", "-m", "base", "-p", "spt,magnitude", "-max-parallel-jobs", "2", "--dry-run"]
     assert cli.main(words) == 0
     shown = capsys.readouterr().out
-    plan = read_plan({"data": "embedded", "methods": ("spt", "magnitude")}, {}, {})
-    # SPT keeps rewards and counts of every weight beside what magnitude holds.
-    memory, kept, working = (
-        sum(need(job.config) for job in plan.jobs) / GIB
-        for need in (lambda config: job_memory(config, on_gpu=False), kept_disk, working_disk)
-    )
-    assert f"memory  {memory:.0f} GiB for 2 at a time" in shown
-    assert f"disk    {kept:.2g} GiB at the end, {kept + working:.2g} GiB at most" in shown
+    configs = [job.config for job in read_plan({"data": "embedded", "methods": ("spt", "magnitude")}, {}, {}).jobs]
+    # What they keep of every weight differs.
+    memory = sum(job_memory(config, on_gpu=False) for config in configs)
+    kept, working = (sum(map(size, configs)) for size in (kept_disk, working_disk))
+    assert f"memory  {memory / GIB:.0f} GiB for 2 at a time" in shown
+    assert f"disk    {kept / GIB:.2g} GiB at the end, {(kept + working) / GIB:.2g} GiB at most" in shown
 
 
 def test_the_dry_run_leaves_open_how_many_jobs_fit_where_that_is_decided_at_the_start(capsys):
