@@ -115,7 +115,7 @@ class _Run:
             self.checkpoint, self.note = last_checkpoint(folder)
         if self.checkpoint:
             self._refuse_other_config(self.checkpoint.place["config"])
-        elif resume:
+        elif resume and not self.finished:
             before = newest_metadata(folder)
             self._refuse_other_config(before.get("config") or {})
             if before.get("status") == "finished":

@@ -234,7 +234,7 @@ def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_resul
 
 
 def test_what_fails_after_the_results_does_not_take_the_word_back(tmp_path, monkeypatch):
-    def stop(self):
+    def stop(self, failed):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module.ResourceLog, "plot", stop)
