@@ -102,7 +102,7 @@ def test_both_sparsities_and_the_best_model_of_every_pattern(tmp_path, case):
     assert last["sparsity"] == pytest.approx(last["pattern_sparsity"] * part)
     for row in (result.best, result.final, newest_metadata(tmp_path)["final"], read_status(tmp_path)):
         assert row["pattern_sparsity"] == pytest.approx(last["pattern_sparsity"])
-    assert read_record(tmp_path / "model_best" / "metadata.json")["row"]["epoch"] == result.best["epoch"]
+    assert read_record(tmp_path / "model_best" / "metadata.json", nan=True)["row"]["epoch"] == result.best["epoch"]
     assert result.best["sparsity"] == run.rows["sparsity"].max()
     layers = load_model(tmp_path / "model_best").model.gated_layers(config_of().prunable_roles)
     closed = [np.asarray(layer.gates) == 0 for layer in layers]
@@ -117,7 +117,7 @@ def test_one_evaluation_that_is_no_number_is_not_the_best(tmp_path, monkeypatch,
     finite = [value for value in values if math.isfinite(value)]
     assert "NaN" not in (tmp_path / "status.json").read_text()
     assert not finite or result.best["val_accuracy"] == max(finite)
-    assert read_record(tmp_path / "model_best" / "metadata.json")["row"]["epoch"] == result.best["epoch"]
+    assert read_record(tmp_path / "model_best" / "metadata.json", nan=True)["row"]["epoch"] == result.best["epoch"]
 
 
 def test_compressions_count_the_matrices_of_the_pattern(tmp_path, capsys):

@@ -207,7 +207,9 @@ def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path
     first = train(config, tmp_path / "results_a")
     (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
     monkeypatch.setattr("gated_bert.experiments.run.next_order", lambda folder, now: next_order(folder, 1e9))
-    train(config, tmp_path / "results_a")
+    # One that failed, and whose files stay where it is begun again.
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"status": "failed"}))
+    train(config, tmp_path / "results_a", resume=True)
     train(config, tmp_path / "results_b")
     newest = read_run(tmp_path / "results_a")
     assert len(list((tmp_path / "results_a").glob("metadata_*.json"))) == 2
