@@ -205,7 +205,7 @@ def decimal_text(text: str) -> str | None:
 
 
 def label_text(cell: object) -> str | None:
-    """A label cell as text with composed accents; a JSON value that is no text, by JSON's spelling, equal ones by one."""
+    """A label cell as text, its accents composed; of JSON values that are no texts, equal ones by one spelling."""
     if cell is None or isinstance(cell, str):
         return cell and unicodedata.normalize("NFC", cell.strip())
     text = json.dumps(cell)
