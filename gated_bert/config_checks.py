@@ -19,6 +19,14 @@ SCOPES = ("layer", "global", "role")
 SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
 ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
 ENCODER_ROLES = ROLES[:6]
+TIED_ROLES = {
+    "head": ROLES[:4],
+    "head_dim": ROLES[:4],
+    "neuron": ROLES[4:6],
+    "head_neuron": ENCODER_ROLES,
+    "qkv_row": ROLES[:3],
+}
+"""Pattern → the matrices of a block that its units run through."""
 TASK_TYPES = ("classification", "regression")
 TICKET_CONTROLS = ("random", "reinitialized")
 NEEDS_TRAINING = ("movement", "soft_movement", "l0", "spt", "taylor")
@@ -207,6 +215,13 @@ def _check_ticket(config: GatedBertConfig):
 
 
 def _check_pattern(config: GatedBertConfig):
+    tied = TIED_ROLES.get(config.pattern, ()) if config.tilesparsity_variant != "code" else ()
+    missing = [role for role in tied if role not in config.prunable_roles]
+    if missing:
+        raise ConfigError(
+            "prunable_roles", ", ".join(config.prunable_roles),
+            f"also {', '.join(missing)}: pattern {config.pattern} closes {', '.join(tied)} together",
+        )  # fmt: skip
     if config.criterion == "spt" and config.spt_reward == "measured" and _units_move(config):
         raise ConfigError(
             "pattern", config.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "

@@ -21,6 +21,7 @@ from gated_bert.flags import (
     labels,
     record_fields,
 )
+from gated_bert.matrix_checks import check_matrices
 from gated_bert.methods import CRITERIA, METHODS
 from gated_bert.paths import user_path
 from gated_bert.presets import TASK_MAX_LEN
@@ -92,10 +93,11 @@ class Settings:
         ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
         try:
             config = GatedBertConfig(**values)
-            if all(getattr(config, name) == value for name, value in ends.items()):
-                return config
-            # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
-            return config.replace(**ends, schedule=config.schedule)
+            if any(getattr(config, name) != value for name, value in ends.items()):
+                # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
+                config = config.replace(**ends, schedule=config.schedule)
+            check_matrices(config)
+            return config
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None

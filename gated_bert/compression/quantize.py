@@ -6,7 +6,6 @@ import contextlib
 import logging
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from gated_bert.compression.predict import evaluation_config
 from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
-from gated_bert.partial import temporaries_in
+from gated_bert.partial import temporaries_in, temporary_folder
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 
@@ -74,7 +73,7 @@ def quantize(
     if faulty:
         raise UserError(f"{source}: {faults_text(faulty)}; nothing was written")
     reduce_range = needs_reduced_range() if reduce_range is None else reduce_range
-    with replaced_export(out) as new, temporaries_in(new.parent):
+    with replaced_export(out) as new:
         if precision == "fp16":
             _store_in_16_bits(source, new)
         else:
@@ -208,12 +207,14 @@ def _store_in_16_bits(source: Path, out: Path):
 
 @contextlib.contextmanager
 def _plain_names(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
-    """The files by names that ONNX Runtime's tools take: others than their own where these are not UTF-8."""
+    """The files by names that ONNX Runtime's tools take: others than their own where these are not UTF-8; what these
+    tools put beside goes with the block."""
     if has_utf8_name(source) and has_utf8_name(out):
-        yield source, out
+        with temporaries_in(out.parent):
+            yield source, out
         return
-    with tempfile.TemporaryDirectory() as folder:
-        read, written = Path(folder) / "source.onnx", Path(folder) / "quantised.onnx"
+    with temporary_folder() as folder, temporaries_in(folder):
+        read, written = folder / "source.onnx", folder / "quantised.onnx"
         read.symlink_to(source.resolve())
         yield read, written
         shutil.copyfile(written, out)

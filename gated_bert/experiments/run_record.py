@@ -14,6 +14,8 @@ from gated_bert.records import read_record
 METADATA = "metadata_*.json"
 _LONGEST = 300
 """Letters of a name: what is longer fits in no table and no plot."""
+_LONGEST_PATH = 4096
+"""Letters of a path, of which tables and plots show the last part."""
 
 Check = Callable[[object], bool]
 
@@ -41,6 +43,10 @@ def _short(value: object) -> str:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_PATH
 
 
 def _is_count(value: object) -> bool:
@@ -77,9 +83,10 @@ def _is_data(value: object) -> bool:
 def _is_config(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    names = ("task", "data", "model_size", "pretrained", "pruning_method")
+    names, paths = ("task", "model_size", "pruning_method"), ("data", "pretrained")
     counts = ("num_layers", "d_model", "num_heads", "dff", "epochs", "seed")
     return (all(_maybe(_is_name)(value.get(name)) for name in names)
+            and all(_maybe(_is_path)(value.get(name)) for name in paths)
             and all(_maybe(_is_count)(value.get(name)) for name in counts))  # fmt: skip
 
 

@@ -23,8 +23,8 @@ def inputs():
 def make_model():
     """A BERT with hidden size 16, 4 heads of 4 and 12 neurons, biases and all else drawn from a seed."""
 
-    def make(seed=0, num_layers=2, dtype="float32", **options):
-        config = BertConfig.uniform(num_layers, 16, 4, 12, vocab_size=VOCAB, max_position=16, **options)
+    def make(seed=0, num_layers=2, dtype="float32", vocab_size=VOCAB, **options):
+        config = BertConfig.uniform(num_layers, 16, 4, 12, vocab_size=vocab_size, max_position=16, **options)
         model = BertClassifier(config, dtype=dtype)
         randomize(model, seed)
         return model

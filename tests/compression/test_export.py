@@ -118,7 +118,7 @@ def test_a_regression_comes_back_as_one(make_model, tmp_path):
     ],
 )
 def test_what_is_no_whole_bert_is_refused_in_one_line(make_model, tmp_path, damage, message):
-    export_hugging_face(tmp_path / "hf", loaded(make_model(num_layers=1)))
+    export_hugging_face(tmp_path / "hf", loaded(make_model(num_layers=1, vocab_size=len(PIECES) + 20)))
     damage(tmp_path / "hf")
     with pytest.raises(UserError, match=message) as caught:
         load_source(tmp_path / "hf")
@@ -177,7 +177,7 @@ def rows(encoded, values):
 
 
 def test_every_tokeniser_comes_back_from_each_kind_of_folder(make_model, tmp_path):
-    model = make_model(num_layers=1)
+    model = make_model(num_layers=1, vocab_size=len(PIECES) + 20)
     for name, tokenizer in all_kinds().items():
         export_hugging_face(tmp_path / name, LoadedModel(model, tokenizer, TASKS["sst2"], model.bert_config, {}))
         found = load_source(tmp_path / name).tokenizer
@@ -192,7 +192,7 @@ def test_every_tokeniser_comes_back_from_each_kind_of_folder(make_model, tmp_pat
 
 @needs_transformers
 def test_transformers_cuts_texts_as_every_exported_tokeniser(make_model, tmp_path):
-    kinds, model = all_kinds(), make_model(num_layers=1)
+    kinds, model = all_kinds(), make_model(num_layers=1, vocab_size=len(PIECES) + 20)
     for name, tokenizer in kinds.items():
         export_hugging_face(tmp_path / name, LoadedModel(model, tokenizer, TASKS["sst2"], model.bert_config, {}))
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))

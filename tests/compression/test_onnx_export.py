@@ -11,7 +11,7 @@ from gated_bert.cli import main
 from gated_bert.compression import onnx_export, onnx_standard
 from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import export_onnx
-from gated_bert.compression.onnx_model import open_model
+from gated_bert.compression.onnx_model import open_model, write_record
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.quantize import quantize_dynamically
 from gated_bert.compression.statistics import random_inputs
@@ -90,8 +90,7 @@ def test_nothing_to_predict_is_refused_alike_by_models_of_every_form(name, form,
         export_onnx(tmp_path / "m.onnx", found, "fused" if form == "int8" else form)
         if form == "int8":
             quantize_dynamically(tmp_path / "m.onnx", tmp_path / "int8.onnx", False)
-            shutil.copy(tmp_path / "m.json", tmp_path / "int8.json")
-            shutil.copy(tmp_path / "m.tokenizer.json", tmp_path / "int8.tokenizer.json")
+            write_record(tmp_path / "int8.onnx", json.loads((tmp_path / "m.json").read_text()), found.tokenizer)
         found = open_model(tmp_path / ("int8.onnx" if form == "int8" else "m.onnx"))
     nothing = {key: array[:0] for key, array in INPUTS.items()}
     one = {key: array[:1] for key, array in INPUTS.items()}
@@ -185,7 +184,7 @@ def test_logits_that_differ_are_not_written(folder, capsys, monkeypatch):
         ("export nowhere m.onnx", "nowhere: no such file or folder"),
         ("export text.txt m.onnx", "text.txt: no model"),
         ("export model there.onnx", "there.onnx: is there already"),
-        ("export model text.txt/m.onnx", "m.onnx: cannot be written"),
+        ("export model text.txt/m.onnx", "export OUT: 'text.txt/m.onnx' is refused ("),
         ("export model m.onnx --fused --tiled", "--tiled: has the fused operators anyway"),
         ("export model m.onnx --tiled", "--tiled: no matrix of the encoder has columns"),
         ("export model hf --format hf --fused", "--fused: not together with --format"),

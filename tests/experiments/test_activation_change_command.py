@@ -146,7 +146,7 @@ def test_scales_and_flags(folder):
     ("words", "change", "parts"),
     [
         ("", {}, ["--config: needed"]),
-        ("--config nowhere.json", {}, ["nowhere.json", "No such file"]),
+        ("--config nowhere.json", {}, ["nowhere.json", "no such file"]),
         ("--config tiny.json --scale big", {}, ["--scale: 'big'", "smoke, standard, full"]),
         ("--config tiny.json --sede 1", {}, ["--sede: unknown flag", "did you mean --seeds?"]),
         ("--config tiny.json -d nodata", {}, ["-d/--data: 'nodata'"]),
@@ -185,7 +185,7 @@ def test_nonsense_is_refused_in_one_line(folder, capsys, words, change, parts):
 def test_a_file_that_is_no_json_is_named_with_its_line(folder, capsys):
     (folder / "tiny.json").write_text('{"num_epochs": 1,\n oops}')
     assert main(["activation-change", "--config", "tiny.json"]) == 2
-    assert "tiny.json, line 2: no valid JSON" in capsys.readouterr().err
+    assert "tiny.json, line 2: malformed JSON" in capsys.readouterr().err
 
 
 def test_the_summary_pairs_seeds(tmp_path):

@@ -105,7 +105,7 @@ def test_a_stop_names_the_step(monkeypatch, capsys):
     [
         (("--skip", "training"), "--skip: 'training' is refused; allowed: compress, explain"),
         (("--documents", "0"), "--documents: 0 is refused; allowed: a whole number from 1 up"),
-        (("--num-samples", "5"), "--num-samples: 5 is refused; allowed: a whole number from 1 up; of samples, from 10"),
+        (("--num-samples", "5"), "--num-samples: 5 is refused; allowed: a whole number from 10 up"),
         (("--levels", "0"), "--levels: '0' is refused"),
         (("--skip", "compress", "-o", "none"), "none/models: no base in it, and --skip compress"),
         (("-t", "stsb"), "STS-B has a regression task; explanations are of classes of single texts"),

@@ -1,6 +1,7 @@
 """One run: its files, its exact resumption after kill -9, and what it says when the loss is lost."""
 
 import json
+import shutil
 import math
 import subprocess
 import sys
@@ -209,6 +210,8 @@ def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path
     monkeypatch.setattr("gated_bert.experiments.run.next_order", lambda folder, now: next_order(folder, 1e9))
     # One that failed, and whose files stay where it is begun again.
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"status": "failed"}))
+    for model in ("model", "model_best"):
+        shutil.rmtree(tmp_path / "results_a" / model)
     train(config, tmp_path / "results_a", resume=True)
     train(config, tmp_path / "results_b")
     newest = read_run(tmp_path / "results_a")

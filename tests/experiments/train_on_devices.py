@@ -55,7 +55,7 @@ def train_broken(config: GatedBertConfig, folder: Path):
 
 def main(folder: Path, methods: list[str]):
     two_devices()
-    run.plot_run = lambda results: None
+    run.plot_run = lambda results, failed: None
     for method in methods:
         for devices in (1, 2):
             config = GatedBertConfig(pruning_method=method, devices=devices, **RECORD)

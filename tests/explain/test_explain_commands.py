@@ -273,7 +273,7 @@ def test_explain_names_what_is_wrong(folder, capsys):
         ((*one, "--classes", "golden"), "--classes: 'golden' is refused; allowed: predicted, gold, all (did"),
         ((*one, "-ml", "99"), "-ml/--max-len: 99 is refused"),
         ((*one, "-o", "full"), "full: not empty, and no explanations in it"),
-        ((*one, "-o", "a.tsv"), "-o/--output-dir: 'a.tsv' is refused; allowed: a folder"),
+        ((*one, "-o", "a.tsv"), "-o/--output-dir: 'a.tsv' is refused (a file is there); allowed: a folder"),
         ((*one, "--token-level", "--num-features", "3"), "--num-features: not with --token-level"),
         (("explain", "model", "plain.txt", "--documents", "1", "--per-class"), "--per-class: plain.txt has no labels"),
         (("explain", "model", "plain.txt", "--classes", "gold"), "--classes: gold needs labels, and SST-2 ·"),
