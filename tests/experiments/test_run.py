@@ -1,8 +1,8 @@
 """One run: its files, its exact resumption after kill -9, and what it says when the loss is lost."""
 
 import json
-import shutil
 import math
+import shutil
 import subprocess
 import sys
 import textwrap
