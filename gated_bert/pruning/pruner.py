@@ -17,13 +17,10 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.closed import (
     Before,
-    IsOpen,
+    OpenUnits,
     count_weights,
-    least_closable,
-    open_units,
     open_weights,
     openness,
-    unit_gains,
 )
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.groups import BalancedGroup, Group
@@ -41,12 +38,14 @@ class Target:
     Args:
         pattern: the step's pattern.
         sparsity: fraction of the weights of a scope.
+        now: what is open before the step.
         limit: of a step whose sparsity counts whole units only, what may be closed of all weights.
         before: of a step that restores single weights, the gates before the update; they may be restored, no others.
     """
 
     pattern: Pattern
     sparsity: float
+    now: OpenUnits
     limit: float | None = None
     before: dict[GatedLayer, Before] | None = None
 
@@ -95,23 +94,28 @@ class Pruner:
         It may where the criterion opens units again, and else where less of a scope is closed than is asked for and a
         unit above the floors would bring it nearer.
         """
+        return self._is_due(sparsity, OpenUnits())
+
+    def _is_due(self, sparsity: float, now: OpenUnits) -> bool:
         steps = self.pattern.steps(sparsity)
-        if self.criterion.reopens or self._few_closed(steps):
+        if self.criterion.reopens or self._few_closed(steps, now):
             return True
         last, share = steps[-1]
         if last.closes(1, share) is not None:
             return False
         for members in self.competitors(self.groups, "global" if last.restores else self.config.scope):
             groups = [self.groups[index] for index in members]
-            gains = [least_closable(group, floor) for group, floor in zip(groups, self._floors(groups), strict=True)]
+            floors = self._floors(groups, now)
+            gains = [now.least_closable(group, floor) for group, floor in zip(groups, floors, strict=True)]
             least = min((gain for gain in gains if gain), default=math.inf)
             layers = _layers_of(groups)
-            missing = share * count_weights(layers) - _closed(layers)
+            weights = count_weights(layers)
+            missing = share * weights - (weights - _open(groups, layers, now))
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
 
-    def _few_closed(self, steps: Sequence[tuple[Pattern, float]]) -> bool:
+    def _few_closed(self, steps: Sequence[tuple[Pattern, float]], now: OpenUnits) -> bool:
         """Whether a pattern that counts units has fewer of them closed than it would close."""
         for pattern, share in steps:
             if pattern.closes(1, share) is None:
@@ -119,8 +123,8 @@ class Pruner:
             groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
             for members in self.competitors(groups, self.config.scope):
                 ranked = [groups[index] for index in members]
-                units, left = sum(group.num_units for group in ranked), sum(map(open_units, ranked))
-                if left > max(units - pattern.closes(units, share), sum(self._floors(ranked))):
+                units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
+                if left > max(units - pattern.closes(units, share), sum(self._floors(ranked, now))):
                     return True
         return False
 
@@ -133,31 +137,33 @@ class Pruner:
             sparsity: fraction of the weights.
             step: steps done so far; with the seed it decides how ties are broken.
         """
-        if self.due(sparsity):
+        now = OpenUnits()
+        if self._is_due(sparsity, now):
             rng = np.random.default_rng([self.config.seed, step])
             steps = self.pattern.steps(sparsity)
             last, share = steps[-1]
             # Steps that count units all look at the gates as they were.
             counts = len(steps) > 1 and last.closes(1, share) is not None
             before = {layer: Before(layer) for layer in self.layers} if last.restores or counts else None
-            ranked = self._ranked
-            if counts:
-                ranked = functools.partial(self._ranked, is_open=lambda layer: before[layer].open)
+            ranking = OpenUnits(lambda layer: before[layer].open) if counts else None
             for number, (pattern, share) in enumerate(steps):
                 groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
-                groups = [self._arranged(index, group, rng) for index, group in enumerate(groups)]
+                now = now if number == 0 else OpenUnits()
+                groups = [self._arranged(index, group, rng, now) for index, group in enumerate(groups)]
                 if pattern.restores:
-                    self._prune(groups, rng, Target(pattern, share, before=before), self._kept_open(before), "global")
+                    target = Target(pattern, share, now, before=before)
+                    self._prune(groups, rng, target, self._kept_open(before), "global")
                 else:
                     following = steps[number + 1] if number + 1 < len(steps) else None
                     limit = following[1] if following and not following[0].restores else None
-                    self._prune(groups, rng, Target(pattern, share, limit), ranked, on_top=pattern.on_top)
+                    read = functools.partial(self._ranked, ranking or now)
+                    self._prune(groups, rng, Target(pattern, share, now, limit), read, on_top=pattern.on_top)
         self.criterion.after_update()
 
-    def _arranged(self, index: int, group: Group, rng: np.random.Generator) -> Group:
+    def _arranged(self, index: int, group: Group, rng: np.random.Generator, now: OpenUnits) -> Group:
         if not isinstance(group, BalancedGroup):
             return group
-        return group.sorted_by(self._ranked(index, group.base, 1), rng)
+        return group.sorted_by(self._ranked(now, index, group.base, 1), rng)
 
     def _prune(
         self,
@@ -202,65 +208,73 @@ class Pruner:
             Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
             for number, group in zip(numbers, groups, strict=True)
         ]
-        floors, weights = self._floors(groups, target.before), count_weights(layers)
-        # Columns that an earlier step closed belong to no group, and count as closed.
-        outside = weights - sum(group.num_units * group.unit_weights for group in groups)
+        floors, weights = self._floors(groups, target.now, target.before), count_weights(layers)
         count = target.pattern.closes(sum(group.num_units for group in groups), target.sparsity)
         if count is not None:
             counted = [dataclasses.replace(pool, unit_weights=1) for pool in pools]
             return smallest_above_floors(counted, count, floors, rng, others_pay=False)
         if self.criterion.reopens:
-            return smallest_above_floors(pools, target.sparsity * weights - outside, floors, rng)
-        closed = _closed(layers, target.before)
+            return smallest_above_floors(pools, target.sparsity * weights - _outside(groups, layers), floors, rng)
         if target.before:
+            closed = sum(target.before[layer].closed for layer in layers)
             return smallest_above_floors(pools, max(target.sparsity * weights, closed), floors, rng)
-        gains = [unit_gains(group) for group in groups]
-        whole = sum((len(gain) - np.count_nonzero(gain)) * group.unit_weights
-                    for gain, group in zip(gains, groups, strict=True))  # fmt: skip
+        return self._close_more(pools, groups, layers, floors, rng, target)
+
+    def _close_more(
+        self,
+        pools: Sequence[Pool],
+        groups: Sequence[Group],
+        layers: Sequence[GatedLayer],
+        floors: Sequence[int],
+        rng: np.random.Generator,
+        target: Target,
+    ) -> list[np.ndarray]:
+        """As `_choose` where closed weights stay closed, and count wherever they are."""
+        weights, outside = count_weights(layers), _outside(groups, layers)
+        closed = weights - _open(groups, layers, target.now)
+        whole = sum((group.num_units - target.now.count(group)) * group.unit_weights for group in groups)
         sparsity = target.sparsity
         if target.limit is not None:
             found = smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
             added = sum(int(gain[np.unpackbits(bits, count=len(gain)) == 1].sum(dtype=np.int64))
-                        for gain, bits in zip(gains, found, strict=True))  # fmt: skip
+                        for gain, bits in zip(map(target.now.gains, groups), found, strict=True))  # fmt: skip
             if closed + added <= target.limit * weights + groups[0].unit_weights / 2:
                 return found
             sparsity = target.limit
-        missing = max(sparsity * weights - closed, 0)
         if whole + outside == closed and len({group.unit_weights for group in groups}) == 1:
-            return smallest_above_floors(pools, whole + missing, floors, rng)
+            return smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
         pools = [
-            dataclasses.replace(pool, gains=gain, ordered=isinstance(group, BalancedGroup))
-            for pool, gain, group in zip(pools, gains, groups, strict=True)
+            dataclasses.replace(pool, gains=target.now.gains(group), ordered=isinstance(group, BalancedGroup))
+            for pool, group in zip(pools, groups, strict=True)
         ]
-        return smallest_above_floors(pools, missing, floors, rng)
+        return smallest_above_floors(pools, max(sparsity * weights - closed, 0), floors, rng)
 
-    def _floors(self, groups: Sequence[Group], before: dict[GatedLayer, Before] | None = None) -> list[int]:
+    def _floors(
+        self, groups: Sequence[Group], now: OpenUnits, before: dict[GatedLayer, Before] | None = None
+    ) -> list[int]:
         """Units that each group keeps; of the groups of one matrix the first answers for it."""
         floors, seen = [], set()
         for group in groups:
             floor = 0 if group.layers in seen else max(1, math.ceil(self.config.min_kept * group.num_units))
             if floor and not self.criterion.reopens:
                 # What is closed below the floor stays closed.
-                left = group.num_units - before[group.layers[0]].closed if before else open_units(group)
-                floor = min(floor, left)
+                floor = min(floor, group.num_units - before[group.layers[0]].closed if before else now.count(group))
             floors.append(floor)
             seen.add(group.layers)
         return floors
 
-    def _ranked(self, index: int, group: Group, every: int, is_open: IsOpen = open_weights) -> np.ndarray:
+    def _ranked(self, seen: OpenUnits, index: int, group: Group, every: int) -> np.ndarray:
+        """Scores of every so manyth unit, −inf where what was `seen` is closed."""
         if self.criterion.reopens:
             return self._normalized(self.criterion.unit_scores(index, group))[::every]
-        share = openness(group, is_open)
-        if group.unit_weights == 1 or not np.any((share > 0) & (share < 1)):
+        if group.unit_weights == 1 or not seen.in_part(group):
             scores = self._normalized(self.criterion.unit_scores(index, group))
         else:
-            scores = self._normalized(self.criterion.unit_scores(index, group, is_open))
+            scores = self._normalized(self.criterion.unit_scores(index, group, seen.is_open))
             if isinstance(group, BalancedGroup):
                 # Of every set the least important go first, however few are open of some.
                 scores = np.maximum.accumulate(scores)
-        # −inf where closed. Not np.where: it branches, and masks are random, which no processor predicts.
-        ceiling = share[::every] - np.finfo(np.float32).tiny
-        ceiling *= np.float32(np.inf)
+        ceiling = seen.ceiling(group, every)
         return np.minimum(scores[::every], ceiling, out=ceiling)
 
     def _kept_open(self, before: dict[GatedLayer, Before]) -> Read:
@@ -296,28 +310,33 @@ class Pruner:
             group.expand(np.logical_not(np.unpackbits(closed, count=group.num_units)))[place]
             for group, place, closed in chosen
         ]
-        if before is None and (on_top or not self.criterion.reopens):
+        # Of a criterion that only closes the mask itself says it, unless the gate beside it is zero.
+        if before is None and (on_top if self.criterion.reopens else layer.gate_trainable):
             factors.append(open_weights(layer))
         factor = functools.reduce(np.logical_and, factors)
         # As one byte a weight to the backend, which widens them faster than NumPy would.
-        kept = ops.cast(ops.convert_to_tensor(np.broadcast_to(factor, tuple(mask.shape))), mask.dtype)
-        if before is not None and not self.criterion.reopens:
-            mask.assign(kept * ops.convert_to_tensor(before[layer].values))
-            return
+        kept = ops.convert_to_tensor(np.broadcast_to(factor, tuple(mask.shape)))
         # Gates that stay open keep their values, which need not be those that gates begin with.
-        value = 1.0 if layer.gate_trainable else layer.gate_init_value
-        now = ops.stop_gradient(mask)
-        mask.assign(kept * (ops.where(now == 0, value, now) if self.criterion.reopens else now))
+        values = ops.stop_gradient(mask)
+        if self.criterion.reopens:
+            values = ops.where(values == 0, 1.0 if layer.gate_trainable else layer.gate_init_value, values)
+        elif before is not None:
+            values = ops.convert_to_tensor(before[layer].values)
+        mask.assign(ops.where(kept, values, 0.0))
 
 
 def _layers_of(groups: Sequence[Group]) -> list[GatedLayer]:
     return list(dict.fromkeys(layer for group in groups for layer in group.layers))
 
 
-def _closed(layers: Sequence[GatedLayer], before: dict[GatedLayer, Before] | None = None) -> int:
-    if before:
-        return sum(before[layer].closed for layer in layers)
-    return count_weights(layers) - sum(int(np.count_nonzero(open_weights(layer))) for layer in layers)
+def _outside(groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
+    """Weights of `layers` in none of the groups: columns that an earlier step closed."""
+    return count_weights(layers) - sum(group.num_units * group.unit_weights for group in groups)
+
+
+def _open(groups: Sequence[Group], layers: Sequence[GatedLayer], now: OpenUnits) -> int:
+    """Open weights of `layers`, told from the groups where these are all of them."""
+    return now.weights(layers) if _outside(groups, layers) else sum(map(now.weights_in, groups))
 
 
 def _threads() -> int:

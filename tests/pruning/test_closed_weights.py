@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from keras import ops
 
 import gated_bert
+from gated_bert.backend import view
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config_checks import PATTERNS, SCOPES
 from gated_bert.methods import CRITERIA
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.pruning import closed
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.pruner import Pruner, sparsity
+from gated_bert.pruning.tilesparsity import Spans
 
 SIZES = {
     "query": (8, 8), "key": (8, 8), "value": (8, 8), "attention_output": (8, 8),
@@ -224,3 +227,26 @@ def test_what_opens_again_says_so_where_it_begins_with_closed_gates(method, capl
         other = closing_callback(model, 0.5, method=method)
         model.fit(ROWS, LABELS, callbacks=[other], verbose=0)
     assert re.search(rf"{method} chooses all masks anew: of the \d+\.\d % of the weights closed", caplog.text)
+
+
+def test_an_update_looks_up_the_gates_of_a_layer_twice(monkeypatch):
+    layers = encoder_block()
+    config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", scope="layer", min_kept=0.01)
+    pruner, looked_at = Pruner(config, layers), []
+    pruner.update(0.25, 0)
+    monkeypatch.setattr(closed, "view", lambda variable: looked_at.append(variable) or view(variable))
+    pruner.update(0.5, 1)
+    # Once to count what is open, once to rank the rest.
+    assert {id(variable) for variable in looked_at} == {id(layer.mask_variable) for layer in layers}
+    assert len(looked_at) == 2 * len(layers)
+    assert sparsity(layers) == 0.5
+
+
+def test_units_of_a_wide_tile_with_one_open_column_are_open():
+    layer = encoder_block()[4]
+    mask = np.zeros((8, 12), np.float32)
+    mask[:, [0, 1, 2, 11]] = 1
+    layer.mask_variable.assign(mask)
+    (group,) = Spans(1).groups([layer])
+    # Tiles of 1, 1, 1 and 9 columns, 3 on average.
+    assert closed.OpenUnits().count(group) == group.num_units == 8 * 4
