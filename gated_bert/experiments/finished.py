@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gated_bert.arrays import DAMAGED, read_npz
 from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import CHECKPOINT, read_status
+from gated_bert.experiments.jobs import CHECKPOINT
 from gated_bert.experiments.results import Run, read_run
 from gated_bert.records import parse_record
 
@@ -49,8 +49,3 @@ def has_plots(run: Run) -> bool:
     """Whether the plots of a run are there."""
     suffix = f"_sparsity_{run.csv.stem.removeprefix('results_')}.png"
     return all((run.folder / f"{kind}{suffix}").is_file() for kind in ("accuracy", "loss"))
-
-
-def says_finished(folder: Path) -> bool:
-    """Whether `status.json` says so, too."""
-    return read_status(folder).get("state") == "finished"

@@ -204,9 +204,3 @@ def mark(job: Job, state: str, message: str):
     status = read_status(job.folder)
     known = {"job": job.name, "method": job.config.label, "task": job.config.task, "seed": job.config.seed}
     write_json_atomic(job.folder / STATUS_FILE, known | status | {"state": state, "message": message})
-
-
-def with_command(plan: Plan, make_command) -> Plan:
-    """A copy of `plan` whose jobs run `make_command(job)`: how another runner takes the place of training."""
-    jobs = tuple(dataclasses.replace(job, command=tuple(make_command(job))) for job in plan.jobs)
-    return dataclasses.replace(plan, jobs=jobs)

@@ -26,9 +26,9 @@ from gated_bert.experiments.checkpoint import CheckpointCallback, last_checkpoin
 from gated_bert.experiments.devices import with_counted_devices
 from gated_bert.experiments.environment import hardware, versions
 from gated_bert.experiments.epochs import EpochCallback, OrderCallback
-from gated_bert.experiments.finished import finished_run, has_plots, headline, rows_of, says_finished
+from gated_bert.experiments.finished import finished_run, has_plots, headline, rows_of
 from gated_bert.experiments.job_process import LAUNCHER_VARIABLE
-from gated_bert.experiments.jobs import CHECKPOINT, newest_metadata, read_status
+from gated_bert.experiments.jobs import CHECKPOINT, is_finished, newest_metadata, read_status
 from gated_bert.experiments.output_folder import opened_run, unchanged_if_refused
 from gated_bert.experiments.plots import plot_run
 from gated_bert.experiments.resource_log import ResourceCallback, ResourceLog
@@ -160,7 +160,7 @@ class _Run:
             plot_run(run)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         reached = headline(final, f"val_{run.metric}")
-        if not says_finished(self.folder):
+        if not is_finished(self.folder):
             self.status.update(
                 state="finished", message=reached, epoch=final["epoch"], metric_name=run.metric,
                 **{name: final[name] for name in ("sparsity", PATTERN_SPARSITY)}, metric=final[f"val_{run.metric}"],

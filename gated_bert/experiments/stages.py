@@ -18,7 +18,6 @@ from gated_bert.flags import FlagError
 
 GLUE_STAGES = ("25", "35", "50", "55", "60", "65", "70", "75", "80", "85", "90", "95")
 SQUAD_STAGES = ("20", "37", "50", "55", "61")
-MODES = ("pretrain", "prune")
 TABLE, PLOT = "stages.csv", "stages.png"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -35,20 +36,20 @@ class Status:
             "message": "",
             **fields,
         }
-        self._written = 0.0
+        self._written = -math.inf
 
     @property
     def due(self) -> bool:
         """Whether new values would be written now."""
-        return time.time() - self._written >= 0.5
+        return time.monotonic() - self._written >= 0.5
 
     def update(self, **fields):
         """Takes in new values and writes them if it is time."""
         changed = fields.get("state", self.fields["state"]) != self.fields["state"] or "message" in fields
         self.fields |= fields
         if changed or self.due:
-            self._written = now = time.time()
-            self.fields |= {"pid": os.getpid(), "updated": now}
+            self._written = time.monotonic()
+            self.fields |= {"pid": os.getpid(), "updated": time.time()}
             # Not worth a sync to disk: it is stale in half a second.
             temporary = partial(self.path)
             # JSON has no word for what is no number.

@@ -142,7 +142,9 @@ def match_head(head: Head, task: Task) -> tuple[list[int] | None, str]:
     if len(head.labels) != len(task.labels) or numbers is None:
         found, wanted = shorten(head.labels), shorten(task.labels)
         return None, f"its head has the classes {found}, {task.title} has {wanted}; {fresh}"
-    order = task.labels if head.named else _GOOGLE_ORDER.get(task.name, task.labels)
+    order = task.labels if head.named else _GOOGLE_ORDER.get(task.name, ())
+    # A user's own task may have that name too.
+    order = order if set(order) == set(task.labels) else task.labels
     rows = [numbers.index(order.index(label)) for label in task.labels]
     doubt = ", though MNLI's checkpoints differ in it" if task.name == "mnli" else ""
     return rows, f"its classes have no names; {', '.join(order)} is taken for their order{doubt}"

@@ -126,9 +126,10 @@ def read_settings(folder: Path) -> dict:
     for name, value in _read(folder / SPECIAL, TokenizerConfig).items():
         settings.setdefault(name, value)
     for name in ("config.json", "bert_config.json"):
+        model = _read(folder / name, TokenizerClass)
         for key in ("do_lower_case", "tokenizer_class"):
-            if (value := _read(folder / name, TokenizerClass).get(key)) is not None:
-                settings.setdefault(key, value)
+            if model.get(key) is not None:
+                settings.setdefault(key, model[key])
     settings["added_tokens"] = _read(folder / ADDED, dict[str, int])
     for name in _FLAGS:
         if settings.get(name) is None:

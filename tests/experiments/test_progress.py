@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import time
 from pathlib import Path
 
 import keras
@@ -105,7 +107,7 @@ class Steps(StepCallback):
         self.shown.append(self.told[-1])
 
     def on_train_batch_end(self, batch, logs=None):
-        self.status._written = 0.0
+        self.status._written = -math.inf
         self.feed.on_train_batch_end(batch, logs)
         self.shown.append(self.told[-1])
 
@@ -132,3 +134,14 @@ def test_the_sparsity_shown_is_that_of_the_masks_and_counted_only_after_they_cha
     assert steps.shown == true and max(true) > 0
     # Once at every epoch's beginning and end, and where masks moved inside one after every second step.
     assert len(counted) <= 3 * (2 + 2 * (method != "magnitude"))
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_live_state(tmp_path, monkeypatch):
+    told = []
+    status = Status(tmp_path, told.append)
+    status.update(state="running")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    elapsed = time.monotonic() + 1
+    monkeypatch.setattr(time, "monotonic", lambda: elapsed)
+    status.update(step=2)
+    assert told[-1]["step"] == 2

@@ -255,6 +255,8 @@ def test_googles_files_have_the_order_of_googles_code():
     rows, sentence = match_head(head, TASKS["mnli"])
     assert rows == [1, 2, 0] and "contradiction, entailment, neutral is taken for their order" in sentence
     assert match_head(google_head({"output_weights": (2, 32)}), TASKS["mrpc"])[0] == [0, 1]
+    own = Task("mnli", "mnli.tsv", labels=("maybe", "no", "yes"))
+    assert match_head(head, own)[0] == [0, 1, 2]
     assert google_head({"output_weights": (1, 32)}).kind == "regression"
     assert google_head({"cls/squad/output_weights": (2, 32)}).kind == "span"
     assert google_head({"cls/predictions/output_bias": (9,), "cls/seq_relationship/output_weights": (2, 32)}) == Head(
@@ -288,3 +290,8 @@ def test_a_broken_folder_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="not a whole safetensors file") as caught:
         read_head(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_in_the_folder_of_a_user_there_is_not_are_refused():
+    with pytest.raises(UserError, match="no home folder is known for ~nosuchuser"):
+        read_head("~nosuchuser/model")
