@@ -15,7 +15,7 @@ from benchmarks.figures import Figure
 from benchmarks.timing import extra_memory, interleave, main, ratio, spread
 from benchmarks.training_step import compile_model, make_batch, make_model
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.checkpoint import write_checkpoint
+from gated_bert.experiments.runs.checkpoint import write_checkpoint
 
 
 def write_at_once(path: Path, model):

@@ -66,7 +66,7 @@ def _word_counts(features: str, train: Examples, dev: Examples) -> list:
 def dense_scores(task_name: str, seed: int, epochs: int, batch_size: int, learning_rate: float) -> dict[str, float]:
     """Trains the dense tiny model from scratch; 100 × the primary metric at its best and after the last epoch."""
     from gated_bert.config import GatedBertConfig
-    from gated_bert.experiments.run import train
+    from gated_bert.experiments.runs.run import train
 
     config = GatedBertConfig(
         model_size="tiny", task=task_name, data="embedded", pruning_method="baseline", epochs=epochs,

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from benchmarks.parallel_sweep import sweep
 from benchmarks.timing import main
-from gated_bert.experiments.results import write_json_atomic
-from gated_bert.records import read_record
+from gated_bert.support.files import write_json_atomic
+from gated_bert.support.records import read_record
 
 METHODS = ("baseline", "magnitude", "movement", "random")
 SEEDS = 250

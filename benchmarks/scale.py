@@ -11,8 +11,9 @@ import numpy as np
 from benchmarks.figures import Figure
 from benchmarks.timing import main
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.resources import job_memory, peak_memory
+from gated_bert.experiments.sweeps.resources import job_memory
 from gated_bert.start import python_command
+from gated_bert.support.machine import peak_memory
 
 BATCH, LENGTH = 4, 128
 METHODS = ("plain", "baseline", "movement", "spt")

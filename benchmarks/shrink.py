@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.figures import Figure
 from benchmarks.timing import interleave, main, ratio
+from gated_bert.compression.model_statistics import macs, random_inputs
 from gated_bert.compression.shrink import shrink
-from gated_bert.compression.statistics import macs, random_inputs
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier

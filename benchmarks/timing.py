@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from benchmarks.figures import Figure, table, write_figures
-from gated_bert.experiments.environment import hardware, versions
+from gated_bert.experiments.runs.environment import hardware, versions
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,18 @@
 
 import sys
 
-from gated_bert.start import main
+from gated_bert.start import in_utf8, leave_working_folder, open_streams
 
-sys.exit(main())
+
+def main() -> int:
+    """The command `gated-bert`."""
+    leave_working_folder()
+    in_utf8()
+    open_streams()
+    from gated_bert.cli.main import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

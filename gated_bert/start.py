@@ -73,16 +73,6 @@ def in_utf8():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})
 
 
-def main() -> int:
-    """The command `gated-bert`."""
-    leave_working_folder()
-    in_utf8()
-    open_streams()
-    from gated_bert.cli import main
-
-    return main()
-
-
 if __name__ == "__main__":
     leave_working_folder()
     import runpy

@@ -34,8 +34,8 @@ def real_data() -> Path:
 def nltk_data():
     """NLTK's data on its search path, to which `nltk_data/` beside the real data is added."""
     nltk = pytest.importorskip("nltk")
-    from gated_bert.errors import UserError
     from gated_bert.explain.pos import check_data
+    from gated_bert.support.errors import UserError
 
     nltk.data.path.append(str(data_folder() / "nltk_data"))
     try:

@@ -43,7 +43,7 @@ def command(words: list[str], folder: str, at: int | None = None) -> tuple[int, 
         log = os.open(os.environ["KILL_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
         sys.addaudithook(watch)
-        from gated_bert.cli import main
+        from gated_bert.cli.main import main
 
         code = main(words)
         os.write(tell, str(count).encode())

@@ -1,6 +1,6 @@
 """What every command's test asks of a command line that is refused."""
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 
 
 def refusal(capsys, *words: str) -> str:

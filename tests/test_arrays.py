@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from gated_bert.arrays import DAMAGED, read_npz
+from gated_bert.support.arrays import DAMAGED, read_npz
 
 
 def header(shape, dtype="<f4"):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.flags import JOB_FLAGS, SWEEP_FLAGS
+from gated_bert.cli.main import main
+from gated_bert.config.flag_table import JOB_FLAGS, SWEEP_FLAGS
 from tests.refused import refusal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -186,7 +186,7 @@ def timed(command: list, **options) -> tuple[subprocess.CompletedProcess, float]
 
 @pytest.mark.parametrize("words", [["-h"], ["-p", "movment"], ["--dry-run", "-d", "embedded"]])
 def test_an_answer_needs_no_framework_and_less_than_a_second(words):
-    code = f"import sys; from gated_bert.cli import main\ntry: main(['sweep', *{words!r}])\nfinally: " \
+    code = f"import sys; from gated_bert.cli.main import main\ntry: main(['sweep', *{words!r}])\nfinally: " \
            f"print([name for name in {HEAVY!r} if name in sys.modules])"  # fmt: skip
     done, seconds = timed([sys.executable, "-c", code], cwd=REPOSITORY)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -9,8 +9,8 @@ import pytest
 
 import gated_bert
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.methods import METHODS
-from gated_bert.presets import PRESETS
+from gated_bert.config.methods import METHODS
+from gated_bert.config.presets import PRESETS
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.experiments import benchmark, memory_probe, predictions
+from gated_bert.cli.main import main
+from gated_bert.experiments.models import memory_probe, predictions
+from gated_bert.experiments.models import model_benchmark as benchmark
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel, load_model, save_model

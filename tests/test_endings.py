@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert import cli, flags
+from gated_bert.cli import main as cli
+from gated_bert.cli.endings import RESUMED, end
 from gated_bert.config import ConfigError
-from gated_bert.endings import RESUMED, end
-from gated_bert.errors import UserError, one_line
-from gated_bert.quiet import log_tail, without_library_lines
-from gated_bert.settings import LABELS
+from gated_bert.config import flag_table as flags
+from gated_bert.config.flag_table import LABELS
 from gated_bert.start import ROOT, python_command
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.quiet import log_tail, without_library_lines
 from tests.refused import refusal
 
 PACKAGE = Path(ROOT) / "gated_bert"
@@ -56,7 +57,7 @@ def test_an_unexpected_error_is_one_sentence_and_a_file(monkeypatch, tmp_path, c
 
 def test_an_unexpected_error_is_told_where_no_file_can_be_written(monkeypatch, capsys):
     failing(monkeypatch, KeyError("x"))
-    monkeypatch.setattr("gated_bert.endings.tempfile.gettempdir", lambda: "/nowhere")
+    monkeypatch.setattr("gated_bert.cli.endings.tempfile.gettempdir", lambda: "/nowhere")
     assert cli.main(["sweep"]) == 70
     assert "VERBOSE=2" in capsys.readouterr().err
 
@@ -73,7 +74,7 @@ def test_an_unexpected_error_of_a_job_is_what_its_launcher_shows(tmp_path):
     """A fault inside a job: its sentence is the end of its log, which the launcher shows."""
     program = ("import sys; from gated_bert.commands import prepare_environment; prepare_environment(); "
                "from gated_bert.experiments import run; run.build_model = lambda *a, **b: {}['fault']; "
-               "from gated_bert.cli import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
+               "from gated_bert.cli.main import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
     words = ("-d", "embedded", "-t", "sst2", "-m", "tiny", "-e", "1", "-ml", "16", "-b", "16", "--train-examples", "32",
              "-p", "baseline", "--run-dir", "out")  # fmt: skip
     environment = os.environ | {"PYTHONPATH": ROOT, "CUDA_VISIBLE_DEVICES": "-1"}
@@ -111,11 +112,11 @@ def test_what_a_user_can_mend_is_no_fault(capsys, error, said):
 def test_an_unreadable_input_is_not_mended_by_another_output(tmp_path, capsys, monkeypatch):
     path = tmp_path / "texts.csv"
     path.write_text("")
-    monkeypatch.setattr("gated_bert.endings.os.access", lambda place, mode: mode != os.R_OK)
+    monkeypatch.setattr("gated_bert.cli.endings.os.access", lambda place, mode: mode != os.R_OK)
     end(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)), ["predict"])
     said = capsys.readouterr().err
     assert "texts.csv: permission denied; let this user read it" in said and said.endswith("let this user read it\n")
-    monkeypatch.setattr("gated_bert.endings.os.access", lambda place, mode: mode == os.R_OK)
+    monkeypatch.setattr("gated_bert.cli.endings.os.access", lambda place, mode: mode == os.R_OK)
     end(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)), ["predict"])
     assert "choose another folder with -o" in capsys.readouterr().err
 

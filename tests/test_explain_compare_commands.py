@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.compression.benchmark import read_judged
-from gated_bert.experiments import explanations
+from gated_bert.experiments.explanations import explaining as explanations
 from gated_bert.models.folder import load_model
 from tests.experiments.explained_folders import TEXTS, WEIGHTS, write_folder
 from tests.refused import refusal

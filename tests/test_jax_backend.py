@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments.results import read_run
+from gated_bert.experiments.reports.results import read_run
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import GoogleCheckpoint
 from gated_bert.models.folder import load_model, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.tokenizer import load_tokenizer
 from tests.without_tensorflow import INPUTS, RECORD, masks_of_all_patterns, train_from
@@ -124,7 +124,7 @@ def test_a_missing_backend_is_named_with_its_extra(monkeypatch, capsys):
     def without_jax(words):
         raise ModuleNotFoundError("No module named 'jax'", name="jax.numpy")
 
-    from gated_bert import cli
+    from gated_bert.cli import main as cli
 
     monkeypatch.setitem(cli.COMMANDS, "shrink", cli.Command("", without_jax))
     assert main(["shrink"]) == 2

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gated_bert.models.folder import load_model, save_model
-from gated_bert.partial import _NAME
+from gated_bert.support.partial import _NAME
 from tests.explain.conftest import loaded_model
 
 KILLS = int(os.environ.get("KILLS", "2"))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert.cli import COMMANDS, main
+from gated_bert.cli.main import COMMANDS, main
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.jobs import Job, read_status, write_job
+from gated_bert.experiments.runs.run_state import read_status
+from gated_bert.experiments.sweeps.jobs import Job, write_job
 from tests.refused import refusal
 
 TINY = "train -m tiny -e 1 -b 2 -p baseline --num-layers 1 --d-model 8 --num-heads 2 --dff 8".split()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert import partial
-from gated_bert.partial import (
+from gated_bert.support import partial
+from gated_bert.support.partial import (
     partial_folder,
     previous,
     remove_leftovers,

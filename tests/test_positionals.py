@@ -7,15 +7,16 @@ import socket
 
 import pytest
 
-from gated_bert import cli
-from gated_bert.data_source import find_data, folder_task
-from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import plan_jobs
-from gated_bert.experiments.studies import STUDIES
-from gated_bert.flags import Flag, FlagError
-from gated_bert.paths import file_name, user_path
-from gated_bert.positionals import split_words
-from gated_bert.settings import read_settings
+from gated_bert.cli import main as cli
+from gated_bert.cli.positionals import split_words
+from gated_bert.cli.settings import read_settings
+from gated_bert.config.flag_table import Flag
+from gated_bert.experiments.studies.catalogue import STUDIES
+from gated_bert.experiments.sweeps.jobs import plan_jobs
+from gated_bert.support.checks import FlagError
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import file_name, user_path
+from gated_bert.tasks.data_source import find_data, folder_task
 from gated_bert.tasks.task import own_task_name
 from tests.refused import refusal
 

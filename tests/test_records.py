@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.records import parse_record, read_record
-from gated_bert.schemas import ExplainedDocument, HuggingFaceConfig, JobStatus, ModelConfig, RunMetadata
+from gated_bert.support.errors import UserError
+from gated_bert.support.records import parse_record, read_record
+from gated_bert.support.schemas import ExplainedDocument, HuggingFaceConfig, JobStatus, ModelConfig, RunMetadata
 from gated_bert.tasks.task import TASKS, get_task
 from tests.experiments.synthetic_runs import write_run
 from tests.refused import refusal

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gated_bert.experiments.jobs import plan_jobs
-from gated_bert.flags import SWEEP_FLAGS, FlagError, make_parser, read_assignments, read_flags
-from gated_bert.settings import read_settings
+from gated_bert.cli.parsing import make_parser, read_assignments, read_flags
+from gated_bert.cli.settings import read_settings
+from gated_bert.config.flag_table import SWEEP_FLAGS
+from gated_bert.experiments.sweeps.jobs import plan_jobs
+from gated_bert.support.checks import FlagError
 
 
 def plan(words: str = "", defaults: str = "", **environ):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.jobs import Job, job_command
-from gated_bert.experiments.memory_probe import measure_peak_memory
-from gated_bert.experiments.slurm import array_script
+from gated_bert.experiments.models.memory_probe import measure_peak_memory
+from gated_bert.experiments.sweeps.jobs import Job, job_command
+from gated_bert.experiments.sweeps.slurm import array_script
 from gated_bert.start import ROOT, import_path, python_command
 
 NAMES = ("rich", "yaml", "datasets", "lime", "numpy", "keras", "json", "gated_bert", "pandas", "tensorflow",

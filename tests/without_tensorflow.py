@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import GatedBertConfig
-from gated_bert.config_checks import PATTERNS
-from gated_bert.pruning_types import PRUNING_TYPES
+from gated_bert.config.pruning_types import PRUNING_TYPES
+from gated_bert.config.record_checks import PATTERNS
 
 SIZES = ("-m", "tiny", "--num-layers", "1", "--d-model", "16", "--num-heads", "2", "--dff", "32")
 DATA = ("-d", "embedded", "--train-examples", "48", "-ml", "16", "-b", "16", "-l", "1e-3")
@@ -56,7 +56,7 @@ def masks_of_all_patterns() -> dict[str, np.ndarray]:
 
 def train_from(start: Path, folder: Path):
     """Trains from a model folder by movement pruning."""
-    from gated_bert.experiments.run import train
+    from gated_bert.experiments.runs.run import train
 
     train(GatedBertConfig(pretrained=str(start), **RECORD), folder)
 
@@ -86,7 +86,7 @@ def user_of_jax(folder: Path):
 
 if __name__ == "__main__":
     sys.modules["tensorflow"] = None
-    from gated_bert.experiments import sweep
+    from gated_bert.experiments.sweeps import sweep
     from tests.experiments.conftest import _Here
 
     with pytest.MonkeyPatch.context() as patch:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.compression.inspect_onnx import onnx_nonzero, read_onnx
+from gated_bert.compression.model_statistics import gzipped_size, macs, measure_latency, open_macs, parameter_counts
 from gated_bert.compression.onnx_model import OnnxModel, is_onnx
 from gated_bert.compression.predict import evaluation_config
-from gated_bert.compression.statistics import gzipped_size, macs, measure_latency, open_macs, parameter_counts
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
 from gated_bert.models.folder import WEIGHTS, LoadedModel
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.examples import Examples

@@ -12,12 +12,12 @@ from safetensors.numpy import save_file
 from tokenizers import normalizers
 
 from gated_bert.compression.shrink import effective_kernel
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import HEAD, SAFETENSORS, SPAN_HEAD, hugging_face_names
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.models.pretrained import checkpoint_variables
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.tokenizer_rules import ROLES
 from gated_bert.tasks.wordpiece import Tokenizer

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.compression.export import FORMATS
+from gated_bert.compression.model_statistics import comparison_table, measure_latency, model_statistics
 from gated_bert.compression.parity import (
     CHECKED,
     TOLERANCE,
@@ -18,15 +19,10 @@ from gated_bert.compression.parity import (
 )
 from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
 from gated_bert.compression.source import load_source
-from gated_bert.compression.statistics import (
-    comparison_table,
-    measure_latency,
-    model_statistics,
-)
-from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import WEIGHTS, is_model_folder, save_model, with_fixed_gates
-from gated_bert.partial import temporary_folder
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import temporary_folder
 
 
 def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gated_bert.compression.onnx_file import check_tensors
-from gated_bert.errors import UserError, one_line
-from gated_bert.text_table import aligned
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:
     import onnx

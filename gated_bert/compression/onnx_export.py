@@ -19,9 +19,9 @@ from gated_bert.compression.parity import (
     refuse_not_finite,
 )
 from gated_bert.compression.source import load_source
-from gated_bert.errors import UserError, one_line
 from gated_bert.models.folder import LoadedModel
-from gated_bert.partial import partial_folder
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.partial import partial_folder
 
 GRAPHS = {"standard": standard_graph, "fused": fused_graph, "tiled": tiled_graph}
 """Name of a kind of graph → what makes it of a model."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gated_bert.errors import UserError, one_line
+from gated_bert.support.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import onnx

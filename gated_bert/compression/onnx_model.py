@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.compression.checks import session_source
 from gated_bert.compression.onnx_file import check_tensors
-from gated_bert.errors import UserError, one_line
+from gated_bert.compression.preconditions import session_source
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import refuse_empty_batch
 from gated_bert.models.folder import LoadedModel, load_model
-from gated_bert.paths import user_path
-from gated_bert.records import read_record
-from gated_bert.schemas import OnnxRecord
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.paths import user_path
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import OnnxRecord
 from gated_bert.tasks.download import checksum
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer

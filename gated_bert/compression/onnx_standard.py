@@ -10,9 +10,9 @@ import numpy as np
 
 from gated_bert.compression.onnx_model import INPUTS
 from gated_bert.compression.shrink import effective_kernel
-from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.gated_dense import output_hook
+from gated_bert.support.errors import UserError
 
 OPSET = 18
 """From here on ONNX Runtime's optimiser fuses the layer norms."""

@@ -12,10 +12,10 @@ from keras import ops
 from gated_bert.compression.onnx_fused import RUNTIME, GraphBuilder
 from gated_bert.compression.shrink import effective_kernel, shrink
 from gated_bert.compression.tiles import Tile, find_tiles
-from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.support.errors import UserError
 
 
 def tiled_graph(model: BertClassifier):

@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 from keras import ops
 
-from gated_bert.compression.statistics import random_inputs
-from gated_bert.errors import UserError
+from gated_bert.compression.model_statistics import random_inputs
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.embedded import RECIPES, embedded_examples
 from gated_bert.tasks.pipeline import BucketedDataset
 

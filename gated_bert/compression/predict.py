@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from gated_bert.compression.statistics import random_inputs
+from gated_bert.compression.model_statistics import random_inputs
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.config.presets import usual_max_len
 from gated_bert.models.folder import LoadedModel
-from gated_bert.presets import usual_max_len
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.columns import Columns
 from gated_bert.tasks.evaluation import make_dataset, predicted_batches, span_logits
 from gated_bert.tasks.examples import Examples

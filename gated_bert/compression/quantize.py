@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.checks import choose
 from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, read_judged
-from gated_bert.compression.checks import PRECISIONS, has_utf8_name
 from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_file import not_finite
 from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
+from gated_bert.compression.preconditions import PRECISIONS, has_utf8_name
 from gated_bert.compression.predict import evaluation_config
-from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
-from gated_bert.partial import temporaries_in, temporary_folder
+from gated_bert.support.checks import choose
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import temporaries_in, temporary_folder
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
 

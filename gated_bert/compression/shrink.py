@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.attention import SelfAttention
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.encoder import EncoderBlock, FeedForward
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.support.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

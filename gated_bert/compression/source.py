@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from gated_bert.errors import UserError
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.heads import Head
 from gated_bert.models.pretrained import close_zeros, load_pretrained, read_pretrained_architecture
-from gated_bert.paths import user_path
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import user_path
 from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.task import TASKS, Task, own_task_name
 from gated_bert.tasks.tokenizer import tokenizer_from_folder

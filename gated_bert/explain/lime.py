@@ -12,8 +12,8 @@ from sklearn.metrics import pairwise_distances
 
 from gated_bert.compression.onnx_model import OnnxModel
 from gated_bert.compression.predict import evaluation_config
-from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.evaluation import predicted_batches
 from gated_bert.tasks.graphemes import between_words
 from gated_bert.tasks.graphemes import words as words_of

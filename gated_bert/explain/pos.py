@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.graphemes import words as words_of
 
 DATA = {

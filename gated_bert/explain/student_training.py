@@ -12,15 +12,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.backend import always_compiles
-from gated_bert.errors import UserError
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
 from gated_bert.models.folder import replaced_folder
 from gated_bert.models.keras_file import read_keras
-from gated_bert.paths import user_path
-from gated_bert.records import check_record, read_record
-from gated_bert.schemas import OfTask
+from gated_bert.support.backend import always_compiles
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import user_path
+from gated_bert.support.records import check_record, read_record
+from gated_bert.support.schemas import OfTask
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer

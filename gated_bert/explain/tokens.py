@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.arrays import DAMAGED, read_npz
-from gated_bert.errors import UserError
 from gated_bert.explain.lime import Explanation
+from gated_bert.support.arrays import DAMAGED, read_npz
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.wordpiece import Tokenizer
 
 SHARDS = "tokens_*.npz"

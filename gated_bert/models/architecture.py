@@ -7,9 +7,9 @@ import itertools
 import json
 from dataclasses import dataclass
 
-from gated_bert.errors import UserError
-from gated_bert.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH
-from gated_bert.records import check_record, parse_record
+from gated_bert.config.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH
+from gated_bert.support.errors import UserError
+from gated_bert.support.records import check_record, parse_record
 
 MOST_PARAMETERS = 10**11
 ACTIVATIONS = {

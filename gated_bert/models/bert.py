@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.encoder import MASKED, BertEncoder
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ConstantOutput, gated_dense
+from gated_bert.support.errors import UserError
 
 
 @keras.saving.register_keras_serializable(package="gated_bert")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.heads import Head, google_head, hugging_face_head, match_head, task_head
-from gated_bert.paths import user_path
-from gated_bert.records import read_record
-from gated_bert.schemas import HuggingFaceConfig
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.paths import user_path
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import HuggingFaceConfig
 from gated_bert.tasks.hub import hub_file
 from gated_bert.tasks.task import Task
 

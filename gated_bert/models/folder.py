@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from keras import ops
 
-from gated_bert.disk import sync_folder, sync_tree
-from gated_bert.errors import UserError, one_line
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.keras_file import read_keras, stored_arrays
-from gated_bert.partial import partial_folder, surviving, take_place
-from gated_bert.paths import user_path
-from gated_bert.records import read_record
-from gated_bert.schemas import HowMade, ModelConfig
+from gated_bert.support.disk import sync_folder, sync_tree
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.partial import partial_folder, surviving, take_place
+from gated_bert.support.paths import user_path
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import HowMade, ModelConfig
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.wordpiece import Tokenizer
 

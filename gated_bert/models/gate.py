@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from gated_bert.errors import UserError
 from gated_bert.models.gated_dense import GatedDense, GatedLayer
 from gated_bert.models.gated_einsum import GatedEinsumDense, matrix_view
+from gated_bert.support.errors import UserError
 
 # By exact class: a subclass has a call of its own, which would be lost.
 _GATED = {keras.layers.Dense: GatedDense, keras.layers.EinsumDense: GatedEinsumDense}

@@ -12,9 +12,9 @@ import h5py
 import keras
 import numpy as np
 
-from gated_bert.arrays import check_members
-from gated_bert.errors import UserError, one_line
-from gated_bert.records import parse_record
+from gated_bert.support.arrays import check_members
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.records import parse_record
 
 _CONFIG, _ARRAYS = "config.json", "model.weights.h5"
 _MOST_OBJECTS = 100_000

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import HEAD, SPAN_HEAD, open_checkpoint
 from gated_bert.models.folder import is_model_folder, load_model, read_architecture
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.heads import Head, match_head, task_head
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import Task
 
 PRUNED_SHARE = 0.05

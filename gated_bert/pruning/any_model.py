@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import keras
 
-from gated_bert.checks import choose
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.methods import METHODS
+from gated_bert.config.methods import METHODS
 from gated_bert.models.gate import gated_layers, put_gates
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria import criterion_class
+from gated_bert.support.checks import choose
+from gated_bert.support.errors import UserError
 
 OPTIONS = (
     "pattern", "scope", "schedule", "pruning_start_epoch", "pruning_end_epoch", "start_sparsity", "end_sparsity",

@@ -8,13 +8,13 @@ import math
 import keras
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruning_record
 from gated_bert.pruning.closed import count_weights, open_weights
 from gated_bert.pruning.criteria import StepContext, criterion_class
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.schedules import build_schedule
+from gated_bert.support.errors import UserError
 
 LOGGER = logging.getLogger("gated_bert")
 

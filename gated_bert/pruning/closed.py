@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from gated_bert.backend import view
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group
+from gated_bert.support.backend import view
 
 IsOpen = Callable[[GatedLayer], np.ndarray]
 """Which weights of a layer are open, bool [in, out]."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from gated_bert.backend import whole_gradients
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.backend import whole_gradients
+from gated_bert.support.errors import UserError
 
 SCORES = "scores"
 """Name of the variable in which gated layers keep trainable scores."""

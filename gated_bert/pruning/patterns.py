@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.backend import view
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group, TiedGroup, TileGroup
+from gated_bert.support.backend import view
 
 
 class Pattern:

@@ -15,13 +15,7 @@ from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.closed import (
-    Before,
-    OpenUnits,
-    count_weights,
-    open_weights,
-    openness,
-)
+from gated_bert.pruning.closed import Before, OpenUnits, count_weights, open_weights, openness
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.patterns import Pattern, get_pattern

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.presets import STEP_PRESETS, schedule_size
+from gated_bert.config.presets import STEP_PRESETS, schedule_size
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.backend import view
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BlockGroup, Group
 from gated_bert.pruning.patterns import COLUMNS, QKV_ROWS, Blocks, KTiles, Pattern, Tiles, Vectors, shape
+from gated_bert.support.backend import view
 
 _QKV = ("query", "key", "value")
 _RUN, _LONG_RUN = 32, 128

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
-from gated_bert.tasks.files import folder_source, split_file
 from gated_bert.tasks.hub import find_saved_dataset, hub_examples, load_hub_dataset, load_saved_dataset
+from gated_bert.tasks.official_files import folder_source, split_file
 from gated_bert.tasks.own import SPLIT_SEED
 from gated_bert.tasks.tables import Table, read_table
 from gated_bert.tasks.task import Task

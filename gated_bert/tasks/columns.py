@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.ag_news import COLUMNS, FILE_CLASSES, clean_rows
 from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.glue import LAYOUTS

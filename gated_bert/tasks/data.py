@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.paths import user_path
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import user_path
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
 from gated_bert.tasks.own import find_split, read_own_data

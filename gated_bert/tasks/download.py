@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.checks import choose
-from gated_bert.errors import UserError
-from gated_bert.partial import partial, partial_folder, remove_leftovers
-from gated_bert.paths import user_path
-from gated_bert.progress_bar import progress_bar
+from gated_bert.support.checks import choose
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import partial, partial_folder, remove_leftovers
+from gated_bert.support.paths import user_path
+from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.ag_news import AG_NEWS_ID
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.checks import choose
+from gated_bert.support.checks import choose
 from gated_bert.tasks.embedded_inference import mnli, rte, wnli
 from gated_bert.tasks.embedded_pairs import mrpc, qnli, stsb
 from gated_bert.tasks.embedded_sentences import Draw, cola, sst2

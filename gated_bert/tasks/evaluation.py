@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.metrics import evaluate_all
 from gated_bert.tasks.pipeline import BucketedDataset

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
-from gated_bert.tasks.files import folder_source, split_file
+from gated_bert.tasks.official_files import folder_source, split_file
 from gated_bert.tasks.tables import read_table
 from gated_bert.tasks.task import Task
 

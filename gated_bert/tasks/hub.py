@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError, one_line
+from gated_bert.support.errors import UserError, one_line
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.task import Task

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.tables import (
     SUFFIXES,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
-from gated_bert.records import parse_record
+from gated_bert.support.errors import UserError
+from gated_bert.support.records import parse_record
 from gated_bert.tasks.examples import SpanExamples, TaskData
 from gated_bert.tasks.hub import load_hub_dataset
 from gated_bert.tasks.own import SPLIT_SEED

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.errors import UserError
-from gated_bert.records import parse_record
+from gated_bert.support.errors import UserError
+from gated_bert.support.records import parse_record
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 """Files that hold texts and labels; a .txt holds texts alone."""

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.checks import choose
-from gated_bert.errors import UserError
-from gated_bert.paths import file_name
-from gated_bert.records import check_record
+from gated_bert.support.checks import choose
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import file_name
+from gated_bert.support.records import check_record
 
 KINDS = ("classification", "regression", "span")
 

@@ -8,8 +8,8 @@ import tokenizers
 from tokenizers import normalizers
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.paths import user_path
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import user_path
 from gated_bert.tasks.data import data_path
 from gated_bert.tasks.tokenizer_rules import (
     SETTING_FILES,

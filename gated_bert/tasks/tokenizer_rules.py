@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gated_bert.errors import UserError
-from gated_bert.records import read_record
-from gated_bert.schemas import TokenizerClass, TokenizerConfig
+from gated_bert.support.errors import UserError
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import TokenizerClass, TokenizerConfig
 
 LOGGER = logging.getLogger("gated_bert")
 

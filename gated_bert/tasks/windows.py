@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import SpanExamples
 from gated_bert.tasks.wordpiece import Encoded, Tokenizer
 

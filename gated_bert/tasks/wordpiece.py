@@ -14,10 +14,10 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from gated_bert.arrays import DAMAGED, read_npz
-from gated_bert.errors import UserError
-from gated_bert.partial import partial, remove_leftovers
-from gated_bert.records import read_record
+from gated_bert.support.arrays import DAMAGED, read_npz
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import partial, remove_leftovers
+from gated_bert.support.records import read_record
 from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.tokenizer_rules import ROLES, AddedToken, WordPieceRules

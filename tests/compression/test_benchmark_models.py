@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from gated_bert.compression.benchmark import judge, pareto_front, read_judged
-from gated_bert.errors import UserError
-from gated_bert.experiments.benchmark_table import with_ratios, write_plot
-from gated_bert.experiments.compress_report import report_rows
-from gated_bert.experiments.results import write_json_atomic
+from gated_bert.experiments.models.benchmark_table import with_ratios, write_plot
+from gated_bert.experiments.studies.compress_report import report_rows
 from gated_bert.models.folder import LoadedModel
+from gated_bert.support.errors import UserError
+from gated_bert.support.files import write_json_atomic
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer

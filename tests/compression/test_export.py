@@ -12,9 +12,9 @@ from tokenizers import normalizers
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.source import load_source
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.folder import LoadedModel, load_model, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import Tokenizer
 from gated_bert.tasks.tokenizer_rules import AddedToken, WordPieceRules

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.compression import folders
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gated_bert.compression.inspect import block_means, layer_rows, matrix_rows, model_text
+from gated_bert.compression.model_statistics import macs, parameter_counts
+from gated_bert.compression.model_summary import block_means, layer_rows, matrix_rows, model_text
 from gated_bert.compression.shrink import shrink
-from gated_bert.compression.statistics import macs, parameter_counts
 
 
 @pytest.fixture

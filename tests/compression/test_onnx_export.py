@@ -7,19 +7,19 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.compression import onnx_export, onnx_standard
 from gated_bert.compression.inspect_onnx import read_onnx
+from gated_bert.compression.model_statistics import random_inputs
 from gated_bert.compression.onnx_export import export_onnx
 from gated_bert.compression.onnx_model import open_model, write_record
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.quantize import quantize_dynamically
-from gated_bert.compression.statistics import random_inputs
-from gated_bert.errors import UserError
 from gated_bert.explain.lime import explain_texts, predict_samples
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.task import TASKS

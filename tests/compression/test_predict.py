@@ -14,8 +14,8 @@ from gated_bert.compression.predict import (
     written_rows,
 )
 from gated_bert.config import ConfigError
-from gated_bert.errors import UserError
 from gated_bert.models.folder import LoadedModel
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.columns import find_columns
 from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.metrics import evaluate

@@ -7,15 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.compression import quantize as module
 from gated_bert.compression.onnx_export import export_onnx
 from gated_bert.compression.onnx_model import open_model, write_record
 from gated_bert.compression.quantize import needs_reduced_range, quantize
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer

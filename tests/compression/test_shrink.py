@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from gated_bert.compression.shrink import kept_units, shrink, shrunk_config
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.pruning.pruner import Pruner
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import INPUTS, randomize

@@ -5,9 +5,9 @@ import pytest
 from in_transformers import logits, needs_transformers
 
 from gated_bert.compression.export import export_hugging_face
+from gated_bert.compression.model_statistics import macs, open_macs
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.source import load_source
-from gated_bert.compression.statistics import macs, open_macs
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import SPECIAL_TOKENS, Tokenizer

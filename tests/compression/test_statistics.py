@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from gated_bert.compression.shrink import shrink
-from gated_bert.compression.statistics import (
+from gated_bert.compression.model_statistics import (
     ModelStatistics,
     comparison_table,
     layer_macs,
@@ -15,6 +14,7 @@ from gated_bert.compression.statistics import (
     open_macs,
     parameter_counts,
 )
+from gated_bert.compression.shrink import shrink
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gated_bert import cli
-from gated_bert.experiments import sweep
+from gated_bert.cli import main as cli
+from gated_bert.experiments.sweeps import sweep
 
 
 class _Ended:
@@ -25,7 +25,7 @@ class _Here:
         self.slots = slots
 
     def start(self, job, slot, resume):
-        from gated_bert.experiments.run import train
+        from gated_bert.experiments.runs.run import train
 
         train(job.config, job.folder, resume=resume)
         return _Ended()
@@ -43,7 +43,10 @@ def jobs_here(monkeypatch):
 @pytest.fixture
 def commands_here(monkeypatch):
     """Commands of a compression or a pipeline run in this process, too, and no process is measured for its memory."""
-    from gated_bert.experiments import benchmark, compress, pipeline, resources
+    from gated_bert.experiments.models import model_benchmark as benchmark
+    from gated_bert.experiments.studies import compress
+    from gated_bert.experiments.studies import compression_pipeline as pipeline
+    from gated_bert.experiments.sweeps import resources
 
     monkeypatch.setattr(compress, "run_command", cli.main)
     monkeypatch.setattr(pipeline, "run_command", cli.main)

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from gated_bert.experiments.job_process import stop_on_signals, watch_launcher
+from gated_bert.experiments.runs.job_process import stop_on_signals, watch_launcher
 
 STEPS = 20
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from gated_bert import cli
-from gated_bert.experiments import jobs, sweep
+from gated_bert.cli import main as cli
+from gated_bert.experiments.sweeps import jobs, sweep
 
 FAKE_JOB = Path(__file__).with_name("fake_job.py")
 TRAIN = jobs.job_command

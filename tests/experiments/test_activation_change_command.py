@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gated_bert.activation_flags import read_command
-from gated_bert.cli import main
-from gated_bert.errors import UserError
-from gated_bert.experiments.activation_change import run_activation_change
-from gated_bert.experiments.activation_config import ThresholdSet, read_activation_config
-from gated_bert.experiments.activation_table import memory, summary, summary_text
+from gated_bert.cli.activation_commands import read_command
+from gated_bert.cli.main import main
+from gated_bert.experiments.studies.activation_config import ThresholdSet, read_activation_config
+from gated_bert.experiments.studies.activation_study import run_activation_change
+from gated_bert.experiments.studies.activation_table import memory, summary, summary_text
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import load_model, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import load_tokenizer
 

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 from synthetic_runs import write_run
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments import plots
-from gated_bert.experiments import run as run_module
-from gated_bert.experiments.best import best_row
-from gated_bert.experiments.compare import compare
-from gated_bert.experiments.jobs import newest_metadata, read_status
-from gated_bert.experiments.output_folder import set_tables_aside
-from gated_bert.experiments.results import read_run
-from gated_bert.experiments.run import train
+from gated_bert.experiments.reports import plots
+from gated_bert.experiments.reports.best import best_row
+from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.output_folder import set_tables_aside
+from gated_bert.experiments.runs.run import train
+from gated_bert.experiments.runs.run_state import newest_metadata, read_status
 from gated_bert.models.folder import load_model
-from gated_bert.records import read_record
+from gated_bert.support.records import read_record
 
 NAN = math.nan
 ATTENTION, FFN = 4 * 32 * 32, 2 * 32 * 64
@@ -125,7 +125,7 @@ def test_compressions_count_the_matrices_of_the_pattern(tmp_path, capsys):
     words = ("oneshot -d embedded -m tiny --num-layers 1 --d-model 32 --num-heads 4 --dff 64 --vocab-size 600 -ml 24 "
              "-e 1 --strategy LayerMagWeight --pattern head --compression 1.05").split()  # fmt: skip
     assert main([*words, "-o", str(tmp_path), "--dry-run"]) == 0
-    from gated_bert.experiments.oneshot import Point, model_sizes
+    from gated_bert.experiments.studies.oneshot import Point, model_sizes
 
     config = config_of(pattern="head", vocab_size=600, prunable_roles=("query", "key", "value", "attention_output",
                        "ffn_intermediate", "ffn_output", "pooler"))  # fmt: skip

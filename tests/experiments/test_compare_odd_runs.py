@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gated_bert.errors import UserError
-from gated_bert.experiments.compare import compare
-from gated_bert.experiments.plots import plot_run
-from gated_bert.experiments.results import read_run
+from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.plots import plot_run
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.support.errors import UserError
 from tests.experiments.synthetic_runs import write_run
 
 STAMP = "20250102_030405"

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.experiments.compress_report import report_rows
+from gated_bert.cli.main import main
+from gated_bert.experiments.studies.compress_report import report_rows
 from gated_bert.models.folder import read_architecture
 from tests.refused import refusal
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.experiments import sweep
-from gated_bert.experiments.devices import with_counted_devices
-from gated_bert.experiments.resources import GIB, Machine
-from gated_bert.experiments.results import read_run
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.runs.devices import with_counted_devices
+from gated_bert.experiments.sweeps import sweep
 from gated_bert.models.folder import load_model, read_masks
+from gated_bert.support.machine import GIB, Machine
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.wordpiece import Encoded
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_shared_is_refused(monkeypatch):
 
 
 def test_a_sweep_on_more_gpus_than_there_are_is_refused_before_it_starts(tmp_path, monkeypatch, capsys):
-    from gated_bert.cli import main
+    from gated_bert.cli.main import main
 
     monkeypatch.setattr(sweep, "this_machine", lambda: Machine(8, 64 * GIB, ("0", "1")))
     assert main(["sweep", "--devices", "3", "-d", "embedded", "-o", str(tmp_path / "out")]) == 2

@@ -16,27 +16,19 @@ from PIL import Image
 from rich.console import Console
 from synthetic_runs import write_run
 
-from gated_bert import progress_bar as progress_module
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments import (
-    activation_table,
-    benchmark_table,
-    drawing,
-    iou,
-    lottery_table,
-    oneshot_table,
-    parts_of_speech,
-    plots,
-    progress,
-    similarity_table,
-    stage_table,
-)
-from gated_bert.experiments import compare as comparing
-from gated_bert.experiments.explanation_page import explanation_page
-from gated_bert.experiments.jobs import Job
-from gated_bert.experiments.results import read_run
+from gated_bert.experiments.explanations import parts_of_speech, similarity_table
+from gated_bert.experiments.explanations.explanation_page import explanation_page
+from gated_bert.experiments.models import benchmark_table, iou
+from gated_bert.experiments.reports import compare as comparing
+from gated_bert.experiments.reports import drawing, plots
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.studies import activation_table, lottery_table, oneshot_table, stage_table
+from gated_bert.experiments.sweeps import progress
+from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.explain.pos import TAGSETS
 from gated_bert.explain.similarity import MEASURES
+from gated_bert.support import progress_bar as progress_module
 
 NAMES = ("a$b$c.tsv", "[red]x[/]", "<script>alert(1)</script>", "_hidden", "%s{0}", r"$\frac{", ":smile: [/]",
          r"\$x\$ $y$", "x" * 300, "два\n$$", "\udcff中文 😀")  # fmt: skip

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert.errors import UserError
-from gated_bert.experiments.explained import check_noise_floor, check_variant, read_comparable, read_explained
+from gated_bert.experiments.explanations.explained import (
+    check_noise_floor,
+    check_variant,
+    read_comparable,
+    read_explained,
+)
+from gated_bert.support.errors import UserError
 from tests.experiments.explained_folders import LABELS, TEXTS, WEIGHTS, write_folder
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments import job_process
-from gated_bert.experiments import run as run_module
-from gated_bert.experiments.jobs import LOG_FILE, newest_metadata, read_status
-from gated_bert.experiments.results import read_run
-from gated_bert.experiments.run import train
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.runs import job_process
+from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.run import train
+from gated_bert.experiments.runs.run_state import LOG_FILE, newest_metadata, read_status
 from gated_bert.models.folder import load_model
+from gated_bert.support.errors import UserError
 
 SMALL = "-d embedded -m tiny --num-layers 1 --d-model 16 --num-heads 2 --dff 32 -ml 24 --train-examples 48"
 FLAGS = f"{SMALL} -b 16 -l 1e-3 -p magnitude -e 2 -ps 1 -pe 2 -f 0.8".split()

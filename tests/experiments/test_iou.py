@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.experiments.iou import chance_iou, iou, iou_summary, iou_table, read_comparable_masks
-from gated_bert.experiments.names import short_names
+from gated_bert.cli.main import main
+from gated_bert.experiments.models.iou import chance_iou, iou, iou_summary, iou_table, read_comparable_masks
+from gated_bert.experiments.reports.names import short_names
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, read_masks, save_model

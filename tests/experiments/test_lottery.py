@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.experiments import run as run_module
-from gated_bert.experiments.checkpoint import CheckpointCallback
-from gated_bert.experiments.lottery import round_sparsities
-from gated_bert.experiments.results import read_run
-from gated_bert.experiments.run import train
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.checkpoint import CheckpointCallback
+from gated_bert.experiments.runs.run import train
+from gated_bert.experiments.studies.lottery import round_sparsities
 from gated_bert.models.folder import load_model
 from gated_bert.pruning.criteria.magnitude import Magnitude
 

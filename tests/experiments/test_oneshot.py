@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.compression.statistics import parameter_counts
-from gated_bert.errors import UserError
-from gated_bert.experiments.jobs import plan_jobs
-from gated_bert.experiments.oneshot import Point, oneshot_plans
+from gated_bert.cli.main import main
+from gated_bert.cli.settings import read_settings
+from gated_bert.compression.model_statistics import parameter_counts
+from gated_bert.experiments.studies.oneshot import Point, oneshot_plans
+from gated_bert.experiments.sweeps.jobs import plan_jobs
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model
-from gated_bert.settings import read_settings
+from gated_bert.support.errors import UserError
 
 BASE = BertConfig.uniform(12, 768, 12, 3072, vocab_size=30522, num_outputs=2)
 MINILM = BertConfig.uniform(6, 384, 12, 1536, vocab_size=30522, num_outputs=2)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.compression.benchmark import judge, read_judged
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments.run import train
+from gated_bert.experiments.runs.run import train
 from gated_bert.models.folder import load_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import Task
 
 VOCAB = Path(__file__).resolve().parent.parent / "fixtures" / "bert" / "vocab.txt"

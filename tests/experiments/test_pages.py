@@ -10,15 +10,15 @@ from urllib.parse import unquote
 
 import pytest
 
-from gated_bert.experiments import pipeline_report
-from gated_bert.experiments.compare import compare
-from gated_bert.experiments.explanation_folder import write_views
-from gated_bert.experiments.explanation_page import explanation_page
-from gated_bert.experiments.page import element, folded, html_image, html_table, link, note, page
-from gated_bert.experiments.pipeline import Pipeline
-from gated_bert.experiments.plots import plot_run
-from gated_bert.experiments.results import Failure, read_run
-from gated_bert.experiments.sp_lime import pick_documents
+from gated_bert.experiments.explanations.explanation_folder import write_views
+from gated_bert.experiments.explanations.explanation_page import explanation_page
+from gated_bert.experiments.explanations.sp_lime_pick import pick_documents
+from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.page import element, folded, html_image, html_table, link, note, page
+from gated_bert.experiments.reports.plots import plot_run
+from gated_bert.experiments.reports.results import Failure, read_run
+from gated_bert.experiments.studies import pipeline_report
+from gated_bert.experiments.studies.compression_pipeline import Pipeline
 from tests.experiments.explained_folders import write_folder
 from tests.experiments.synthetic_runs import write_run
 

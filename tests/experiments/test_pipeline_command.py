@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.experiments import pipeline as module
-from gated_bert.experiments import students
-from gated_bert.experiments.command_process import run_command
-from gated_bert.experiments.model_facts import Judging, keep_benchmark
-from gated_bert.experiments.pipeline_report import verdict_lines
+from gated_bert.cli.main import main
+from gated_bert.experiments.explanations import students
+from gated_bert.experiments.explanations.model_facts import Judging, keep_benchmark
+from gated_bert.experiments.studies import compression_pipeline as module
+from gated_bert.experiments.studies.command_process import run_command
+from gated_bert.experiments.studies.pipeline_report import verdict_lines
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import save_model
@@ -139,7 +139,7 @@ def save_news_model(folder, layers, heads, width):
 @pytest.mark.slow
 def test_from_models_to_the_report(commands_here, monkeypatch, capsys, nltk_data):
     pytest.importorskip("onnx")
-    from gated_bert.experiments.compress import make_models
+    from gated_bert.experiments.studies.compress import make_models
 
     save_news_model(Path("trained/base"), 1, 4, 12)
     save_news_model(Path("trained/pruned_50"), 1, 2, 6)

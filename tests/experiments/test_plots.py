@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 from synthetic_runs import write_run
 
-from gated_bert.experiments import plots
-from gated_bert.experiments.aggregate import group_runs
-from gated_bert.experiments.many_plot import MANY
-from gated_bert.experiments.results import find_runs, read_run, read_runs, write_csv_atomic
+from gated_bert.experiments.reports import plots
+from gated_bert.experiments.reports.aggregate import group_runs
+from gated_bert.experiments.reports.many_plot import MANY
+from gated_bert.experiments.reports.results import find_runs, read_run, read_runs
+from gated_bert.support.files import write_csv_atomic
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from rich.console import Console
 
 import gated_bert
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.jobs import Job
-from gated_bert.experiments.progress import Display, JobView, LogLines
-from gated_bert.experiments.status import Status, StatusCallback
+from gated_bert.experiments.runs.status import Status, StatusCallback
+from gated_bert.experiments.sweeps.jobs import Job
+from gated_bert.experiments.sweeps.progress import Display, JobView, LogLines
 from gated_bert.pruning import callbacks
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.pruning.pruner import sparsity

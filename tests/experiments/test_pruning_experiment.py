@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import gated_bert
-from gated_bert.errors import UserError
 from gated_bert.models.folder import load_model
+from gated_bert.support.errors import UserError
 
 TINY = {"epochs": 1, "num_layers": 1, "d_model": 32, "dff": 64, "train_examples": 96, "max_len": 16}
 

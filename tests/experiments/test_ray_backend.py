@@ -17,20 +17,20 @@ import pandas as pd
 import psutil
 import pytest
 
-from gated_bert import cli
-from gated_bert.experiments import jobs, resources
-from gated_bert.experiments import sweep as launcher
-from gated_bert.experiments.checkpoint import read_place
-from gated_bert.experiments.resume_store import ResumeStore
-from gated_bert.experiments.run_files import CHECKPOINT
+from gated_bert.cli import main as cli
+from gated_bert.experiments.runs.checkpoint import read_place
+from gated_bert.experiments.runs.resume_store import ResumeStore
+from gated_bert.experiments.runs.run_files import CHECKPOINT
+from gated_bert.experiments.sweeps import jobs, resources
+from gated_bert.experiments.sweeps import sweep as launcher
 from gated_bert.models.folder import load_model
 
 pytest.importorskip("ray", reason="ray is not installed (pip install 'gated_bert[cluster]')")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from gated_bert.experiments import ray_backend  # noqa: E402
-from gated_bert.experiments.ray_backend import cores_each, room  # noqa: E402
+from gated_bert.experiments.sweeps import ray_backend
+from gated_bert.experiments.sweeps.ray_backend import cores_each, room
 
 FAKE_JOB = Path(__file__).with_name("fake_job.py")
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}

@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 import pytest
 from synthetic_runs import write_run
 
+from gated_bert.cli.parsing import make_parser, read_flags
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments import report
-from gated_bert.experiments.report import launcher_flags, write_report
-from gated_bert.experiments.results import Failure, find_runs, read_run, read_runs
-from gated_bert.flags import RUN_FLAGS, make_parser, read_flags
+from gated_bert.config.flag_table import RUN_FLAGS
+from gated_bert.experiments.reports import report
+from gated_bert.experiments.reports.report import launcher_flags, write_report
+from gated_bert.experiments.reports.results import Failure, find_runs, read_run, read_runs
 
 
 class Page(HTMLParser):

@@ -4,8 +4,8 @@ import time
 
 import pandas as pd
 
-from gated_bert.experiments import resource_log
-from gated_bert.experiments.resource_log import COLUMNS, ResourceCallback, ResourceLog
+from gated_bert.experiments.runs import resource_log
+from gated_bert.experiments.runs.resource_log import COLUMNS, ResourceCallback, ResourceLog
 
 
 def test_readings_at_events_and_at_the_interval(tmp_path):

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments import output_folder, resources
-from gated_bert.experiments.jobs import Job
-from gated_bert.experiments.resources import (
-    GIB,
-    Machine,
+from gated_bert.experiments.runs import output_folder
+from gated_bert.experiments.sweeps import resources
+from gated_bert.experiments.sweeps.jobs import Job
+from gated_bert.experiments.sweeps.resources import (
     devices_of,
     job_memory,
     kept_disk,
@@ -28,6 +26,8 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.criteria import _CRITERIA, criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.patterns import get_pattern
+from gated_bert.support.errors import UserError
+from gated_bert.support.machine import GIB, Machine
 
 TINY = GatedBertConfig(model_size="tiny")
 BASE = GatedBertConfig(model_size="base")

@@ -12,20 +12,18 @@ import pytest
 from scipy import stats
 from synthetic_runs import write_run
 
-from gated_bert.errors import UserError
-from gated_bert.experiments.aggregate import best_at, comparison, group_runs, statistics, summary, write_comparison
-from gated_bert.experiments.compare import compare
-from gated_bert.experiments.results import (
-    Failure,
-    find_runs,
-    model_label,
-    read_failure,
-    read_run,
-    read_runs,
-    write_bytes_atomic,
-    write_csv_atomic,
-    write_json_atomic,
+from gated_bert.experiments.reports.aggregate import (
+    best_at,
+    comparison,
+    group_runs,
+    statistics,
+    summary,
+    write_comparison,
 )
+from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.results import Failure, find_runs, model_label, read_failure, read_run, read_runs
+from gated_bert.support.errors import UserError
+from gated_bert.support.files import write_bytes_atomic, write_csv_atomic, write_json_atomic
 
 STEPS = (50, 90)
 

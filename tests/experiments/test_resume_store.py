@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments import resume_store
-from gated_bert.experiments.checkpoint import read_place
-from gated_bert.experiments.epochs import EpochCallback
-from gated_bert.experiments.resume_store import ResumeStore, check_place, store_of
-from gated_bert.experiments.run import train
-from gated_bert.experiments.run_files import CHECKPOINT, Snapshot, arriving, run_files
+from gated_bert.experiments.runs import resume_store
+from gated_bert.experiments.runs.checkpoint import read_place
+from gated_bert.experiments.runs.epochs import EpochCallback
+from gated_bert.experiments.runs.resume_store import ResumeStore, check_place, store_of
+from gated_bert.experiments.runs.run import train
+from gated_bert.experiments.runs.run_files import CHECKPOINT, Snapshot, arriving, run_files
+from gated_bert.support.errors import UserError
 from tests.refused import refusal
 
 TIMED = ["seconds", "examples_per_second"]

@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments import checkpoint, drawing
-from gated_bert.experiments import run as run_module
-from gated_bert.experiments.results import read_run
-from gated_bert.experiments.run import train
-from gated_bert.experiments.run_record import next_order
+from gated_bert.experiments.reports import drawing
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.reports.run_record import next_order
+from gated_bert.experiments.runs import checkpoint
+from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.run import train
 from gated_bert.models.folder import load_model
+from gated_bert.support.errors import UserError
 
 TIMED = ["seconds", "examples_per_second"]
 
@@ -207,7 +208,7 @@ def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path
     config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
     first = train(config, tmp_path / "results_a")
     (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
-    monkeypatch.setattr("gated_bert.experiments.run.next_order", lambda folder, now: next_order(folder, 1e9))
+    monkeypatch.setattr("gated_bert.experiments.runs.run.next_order", lambda folder, now: next_order(folder, 1e9))
     # One that failed, and whose files stay where it is begun again.
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"status": "failed"}))
     for model in ("model", "model_best"):

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments import run as run_module
-from gated_bert.experiments.results import metric_title, read_run
-from gated_bert.experiments.run import train
+from gated_bert.experiments.reports.results import metric_title, read_run
+from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.run import train
 from gated_bert.models.folder import load_model
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset

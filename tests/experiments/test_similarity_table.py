@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gated_bert.experiments.similarity_table import (
+from gated_bert.experiments.explanations.similarity_table import (
     NOISE,
     document_values,
     similarity_rows,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gated_bert import cli
+from gated_bert.cli import main as cli
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments import jobs, slurm
-from gated_bert.experiments.resources import job_memory
-from gated_bert.records import read_record
+from gated_bert.experiments.sweeps import jobs, slurm
+from gated_bert.experiments.sweeps.resources import job_memory
 from gated_bert.start import ROOT
+from gated_bert.support.records import read_record
 from tests.refused import refusal
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.models.folder import load_model
 
 SMALL = (
@@ -79,8 +79,8 @@ def test_a_dry_run_shows_the_jobs_and_records_that_run(tmp_path, monkeypatch, ca
     shown = capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     started = []
-    monkeypatch.setattr("gated_bert.experiments.sweep.sweep", lambda plan: started.append(plan) or 0)
-    monkeypatch.setattr("gated_bert.experiments.stages.write_table", lambda *_: None)
+    monkeypatch.setattr("gated_bert.experiments.sweeps.sweep.sweep", lambda plan: started.append(plan) or 0)
+    monkeypatch.setattr("gated_bert.experiments.studies.stages.write_table", lambda *_: None)
     assert main(words) == 0
     jobs = [job for plan in started for job in plan.jobs]
     assert re.findall(r"--run-dir (\S+)", shown) == [str(job.folder) for job in jobs] and len(jobs) == 8

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.errors import UserError
-from gated_bert.experiments.studies import SCALES, STUDIES
-from gated_bert.experiments.study import run_study
+from gated_bert.cli.main import main
+from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
+from gated_bert.experiments.studies.study import run_study
+from gated_bert.support.errors import UserError
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from synthetic_runs import write_run
 
-from gated_bert import cli
-from gated_bert.experiments.aggregate import dense_baseline, group_runs
-from gated_bert.experiments.plan_cost import read_paces
-from gated_bert.experiments.resources import GIB, job_memory, kept_disk, working_disk
-from gated_bert.experiments.results import find_runs, read_runs
-from gated_bert.sweep_flags import FLAGS, read_plan
+from gated_bert.cli import main as cli
+from gated_bert.cli.sweep_commands import FLAGS, read_plan
+from gated_bert.experiments.reports.aggregate import dense_baseline, group_runs
+from gated_bert.experiments.reports.results import find_runs, read_runs
+from gated_bert.experiments.sweeps.plan_cost import read_paces
+from gated_bert.experiments.sweeps.resources import job_memory, kept_disk, working_disk
+from gated_bert.support.machine import GIB
 from tests.refused import refusal
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "sweep.yaml"

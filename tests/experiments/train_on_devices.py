@@ -16,8 +16,8 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.envir
 import keras  # noqa: E402
 
 from gated_bert.config import GatedBertConfig  # noqa: E402
-from gated_bert.experiments import run  # noqa: E402
-from gated_bert.experiments.checkpoint import CheckpointCallback  # noqa: E402
+from gated_bert.experiments.runs import run
+from gated_bert.experiments.runs.checkpoint import CheckpointCallback
 
 RECORD = {
     "data": "embedded", "train_examples": 80, "max_len": 8, "model_size": "tiny", "num_layers": 1, "d_model": 16,

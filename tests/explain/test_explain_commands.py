@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.experiments import explanations, token_explanations
-from gated_bert.experiments.documents import draw
-from gated_bert.experiments.explanation_folder import read_documents
+from gated_bert.cli.main import main
+from gated_bert.experiments.explanations import explaining as explanations
+from gated_bert.experiments.explanations import token_explanations
+from gated_bert.experiments.explanations.documents import draw
+from gated_bert.experiments.explanations.explanation_folder import read_documents
 from gated_bert.explain.lime import explain_texts
 from gated_bert.explain.tokens import read_token_explanations
 from gated_bert.models.folder import load_model, save_model

@@ -6,11 +6,11 @@ from keras import ops
 from lime.lime_text import LimeTextExplainer
 from scipy import special
 
-from gated_bert.errors import UserError
 from gated_bert.explain import lime
 from gated_bert.explain.lime import document_seed, explain_texts, perturb, predict_samples
 from gated_bert.explain.tokens import token_weights
 from gated_bert.models.folder import LoadedModel
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from tests.explain.conftest import TOKENS, WORDS, loaded_model
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from gated_bert.errors import UserError
 from gated_bert.explain.pos import DATA, TAGSETS, Tagger, chi_square, count_groups, penn_group, role, shares
+from gated_bert.support.errors import UserError
 
 
 @pytest.fixture(scope="module")

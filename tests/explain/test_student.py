@@ -6,8 +6,6 @@ import pytest
 from keras import ops
 from scipy import special, stats
 
-from gated_bert.backend import with_gradients
-from gated_bert.errors import UserError
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity, soft_ranks
 from gated_bert.explain.student_training import (
     ExplainedDataset,
@@ -19,6 +17,8 @@ from gated_bert.explain.student_training import (
     train_student,
 )
 from gated_bert.explain.tokens import TokenExplanations
+from gated_bert.support.backend import with_gradients
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.explain.conftest import TOKENS

@@ -10,9 +10,9 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from gated_bert.cli import main
-from gated_bert.experiments import students
-from gated_bert.experiments.student_table import summarize, verdict
+from gated_bert.cli.main import main
+from gated_bert.experiments.explanations import students
+from gated_bert.experiments.explanations.student_table import summarize, verdict
 from gated_bert.explain.student_training import load_student
 from gated_bert.explain.tokens import read_token_explanations
 from gated_bert.models.architecture import BertConfig

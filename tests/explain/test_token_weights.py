@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gated_bert.errors import UserError
 from gated_bert.explain.lime import Explanation, explain_texts
 from gated_bert.explain.tokens import TokenExplanations, join, read_token_explanations, token_weights
+from gated_bert.support.errors import UserError
 from tests.explain.conftest import TOKENS, loaded_model
 
 

@@ -18,7 +18,7 @@ FILE_SIZE = 2**30
 
 def main():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from gated_bert.cli import main as command
+    from gated_bert.cli.main import main as command
 
     answers = os.fdopen(int(sys.argv[1]), "w")
     asked = os.fdopen(os.dup(0), "r")

@@ -15,7 +15,6 @@ from gated_bert.compression.onnx_tiled import tiled_graph
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.source import load_source
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import ACTIVATIONS, BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.build import build_model
@@ -23,6 +22,7 @@ from gated_bert.models.folder import load_model, save_model
 from gated_bert.models.layers import ACTIVATION_FUNCTIONS
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.pruning.activation_change import tracked_activations
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.compression.conftest import INPUTS, VOCAB, randomize

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig, LayerSizes
+from gated_bert.support.errors import UserError
 
 
 def test_json_round_trip_with_different_layers():

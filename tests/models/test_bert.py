@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 
+from gated_bert.config.presets import PRESETS
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
-from gated_bert.presets import PRESETS
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")

@@ -6,9 +6,9 @@ import keras
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.build import build_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 
 FIXTURE = str(Path(__file__).resolve().parent.parent / "fixtures" / "bert")

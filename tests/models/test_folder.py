@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import FILES, WEIGHTS, load_model, same_model, save_model, with_fixed_gates
-from gated_bert.partial import previous
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import previous
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 

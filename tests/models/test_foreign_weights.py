@@ -8,11 +8,11 @@ from safetensors.numpy import load_file, save_file
 
 from gated_bert.compression.export import FORMATS
 from gated_bert.compression.source import load_source
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.pretrained import read_pretrained_architecture
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 

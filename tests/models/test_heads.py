@@ -12,14 +12,14 @@ from safetensors.numpy import load_file, save_file
 
 from gated_bert.compression.source import load_source
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments.ticket import apply_ticket
+from gated_bert.experiments.runs.ticket import apply_ticket
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import read_head
 from gated_bert.models.folder import LoadedModel, save_model
 from gated_bert.models.heads import Head, google_head, match_head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import Tokenizer
 from tests.refused import refusal

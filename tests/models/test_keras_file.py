@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
-from gated_bert.errors import UserError
+from gated_bert.cli.main import main
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, read_masks, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 

@@ -11,12 +11,12 @@ from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
 from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import save_model
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.pruning.pruner import Pruner, sparsity
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import Tokenizer
 

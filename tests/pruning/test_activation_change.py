@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from gated_bert.compression.model_statistics import parameter_counts
 from gated_bert.compression.shrink import shrink
-from gated_bert.compression.statistics import parameter_counts
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.activation_change import (

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from keras import ops
 
 import gated_bert
-from gated_bert.backend import view
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config_checks import PATTERNS, SCOPES
-from gated_bert.methods import CRITERIA
+from gated_bert.config.methods import CRITERIA
+from gated_bert.config.record_checks import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning import closed
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.tilesparsity import Spans
+from gated_bert.support.backend import view
 
 SIZES = {
     "query": (8, 8), "key": (8, 8), "value": (8, 8), "attention_output": (8, 8),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config_checks import PATTERNS, SCOPES
-from gated_bert.methods import CRITERIA
+from gated_bert.config.methods import CRITERIA
+from gated_bert.config.record_checks import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.patterns import get_pattern

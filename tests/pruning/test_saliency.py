@@ -8,9 +8,9 @@ import pytest
 from keras import ops
 
 import gated_bert
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.methods import METHODS
+from gated_bert.config.methods import METHODS
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.gated_dense import GatedDense, output_hook

@@ -3,7 +3,7 @@
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.presets import STEP_PRESETS
+from gated_bert.config.presets import STEP_PRESETS
 from gated_bert.pruning.schedules import Cubic, Linear, OneShot, Steps, build_schedule, resample, schedule_from_dict
 
 

@@ -6,10 +6,10 @@ import datasets
 import numpy as np
 import pytest
 
-from gated_bert.cli import main
+from gated_bert.cli.main import main
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.experiments.results import metric_title, read_run
+from gated_bert.experiments.reports.results import metric_title, read_run
+from gated_bert.support.errors import UserError
 from gated_bert.tasks import ag_news
 from gated_bert.tasks import download as download_module
 from gated_bert.tasks.data import load_task_data, task_name

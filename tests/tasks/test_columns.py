@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.columns import find_columns
 from gated_bert.tasks.tables import read_chunks
 from gated_bert.tasks.task import TASKS, Task

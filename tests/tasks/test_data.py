@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import Examples, load_task_data, task_name
 
 

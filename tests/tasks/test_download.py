@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import ConfigError
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks import download as module
 from gated_bert.tasks.download import download, squad_json
 from gated_bert.tasks.glue import LAYOUTS, read_glue_folder

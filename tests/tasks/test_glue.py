@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.glue import read_glue_folder
 from gated_bert.tasks.task import TASKS
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks import hub
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.task import TASKS

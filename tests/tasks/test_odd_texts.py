@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.hub import hub_examples
 from gated_bert.tasks.own import read_own_data
 from gated_bert.tasks.squad import read_squad_folder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data, task_name
 from gated_bert.tasks.own import own_data_notes, read_own_data
 from gated_bert.tasks.tables import read_table

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks import download as download_module
 from gated_bert.tasks import squad
 from gated_bert.tasks.data import load_task_data, task_name

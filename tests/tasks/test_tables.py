@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.tables import first_row, read_chunks, read_table
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks import wordpiece
 from gated_bert.tasks.glue import read_glue_folder
 from gated_bert.tasks.task import TASKS

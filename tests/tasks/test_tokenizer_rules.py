@@ -10,9 +10,9 @@ import tokenizers
 from texts import many_texts
 from tokenizers import normalizers, pre_tokenizers
 
+from gated_bert.cli.settings import read_settings
 from gated_bert.config import GatedBertConfig
-from gated_bert.errors import UserError
-from gated_bert.settings import read_settings
+from gated_bert.support.errors import UserError
 from gated_bert.tasks import hub
 from gated_bert.tasks.tokenizer import load_tokenizer, tokenizer_from_folder
 from gated_bert.tasks.tokenizer_rules import AddedToken, WordPieceRules

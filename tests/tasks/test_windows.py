@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import many_texts
 
-from gated_bert.errors import UserError
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import SpanExamples
 from gated_bert.tasks.squad_metrics import f1, normalize, squad_scores
 from gated_bert.tasks.tokenizer_rules import WordPieceRules

@@ -6,7 +6,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.pruning.criteria.base import Criterion, StepContext
 from gated_bert.pruning.criteria.magnitude import Magnitude
 from gated_bert.pruning.criteria.movement import L0, Movement, SoftMovement
-from gated_bert.pruning.criteria.random import Random
+from gated_bert.pruning.criteria.random_order import Random
 from gated_bert.pruning.criteria.saliency import (
     ActivationMagnitude,
     GradCam,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gated_bert.backend import view
 from gated_bert.pruning.criteria.base import Criterion
+from gated_bert.support.backend import view
 
 
 class Magnitude(Criterion):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
-from gated_bert.backend import compiled, with_gradients
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer, output_hook
+from gated_bert.support.backend import compiled, with_gradients
 
 # Gradients of 16-bit passes would vanish; a power of two is undone without rounding.
 _LOSS_SCALE = 256.0

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.backend import compiled, view
 from gated_bert.config import ConfigError
 from gated_bert.pruning.closed import open_weights, openness
 from gated_bert.pruning.criteria.base import Criterion, StepContext
 from gated_bert.pruning.criteria.observation import variables_of
 from gated_bert.pruning.criteria.ridge import RidgeCredit
+from gated_bert.support.backend import compiled, view
 
 _SMALL_GROUP = 4096
 _MOST_REGRESSED = 8192

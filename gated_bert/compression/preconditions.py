@@ -1,0 +1,76 @@
+"""Whether a command can start, told with the standard library alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import remove_leftovers
+
+PRECISIONS = ("int8", "fp16", "int8-static")
+"""What an exported model of 32 bits can be quantised to."""
+
+
+def check_folders(source: Path, out: Path):
+    """Refuses a model that is not there, and an output folder that holds something.
+
+    Args:
+        source: folder of the model.
+        out: folder to be made.
+
+    Raises:
+        UserError: one of these.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; give a model folder, or a Hugging Face folder of a BERT")
+    _refuse_run(source)
+    remove_leftovers(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: not empty; choose another folder, or remove what is in it")
+
+
+def check_model(source: Path):
+    """Refuses what is neither a folder nor an ONNX file.
+
+    Args:
+        source: the model.
+
+    Raises:
+        UserError: it is not there, another file, or the folder of a whole run.
+    """
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; give a model folder or an ONNX file")
+    _refuse_run(source)
+    if source.is_file() and source.suffix != ".onnx":
+        raise UserError(f"{source}: no model; give a model folder or an ONNX file, NAME.onnx")
+
+
+def has_utf8_name(path: Path) -> bool:
+    """Whether a path is UTF-8, as native libraries want it."""
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def session_source(path: Path) -> str | bytes:
+    """What ONNX Runtime opens a file by: its name, or its content where the name is not UTF-8."""
+    return str(path) if has_utf8_name(path) else path.read_bytes()
+
+
+def check_file(out: Path):
+    """Refuses a file to be written that is there already.
+
+    Raises:
+        UserError: it is.
+    """
+    # Also where it is refused: a process may have been killed when all but its tidying up was done.
+    remove_leftovers(out)
+    if out.exists():
+        raise UserError(f"{out}: is there already; choose another name, or remove it")
+
+
+def _refuse_run(source: Path):
+    if (source / "model" / "model.keras").is_file() and not (source / "model.keras").is_file():
+        raise UserError(f"{source}: the folder of a run; give its model, {source / 'model'}")

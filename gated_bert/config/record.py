@@ -1,0 +1,288 @@
+"""The record of one run: frozen, validated, and written to JSON as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import os
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
+from gated_bert.config.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
+from gated_bert.config.pruning_types import fields_of_type
+from gated_bert.config.record_checks import ENCODER_ROLES, check
+from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose, whole
+from gated_bert.support.records import parse_record, read_record, type_fault
+
+NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
+"""Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
+
+
+@dataclass(frozen=True)
+class GatedBertConfig:
+    """Everything that decides what a run computes.
+
+    Fields left at `None` are filled in when the record is made (size-dependent defaults, the method's own
+    schedule, the scope of the criterion), so a written record always holds the values used. `start_sparsity`
+    and `end_sparsity` are fractions of the matrices that the pattern is made of; `sparsity_steps` are percentages, one
+    per epoch from `pruning_start_epoch` (epochs count from 1).
+
+    Raises:
+        ConfigError: a value that is not allowed, or two that do not fit together.
+    """
+
+    # Model
+    model_size: str = "base"
+    num_layers: int | None = None
+    d_model: int | None = None
+    num_heads: int | None = None
+    dff: int | None = None
+    vocab_size: int | None = None
+    dropout_rate: float = 0.0
+    gate_init_value: float = 1.0
+    gate_trainable: bool = False
+    pretrained: str | None = None
+    # Data
+    task: str = "sst2"
+    data: str = "hub"
+    allow_partial: bool = False
+    vocab: str | None = None
+    max_len: int | None = None
+    train_examples: int | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    task_type: str | None = None
+    doc_stride: int | None = None
+    n_best_size: int = 20
+    max_answer_length: int = 30
+    # Training
+    epochs: int = 25
+    batch_size: int = 96
+    learning_rate: float = 2e-5
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    warmup_ratio: float = 0.1
+    clip_norm: float | None = 1.0
+    seed: int = 42
+    precision: str = "float32"
+    jit_compile: bool = False
+    devices: int | str = 1
+    checkpoint_steps: int = 200
+    checkpoint_dir: str | None = None
+    resource_seconds: float = 0.0
+    # Pruning
+    enable_pruning: bool = True
+    pruning_method: str = "spt"
+    criterion: str | None = None
+    pattern: str | None = None
+    scope: str | None = None
+    pruning_type: int | None = None
+    tilesparsity_variant: str | None = None
+    granularity: int = 128
+    block_size: tuple[int, int] | None = None
+    vector_size: int = 16
+    vector_axis: str = "k"
+    tile_dims: str | None = None
+    g1percent: float = 5.0
+    sparsity_per_dim: bool | None = None
+    pooling: str | None = None
+    normalize_scores: bool = False
+    taylor_variant: str = "default"
+    activation_variant: str = "default"
+    schedule: str | None = None
+    start_sparsity: float | None = None
+    end_sparsity: float | None = None
+    pruning_start_epoch: int = 4
+    pruning_end_epoch: int = 23
+    sparsity_steps: tuple[float, ...] | str | None = None
+    prunable_roles: tuple[str, ...] = ENCODER_ROLES
+    min_kept: float = 0.005
+    spt_epsilon: float | None = None
+    spt_explore_per_layer: bool = False
+    spt_reward_alpha: float = 0.125
+    spt_unit: str | None = None
+    spt_reward: str = "measured"
+    spt_credit: str = "mean"
+    spt_variant: str = "default"
+    movement_pruning_frequency_steps: int | None = None
+    movement_schedule: str = "linear"
+    movement_learning_rate: float = 1e-2
+    soft_movement_threshold: float = 0.1
+    soft_movement_penalty: float = 25.0
+    l0_penalty: float = 25.0
+    score_batches: int = 8
+    noise: str = "constant"
+    noise_std: float = 1e-3
+    smooth_passes: int = 10
+    # Lottery tickets
+    rewind_step: int | None = None
+    ticket: str | None = None
+    ticket_control: str | None = None
+
+    def __post_init__(self):
+        # No field: what a record was made from is neither compared nor written.
+        self._set(_given={field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        self._fill_in()
+        check(self)
+
+    def _set(self, **values):
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _fill_in(self):
+        choose("model_size", self.model_size, tuple(PRESETS))
+        if self.pruning_method == "none" or not self.enable_pruning:
+            self._set(pruning_method="baseline")
+        choose("pruning_method", self.pruning_method, tuple(METHODS))
+        if self.pruning_method == "baseline":
+            self._set(enable_pruning=False, criterion=None)
+        elif self.criterion is None:
+            self._set(criterion=METHODS[self.pruning_method].criterion)
+        else:
+            choose("criterion", self.criterion, CRITERIA)
+        named = METHODS[self.pruning_method]
+        usual = named if named.criterion == self.criterion else method_of_criterion(self.criterion)
+        preset = PRESETS[self.model_size]
+        for name in ("num_layers", "d_model", "num_heads", "dff"):
+            if getattr(self, name) is None and (self.pretrained is None):
+                self._set(**{name: getattr(preset, name)})
+        if isinstance(self.sparsity_steps, list | tuple):
+            self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
+        self._set(prunable_roles=tuple(self.prunable_roles))
+        if self.criterion == "spt" and self.spt_variant == "published":
+            self._restore_published_spt()
+        self._set(**fields_of_type(self))
+        if self.spt_unit is None:
+            self._set(spt_unit=self.pattern or "element")
+        if self.pattern is None:
+            self._set(pattern=self.spt_unit if self.criterion == "spt" else usual.pattern)
+        if self.scope is None:
+            self._set(scope=usual.scope)
+        if self.schedule is None:
+            self._set(schedule=self._default_schedule(usual.schedule))
+        if self.max_len is None:
+            self._set(max_len=usual_max_len(self.task))
+        whole("max_len", self.max_len, 8, 512)
+        if self.task == "squad" and self.doc_stride is None:
+            self._set(doc_stride=min(128, self.max_len // 3))
+        size = schedule_size(self.model_size)
+        defaults = {
+            "start_sparsity": 0.0,
+            "end_sparsity": 0.99,
+            "spt_epsilon": spt_epsilon(size),
+            "movement_pruning_frequency_steps": movement_frequency(size),
+        }
+        self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def _restore_published_spt(self):
+        for name, published in (("spt_unit", "element"), ("spt_reward", "measured"), ("spt_credit", "mean")):
+            if getattr(self, name) not in (published, getattr(type(self), name)):
+                raise ConfigError(name, getattr(self, name), f"{published}, with spt_variant=published")
+            self._set(**{name: published})
+
+    def _default_schedule(self, usual: str) -> str:
+        if isinstance(self.sparsity_steps, tuple):
+            return "steps"
+        explicit_ends = self.start_sparsity is not None or self.end_sparsity is not None
+        if self.criterion == "movement":
+            return self.movement_schedule
+        return "linear" if explicit_ends and usual == "auto" else usual
+
+    @property
+    def label(self) -> str:
+        """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name."""
+        variants = [
+            value
+            for value, usual in (
+                (self.spt_reward, "measured"),
+                (self.spt_credit, "mean"),
+                (self.spt_variant, "default"),
+            )
+            if value != usual and self.criterion == "spt"
+        ]
+        for criterion, value in (("taylor", self.taylor_variant), ("activation_magnitude", self.activation_variant)):
+            if self.criterion == criterion and value != "default":
+                variants.append(value)
+        named = METHODS[self.pruning_method]
+        name = self.pruning_method if self.criterion in (None, named.criterion) else self.criterion
+        method = "-".join([name, *variants])
+        point = (self.criterion, self.pattern, self.scope)
+        if self.criterion is None or point == (named.criterion, named.pattern, named.scope):
+            return method
+        pattern = self.pattern + "-kn" * (self.tile_dims == "kn") + "-code" * (self.tilesparsity_variant == "code")
+        return "-".join([method, pattern, self.scope, self.schedule])
+
+    def replace(self, **changes) -> GatedBertConfig:
+        """The record that the same values with `changes` make.
+
+        What this record was not given (a size, a schedule …) is filled in anew, so that
+        `GatedBertConfig(**a).replace(**b)` is `GatedBertConfig(**{**a, **b})`. A written record says all fields; read
+        again, those count as filled in that hold what would be filled in. (`dataclasses.replace` keeps all fields.)
+
+        Raises:
+            ConfigError: an unknown field, or values that are not allowed or do not fit together.
+        """
+        self._refuse_unknown(changes)
+        return type(self)(**{**self._given, **changes})
+
+    def _left_open(self) -> dict[str, object]:
+        """Values that make this record, without those that are filled in alike where they are left out."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        needed = {name: value for name, value in dataclasses.asdict(self).items() if value != usual[name]}
+        # Of two fields that fill in each other, as pattern and unit, the one that other methods read is tried last.
+        for name in ("enable_pruning", *reversed(usual)):
+            if name not in needed:
+                continue
+            fewer = {other: value for other, value in needed.items() if other != name}
+            with contextlib.suppress(ConfigError):
+                if type(self)(**fewer) == self:
+                    needed = fewer
+        return usual | needed
+
+    def to_json(self) -> str:
+        """The record as JSON text, one field a line."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> GatedBertConfig:
+        """A record from a dictionary.
+
+        Raises:
+            ConfigError: an unknown field, or a refused value.
+        """
+        cls._refuse_unknown(values)
+        kinds = typing.get_type_hints(cls)
+        for name, value in values.items():
+            allowed = type_fault(value, kinds[name])
+            if allowed is not None:
+                raise ConfigError(name, value, allowed)
+        record = cls(**values)
+        usual = {field.name: field.default for field in dataclasses.fields(cls)}
+        filled_in = {name for name in usual if usual[name] is None and getattr(record, name) is not None}
+        # Only a written record says all of these.
+        if filled_in <= values.keys():
+            record._set(_given=record._left_open())
+        return record
+
+    @classmethod
+    def _refuse_unknown(cls, values: dict):
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                close = difflib.get_close_matches(name[:MOST_SHOWN], known, 1)
+                raise ConfigError(
+                    name[:MOST_SHOWN], value, f"the known fields{f' (did you mean {close[0]}?)' if close else ''}"
+                )
+
+    @classmethod
+    def from_json(cls, text_or_path: str | os.PathLike) -> GatedBertConfig:
+        """A record from JSON text or from the path of a JSON file."""
+        if str(text_or_path).lstrip().startswith("{"):
+            return cls.from_dict(parse_record(str(text_or_path), where="the record"))
+        return cls.from_dict(read_record(Path(text_or_path)))

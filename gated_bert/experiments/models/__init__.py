@@ -1,0 +1,1 @@
+"""Models measured, shown and compared."""

@@ -1,0 +1,1 @@
+"""Runs read again: tables, plots, pages."""

@@ -1,0 +1,1 @@
+"""One run: training, evaluation, resume points."""

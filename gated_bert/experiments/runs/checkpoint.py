@@ -1,0 +1,179 @@
+"""Checkpoints that a killed run goes on from exactly: variables, optimiser, metrics, masks, criterion and place."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import keras
+import numpy as np
+from keras import ops
+
+from gated_bert.experiments.runs.run_files import rest_after
+from gated_bert.experiments.runs.run_state import CHECKPOINT
+from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.support.arrays import DAMAGED, read_npz
+from gated_bert.support.backend import assign_on_devices, values_on_devices
+from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.files import replaced_file
+from gated_bert.support.records import parse_record
+from gated_bert.support.schemas import Place
+
+
+def _arrays(model: keras.Model, criterion, place: dict) -> Iterator[tuple[str, np.ndarray]]:
+    """Everything that a run's next step depends on, by name, one array after the other."""
+    yield "place", np.array(json.dumps(place))
+    for name, variables in _variables(model).items():
+        for i, variable in enumerate(variables):
+            yield f"{name}/{i}", ops.convert_to_numpy(variable)
+    for i, variable in enumerate(model.metrics_variables):
+        yield f"metrics/{i}", values_on_devices(variable)
+    for name, array in criterion.state().items() if criterion is not None else ():
+        yield f"criterion/{name}", np.asanyarray(array)
+
+
+def _variables(model: keras.Model) -> dict[str, list]:
+    return {"model": model.variables, "optimizer": model.optimizer.variables}
+
+
+def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict):
+    """Writes a checkpoint atomically.
+
+    Args:
+        path: the file.
+        model: the compiled model.
+        criterion: the criterion, or None.
+        place: JSON-able: `epoch` (from 0), `batches` done in it, and what else the caller wants back.
+    """
+    # As `np.savez` writes them, but without a copy of all of them in memory.
+    with replaced_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in _arrays(model, criterion, place):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def read_place(file: Path | BinaryIO) -> tuple[int, int] | None:
+    """Epochs, and batches of the next one, that a checkpoint's run has done; None of a missing or damaged one."""
+    try:
+        with np.load(file) as arrays:
+            place = json.loads(str(arrays["place"]))
+        return int(place["epoch"]), int(place["batches"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
+        return None
+
+
+class Checkpoint:
+    """A checkpoint read from disk.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._arrays = read_npz(path)
+            place = str(self._arrays.pop("place"))
+            self.place = parse_record(
+                place, Place, where="place", remedy="not where a run stood", nan=True, lines=False
+            )
+        except (UserError, *DAMAGED) as error:
+            raise UserError(f"{path}: damaged checkpoint ({one_line(error)})") from error
+
+    def restore(self, model: keras.Model, criterion):
+        """Puts variables, optimiser and criterion back, once; `model` must be compiled and its optimiser built."""
+        for name, variables in _variables(model).items():
+            for i, variable in enumerate(variables):
+                saved = self._arrays.get(f"{name}/{i}")
+                if saved is None or saved.shape != tuple(variable.shape):
+                    raise UserError(
+                        f"{self.path}: was written by another model; remove this file, and --resume starts the run "
+                        "afresh"
+                    )
+                variable.assign(saved)
+        if criterion is not None:
+            prefix = "criterion/"
+            criterion.load_state({k.removeprefix(prefix): v for k, v in self._arrays.items() if k.startswith(prefix)})
+        # The run holds on to this object; what is in the variables now need not stay in memory twice.
+        self._arrays = {name: array for name, array in self._arrays.items() if name.startswith("metrics/")}
+
+    def restore_metrics(self, model: keras.Model):
+        """Puts the broken epoch's running means back; `fit` has just reset them."""
+        for i, variable in enumerate(model.metrics_variables):
+            assign_on_devices(variable, self._arrays[f"metrics/{i}"])
+
+
+def last_checkpoint(folder: Path) -> tuple[Checkpoint | None, str]:
+    """The checkpoint of the run in `folder` and what there is to say of it.
+
+    A damaged one is set aside, so that the run starts afresh, and so does its next `--resume`.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None, ""
+    try:
+        return Checkpoint(path), ""
+    except UserError as error:
+        aside = path.with_name(f"{CHECKPOINT}.damaged")
+        path.replace(aside)
+        return None, f"{error}; it is {aside.name} now, and the run starts afresh"
+
+
+class CheckpointCallback(StepCallback):
+    """Writes a checkpoint every so many steps and at every epoch's end, and puts a broken epoch's metrics back.
+
+    Where they take long, a large model's on a slow disk, there are fewer, so that no more than 5 % of the time goes
+    into them.
+
+    Args:
+        path: the file.
+        criterion: the criterion, or None.
+        steps_per_epoch: batches in a whole epoch.
+        every: steps between two checkpoints, give or take a few: an epoch cannot go on from every batch.
+        can_go_on: says of a number of batches done in this epoch whether `fit` can start there.
+        restored: the checkpoint the run goes on from, or None.
+        extra: returns what else to put into the checkpoint's place.
+    """
+
+    def __init__(
+        self, path: Path, criterion, steps_per_epoch: int, every: int, can_go_on, restored: Checkpoint | None, extra
+    ):
+        super().__init__(steps_per_epoch)
+        self.path, self.criterion, self.every, self.can_go_on = path, criterion, every, can_go_on
+        self.restored, self.extra = restored, extra
+        self._due, self._not_before = False, 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        if self.restored is not None and self.first_batch:
+            self.restored.restore_metrics(self.model)
+        self.restored = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = self.batches_done(batch)
+        self._due |= (self.epoch * self.steps_per_epoch + done) % self.every == 0
+        if self._due and done < self.steps_per_epoch and self.can_go_on(done):
+            self._write(self.epoch, done)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._due = True
+        self._write(epoch + 1, 0)
+
+    def _write(self, epoch: int, batches: int):
+        began = time.monotonic()
+        if began < self._not_before:
+            return
+        self._due = False
+        place = {**self.extra(), "epoch": epoch, "batches": batches}
+        if not batches:
+            place["seconds"] = 0.0
+        write_checkpoint(self.path, self.model, self.criterion, place)
+        done = time.monotonic()
+        self._not_before = done + rest_after(done - began)

@@ -1,0 +1,83 @@
+"""A run's own process: stops when told, and ends when its launcher is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.runs.output_folder import check_unused
+from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
+from gated_bert.support.errors import UserError
+
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0
+
+
+def run_job(config: GatedBertConfig, folder: Path, resume: bool) -> int:
+    """Trains in this process, under the launcher's rules.
+
+    Args:
+        config: the record of the run.
+        folder: the run's folder.
+        resume: whether to go on from the folder's last resume point.
+
+    Returns:
+        The exit status 0; errors and interruptions are raised.
+    """
+    stop_on_signals()
+    watch_launcher()
+    if LAUNCHER_VARIABLE in os.environ:
+        wait_for_folder(folder)
+    # Before the framework is imported, which takes a while.
+    check_unused(folder)
+    from gated_bert.experiments.runs.run import train
+
+    train(config, folder, resume=resume)
+    return 0
+
+
+def stop_on_signals():
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, once, as Ctrl-C does."""
+
+    def stop(number, frame):
+        for again in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(again, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, stop if number != signal.SIGINT else signal.default_int_handler)
+
+
+def watch_launcher():
+    """Ends this process when the launcher that started it is gone, also when that one was killed by SIGKILL."""
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    if launcher is not None:
+        threading.Thread(target=_watch, args=(int(launcher),), name="watch launcher", daemon=True).start()
+
+
+def _watch(launcher: int):
+    while os.getppid() == launcher:
+        time.sleep(_POLL_SECONDS)
+    print("the launcher is gone; this job stops", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_SECONDS)
+    os._exit(1)
+
+
+def wait_for_folder(folder: Path, patience: float = 60.0):
+    """Waits a while for another process that uses `folder`: the run of a killed launcher may just be ending there."""
+    deadline, told = time.monotonic() + patience, False
+    while time.monotonic() < deadline:
+        try:
+            check_unused(folder)
+            return
+        except UserError as error:
+            if not told:
+                print(f"{error}; this job waits up to {patience:g} s for it", flush=True)
+            told = True
+            time.sleep(0.5)

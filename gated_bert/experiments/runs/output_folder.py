@@ -1,0 +1,194 @@
+"""The folder of a sweep: writable, with room, used by one launcher, and never losing what was there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.support.checks import ConfigError
+from gated_bert.support.environ import verbosity
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import LOCK, remove_leftovers_in
+
+SAVED = "saved_results"
+_FLAG = "-o/--output-dir"
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Makes `output`, a folder of one run or of several, and holds its lock, so that no two ever write into it.
+
+    Raises:
+        UserError: it cannot be written, or another process uses it.
+    """
+    made = [path for path in (output, *output.parents) if not path.exists()]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = open(output / LOCK, "a+")
+    except OSError as error:
+        raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
+    with file:
+        _lock(file, output)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        # A launcher writes these of its jobs, which hold the lock.
+        remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
+        try:
+            yield
+        finally:
+            # What was refused leaves no folder behind.
+            if made and [path.name for path in output.iterdir()] == [LOCK]:
+                shutil.rmtree(output)
+                with contextlib.suppress(OSError):
+                    for path in made[1:]:
+                        path.rmdir()
+
+
+@contextmanager
+def opened_run(folder: Path, resume: bool) -> Iterator[None]:
+    """The folder of a run, locked; without `resume` what was there is set aside, and put back if the block is refused.
+
+    Args:
+        folder: the run's folder.
+        resume: whether the run goes on with what is there.
+
+    Raises:
+        UserError: it cannot be written or moved, or another process uses it.
+    """
+    aside = None if resume else set_run_aside(folder)
+    note_set_aside(f"the earlier results in {folder}", aside)
+    try:
+        with locked(folder):
+            yield
+    except (UserError, ConfigError):
+        # Where a run has begun, its folder is there.
+        if aside is not None and not folder.exists():
+            os.replace(aside / folder.name, folder)
+            with contextlib.suppress(OSError):
+                aside.rmdir()
+                aside.parent.rmdir()
+            say_note(f"no run was begun: the earlier results are in {folder} again")
+        raise
+
+
+@contextmanager
+def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Removes new files, cuts off what was added to the log, and puts the status back where the block is refused.
+
+    Args:
+        folder: the run's folder, whose lock is held.
+        has_begun: whether the run has got so far that its files stay.
+    """
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    status = (folder / STATUS_FILE).read_bytes() if STATUS_FILE in sizes else b""
+    try:
+        yield
+    except (UserError, ConfigError):
+        # A launcher, which wrote the job's record, tells what became of it from these files.
+        if has_begun() or (folder / JOB_FILE).exists():
+            raise
+        for path in folder.iterdir():
+            if path.is_file() and path.name not in sizes and path.name != ".lock":
+                path.unlink()
+        if LOG_FILE in sizes:
+            os.truncate(folder / LOG_FILE, sizes[LOG_FILE])
+        if STATUS_FILE in sizes:
+            (folder / STATUS_FILE).write_bytes(status)
+        raise
+
+
+def check_unused(folder: Path):
+    """Refuses a folder that another process holds the lock of.
+
+    Raises:
+        UserError: names the process.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(folder / ".lock", "r+") as file:
+        _lock(file, folder)
+
+
+def _lock(file: TextIO, folder: Path):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip()
+        raise UserError(f"{_FLAG}: {folder} is in use by another run (process {owner or 'unknown'}); "
+                        "wait for it, or choose another folder") from None  # fmt: skip
+
+
+def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) -> Path | None:
+    """Moves what earlier commands left to `saved_results/{timestamp}/`.
+
+    Args:
+        output: the folder that `saved_results` is in.
+        folders: folders, or files, in `output` that are going to be made anew.
+        made_of_them: whether the tables, plots and pages in `output` are made anew, too.
+
+    Returns:
+        Where they are now; `None` if there were none.
+
+    Raises:
+        UserError: one of them is in use, or cannot be moved.
+    """
+    there = [folder for folder in folders if folder.exists()]
+    if not there:
+        return None
+    for folder in there:
+        check_unused(folder)
+    place = output / SAVED / time.strftime("%Y%m%d-%H%M%S")
+    while place.exists():
+        place = place.with_name(place.name + "-again")
+    tables = [path for path in output.iterdir() if path.is_file() and path.suffix in (".csv", ".png", ".html")]
+    try:
+        place.mkdir(parents=True)
+        for folder in there:
+            remove_leftovers_in(folder)
+        for path in [*there, *tables * made_of_them]:
+            os.replace(path, place / path.name)
+    except OSError as error:
+        raise UserError(f"{_FLAG}: what is in {output} cannot be moved to {place} ({error.strerror}); choose another "
+                        "folder") from None  # fmt: skip
+    return place
+
+
+def set_run_aside(folder: Path) -> Path | None:
+    """Moves the run in `folder` to `saved_results/{timestamp}/` beside it, as a sweep does with its earlier runs.
+
+    A folder with nothing but a log, a status and a record, as launchers make it for a job, stays.
+
+    Returns:
+        Where it is now; None if there was none.
+
+    Raises:
+        UserError: it is in use, or cannot be moved.
+    """
+    holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
+    return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
+
+
+def set_tables_aside(output: Path, names: Sequence[str]):
+    """Moves tables and plots that are going to be made anew to `saved_results/{timestamp}/`, and says so."""
+    place = set_aside(output, [output / name for name in names], made_of_them=False)
+    note_set_aside(f"the earlier tables in {output}", place)
+
+
+def note_set_aside(what: str, place: Path | None):
+    """Says where what was there before is now."""
+    if place is not None:
+        say_note(f"{what} are now in {place}; --resume would have gone on with them")
+
+
+def say_note(note: str):
+    """Prints a sentence that VERBOSE=0 keeps back."""
+    if verbosity(os.environ):
+        print(f"note: {note}", flush=True)

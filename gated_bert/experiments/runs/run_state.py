@@ -1,0 +1,36 @@
+"""The files of a run's folder, and how far the run in it has come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gated_bert.experiments.reports.run_record import METADATA, order_of
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import JobStatus, RunState
+
+JOB_FILE = "job.json"
+STATUS_FILE = "status.json"
+LOG_FILE = "log.txt"
+CHECKPOINT = "checkpoint.npz"
+INITIAL_MODEL = "model_initial"
+"""Model folder, inside a dense run's, of the weights that lottery tickets go back to."""
+
+
+def read_status(folder: Path) -> dict:
+    """What the job in `folder` last said of itself; empty before it said anything."""
+    return read_record(folder / STATUS_FILE, JobStatus, nan=True, tolerant=True) or {}
+
+
+def newest_metadata(folder: Path) -> dict:
+    """What the newest run in `folder` wrote of itself; empty where there is none."""
+    written = [read_record(path, RunState, tolerant=True) or {} for path in sorted(folder.glob(METADATA))]
+    return max(written, key=lambda each: order_of(each, ""), default={})
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` came to its end."""
+    return read_status(folder).get("state") == "finished"
+
+
+LAUNCHER_VARIABLE = "GATED_BERT_LAUNCHER"
+"""Holds the process id of the launcher in the environment of its jobs."""

@@ -1,0 +1,120 @@
+"""Runs a study and copies out what of it is published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.results import find_runs
+from gated_bert.experiments.studies.catalogue import STUDIES
+from gated_bert.experiments.studies.stages import PLOT, TABLE
+from gated_bert.support.errors import UserError
+from gated_bert.support.files import write_csv_atomic
+
+MANY_RUNS = 30
+_STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
+"""Folders of a part that are published, too."""
+_NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
+"""Beginnings of names: the comparison of a part's runs, which the study's own holds, and texts' words one by one."""
+_SP_LIME, _OF_TEXTS = "sp_lime.csv", ["text", "words"]
+"""A table, and its columns that are not published: the data are others'."""
+
+
+def run_study(
+    name: str,
+    scale: str,
+    output: Path,
+    run_command: Callable[[str, list[str]], int],
+    data: str | None = None,
+    pretrained: str | None = None,
+    extra: Sequence[str] = (),
+) -> int:
+    """Runs what is left of a study and compares all its runs.
+
+    Args:
+        name: one of `STUDIES`.
+        scale: one of `SCALES`.
+        output: the study's folder; finished runs in it are kept, broken ones go on.
+        run_command: takes a sub-command and the words of its command line and returns its exit status.
+        data: folder or `hub`; only for studies that are not about embedded data.
+        pretrained: id or folder of pretrained weights, for studies that start from them.
+        extra: more words for every command that trains, e.g. `-parallel`.
+
+    Returns:
+        The exit status of the first command that failed, else 0.
+
+    Raises:
+        UserError: pretrained weights are needed and not given, or data are given that the study does not read.
+    """
+    study = STUDIES[name]
+    if study.pretrained and not pretrained:
+        raise UserError(f"study {name}: starts from pretrained weights; name an id or a folder with -pt")
+    if study.data and data:
+        raise UserError(f"study {name}: is about {study.data} data; leave -d out")
+    parts = study.parts[scale]
+    for part in parts:
+        words = [word.replace("{study}", str(output.resolve())) for word in part.flags.split()]
+        if part.command != "iou":
+            weights = ["-pt", pretrained] if pretrained and "-pt" not in words else []
+            words += ["-d", study.data or data or "hub", *extra, *weights, "--resume"]
+        status = run_command(part.command, [*words, "-o", str(output / part.name)])
+        if status:
+            return status
+    sweeps = [output / part.name for part in parts if part.command == "sweep"]
+    if sweeps:
+        compare(sweeps, output)
+    _join_stages([folder / TABLE for folder in sweeps], output)
+    return 0
+
+
+def _join_stages(tables: Sequence[Path], output: Path):
+    """One table and one plot of the stages of all parts that have some."""
+    import pandas as pd
+
+    from gated_bert.experiments.reports.drawing import tolerated
+    from gated_bert.experiments.studies.stage_table import write_stage_plot
+
+    found = [pd.read_csv(table) for table in tables if table.exists()]
+    if found:
+        joined = pd.concat(found, ignore_index=True)
+        write_csv_atomic(output / TABLE, joined)
+        with tolerated(output / PLOT):
+            write_stage_plot(joined, output / PLOT)
+
+
+def publish(output: Path, folder: Path, places: Sequence[str] = ()):
+    """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
+
+    Args:
+        output: the study's folder.
+        folder: where the copies go; of more than `MANY_RUNS` runs, the report and the plots of single runs do not.
+        places: paths of this machine, of which the copies keep only the last name.
+    """
+    runs = find_runs(output)
+    few = len(runs) <= MANY_RUNS
+    for source in [output, *runs]:
+        for file in source.iterdir():
+            wanted = file.suffix == ".csv" or file.name.startswith("metadata_") or (file.suffix == ".html" and few)
+            if wanted or (file.suffix == ".png" and (few or source is output)):
+                _copy(file, folder / file.relative_to(output), places)
+    for file in (*output.glob("*/*"), *(file for step in _STEPS for file in output.glob(f"*/{step}/*"))):
+        if file.suffix in (".csv", ".png") and not file.name.startswith(_NOT_PUBLISHED):
+            _copy(file, folder / file.relative_to(output), places)
+
+
+def _copy(file: Path, target: Path, places: Sequence[str]):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".png":
+        shutil.copyfile(file, target)
+        return
+    if file.name == _SP_LIME:
+        import pandas as pd
+
+        write_csv_atomic(target, pd.read_csv(file).drop(columns=_OF_TEXTS))
+        return
+    text = file.read_text(encoding="utf-8")
+    for place in places:
+        text = text.replace(str(Path(place).absolute()), Path(place).name).replace(place, Path(place).name)
+    target.write_text(text, encoding="utf-8")

@@ -1,0 +1,184 @@
+"""What a sweep runs: one job per method, task and seed, each with its folder and its command."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.config import NOT_COMPUTED, GatedBertConfig
+from gated_bert.config.flag_table import PRUNING_FIELDS
+from gated_bert.experiments.runs.run_state import JOB_FILE, STATUS_FILE, newest_metadata, read_status
+from gated_bert.experiments.sweeps.request import Settings
+from gated_bert.start import python_command
+from gated_bert.support.checks import FlagError
+from gated_bert.support.errors import UserError
+from gated_bert.support.files import write_json_atomic
+from gated_bert.support.paths import file_name
+from gated_bert.support.records import read_record
+
+LONGEST_FOLDER = 180
+"""Letters of a run's folder, whose name may get a seed, a round or a temporary ending."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        name: how people see it, e.g. "spt sst2 seed 3".
+        config: the record of the run.
+        folder: where it writes.
+        command: the words of its process; `--resume` is added where it goes on.
+    """
+
+    name: str
+    config: GatedBertConfig
+    folder: Path
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it starts: the settings and the jobs that follow from them."""
+
+    settings: Settings
+    jobs: tuple[Job, ...]
+
+    @property
+    def output(self) -> Path:
+        """The folder of the results."""
+        return self.settings.output
+
+
+def plan_jobs(settings: Settings, point: Mapping[str, object] | None = None) -> Plan:
+    """The jobs of every task, seed and method, the methods of one task next to each other.
+
+    Args:
+        settings: what is asked for.
+        point: fields in which other jobs of the same sweep have other values; they are part of names and folders.
+
+    Raises:
+        FlagError: a combination that has no meaning.
+    """
+    parts = tuple(_point_part(name, value) for name, value in (point or {}).items())
+    several = len(settings.seeds) > 1
+    jobs = []
+    for task in settings.tasks:
+        for seed in settings.seeds:
+            for method in settings.methods:
+                config = settings.config(method, task, seed)
+                folder = settings.output / run_folder_name(config, several, parts)
+                name = " ".join((config.label, task, *parts)) + (f" seed {seed}" if several else "")
+                jobs.append(Job(name, config, folder, job_command(folder)))
+    return Plan(settings, tuple(jobs))
+
+
+def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]], Settings]) -> Plan:
+    """The jobs of all combinations of values; of none, those of `plan_jobs`.
+
+    Args:
+        grid: field of the record → its values.
+        read: the settings with these values of the fields.
+
+    Raises:
+        FlagError: a combination that has no meaning, or two whose folders have the same name.
+    """
+    jobs, notes, first = {}, {}, None
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        # How others are pruned is nothing to the dense baseline: one of them stands beside all.
+        unpruned = {name: value for name, value in point.items() if name not in PRUNING_FIELDS}
+        settings = read(point)
+        first = first or settings
+        notes |= dict.fromkeys(settings.notes)
+        planned = plan_jobs(settings, point).jobs
+        dense = iter(())
+        if unpruned != point and not all(job.config.enable_pruning for job in planned):
+            # Of the others nothing is asked: what is left of a point need not make sense to a run that prunes.
+            dense = iter(plan_jobs(dataclasses.replace(read(unpruned), methods=("baseline",)), unpruned).jobs)
+        for job in planned:
+            job = job if job.config.enable_pruning else next(dense, job)
+            if jobs.setdefault(job.folder, job).config != job.config:
+                raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ "
+                                "in more than signs")  # fmt: skip
+    return Plan(dataclasses.replace(first, notes=tuple(notes)), tuple(jobs.values()))
+
+
+def _point_part(name: str, value: object) -> str:
+    """A value in the names of a run: `tiny`, `sparsity90`, `learning_rate0.0001`."""
+    if name == "model_size":
+        return str(value)
+    if name == "end_sparsity" and isinstance(value, float):
+        return f"sparsity{100 * value:g}"
+    sides = value if isinstance(value, tuple) else (value,)
+    text = "x".join(f"{side:g}" if isinstance(side, float) else str(side) for side in sides)
+    return name + file_name(text.rstrip("/").rpartition("/")[2])
+
+
+def run_folder_name(config: GatedBertConfig, numbered: bool = False, parts: Iterable[str] = ()) -> str:
+    """The name of a run's folder: `results_{method}_{task}`, then `parts`, then the seed where several are run."""
+    named = "_".join(("results", config.label, file_name(config.task), *parts))
+    return file_name(named, LONGEST_FOLDER) + (f"_seed{config.seed}" if numbered else "")
+
+
+def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:
+    """The dense runs that those of `plan` can start from, one per task and seed, in `folder`.
+
+    Their records are the same whatever `plan` prunes, so that a command with other methods goes on from them.
+
+    Args:
+        plan: any jobs.
+        folder: where the dense runs go.
+        **changes: further fields of their records.
+    """
+    jobs = {}
+    for job in plan.jobs:
+        run = dense_folder(folder, job.config)
+        config = plan.settings.config("baseline", job.config.task, job.config.seed)
+        config = config.replace(start_sparsity=0.0, end_sparsity=0.0, **changes)
+        jobs[run] = Job(f"dense {config.task} seed {config.seed}", config, run, job_command(run))
+    return Plan(dataclasses.replace(plan.settings, output=folder, methods=("baseline",)), tuple(jobs.values()))
+
+
+def dense_folder(folder: Path, config: GatedBertConfig) -> Path:
+    """The run in `folder`, of those that `dense_plan` makes, that a run of `config` starts from."""
+    return folder / run_folder_name(config.replace(pruning_method="baseline", criterion=None), numbered=True)
+
+
+def job_command(folder: Path) -> tuple[str, ...]:
+    """The words that run the job in `folder` in a process of its own."""
+    return python_command("gated_bert", "train", "--config-file", str(folder / JOB_FILE), "--run-dir", str(folder))
+
+
+def write_job(job: Job):
+    """Makes the job's folder and writes its record there."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(job.folder / JOB_FILE, dataclasses.asdict(job.config))
+
+
+def check_same_record(job: Job):
+    """Refuses to go on with a run that was started with other values.
+
+    Raises:
+        UserError: the record in the folder differs.
+    """
+    # A run that `gated-bert train` made by flags has no record but its metadata.
+    before = read_record(job.folder / JOB_FILE, tolerant=True) or newest_metadata(job.folder).get("config") or {}
+    now = json.loads(job.config.to_json())
+    apart = {*NOT_COMPUTED, *(("devices",) if now["devices"] == "all" else ())}
+    changed = [name for name in now if name in before and name not in apart and before[name] != now[name]]
+    if changed:
+        values = ", ".join(f"{name}={before[name]} (now {now[name]})" for name in changed[:3])
+        raise UserError(f"--resume: {job.folder} was started with {values}; "
+                        "repeat the flags of that sweep, or leave out --resume to start anew")  # fmt: skip
+
+
+def mark(job: Job, state: str, message: str):
+    """Writes the end of a job that could not say so itself."""
+    status = read_status(job.folder)
+    known = {"job": job.name, "method": job.config.label, "task": job.config.task, "seed": job.config.seed}
+    write_json_atomic(job.folder / STATUS_FILE, known | status | {"state": state, "message": message})

@@ -1,0 +1,236 @@
+"""What a sweep shows while it runs: live bars on a terminal, plain lines elsewhere, and the jobs' logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gated_bert.experiments.runs.run_state import LOG_FILE
+from gated_bert.experiments.sweeps.jobs import Job
+from gated_bert.experiments.sweeps.overview import clock
+from gated_bert.support.quiet import without_library_lines
+
+ENDED = ("finished", "failed", "stopped", "skipped")
+_STYLES = {"finished": "green", "skipped": "green", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
+
+
+@dataclass
+class JobView:
+    """A job as a display sees it.
+
+    Attributes:
+        job: the job.
+        state: waiting, starting, running, finished, skipped, failed or stopped.
+        status: what the job last wrote of itself.
+        seconds: how long it has run.
+    """
+
+    job: Job
+    state: str = "waiting"
+    status: dict = field(default_factory=dict)
+    seconds: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        """How much of the run is done, 0 to 1."""
+        if self.state in ("finished", "skipped"):
+            return 1.0
+        epoch, epochs, step, steps = (_count(self.status.get(name)) for name in ("epoch", "epochs", "step", "steps"))
+        if not epochs or not epoch:
+            return 0.0
+        return min(1.0, (epoch - 1 + (min(step / steps, 1.0) if steps else 0.0)) / epochs)
+
+
+def _count(value: object) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _epoch(view: JobView) -> str:
+    status = view.status
+    return f"{status['epoch']}/{status.get('epochs', '?')}" if status.get("epoch") else "–"
+
+
+def _step(view: JobView) -> str:
+    return f"{view.status['step']}/{view.status.get('steps', '?')}" if view.status.get("steps") else "–"
+
+
+def _metric(view: JobView) -> str:
+    value = view.status.get("metric")
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+
+
+def _sparsity(view: JobView) -> str:
+    value = view.status.get("sparsity")
+    return f"{100 * value:.1f} %" if isinstance(value, int | float) else "–"
+
+
+def _left(view: JobView) -> str:
+    left = view.status.get("seconds_left")
+    if view.state == "running":
+        return clock(left) if isinstance(left, int | float) else "…"
+    return view.state
+
+
+class LogLines:
+    """Follows the logs of all jobs and hands out what is new, line by line.
+
+    Args:
+        views: the jobs.
+        all_lines: whether to keep what TensorFlow's own library writes, which no setting of it silences.
+    """
+
+    def __init__(self, views: Sequence[JobView], all_lines: bool = False):
+        self._all_lines = all_lines
+        # A log that is there before the job starts is an earlier run's, which --resume goes on with.
+        self._offsets = {view.job.folder: _size(view.job.folder / LOG_FILE) for view in views}
+
+    def new(self, views: Sequence[JobView]) -> list[str]:
+        """`[job] line` for every complete line that was written since the last call."""
+        lines = []
+        for view in views:
+            path = view.job.folder / LOG_FILE
+            start = self._offsets.get(view.job.folder, 0)
+            if _size(path) <= start:
+                continue
+            with open(path, "rb") as file:
+                file.seek(start)
+                text = file.read()
+            end = len(text) if view.state in ENDED else text.rfind(b"\n") + 1
+            self._offsets[view.job.folder] = start + end
+            for line in text[:end].decode("utf-8", "replace").split("\n"):
+                # Of a line that was overwritten in place, the last state counts.
+                line = line.rstrip().rpartition("\r")[2]
+                if line and (self._all_lines or without_library_lines(line)):
+                    lines.append(f"[{view.job.name}] {line}")
+        return lines
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+class Display:
+    """Shows the state of all jobs.
+
+    Args:
+        mode: "bars", "logs" or "both".
+        live: whether bars are redrawn in place (a terminal) or told as plain lines at every tenth.
+        verbosity: 0 shows nothing, 2 also TensorFlow's own log lines.
+        console: where to; by default the standard output.
+    """
+
+    def __init__(self, mode: str, live: bool, verbosity: int = 1, console: Console | None = None):
+        self.console = console or Console()
+        self._bars = verbosity > 0 and mode in ("bars", "both")
+        self._logs = verbosity > 0 and mode in ("logs", "both")
+        self._all_lines = verbosity > 1
+        self._live = (
+            Live(console=self.console, auto_refresh=False, vertical_overflow="crop") if live and self._bars else None
+        )
+        self._lines: LogLines | None = None
+        self._told: dict[Path, tuple[str, int]] = {}
+
+    def start(self, views: Sequence[JobView]):
+        """Begins to show `views`."""
+        self._lines = LogLines(views, self._all_lines)
+        if self._live:
+            self._live.start()
+        self.update(views)
+
+    def update(self, views: Sequence[JobView]):
+        """Shows what has changed."""
+        if self._logs:
+            for line in self._lines.new(views):
+                self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        if self._live:
+            self._live.update(self.table(views), refresh=True)
+        elif self._bars:
+            for view in views:
+                self._tell(view)
+
+    def stop(self):
+        """Ends the live part and leaves its last state on the screen."""
+        if self._live:
+            self._live.stop()
+
+    def table(self, views: Sequence[JobView]) -> Table:
+        """The bars as a table that fits the window: what runs and what failed first, the rest counted."""
+        room = max(3, self.console.height - 5)
+        table = Table(box=None, padding=(0, 1, 0, 0), caption=_summary(views), caption_justify="left", expand=False)
+        metrics = {view.status.get("metric_name") for view in views} - {None}
+        heads = (
+            "job",
+            "progress",
+            "",
+            "epoch",
+            "step",
+            metrics.pop() if len(metrics) == 1 else "metric",
+            "sparsity",
+            "left",
+        )
+        widest = max(26, self.console.width - 84)
+        for head in heads:
+            table.add_column(head, no_wrap=True, justify="left" if head in ("job", "progress", "left") else "right",
+                             overflow="ellipsis", max_width=widest if head == "job" else None)  # fmt: skip
+        for view in _most_telling(views, room):
+            style = _STYLES.get(view.state, "")
+            bar = ProgressBar(total=1.0, completed=view.fraction, width=max(6, min(30, self.console.width - 74)))
+            percent = f"{100 * view.fraction:.0f}%"
+            left = Text(_left(view), style=style)
+            numbers = (_epoch(view), _step(view), _metric(view), _sparsity(view))
+            table.add_row(Text(view.job.name), bar, percent, *numbers, left)
+        return table
+
+    def _tell(self, view: JobView):
+        tenth = int(10 * view.fraction + 1e-9)
+        before = self._told.get(view.job.folder, ("waiting", 0))
+        if (view.state, tenth) == before:
+            return
+        self._told[view.job.folder] = (view.state, tenth)
+        if view.state in ENDED:
+            took = "" if view.seconds is None else f" after {clock(view.seconds)}"
+            line = f"[{view.job.name}] {view.state}{took}"
+        elif view.state == "running" and tenth:
+            line = (f"[{view.job.name}] {100 * view.fraction:.0f} %: epoch {_epoch(view)}, step {_step(view)}, "
+                    f"{view.status.get('metric_name') or 'metric'} {_metric(view)}, sparsity {_sparsity(view)}, "
+                    f"{_left(view)} left")  # fmt: skip
+        elif view.state == "starting" and before[0] == "waiting":
+            line = f"[{view.job.name}] starting"
+        else:
+            return
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def _most_telling(views: Sequence[JobView], room: int) -> list[JobView]:
+    order = ("running", "starting", "failed", "stopped", "waiting", "finished", "skipped")
+    chosen = sorted(range(len(views)), key=lambda number: order.index(views[number].state))[:room]
+    return [views[number] for number in sorted(chosen)]
+
+
+def _summary(views: Sequence[JobView]) -> str:
+    counts = {}
+    for view in views:
+        counts[view.state] = counts.get(view.state, 0) + 1
+    total = counts.pop("finished", 0) + counts.pop("skipped", 0)
+    return f"{total} of {len(views)} finished" + "".join(f", {number} {state}" for state, number in counts.items())
+
+
+def make_views(jobs: Sequence[Job], skipped: set[Job]) -> list[JobView]:
+    """A view for every job, in order."""
+    return [JobView(job, "skipped" if job in skipped else "waiting") for job in jobs]
+
+
+def wait_a_moment():
+    """The pause between two looks at the jobs: short enough for a bar to move, long enough to cost nothing."""
+    time.sleep(0.2)

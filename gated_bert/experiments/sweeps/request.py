@@ -1,0 +1,61 @@
+"""What a person asks of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.config.flag_table import LABELS, hint
+from gated_bert.config.matrix_checks import check_matrices
+from gated_bert.config.presets import TASK_MAX_LEN
+from gated_bert.support.checks import ConfigError, FlagError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked request for one or more runs.
+
+    Attributes:
+        values: fields of `GatedBertConfig` that are the same in every run.
+        typed: names of the flags (and environment variables' fields) that a person set.
+        methods: pruning methods, in order, without repeats.
+        tasks: task names, in order, without repeats.
+        seeds: seeds, in order, without repeats.
+        output: folder of the results.
+        launcher: what concerns the launcher alone (parallel, resume, output_mode, …).
+        notes: sentences about values that were fitted to each other.
+        labels: how messages call a field: by its flag, or by the file and the key that set it.
+    """
+
+    values: dict[str, object]
+    typed: frozenset[str]
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    output: Path
+    launcher: dict[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: LABELS)
+
+    def config(self, method: str, task: str, seed: int) -> GatedBertConfig:
+        """The record of one run.
+
+        Raises:
+            FlagError: a value that the record refuses, named by its flag.
+        """
+        values = {**self.values, "pruning_method": method, "task": task, "seed": seed}
+        if task in TASK_MAX_LEN and "max_len" not in self.typed:
+            values.pop("max_len", None)
+        ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
+        try:
+            config = GatedBertConfig(**values)
+            if any(getattr(config, name) != value for name, value in ends.items()):
+                # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
+                config = config.replace(**ends, schedule=config.schedule)
+            check_matrices(config)
+            return config
+        except ConfigError as error:
+            name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
+            raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None

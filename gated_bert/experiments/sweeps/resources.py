@@ -1,0 +1,105 @@
+"""How many jobs fit on this machine, the share of it that each of them gets, and what a process takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gated_bert.config import GatedBertConfig
+from gated_bert.config.presets import PRESETS
+from gated_bert.config.record_checks import NEEDS_TRAINING
+from gated_bert.support.machine import GIB, Machine, thread_environment
+
+_FRAMEWORK_MEMORY = 1.2 * GIB
+_BERT_VOCABULARY = 30522
+
+
+def parameters(config: GatedBertConfig) -> int:
+    """About how many parameters the model of `config` has: as many as its pretrained folder, else as its preset."""
+    source = Path(config.pretrained) if config.pretrained else None
+    if source is not None and source.is_dir():
+        files = (*source.iterdir(), *source.glob("model/*"))
+        return max((file.stat().st_size for file in files if file.is_file()), default=0) // 4
+    preset = PRESETS[config.model_size]
+    layers, width, dff = (getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff"))
+    return (
+        width * ((config.vocab_size or _BERT_VOCABULARY) + 514) + layers * (4 * width**2 + 2 * width * dff) + width**2
+    )
+
+
+def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
+    """About how many bytes of main memory one job takes.
+
+    Weights, gradients, two optimiser moments and gates are held in float32, and what a step puts beside them (eight
+    numbers a parameter), and the criterion's scores. A training step keeps for each token some sixteen numbers per
+    hidden unit, four per FFN neuron, and three per head and other token.
+    """
+    preset = PRESETS[config.model_size]
+    layers, width, dff, heads = (
+        getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff", "num_heads")
+    )
+    per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
+    activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
+    state = 8 + sum(score_numbers(config))
+    return int(_FRAMEWORK_MEMORY + 4 * state * parameters(config) + activations)
+
+
+def score_numbers(config: GatedBertConfig) -> tuple[int, int]:
+    """Numbers of four bytes that the criterion keeps for every weight beside its gate: those that a resume point holds
+    too, and others."""
+    if config.criterion in ("movement", "soft_movement", "l0"):
+        # The scores and the optimiser's two moments of them; their gradient.
+        return 3, 1
+    if config.criterion == "taylor" or (config.criterion == "spt" and config.spt_reward == "taylor"):
+        return 1, 1
+    if config.criterion == "spt":
+        # Reward and count; of larger units they are few.
+        return (2, 0) if config.spt_unit == "element" else (0, 0)
+    scored_on_data = config.criterion not in (None, "magnitude", "random", *NEEDS_TRAINING)
+    return 0, int(scored_on_data)
+
+
+def kept_disk(config: GatedBertConfig) -> int:
+    """About how many bytes a finished job leaves: two models, with a gate for most of their weights."""
+    return 2 * 4 * 2 * parameters(config)
+
+
+def working_disk(config: GatedBertConfig) -> int:
+    """About how many bytes more a running job writes: resume points with moments and scores, old and new."""
+    return 2 * 4 * (4 + score_numbers(config)[0]) * parameters(config)
+
+
+def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[int, str]:
+    """How many of the jobs run at a time, and why so many.
+
+    With GPUs as many for each job as it asks for; without, one job a core. Memory for the largest job has to be free in
+    either case.
+    """
+    groups = len(machine.gpus) // max(devices_of(config, machine) for config in configs)
+    need = max(job_memory(config, bool(machine.gpus)) for config in configs)
+    limits = {
+        "jobs": len(configs),
+        "GPUs" if machine.gpus else "cores": max(1, groups) if machine.gpus else machine.cores,
+        f"memory, about {need / GIB:.1f} GiB a job": max(1, int(machine.memory // need)),
+    }
+    reason = min(limits, key=limits.get)
+    return limits[reason], f"limited by {reason}; {machine.describe()}"
+
+
+def devices_of(config: GatedBertConfig, machine: Machine) -> int:
+    """How many devices a job trains on; with `all`, the GPUs of the machine."""
+    return max(1, len(machine.gpus)) if config.devices == "all" else config.devices
+
+
+def share(machine: Machine, slots: int, slot: int, devices: int = 1) -> dict[str, str]:
+    """The environment that keeps the job in `slot` of `slots` to its share of the threads and to `devices` GPUs."""
+    found = thread_environment(max(1, machine.cores // slots))
+    environment = {name: value for name, value in found.items() if name not in os.environ or name == "XLA_FLAGS"}
+    if machine.gpus:
+        places = [(slot * devices + place) % len(machine.gpus) for place in range(devices)]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(machine.gpus[place] for place in places)
+        if slots * devices > len(machine.gpus):
+            environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return environment
+
+

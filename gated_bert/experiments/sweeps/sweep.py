@@ -1,0 +1,321 @@
+"""A sweep: all jobs of a plan, one after another or several at a time, then the comparison."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gated_bert.config import ConfigError
+from gated_bert.config.flag_table import LABELS
+from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
+from gated_bert.experiments.runs.run_state import CHECKPOINT, LOG_FILE, is_finished, read_status
+from gated_bert.experiments.sweeps.backends import Backend, LocalBackend, RunningJob
+from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job
+from gated_bert.experiments.sweeps.overview import configuration_text, result_table
+from gated_bert.experiments.sweeps.plan_cost import check_room
+from gated_bert.experiments.sweeps.progress import Display, JobView, make_views, wait_a_moment
+from gated_bert.experiments.sweeps.resources import parallel_limit
+from gated_bert.support.checks import FlagError
+from gated_bert.support.environ import verbosity
+from gated_bert.support.machine import Machine, this_machine
+from gated_bert.support.partial import remove_leftovers_in
+from gated_bert.support.quiet import log_tail
+
+GRACE_SECONDS = 30.0
+"""How long a job may take to end after it was asked to, before it is killed."""
+
+
+def sweep(plan: Plan, compared: bool = True) -> int:
+    """Runs the jobs of `plan` on this machine and compares them.
+
+    Args:
+        plan: the jobs.
+        compared: false for jobs that are a part of something else, which shows its configuration and results itself.
+
+    Returns:
+        The exit status: 0 all finished, 1 some failed, 130 interrupted.
+
+    Raises:
+        FlagError: more devices than there are.
+        UserError: the output folder or the data cannot be used.
+    """
+    launcher, silent = plan.settings.launcher, verbosity(os.environ) == 0
+    machine = this_machine()
+    if launcher.get("backend") != "ray":
+        _check_devices(plan, machine)
+    slots, why = _slots(plan, machine)
+    if compared and not silent:
+        print(configuration_text(plan, [("jobs", why)]), flush=True)
+    mode = _output_mode(launcher.get("output_mode"), silent)
+    with locked(plan.output):
+        skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")))
+        left = [job for job in plan.jobs if job not in skipped]
+        if left:
+            for note in check_data(left):
+                say_note(note)
+        views = make_views(plan.jobs, skipped)
+        display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
+        with _backend(plan, left, machine, slots) as backend:
+            if left:
+                check_room(plan.output, left, backend.slots)
+            interrupted = run_jobs(views, backend, display, resumed)
+        return _finish(plan, views, interrupted, compared)
+
+
+@contextmanager
+def _backend(plan: Plan, left: Sequence[Job], machine: Machine, slots: int) -> Iterator[Backend]:
+    launcher = plan.settings.launcher
+    if launcher.get("backend") != "ray" or not left:
+        yield LocalBackend(machine, slots)
+        return
+    from gated_bert.experiments.sweeps.ray_backend import connected
+
+    with connected(launcher.get("ray_address"), plan.output, [job.config for job in left], slots) as backend:
+        yield backend
+
+
+def _check_devices(plan: Plan, machine: Machine):
+    for devices in {job.config.devices for job in plan.jobs} - {"all"}:
+        # Without GPUs the framework says what it divides the processor into, and refuses.
+        if machine.gpus and devices > len(machine.gpus):
+            allowed = f"1 to {len(machine.gpus)} (the GPUs of this machine), or all"
+            raise FlagError.refused(LABELS["devices"], devices, allowed)
+
+
+def _slots(plan: Plan, machine: Machine) -> tuple[int, str]:
+    launcher, count = plan.settings.launcher, len(plan.jobs)
+    wanted = launcher.get("max_parallel_jobs")
+    if launcher.get("backend") == "ray":
+        most = "" if wanted is None else f", up to {wanted}"
+        place = launcher.get("ray_address", "on this machine")
+        return wanted or count, f"{count}, as many at a time as the Ray cluster ({place}) has room for{most}"
+    if wanted is not None:
+        slots = min(wanted, count)
+        return slots, f"{count}, up to {slots} at a time (-max-parallel-jobs {wanted})"
+    if not launcher.get("parallel"):
+        return 1, f"{count}, one after another"
+    slots, reason = parallel_limit([job.config for job in plan.jobs], machine)
+    return slots, f"{count}, up to {slots} at a time ({reason})"
+
+
+def _output_mode(chosen: object, silent: bool) -> str:
+    if chosen or silent or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return str(chosen or "bars")
+    while True:
+        try:
+            answer = input("Show progress as bars, logs or both? [bars] ").strip().lower() or "bars"
+        except EOFError:
+            return "bars"
+        if answer in ("bars", "logs", "both"):
+            return answer
+
+
+def earlier_runs(plan: Plan, resume: bool) -> tuple[set[Job], set[Job]]:
+    """The jobs that are finished already and those to go on with; without `resume` earlier runs are set aside."""
+    if resume:
+        there = [job for job in plan.jobs if job.folder.exists()]
+        for job in there:
+            check_same_record(job)
+        finished = {job for job in there if is_finished(job.folder)}
+        for job in there:
+            remove_leftovers_in(job.folder)
+        for job in finished:
+            # Killed between the two: finished, and not tidied up.
+            (job.folder / CHECKPOINT).unlink(missing_ok=True)
+        return finished, set(there) - finished
+    place = set_aside(plan.output, [job.folder for job in plan.jobs])
+    note_set_aside(f"earlier runs in {plan.output}", place)
+    return set(), set()
+
+
+def check_data(jobs: Sequence[Job]) -> list[str]:
+    """Reads the data of every task and tries every `--checkpoint-dir`, so that what is wrong is said before any job.
+
+    Returns:
+        Sentences about what was decided on own data and about the heads of pretrained weights.
+
+    Raises:
+        FlagError: a refused field of the record.
+        UserError: missing or malformed data, or no way to write there.
+    """
+    from gated_bert.models.checkpoints import head_notes
+    from gated_bert.tasks.data import load_task_data
+    from gated_bert.tasks.own import own_data_notes
+    from gated_bert.tasks.task import TASKS
+    from gated_bert.tasks.tokenizer import load_tokenizer
+
+    notes = []
+    for config in {job.config.task: job.config for job in jobs}.values():
+        try:
+            task = TASKS.get(config.task)
+            if config.data != "embedded":
+                data = load_task_data(config)
+                task = data.task
+                notes += own_data_notes(data.source)
+            load_tokenizer(config)
+        except ConfigError as error:
+            raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
+        notes += head_notes(config.pretrained, task)
+    for place in {job.config.checkpoint_dir for job in jobs} - {None}:
+        from gated_bert.experiments.runs.resume_store import check_place
+
+        check_place(place)
+    return notes
+
+
+@dataclass
+class _Active:
+    view: JobView
+    handle: RunningJob
+    started: float
+
+
+class _StopRequest:
+    """Counts the signals that ask the launcher to stop."""
+
+    def __init__(self):
+        self.count = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Counts SIGINT, SIGTERM and SIGHUP: an exception raised just anywhere could lose a job that has started."""
+        before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.count += 1
+
+
+def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resumed: set[Job]) -> bool:
+    """Runs every waiting job, at most `backend.slots` at a time; a failed one does not stop the others.
+
+    Args:
+        views: the jobs; their states are kept up to date.
+        backend: where they run.
+        display: what shows them.
+        resumed: the jobs that go on from an earlier start.
+
+    Returns:
+        Whether it was interrupted.
+    """
+    waiting = deque(view for view in views if view.state == "waiting")
+    active: dict[int, _Active] = {}
+    request = _StopRequest()
+    with request.listening():
+        display.start(views)
+        try:
+            while (waiting or active) and not request.count:
+                _start_waiting(waiting, active, backend, resumed)
+                _look(active)
+                display.update(views)
+                wait_a_moment()
+        finally:
+            _stop_all(active, request, display, views)
+            display.update(views)
+            display.stop()
+    return bool(request.count)
+
+
+def _start_waiting(waiting: deque[JobView], active: dict[int, _Active], backend: Backend, resumed: set[Job]):
+    for slot in range(backend.slots):
+        if waiting and slot not in active:
+            view = waiting.popleft()
+            write_job(view.job)
+            mark(view.job, "starting", "")
+            view.state = "starting"
+            active[slot] = _Active(view, backend.start(view.job, slot, view.job in resumed), time.monotonic())
+
+
+def _look(active: dict[int, _Active], stopping: bool = False):
+    for slot, entry in list(active.items()):
+        view, code = entry.view, entry.handle.poll()
+        view.seconds = time.monotonic() - entry.started
+        view.status = read_status(view.job.folder)
+        if code is not None:
+            del active[slot]
+            _end(view, code, stopping)
+        elif view.status.get("state") == "running":
+            view.state = "running"
+
+
+def _end(view: JobView, code: int, stopping: bool):
+    if code == 0:
+        view.state = "finished"
+    elif stopping or code == 130:
+        view.state = "stopped"
+    else:
+        view.state = "failed"
+    if view.status.get("state") != view.state:
+        mark(view.job, view.state, _reason(code))
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}" if code else ""
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _stop_all(active: dict[int, _Active], request: _StopRequest, display: Display, views: Sequence[JobView]):
+    """Asks all jobs to end, waits, and kills what is left; a second Ctrl-C kills at once."""
+    for entry in active.values():
+        entry.handle.stop()
+    deadline, seen = time.monotonic() + GRACE_SECONDS, request.count
+    while active:
+        _look(active, stopping=True)
+        if time.monotonic() > deadline or request.count > seen:
+            for entry in active.values():
+                entry.handle.kill()
+        display.update(views)
+        wait_a_moment()
+
+
+def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: bool) -> int:
+    failed = [view for view in views if view.state == "failed"]
+    finished = [view for view in views if view.state in ("finished", "skipped")]
+    print("\n" + result_table([(view.job, view.state, view.seconds) for view in views]))
+    for view in views:
+        if view.status.get("note"):
+            print(f"note: {view.job.name}: {view.status['note']}")
+    for view in failed:
+        folder = view.job.folder
+        print(f"\n{view.job.name} failed ({read_status(folder).get('message')}); the end of {folder / LOG_FILE}:")
+        print(textwrap.indent(log_tail(folder / LOG_FILE), "  "))
+    if interrupted:
+        print("\nstopped; the same command with --resume goes on")
+        return 130
+    if compared:
+        files = compare_jobs(plan.output, [*finished, *failed])
+        print(f"\nresults in {plan.output}: {', '.join(path.name for path in files)}, and a folder for each job")
+    if failed:
+        print(f"{len(failed)} of {len(views)} jobs failed; the same command with --resume tries these again")
+    return 1 if failed else 0
+
+
+def compare_jobs(output: Path, ended: Sequence[JobView]) -> list[Path]:
+    """Writes the comparison of the jobs that ended, and the report that also names the failed ones.
+
+    Returns:
+        The files written.
+    """
+    from gated_bert.experiments.reports.compare import compare
+
+    def say(line: str):
+        if line.startswith(("note:", "left out:")):
+            print(line)
+
+    return compare([view.job.folder for view in ended], output, say)
