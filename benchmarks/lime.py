@@ -23,7 +23,7 @@ from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.embedded import embedded_examples, embedded_vocabulary
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 MAX_LEN = 128
 

@@ -13,7 +13,7 @@ from gated_bert.compression.onnx_fused import GraphBuilder, fused_graph
 from gated_bert.compression.onnx_model import session_options
 from gated_bert.compression.onnx_tiled import TiledBuilder, tiled_graph
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.record_checks import ENCODER_ROLES
+from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.pruner import Pruner

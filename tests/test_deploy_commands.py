@@ -17,7 +17,7 @@ from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel, load_model, save_model
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
 from tests.refused import refusal
 

@@ -5,7 +5,7 @@ import pytest
 from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.matrix_checks import check_matrices
-from gated_bert.config.record_checks import PATTERNS, ROLES, TIED_ROLES
+from gated_bert.config.space import PATTERNS, ROLES, TIED_ROLES
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.patterns import get_pattern

@@ -15,7 +15,7 @@ import pytest
 from gated_bert.cli.main import main
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.pruning_types import PRUNING_TYPES
-from gated_bert.config.record_checks import PATTERNS
+from gated_bert.config.space import PATTERNS
 
 SIZES = ("-m", "tiny", "--num-layers", "1", "--d-model", "16", "--num-heads", "2", "--dff", "32")
 DATA = ("-d", "embedded", "--train-examples", "48", "-ml", "16", "-b", "16", "-l", "1e-3")

@@ -7,7 +7,7 @@ import os
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.settings import read_settings
 from gated_bert.config.flag_table import DEFAULTS, SWEEP_FLAGS, Flag
-from gated_bert.config.record_checks import TICKET_CONTROLS
+from gated_bert.config.space import TICKET_CONTROLS
 from gated_bert.experiments.studies.lottery import Lottery, lottery_parts, print_lottery, round_sparsities, run_lottery
 from gated_bert.experiments.sweeps.jobs import plan_jobs
 from gated_bert.support.checks import FlagError, whole

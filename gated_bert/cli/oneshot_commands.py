@@ -8,7 +8,7 @@ from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.settings import read_settings
 from gated_bert.config.flag_table import DEFAULTS, SWEEP_FLAGS, Flag
 from gated_bert.config.methods import METHODS
-from gated_bert.config.record_checks import NEEDS_TRAINING
+from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, describe, oneshot_plans, run_oneshot
 from gated_bert.support.checks import FlagError, whole
 from gated_bert.support.environ import verbosity

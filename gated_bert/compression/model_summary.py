@@ -9,7 +9,7 @@ import numpy as np
 
 from gated_bert.compression.model_statistics import macs, open_macs, weight_arrays
 from gated_bert.compression.shrink import shrunk_config
-from gated_bert.config.record_checks import ENCODER_ROLES
+from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.models.bert import BertClassifier
 from gated_bert.support.text_table import aligned
 

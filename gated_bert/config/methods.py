@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass
 
 
@@ -60,6 +61,8 @@ METHODS = {
         for name, criterion in STRATEGIES.items()
     },
 }
+METHOD_WORDS = ChainMap({"none": Method(None)}, METHODS)
+"""What `-p` takes."""
 CRITERIA = tuple(dict.fromkeys(method.criterion for method in METHODS.values() if method.criterion))
 
 

@@ -40,6 +40,10 @@ STEP_PRESETS = {
 MOST_LAYERS, MOST_WIDTH, MOST_ROWS = 1000, 1_000_000, 10_000_000
 """Bounds far above any published BERT, so that no record can ask for more, size by size, than a machine can hold."""
 
+START_SPARSITY, END_SPARSITY = 0.0, 0.99
+MIN_KEPT = 0.005
+"""Fraction of every matrix that stays where nobody says otherwise."""
+
 TASK_MAX_LEN = {"squad": 384}
 """Longest input in tokens of the tasks that have a usual one of their own."""
 

@@ -10,11 +10,34 @@ import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from gated_bert.config.criterion_options import (
+    ActivationOptions,
+    L0Options,
+    MovementOptions,
+    SaliencyOptions,
+    SoftMovementOptions,
+    SptOptions,
+    TaylorOptions,
+)
+from gated_bert.config.input_options import InputOptions
 from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
-from gated_bert.config.presets import PRESETS, movement_frequency, schedule_size, spt_epsilon, usual_max_len
+from gated_bert.config.model_options import ModelOptions
+from gated_bert.config.option import check_declared
+from gated_bert.config.presets import (
+    END_SPARSITY,
+    PRESETS,
+    START_SPARSITY,
+    movement_frequency,
+    schedule_size,
+    spt_epsilon,
+    usual_max_len,
+)
+from gated_bert.config.pruning_options import PruningOptions, TicketOptions
 from gated_bert.config.pruning_types import fields_of_type
-from gated_bert.config.record_checks import ENCODER_ROLES, check
+from gated_bert.config.record_checks import check_together
+from gated_bert.config.training_options import TrainingOptions
 from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose, whole
 from gated_bert.support.records import parse_record, read_record, type_fault
 
@@ -23,113 +46,29 @@ NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
 
 
 @dataclass(frozen=True)
-class GatedBertConfig:
-    """Everything that decides what a run computes.
+class GatedBertConfig(
+    TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
+    TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
+):  # fmt: skip
+    """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
+
+    Whatever needs a section alone takes it, `InputOptions(max_len=64)`, or the whole record.
 
     Fields left at `None` are filled in when the record is made (size-dependent defaults, the method's own
-    schedule, the scope of the criterion), so a written record always holds the values used. `start_sparsity`
-    and `end_sparsity` are fractions of the matrices that the pattern is made of; `sparsity_steps` are percentages, one
-    per epoch from `pruning_start_epoch` (epochs count from 1).
+    schedule, the scope of the criterion), so a written record always holds the values used.
 
     Raises:
         ConfigError: a value that is not allowed, or two that do not fit together.
     """
 
-    # Model
-    model_size: str = "base"
-    num_layers: int | None = None
-    d_model: int | None = None
-    num_heads: int | None = None
-    dff: int | None = None
-    vocab_size: int | None = None
-    dropout_rate: float = 0.0
-    gate_init_value: float = 1.0
-    gate_trainable: bool = False
-    pretrained: str | None = None
-    # Data
-    task: str = "sst2"
-    data: str = "hub"
-    allow_partial: bool = False
-    vocab: str | None = None
-    max_len: int | None = None
-    train_examples: int | None = None
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
-    task_type: str | None = None
-    doc_stride: int | None = None
-    n_best_size: int = 20
-    max_answer_length: int = 30
-    # Training
-    epochs: int = 25
-    batch_size: int = 96
-    learning_rate: float = 2e-5
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    warmup_ratio: float = 0.1
-    clip_norm: float | None = 1.0
-    seed: int = 42
-    precision: str = "float32"
-    jit_compile: bool = False
-    devices: int | str = 1
-    checkpoint_steps: int = 200
-    checkpoint_dir: str | None = None
-    resource_seconds: float = 0.0
-    # Pruning
-    enable_pruning: bool = True
-    pruning_method: str = "spt"
-    criterion: str | None = None
-    pattern: str | None = None
-    scope: str | None = None
-    pruning_type: int | None = None
-    tilesparsity_variant: str | None = None
-    granularity: int = 128
-    block_size: tuple[int, int] | None = None
-    vector_size: int = 16
-    vector_axis: str = "k"
-    tile_dims: str | None = None
-    g1percent: float = 5.0
-    sparsity_per_dim: bool | None = None
-    pooling: str | None = None
-    normalize_scores: bool = False
-    taylor_variant: str = "default"
-    activation_variant: str = "default"
-    schedule: str | None = None
-    start_sparsity: float | None = None
-    end_sparsity: float | None = None
-    pruning_start_epoch: int = 4
-    pruning_end_epoch: int = 23
-    sparsity_steps: tuple[float, ...] | str | None = None
-    prunable_roles: tuple[str, ...] = ENCODER_ROLES
-    min_kept: float = 0.005
-    spt_epsilon: float | None = None
-    spt_explore_per_layer: bool = False
-    spt_reward_alpha: float = 0.125
-    spt_unit: str | None = None
-    spt_reward: str = "measured"
-    spt_credit: str = "mean"
-    spt_variant: str = "default"
-    movement_pruning_frequency_steps: int | None = None
-    movement_schedule: str = "linear"
-    movement_learning_rate: float = 1e-2
-    soft_movement_threshold: float = 0.1
-    soft_movement_penalty: float = 25.0
-    l0_penalty: float = 25.0
-    score_batches: int = 8
-    noise: str = "constant"
-    noise_std: float = 1e-3
-    smooth_passes: int = 10
-    # Lottery tickets
-    rewind_step: int | None = None
-    ticket: str | None = None
-    ticket_control: str | None = None
+    PREFIX: ClassVar[str] = ""
 
     def __post_init__(self):
         # No field: what a record was made from is neither compared nor written.
         self._set(_given={field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         self._fill_in()
-        check(self)
+        check_declared(self)
+        check_together(self)
 
     def _set(self, **values):
         for name, value in values.items():
@@ -154,7 +93,7 @@ class GatedBertConfig:
                 self._set(**{name: getattr(preset, name)})
         if isinstance(self.sparsity_steps, list | tuple):
             self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
-        self._set(prunable_roles=tuple(self.prunable_roles))
+        self._set(prunable_roles=tuple(self.prunable_roles), plugins=tuple(self.plugins))
         if self.criterion == "spt" and self.spt_variant == "published":
             self._restore_published_spt()
         self._set(**fields_of_type(self))
@@ -173,8 +112,8 @@ class GatedBertConfig:
             self._set(doc_stride=min(128, self.max_len // 3))
         size = schedule_size(self.model_size)
         defaults = {
-            "start_sparsity": 0.0,
-            "end_sparsity": 0.99,
+            "start_sparsity": START_SPARSITY,
+            "end_sparsity": END_SPARSITY,
             "spt_epsilon": spt_epsilon(size),
             "movement_pruning_frequency_steps": movement_frequency(size),
         }

@@ -1,4 +1,4 @@
-"""What values a record may hold, and which go together."""
+"""Which values of a record go together."""
 
 from __future__ import annotations
 
@@ -6,125 +6,12 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from gated_bert.config.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH, STEP_PRESETS, schedule_size
-from gated_bert.support.checks import MOST, ConfigError, choose, number, whole
+from gated_bert.config.presets import STEP_PRESETS, schedule_size
+from gated_bert.config.space import NEEDS_TRAINING, ROLES, TIED_ROLES
+from gated_bert.support.checks import ConfigError, choose, whole
 
 if TYPE_CHECKING:
     from gated_bert.config import GatedBertConfig
-
-PATTERNS = ("element", "head", "head_dim", "neuron", "head_neuron", "k_tile", "qkv_row", "vector", "block", "row",
-            "column", "tile", "tile_element")  # fmt: skip
-POOLINGS = ("mean", "l1", "l2", "published")
-SCOPES = ("layer", "global", "role")
-SCHEDULES = ("linear", "cubic", "steps", "auto", "one_shot")
-ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output", "pooler", "classifier")
-ENCODER_ROLES = ROLES[:6]
-TIED_ROLES = {
-    "head": ROLES[:4],
-    "head_dim": ROLES[:4],
-    "neuron": ROLES[4:6],
-    "head_neuron": ENCODER_ROLES,
-    "qkv_row": ROLES[:3],
-}
-"""Pattern → the matrices of a block that its units run through."""
-TASK_TYPES = ("classification", "regression")
-TICKET_CONTROLS = ("random", "reinitialized")
-NEEDS_TRAINING = ("movement", "soft_movement", "l0", "spt", "taylor")
-"""Criteria whose scores come about during training: of a trained model alone they know nothing."""
-
-
-def check(config: GatedBertConfig):
-    """Refuses values that are not allowed, and values that do not fit together.
-
-    Raises:
-        ConfigError: the first of them.
-    """
-    for name, allowed in {
-        "optimizer": ("adamw", "adam", "sgd"),
-        "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-        "pattern": PATTERNS,
-        "spt_unit": PATTERNS,
-        "scope": SCOPES,
-        "schedule": SCHEDULES,
-        "movement_schedule": ("linear", "cubic"),
-        "spt_reward": ("measured", "taylor"),
-        "spt_credit": ("mean", "regression"),
-        "spt_variant": ("default", "published"),
-        "taylor_variant": ("default", "published"),
-        "activation_variant": ("default", "published"),
-        "tile_dims": ("k", "kn"),
-        "vector_axis": ("k", "n"),
-        "noise": ("constant", "activation"),
-    }.items():
-        choose(name, getattr(config, name), allowed)
-    if config.task_type is not None:
-        choose("task_type", config.task_type, TASK_TYPES)
-    for role in config.prunable_roles:
-        choose("prunable_roles", role, ROLES)
-    if not config.prunable_roles:
-        raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
-    for name in (
-        "epochs",
-        "batch_size",
-        "movement_pruning_frequency_steps",
-        "pruning_start_epoch",
-        "pruning_end_epoch",
-        "checkpoint_steps",
-        "granularity",
-        "score_batches",
-        "smooth_passes",
-    ):
-        whole(name, getattr(config, name), 1)
-    for name, most in (
-        ("num_layers", MOST_LAYERS),
-        ("d_model", MOST_WIDTH),
-        ("num_heads", MOST_WIDTH),
-        ("dff", MOST_WIDTH),
-        ("vocab_size", MOST_ROWS),
-        ("train_examples", MOST),
-    ):
-        if getattr(config, name) is not None:
-            whole(name, getattr(config, name), 1, most)
-    _check_devices(config)
-    _check_checkpoint_dir(config.checkpoint_dir)
-    whole("vector_size", config.vector_size, 2)
-    if len(config.block_size) != 2:
-        raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
-    for length in config.block_size:
-        whole("block_size", length, 1)
-    if config.doc_stride is not None:
-        whole("doc_stride", config.doc_stride, 1, config.max_len - 1)
-    whole("n_best_size", config.n_best_size, 1, 512)
-    whole("max_answer_length", config.max_answer_length, 1, 512)
-    whole("seed", config.seed, 0, 2**31 - 1)
-    for name, low, high in (
-        ("learning_rate", 0.0, 1.0),
-        ("movement_learning_rate", 0.0, 1e3),
-        ("spt_epsilon", 0.0, 1.0),
-        ("spt_reward_alpha", 0.0, 1.0),
-        ("gate_init_value", 0.0, 10.0),
-    ):
-        number(name, getattr(config, name), low, high, open_low=True)
-    for name, low, high in (
-        ("dropout_rate", 0.0, 0.99),
-        ("resource_seconds", 0.0, 86400.0),
-        ("weight_decay", 0.0, 1.0),
-        ("momentum", 0.0, 0.9999),
-        ("warmup_ratio", 0.0, 1.0),
-        ("start_sparsity", 0.0, 1.0),
-        ("end_sparsity", 0.0, 1.0),
-        ("min_kept", 0.0, 1.0),
-        ("soft_movement_threshold", 0.0, 0.9999),
-        ("soft_movement_penalty", 0.0, 1e6),
-        ("l0_penalty", 0.0, 1e6),
-        ("g1percent", 0.0, 100.0),
-        ("noise_std", 0.0, 1e3),
-    ):
-        number(name, getattr(config, name), low, high)
-    if config.clip_norm is not None:
-        number("clip_norm", config.clip_norm, 0.0, math.inf, open_low=True)
-    _check_together(config)
-
 
 def _check_devices(config: GatedBertConfig):
     devices = config.devices
@@ -136,7 +23,20 @@ def _check_devices(config: GatedBertConfig):
         raise ConfigError("batch_size", config.batch_size, f"a multiple of devices={devices}, which share each batch")
 
 
-def _check_together(config: GatedBertConfig):
+def check_together(config: GatedBertConfig):
+    """Refuses values that do not fit together, each of which is allowed alone.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    _check_devices(config)
+    _check_checkpoint_dir(config.checkpoint_dir)
+    if not config.prunable_roles:
+        raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
+    if len(config.block_size) != 2:
+        raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
+    if config.doc_stride is not None:
+        whole("doc_stride", config.doc_stride, 1, config.max_len - 1)
     if config.d_model and config.num_heads and config.d_model % config.num_heads:
         raise ConfigError("num_heads", config.num_heads, f"a divisor of d_model={config.d_model}")
     if isinstance(config.sparsity_steps, str):
@@ -192,8 +92,6 @@ def _pattern_named(config: GatedBertConfig) -> str:
 
 
 def _check_ticket(config: GatedBertConfig):
-    if config.rewind_step is not None:
-        whole("rewind_step", config.rewind_step, 0)
     if config.ticket is None:
         if config.ticket_control is not None:
             raise ConfigError("ticket_control", config.ticket_control, "None without a ticket")
@@ -205,8 +103,6 @@ def _check_ticket(config: GatedBertConfig):
         )  # fmt: skip
     if config.pretrained is None:
         raise ConfigError("pretrained", None, "with a ticket, the folder of the initial weights")
-    if config.ticket_control is not None:
-        choose("ticket_control", config.ticket_control, TICKET_CONTROLS)
     if config.ticket_control == "random" and _units_move(config):
         raise ConfigError(
             "ticket_control", "random", f"reinitialized; with {_pattern_named(config)} units exist only by their "
@@ -227,12 +123,8 @@ def _check_pattern(config: GatedBertConfig):
             "pattern", config.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
             "unit means nothing once its weights belong to another",
         )  # fmt: skip
-    if config.pooling is not None:
-        choose("pooling", config.pooling, POOLINGS)
-        if config.criterion in ("movement", "spt") and config.pooling != "mean":
-            raise ConfigError(
-                "pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed"
-            )
+    if config.pooling not in (None, "mean") and config.criterion in ("movement", "spt"):
+        raise ConfigError("pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed")
     two_steps = config.tile_dims == "kn" and config.pattern in ("k_tile", "tile", "tile_element")
     if config.sparsity_per_dim and not two_steps:
         raise ConfigError("sparsity_per_dim", True, "pattern k_tile, tile or tile_element with tile_dims kn: two steps")

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 import keras
 from keras import ops
 
+from gated_bert.config.presets import MIN_KEPT
 from gated_bert.models.gate_rules import get_gate_rule
 
 _HOOK: ContextVar[Callable | None] = ContextVar("output_hook", default=None)
@@ -55,13 +56,13 @@ class GatedLayer:
         gate_init_value: float = 1.0,
         gate_trainable: bool = False,
         gate_rule: str = "fixed",
-        min_kept: float = 0.005,
+        min_kept: float = MIN_KEPT,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self._set_gate_options(role, layer_index, gate_init_value, gate_trainable, gate_rule, min_kept)
 
-    def _set_gate_options(self, role, layer_index, gate_init_value, gate_trainable, gate_rule, min_kept=0.005):
+    def _set_gate_options(self, role, layer_index, gate_init_value, gate_trainable, gate_rule, min_kept=MIN_KEPT):
         self.role = role
         self.layer_index = layer_index
         self.gate_init_value = gate_init_value

@@ -8,22 +8,16 @@ import keras
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.methods import METHODS
+from gated_bert.config.option import declared_fields
 from gated_bert.models.gate import gated_layers, put_gates
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
 
-OPTIONS = (
-    "pattern", "scope", "schedule", "pruning_start_epoch", "pruning_end_epoch", "start_sparsity", "end_sparsity",
-    "sparsity_steps", "min_kept", "pooling", "normalize_scores", "block_size", "granularity", "vector_size",
-    "vector_axis", "tile_dims", "g1percent", "sparsity_per_dim", "taylor_variant", "activation_variant",
-    "movement_schedule", "movement_pruning_frequency_steps", "soft_movement_threshold", "soft_movement_penalty",
-    "l0_penalty", "spt_epsilon", "spt_explore_per_layer", "spt_reward_alpha", "spt_reward", "spt_credit", "spt_variant",
-    "score_batches", "noise", "noise_std", "smooth_passes", "seed",
-)  # fmt: skip
+OPTIONS = tuple(name for name, declared in declared_fields(GatedBertConfig).items() if declared.option.any_model)
 """Fields of a run's record that say how to prune."""
-PATTERNS = ("element", "row", "column", "block", "k_tile", "vector", "tile", "tile_element")
+MATRIX_PATTERNS = ("element", "row", "column", "block", "k_tile", "vector", "tile", "tile_element")
 """Patterns made of single matrices; heads, neurons and QKV rows need to know what a layer does in BERT."""
 
 
@@ -71,7 +65,7 @@ def pruning_record(method: str, pruning_end_epoch: int, **options) -> GatedBertC
     record = GatedBertConfig(
         pruning_method=method, epochs=pruning_end_epoch, pruning_end_epoch=pruning_end_epoch, **{**usual, **options}
     )
-    choose("pattern", record.pattern, PATTERNS)
+    choose("pattern", record.pattern, MATRIX_PATTERNS)
     return record
 
 

@@ -15,7 +15,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
 
 

@@ -16,8 +16,8 @@ from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.folder import LoadedModel, load_model, save_model
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS, Task
-from gated_bert.tasks.tokenizer import Tokenizer
 from gated_bert.tasks.tokenizer_rules import AddedToken, WordPieceRules
+from gated_bert.tasks.wordpiece import Tokenizer
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 LABELS_AND_IDS = """

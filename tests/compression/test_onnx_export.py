@@ -23,7 +23,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import INPUTS, VOCAB, randomize
 from tests.refused import refusal
 

@@ -21,8 +21,7 @@ from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.metrics import evaluate
 from gated_bert.tasks.tables import read_chunks
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
-from gated_bert.tasks.wordpiece import CACHED_FROM
+from gated_bert.tasks.wordpiece import CACHED_FROM, Tokenizer
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 TEXTS = ["good film", "bad", "good good bad bad films good", "film", "bad films good", "a", "good bad"]

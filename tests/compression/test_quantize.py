@@ -18,7 +18,7 @@ from gated_bert.models.folder import LoadedModel, save_model
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 onnx = pytest.importorskip("onnx")
 ONE = {"input_ids": [[2, 9, 30, 3]], "attention_mask": [[1, 1, 1, 1]], "token_type_ids": [[0, 0, 0, 0]]}

@@ -14,7 +14,7 @@ from gated_bert.models.folder import load_model, save_model
 from gated_bert.pruning.pruner import Pruner
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import INPUTS, randomize
 
 FULL = LayerSizes(4, 4, 4, 12)

@@ -7,7 +7,7 @@ from gated_bert.compression.onnx_tiled import TiledBuilder, tiled_graph
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.tiles import find_tiles
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.record_checks import ENCODER_ROLES
+from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.pruner import Pruner

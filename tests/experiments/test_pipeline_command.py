@@ -22,7 +22,7 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import save_model
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
 from tests.refused import refusal
 

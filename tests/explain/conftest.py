@@ -2,7 +2,7 @@ from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import LoadedModel
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
 
 WORDS = ("good", "bad", "film", "plot", "the", "a", "was", "not", "very", "long", "dull", "joy", "its", "cast", "and")

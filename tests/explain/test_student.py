@@ -20,7 +20,7 @@ from gated_bert.explain.tokens import TokenExplanations
 from gated_bert.support.backend import with_gradients
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.explain.conftest import TOKENS
 
 VOCAB, CLASSES = 30, 3

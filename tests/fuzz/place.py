@@ -12,7 +12,7 @@ from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import save_model
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.experiments.explained_folders import write_folder
 from tests.experiments.synthetic_runs import write_run
 

@@ -24,7 +24,7 @@ from gated_bert.models.pretrained import load_pretrained, read_pretrained_archit
 from gated_bert.pruning.activation_change import tracked_activations
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import INPUTS, VOCAB, randomize
 from tests.compression.test_tiles import pruned, run
 

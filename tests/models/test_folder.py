@@ -15,7 +15,7 @@ from gated_bert.models.folder import FILES, WEIGHTS, load_model, same_model, sav
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import previous
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
 INPUTS = {

@@ -14,7 +14,7 @@ from gated_bert.models.folder import LoadedModel
 from gated_bert.models.pretrained import read_pretrained_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"

@@ -21,7 +21,7 @@ from gated_bert.models.heads import Head, google_head, match_head
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS, Task
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 from tests.refused import refusal
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "bert"

@@ -14,7 +14,7 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, read_masks, save_model
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 KEY = "encoder/blocks/encoder_block/attention/key/vars"
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]

@@ -18,7 +18,7 @@ from gated_bert.models.pretrained import load_pretrained, read_pretrained_archit
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "bert"
 INPUTS = {

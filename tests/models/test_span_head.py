@@ -15,7 +15,7 @@ from gated_bert.models.build import build_model
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "bert"
 INPUTS = {

@@ -13,7 +13,7 @@ from keras import ops
 import gated_bert
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.methods import CRITERIA
-from gated_bert.config.record_checks import PATTERNS, SCOPES
+from gated_bert.config.space import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning import closed
 from gated_bert.pruning.criteria import criterion_class

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.record_checks import ENCODER_ROLES, PATTERNS, SCOPES
+from gated_bert.config.space import ENCODER_ROLES, PATTERNS, SCOPES
 from gated_bert.pruning.patterns import COLUMNS, Blocks
 from gated_bert.pruning.pruner import Pruner, sparsity
 

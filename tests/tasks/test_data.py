@@ -7,7 +7,8 @@ import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.data import Examples, load_task_data, task_name
+from gated_bert.tasks.data import load_task_data, task_name
+from gated_bert.tasks.examples import Examples
 
 
 def make_folder(folder, rows=10):

@@ -9,7 +9,7 @@ from gated_bert.tasks.hub import hub_examples
 from gated_bert.tasks.own import read_own_data
 from gated_bert.tasks.squad import read_squad_folder
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 TOKENIZER = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"])
 LONE = ("\ud800", "a\udfff", "\udc00\ud800")

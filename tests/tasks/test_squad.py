@@ -15,8 +15,8 @@ from gated_bert.tasks import squad
 from gated_bert.tasks.data import load_task_data, task_name
 from gated_bert.tasks.squad import read_squad_folder
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer
 from gated_bert.tasks.windows import best_answers, encode_windows
+from gated_bert.tasks.wordpiece import Tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,8 @@ from gated_bert.support.errors import UserError
 from gated_bert.tasks import wordpiece
 from gated_bert.tasks.glue import read_glue_folder
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.tokenizer import Tokenizer, load_tokenizer
+from gated_bert.tasks.tokenizer import load_tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the cafe play ##ing ##ed un ##play ##able , ! ' t don 中 国 1 ##2 . a b c d e"
 VOCABULARY = WORDS.split()

@@ -13,7 +13,7 @@ from gated_bert.compression.model_summary import block_means, layer_rows, matrix
 from gated_bert.compression.onnx_file import not_finite
 from gated_bert.compression.onnx_model import beside, check_bytes, is_onnx
 from gated_bert.compression.shrink import effective_kernel
-from gated_bert.config.record_checks import ENCODER_ROLES
+from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.names import short_names
 from gated_bert.models.bert import BertClassifier

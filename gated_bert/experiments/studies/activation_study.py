@@ -27,7 +27,8 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_csv_atomic
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import MadeByActivations
-from gated_bert.tasks.data import TaskData, load_task_data
+from gated_bert.tasks.data import load_task_data
+from gated_bert.tasks.examples import TaskData
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.tokenizer import load_tokenizer
 from gated_bert.tasks.wordpiece import Tokenizer

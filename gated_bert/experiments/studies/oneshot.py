@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.record_checks import ENCODER_ROLES
+from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.experiments.sweeps.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
 from gated_bert.experiments.sweeps.overview import configuration_text
 from gated_bert.support.errors import UserError

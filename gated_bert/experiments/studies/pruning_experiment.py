@@ -13,7 +13,7 @@ from pathlib import Path
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.methods import METHODS
 from gated_bert.config.presets import PRESETS
-from gated_bert.config.record_checks import NEEDS_TRAINING
+from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.experiments.reports.results import Run, read_run
 from gated_bert.experiments.runs.run_state import INITIAL_MODEL, LOG_FILE
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, model_sizes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.presets import PRESETS
-from gated_bert.config.record_checks import NEEDS_TRAINING
+from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.support.machine import GIB, Machine, thread_environment
 
 _FRAMEWORK_MEMORY = 1.2 * GIB

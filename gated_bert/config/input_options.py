@@ -1,0 +1,38 @@
+"""What texts a run trains on, and how they become batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gated_bert.config.option import DATA, RUN, option
+from gated_bert.config.space import TASK_TYPES
+from gated_bert.support.checks import MOST
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Task, source, tokens and batches."""
+
+    task: str = option("sst2", "the task", group=RUN, metavar="TASK")
+    data: str = option("hub", "hub, embedded, a folder of official files, or a .tsv, .csv or .jsonl file", "-d",
+                       "--data", group=DATA, metavar="SOURCE")  # fmt: skip
+    allow_partial: bool = option(False, "accept *_partial files; every table says so", "--allow-partial", group=DATA)
+    vocab: str | None = option(None, "a vocab.txt or tokenizer.json, or its folder", "--vocab", group=DATA,
+                               metavar="PATH")  # fmt: skip
+    max_len: int | None = option(None, "longest text in tokens, 8 to 512; squad: 384 where not given", "-ml",
+                                 "--max-len", group=RUN, low=8, high=512)  # fmt: skip
+    train_examples: int | None = option(None, "train on a seeded choice of so many examples", "--train-examples",
+                                        group=DATA, low=1, high=MOST)  # fmt: skip
+    text_column: str | None = option(None, "column of the text in a file of your own", "--text-column", group=DATA)
+    text_pair_column: str | None = option(None, "column of the second text", "--text-pair-column", group=DATA)
+    label_column: str | None = option(None, "column of the label", "--label-column", group=DATA)
+    task_type: str | None = option(None, "what labels of a file of your own are: " + ", ".join(TASK_TYPES) + "; by "
+                                   "default told from them", "--task-type", group=DATA, metavar="TYPE",
+                                   choices=TASK_TYPES)  # fmt: skip
+    doc_stride: int | None = option(None, "squad: tokens between the starts of two windows of a context; by default a "
+                                    "third of -ml, at most 128", "--doc-stride", group=DATA, low=1)  # fmt: skip
+    n_best_size: int = option(20, "squad: likeliest starts and ends of a window that are combined", "--n-best",
+                              group=DATA, low=1, high=512)  # fmt: skip
+    max_answer_length: int = option(30, "squad: most tokens of an answer", "--max-answer-length", group=DATA, low=1,
+                                    high=512)  # fmt: skip
+    batch_size: int = option(96, "examples in a batch", "-b", "--batch-size", group=RUN, low=1)

@@ -1,0 +1,137 @@
+"""One declaration of a field of a record: its type, default, range, help and flag stand here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Collection
+from dataclasses import dataclass
+from types import NoneType, UnionType
+
+from gated_bert.support.checks import ConfigError, choose, number, whole
+
+RUN, MODEL, DATA, TRAINING, PRUNING, OUTPUT = "run", "model", "data", "training", "pruning", "jobs and output"
+"""Headings of `-h`."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is declared of a field beside its type and default.
+
+    Attributes:
+        help: what it sets, for `-h` and the tables of the documentation.
+        flags: spellings on a command line, short one first; none where no flag sets it.
+        group: heading in `-h`.
+        metavar: what stands for the value in `-h`.
+        choices: the texts that are allowed.
+        low, high: the range of a number, or of each of several.
+        open_low: `low` itself is refused.
+        nothing: word of a command line that stands for None.
+        any_model: whether `gate` and `PruningCallback.for_model` take it for models that are not BERT.
+        fraction: a percentage is a likely slip.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    group: str = RUN
+    metavar: str | None = None
+    choices: Collection[str] = ()
+    low: float | None = None
+    high: float = math.inf
+    open_low: bool = False
+    nothing: str | None = None
+    any_model: bool = False
+    fraction: bool = False
+
+
+def option(default, text: str, *flags: str, **declared):
+    """A field of a record.
+
+    Args:
+        default: its default.
+        text: the help.
+        *flags: spellings on a command line.
+        **declared: other attributes of `Option`.
+    """
+    return dataclasses.field(default=default, metadata={"option": Option(text, flags, **declared)})
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A field as declared: its name, default, type and option.
+
+    Attributes:
+        kind: the type of its value, or of each of several: int, float, str or bool.
+        several: it holds a tuple.
+        optional: it may be None.
+        texts: texts that it may be instead, as `auto`.
+    """
+
+    name: str
+    default: object
+    option: Option
+    kind: type
+    several: bool
+    optional: bool
+    texts: bool
+
+    def check(self, value: object):
+        """Refuses a value of another type, out of its range or not among its choices.
+
+        Raises:
+            ConfigError: names the field, the value and what is allowed.
+        """
+        if value is None and self.optional:
+            return
+        if self.texts and isinstance(value, str):
+            return
+        for each in value if self.several and isinstance(value, tuple | list) else (value,):
+            self._check_one(each)
+
+    def _check_one(self, value: object):
+        declared = self.option
+        if declared.choices:
+            choose(self.name, value, tuple(declared.choices))
+        elif self.kind is bool and not isinstance(value, bool):
+            raise ConfigError(self.name, value, "true, false")
+        elif declared.low is None:
+            return
+        elif self.kind is int:
+            high = {} if math.isinf(declared.high) else {"high": int(declared.high)}
+            whole(self.name, value, int(declared.low), **high)
+        else:
+            number(self.name, value, declared.low, declared.high, declared.open_low)
+
+
+@functools.cache
+def declared_fields(record: type) -> dict[str, Declared]:
+    """The declared fields of a record, name → declaration, in their order."""
+    hints = typing.get_type_hints(record)
+    found = {}
+    for field in dataclasses.fields(record):
+        if "option" not in field.metadata:
+            continue
+        parts = _parts(hints[field.name])
+        kinds = [part for part in parts if part is not NoneType]
+        tuples = [part for part in kinds if typing.get_origin(part) is tuple]
+        kind = typing.get_args(tuples[0])[0] if tuples else kinds[0]
+        texts = str in kinds and kind is not str
+        found[field.name] = Declared(field.name, field.default, field.metadata["option"], kind, bool(tuples),
+                                     NoneType in parts, texts)  # fmt: skip
+    return found
+
+
+def check_declared(record: object):
+    """Refuses values of a record that its declarations do not allow.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for name, declared in declared_fields(type(record)).items():
+        declared.check(getattr(record, name))
+
+
+def _parts(hint: object) -> tuple:
+    return typing.get_args(hint) if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union else (hint,)

@@ -1,0 +1,37 @@
+"""How a run trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gated_bert.config.option import RUN, TRAINING, option
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Optimiser, precision, devices and resume points."""
+
+    epochs: int = option(25, "training epochs", "-e", "--epochs", group=RUN, low=1)
+    learning_rate: float = option(2e-5, "peak learning rate", "-l", "--learning-rate", group=RUN, metavar="RATE", low=0,
+                                  high=1, open_low=True)  # fmt: skip
+    optimizer: str = option("adamw", "adamw, adam, sgd", "--optimizer", group=TRAINING,
+                            choices=("adamw", "adam", "sgd"))  # fmt: skip
+    weight_decay: float = option(0.01, "weight decay", "--weight-decay", group=TRAINING, metavar="RATE", low=0, high=1)
+    momentum: float = option(0.9, "momentum of sgd", "--momentum", group=TRAINING, metavar="RATE", low=0, high=0.9999)
+    warmup_ratio: float = option(0.1, "fraction of the steps that warm up", "--warmup", group=TRAINING,
+                                 metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip
+    clip_norm: float | None = option(1.0, "largest gradient norm, or none", "--clip-norm", group=TRAINING,
+                                     metavar="NORM", low=0, open_low=True, nothing="none")  # fmt: skip
+    seed: int = option(42, "seed of the run", "--seed", group=TRAINING, low=0, high=2**31 - 1, any_model=True)
+    precision: str = option("float32", "float32, mixed_bfloat16, mixed_float16", "--precision", group=TRAINING,
+                            metavar="POLICY", choices=("float32", "mixed_bfloat16", "mixed_float16"))  # fmt: skip
+    jit_compile: bool = option(False, "compile training with XLA, as JAX always does", "--jit-compile", group=TRAINING)
+    devices: int | str = option(1, "devices that share each batch of a run, or all", "--devices", group=TRAINING)
+    checkpoint_steps: int = option(200, "steps between two resume points; more where writing them would take over 5 % "
+                                   "of the time", "--checkpoint-steps", group=TRAINING, low=1)  # fmt: skip
+    checkpoint_dir: str | None = option(None, "where resume points are kept besides, to outlive the machine: a folder "
+                                        "on another disk, or a URL such as s3://bucket/folder", "--checkpoint-dir",
+                                        group=TRAINING, metavar="PLACE")  # fmt: skip
+    resource_seconds: float = option(0.0, "seconds between two readings of memory and processor; 0: no log",
+                                     "--resource-log", group=TRAINING, metavar="SECONDS", low=0,
+                                     high=86400)  # fmt: skip
