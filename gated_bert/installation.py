@@ -40,7 +40,8 @@ def _is_met(name: str, lowest: str) -> bool:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.match(r"\d+(\.\d+)*", version)[0].split("."))
+    number = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in number[0].split(".")) if number else ()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,12 @@ def test_the_defaults_at_the_head_of_the_script_are_used(tmp_path):
     rows = dict(line.strip().split("  ", 1) for line in shown if line.startswith("  ") and "  " in line.strip())
     rows = {name: value.strip() for name, value in rows.items()}
     assert (rows["epochs"], rows["end sparsity"], rows["schedule"]) == ("7", "80 %", "10 50 %")
+
+
+@pytest.mark.parametrize("module", ("cli/main.py", "models/bert.py", "experiments/runs/run.py"))
+def test_a_warning_of_any_part_of_the_package_is_one_line_without_its_place(module, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    main(["-h"])
+    path = str(REPOSITORY / "gated_bert" / module)
+    assert warnings.formatwarning("told", UserWarning, path, 7) == "warning: told\n"
+    assert "7" in warnings.formatwarning("told", UserWarning, "/elsewhere.py", 7)

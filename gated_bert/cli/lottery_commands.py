@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.settings import read_settings
@@ -33,7 +34,7 @@ _SWEEP_DEFAULTS = {"methods": "magnitude", "end_sparsity": "0.7"}
 _DEFAULTS = {"rewind_step": "0", "round_share": "0.1", "controls": ",".join(TICKET_CONTROLS)}
 
 
-def read_lottery(typed: dict[str, object]) -> Lottery:
+def read_lottery(typed: dict[str, Any]) -> Lottery:
     """What the flags ask for.
 
     Args:

@@ -177,7 +177,7 @@ def main(words: list[str] | None = None) -> int:
         try:
             status = _dispatch(words)
         except SystemExit as shown:
-            status = shown.code
+            status = shown.code if isinstance(shown.code, int) else int(shown.code is not None)
         # What cannot be written is told now, and not by Python at exit.
         sys.stdout.flush()
         return status
@@ -187,7 +187,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _warning_text(message, category, filename, lineno, line=None) -> str:
     """A warning of this package's as one line, without the place in its code."""
-    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parent):
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"warning: {message}\n"
     return _PYTHONS_WARNING_TEXT(message, category, filename, lineno, line)
 

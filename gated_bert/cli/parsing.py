@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from gated_bert.cli import outputs
 from gated_bert.config.flag_table import Flag
@@ -33,7 +34,7 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=32, **options)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        value = "" if action.nargs == 0 else " " + action.metavar + " …" * (action.nargs == "+")
+        value = "" if action.nargs == 0 else f" {action.metavar}{' …' * (action.nargs == '+')}"
         return ", ".join(action.option_strings) + value
 
 
@@ -61,7 +62,9 @@ def make_parser(
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         default = f" (default {defaults[flag.name]})" if flag.name in defaults else ""
-        values = {"alone": {"action": "store_true"}, "list": {"nargs": "+"}, "switch": {"nargs": "?", "const": None}}
+        values: dict[str, dict[str, Any]] = {
+            "alone": {"action": "store_true"}, "list": {"nargs": "+"}, "switch": {"nargs": "?", "const": None},
+        }  # fmt: skip
         options = values.get(flag.kind, {"nargs": 1})
         if flag.kind != "alone":
             options["metavar"] = flag.metavar
@@ -76,7 +79,7 @@ def make_parser(
     return parser
 
 
-def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: list[str]) -> dict[str, object]:
+def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: list[str]) -> dict[str, Any]:
     """What was typed: name → value, nothing for flags that were not.
 
     Raises:
@@ -88,7 +91,7 @@ def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: 
     if rest:
         raise FlagError(f"{rest[0]!r} belongs to no flag; -h lists what is allowed")
     outputs.check_working_folder()
-    typed = {}
+    typed: dict[str, Any] = {}
     for flag in flags:
         if hasattr(found, flag.name):
             value = getattr(found, flag.name)

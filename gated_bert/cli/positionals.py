@@ -12,7 +12,9 @@ def split_words(words: list[str], flags: tuple[Flag, ...]) -> tuple[list[str], l
     A flag takes as many words as its kind can have; all that follow `--` belong to none.
     """
     known = {option: flag for flag in flags for option in flag.options}
-    own, rest, index = [], [], 0
+    own: list[str] = []
+    rest: list[str] = []
+    index = 0
     while index < len(words):
         word, index = words[index], index + 1
         if word == "--":
@@ -21,7 +23,7 @@ def split_words(words: list[str], flags: tuple[Flag, ...]) -> tuple[list[str], l
             own.append(word)
             continue
         rest.append(word)
-        values = []
+        values: list[str] = []
         while index < len(words) and not _is_option(words[index]) and _takes(known.get(word), values, words[index]):
             values.append(words[index])
             index += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.parsing import read_assignments
@@ -85,7 +86,7 @@ def stages_command(words: list[str]) -> int:
     return sweep_command(words, in_stages=True)
 
 
-def read_plan(typed: dict[str, object], defaults: Mapping[str, str], environ: Mapping[str, str]) -> Plan:
+def read_plan(typed: dict[str, Any], defaults: Mapping[str, str], environ: Mapping[str, str]) -> Plan:
     """The runs that the flags of a sweep and its file ask for.
 
     Args:
@@ -101,15 +102,15 @@ def read_plan(typed: dict[str, object], defaults: Mapping[str, str], environ: Ma
         set_already = {*typed, *(["epochs"] if environ.get("BENCHMARK_EPOCHS") else [])}
         file = read_sweep_file(typed["sweep_file"], set_already)
 
-    def read(point: Mapping[str, object]):
+    def read(point: Mapping[str, Any]):
         return read_settings({**file.values, **typed, **point}, defaults, environ, file.labels)
 
     return plan_grid(file.grid, read)
 
 
-def _check_together(typed: dict[str, object], in_stages: bool):
+def _check_together(typed: dict[str, Any], in_stages: bool):
     labels = {flag.name: flag.label for flag in FLAGS}
-    remote = [name for name in ("slurm", "ray_address", "sweep_file") if name in typed]
+    remote: list[str] = [name for name in ("slurm", "ray_address", "sweep_file") if name in typed]
     remote += ["backend"] if typed.get("backend") == "ray" else []
     if in_stages and remote:
         raise FlagError(f"{labels[remote[0]]}: not with stages, each of which starts from the last one's weights here")

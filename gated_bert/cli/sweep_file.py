@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.config.flag_table import LABELS, SWEEP_FLAGS, Flag, record_fields
 from gated_bert.support.checks import FlagError, did_you_mean, shown
@@ -34,7 +34,7 @@ class SweepFile:
         labels: how messages call what the file sets.
     """
 
-    values: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, tuple] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=lambda: LABELS)
 
@@ -52,7 +52,9 @@ def read_sweep_file(path: str, typed: Collection[str]) -> SweepFile:
     allowed = record_fields() - {"seed"} | {*_SETS, "output"}
     flags = {flag.name: flag for flag in SWEEP_FLAGS if flag.name in allowed}
     keys = flags | {short: flags[name] for short, name in SHORT_KEYS.items()}
-    values, grid, labels, seen = {}, {}, dict(LABELS), {}
+    values: dict[str, Any] = {}
+    grid: dict[str, tuple] = {}
+    labels, seen = dict(LABELS), dict[str, str]()
     for key, node in _pairs(path):
         if key not in keys:
             first = ", ".join((*_SETS, *SHORT_KEYS))
@@ -65,9 +67,12 @@ def read_sweep_file(path: str, typed: Collection[str]) -> SweepFile:
         read = _read(dataclasses.replace(flag, options=(f"{path}: {key}",)), node)
         if flag.name in typed or _EITHER.get(flag.name) in typed:
             continue
-        (grid if isinstance(read, _Several) else values)[flag.name] = read
+        if isinstance(read, _Several):
+            grid[flag.name] = tuple(read)
+        else:
+            values[flag.name] = read
         labels |= dict.fromkeys((flag.name, _RECORD_NAMES.get(flag.name, flag.name)), f"{path}: {key}")
-    return SweepFile(values, {name: tuple(several) for name, several in grid.items()}, labels)
+    return SweepFile(values, grid, labels)
 
 
 class _Several(tuple):

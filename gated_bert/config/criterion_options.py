@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gated_bert.config.option import PRUNING, RUN, option
+from gated_bert.config.option import PRUNING, RUN, FilledIn, option
 from gated_bert.config.space import PATTERNS
 
 _option = functools.partial(option, group=PRUNING, any_model=True)
@@ -57,14 +57,14 @@ class SptOptions(CriterionOptions):
     """Of `spt`."""
 
     PREFIX: ClassVar[str] = "spt_"
-    spt_epsilon: float | None = _option(None, "fraction of the open units explored a step", "--spt-epsilon",
-                                        metavar="FRACTION", low=0, high=1, open_low=True)  # fmt: skip
+    spt_epsilon: FilledIn[float] = _option(None, "fraction of the open units explored a step", "--spt-epsilon",
+                                           metavar="FRACTION", low=0, high=1, open_low=True)  # fmt: skip
     spt_explore_per_layer: bool = _option(False, "SPT explores one layer role a batch instead of all", "-se",
                                           "--spt-explore", group=RUN)  # fmt: skip
     spt_reward_alpha: float = _option(0.125, "weight of a new reward in the mean", "--spt-reward-alpha",
                                       metavar="ALPHA", low=0, high=1, open_low=True)  # fmt: skip
-    spt_unit: str | None = _option(None, "what SPT explores; its pattern", "--spt-unit", choices=PATTERNS,
-                                   any_model=False)  # fmt: skip
+    spt_unit: FilledIn[str] = _option(None, "what SPT explores; its pattern", "--spt-unit", choices=PATTERNS,
+                                      any_model=False)  # fmt: skip
     spt_reward: str = _option("measured", "measured, taylor", "--spt-reward", choices=("measured", "taylor"))
     spt_credit: str = _option("mean", "mean, regression", "--spt-credit", choices=("mean", "regression"))
     spt_variant: str = _option("default", "default, published", "--spt-variant", choices=("default", "published"))
@@ -75,8 +75,8 @@ class MovementOptions(CriterionOptions):
     """Of `movement` and those whose scores are trained as its are."""
 
     PREFIX: ClassVar[str] = "movement_"
-    movement_pruning_frequency_steps: int | None = _option(None, "steps between two masks", "--movement-frequency",
-                                                           low=1)  # fmt: skip
+    movement_pruning_frequency_steps: FilledIn[int] = _option(None, "steps between two masks", "--movement-frequency",
+                                                              low=1)  # fmt: skip
     movement_schedule: str = _option("linear", "linear, cubic", "--movement-schedule", choices=("linear", "cubic"))
     movement_learning_rate: float = _option(
         1e-2, "rate of the scores; with Adam, from scores of 0, its size changes no rank of movement",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.criterion_options import CRITERION_SECTIONS
@@ -48,8 +49,9 @@ class Flag:
         """The spellings as messages show them: `-e/--epochs`."""
         return "/".join(self.options)
 
-    def read(self, words: list[str]) -> object:
+    def read(self, words: list[str]) -> Any:
         """The value of `words`; what is no number stays text, for the record to refuse and say what is allowed."""
+        value: Any
         if self.kind == "list":
             value = tuple(item for word in words for item in word.replace(",", " ").split())
         elif self.kind == "int":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gated_bert.config.option import DATA, RUN, option
+from gated_bert.config.option import DATA, RUN, FilledIn, option
 from gated_bert.config.space import TASK_TYPES
 from gated_bert.support.checks import MOST
 
@@ -19,8 +19,8 @@ class InputOptions:
     allow_partial: bool = option(False, "accept *_partial files; every table says so", "--allow-partial", group=DATA)
     vocab: str | None = option(None, "a vocab.txt or tokenizer.json, or its folder", "--vocab", group=DATA,
                                metavar="PATH")  # fmt: skip
-    max_len: int | None = option(None, "longest text in tokens, 8 to 512; squad: 384 where not given", "-ml",
-                                 "--max-len", group=RUN, low=8, high=512)  # fmt: skip
+    max_len: FilledIn[int] = option(None, "longest text in tokens, 8 to 512; squad: 384 where not given", "-ml",
+                                    "--max-len", group=RUN, low=8, high=512)  # fmt: skip
     train_examples: int | None = option(None, "train on a seeded choice of so many examples", "--train-examples",
                                         group=DATA, low=1, high=MOST)  # fmt: skip
     text_column: str | None = option(None, "column of the text in a file of your own", "--text-column", group=DATA)

@@ -9,11 +9,19 @@ import typing
 from collections.abc import Collection
 from dataclasses import dataclass
 from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar
 
 from gated_bert.support.checks import ConfigError, choose, number, whole
 
 RUN, MODEL, DATA, TRAINING, PRUNING, OUTPUT = "run", "model", "data", "training", "pruning", "jobs and output"
 """Headings of `-h`."""
+
+_Value = TypeVar("_Value")
+FilledIn = Annotated[_Value, "filled in"]
+"""Annotation of a field that may be left at None, which the whole record never holds: it is filled in.
+
+It names the type of what is filled in.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Option:
     fraction: bool = False
 
 
-def option(default, text: str, *flags: str, **declared):
+def option(default: object, text: str, *flags: str, **declared: Any) -> Any:
     """A field of a record.
 
     Args:
@@ -54,6 +62,9 @@ def option(default, text: str, *flags: str, **declared):
         text: the help.
         *flags: spellings on a command line.
         **declared: other attributes of `Option`.
+
+    Returns:
+        What `dataclasses.field` returns, whose type a type checker is to take from the annotation.
     """
     return dataclasses.field(default=default, metadata={"option": Option(text, flags, **declared)})
 
@@ -77,7 +88,7 @@ class Declared:
     optional: bool
     texts: bool
 
-    def check(self, value: object):
+    def check(self, value: object) -> None:
         """Refuses a value of another type, out of its range or not among its choices.
 
         Raises:
@@ -105,10 +116,17 @@ class Declared:
             number(self.name, value, declared.low, declared.high, declared.open_low)
 
 
+def value_types(record: type) -> dict[str, Any]:
+    """Field → the type of the values that its record is made of."""
+    hints = typing.get_type_hints(record, include_extras=True)
+    return {name: typing.get_args(hint)[0] | None if typing.get_origin(hint) is Annotated else hint
+            for name, hint in hints.items()}  # fmt: skip
+
+
 @functools.cache
 def declared_fields(record: type) -> dict[str, Declared]:
     """The declared fields of a record, name → declaration, in their order."""
-    hints = typing.get_type_hints(record)
+    hints = value_types(record)
     found = {}
     for field in dataclasses.fields(record):
         if "option" not in field.metadata:
@@ -123,13 +141,14 @@ def declared_fields(record: type) -> dict[str, Declared]:
     return found
 
 
-def check_declared(record: object):
+def check_declared(record: object) -> None:
     """Refuses values of a record that its declarations do not allow.
 
     Raises:
         ConfigError: the first of them.
     """
-    for name, declared in declared_fields(type(record)).items():
+    kind: type = type(record)
+    for name, declared in declared_fields(kind).items():
         declared.check(getattr(record, name))
 
 

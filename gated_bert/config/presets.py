@@ -53,6 +53,11 @@ def usual_max_len(task: str) -> int:
     return TASK_MAX_LEN.get(task, 128)
 
 
+def usual_doc_stride(max_len: int) -> int:
+    """Tokens between two windows of a context where nobody says otherwise."""
+    return min(128, max_len // 3)
+
+
 def schedule_size(model_size: str) -> str:
     """The one of tiny, small, base and large whose defaults `model_size` takes."""
     return {"bert-tiny": "tiny", "bert-mini": "tiny", "bert-small": "small", "bert-medium": "small"}.get(

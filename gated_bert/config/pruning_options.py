@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from gated_bert.config.methods import CRITERIA
-from gated_bert.config.option import PRUNING, RUN, option
+from gated_bert.config.option import PRUNING, RUN, FilledIn, option
 from gated_bert.config.presets import MIN_KEPT
 from gated_bert.config.space import ENCODER_ROLES, PATTERNS, POOLINGS, ROLES, SCHEDULES, SCOPES, TICKET_CONTROLS
 
@@ -28,37 +29,37 @@ class PruningOptions:
                                          "--criterion")  # fmt: skip
     plugins: tuple[str, ...] = _bert_option((), "Python files of your own that register criteria, patterns or "
                                             "schedules", "--plugin", metavar="FILE")  # fmt: skip
-    criterion_options: dict[str, object] | None = _bert_option(None, "options of a criterion of your own: "
-                                                               "name=value", "--criterion-options",
-                                                               metavar="NAME=VALUE")  # fmt: skip
-    pattern: str | None = _option(None, "what is removed at once: " + ", ".join(PATTERNS), "--pattern",
-                                  choices=PATTERNS)  # fmt: skip
-    scope: str | None = _option(None, "what competes: " + ", ".join(SCOPES), "--scope", choices=SCOPES)
+    criterion_options: dict[str, Any] | None = _bert_option(None, "options of a criterion of your own: "
+                                                            "name=value", "--criterion-options",
+                                                            metavar="NAME=VALUE")  # fmt: skip
+    pattern: FilledIn[str] = _option(None, "what is removed at once: " + ", ".join(PATTERNS), "--pattern",
+                                     choices=PATTERNS)  # fmt: skip
+    scope: FilledIn[str] = _option(None, "what competes: " + ", ".join(SCOPES), "--scope", choices=SCOPES)
     pruning_type: int | None = _bert_option(None, "pattern by TileSparsity's number: 0-8", "--pruning-type",
                                             metavar="N")  # fmt: skip
-    tilesparsity_variant: str | None = _bert_option(None, "its numbers as TileSparsity's readme describes them "
-                                                    "(default), or as its code computes them",
-                                                    "--tilesparsity-variant")  # fmt: skip
+    tilesparsity_variant: FilledIn[str] = _bert_option(None, "its numbers as TileSparsity's readme describes them "
+                                                       "(default), or as its code computes them",
+                                                       "--tilesparsity-variant")  # fmt: skip
     granularity: int = _option(128, "columns of a tile", "--granularity", low=1)
-    block_size: tuple[int, int] | None = _option(None, "rows and columns of a block, e.g. 32x32", "--block-size",
-                                                 metavar="SIZE", low=1)  # fmt: skip
+    block_size: FilledIn[tuple[int, int]] = _option(None, "rows and columns of a block, e.g. 32x32", "--block-size",
+                                                    metavar="SIZE", low=1)  # fmt: skip
     vector_size: int = _option(16, "weights of a vector, of which n are kept", "--vector-size", low=2)
     vector_axis: str = _option("k", "k (inside a column) or n (inside a row)", "--vector-axis", metavar="AXIS",
                                choices=("k", "n"))  # fmt: skip
-    tile_dims: str | None = _option(None, "k (rows per tile) or kn (columns as well)", "--tile-dims", metavar="DIMS",
-                                    choices=("k", "kn"))  # fmt: skip
+    tile_dims: FilledIn[str] = _option(None, "k (rows per tile) or kn (columns as well)", "--tile-dims", metavar="DIMS",
+                                       choices=("k", "kn"))  # fmt: skip
     g1percent: float = _option(5.0, "per cent of weights that tile_element restores", "--g1percent", metavar="PERCENT",
                                low=0, high=100)  # fmt: skip
-    sparsity_per_dim: bool | None = _option(None, "sparsity of each of two steps", "--sparsity-per-dim")
+    sparsity_per_dim: FilledIn[bool] = _option(None, "sparsity of each of two steps", "--sparsity-per-dim")
     pooling: str | None = _option(None, "a unit's score: " + ", ".join(POOLINGS), "--pooling", choices=POOLINGS)
     normalize_scores: bool = _option(False, "scale scores of each matrix to size 1", "--normalize-scores")
-    schedule: str | None = _option(None, "how sparsity rises: " + ", ".join(SCHEDULES), "--schedule",
-                                   choices=SCHEDULES)  # fmt: skip
-    start_sparsity: float | None = _option(None, "fraction of the pattern's matrices removed at the start; an explicit "
-                                           "-s or -f means a linear schedule", "-s", "--start-sparsity", group=RUN,
-                                           metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip
-    end_sparsity: float | None = _option(None, "the same at the end", "-f", "--end-sparsity", group=RUN,
-                                         metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip
+    schedule: FilledIn[str] = _option(None, "how sparsity rises: " + ", ".join(SCHEDULES), "--schedule",
+                                      choices=SCHEDULES)  # fmt: skip
+    start_sparsity: FilledIn[float] = _option(None, "fraction of the pattern's matrices removed at the start; an "
+                                              "explicit -s or -f means a linear schedule", "-s", "--start-sparsity",
+                                              group=RUN, metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip
+    end_sparsity: FilledIn[float] = _option(None, "the same at the end", "-f", "--end-sparsity", group=RUN,
+                                            metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip
     pruning_start_epoch: int = _option(4, "first pruning epoch, from 1", "-ps", "--pruning-start", group=RUN, low=1)
     pruning_end_epoch: int = _option(23, "last pruning epoch; capped at the epochs", "-pe", "--pruning-end", group=RUN,
                                      low=1)  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.support.checks import ConfigError, choose
 
@@ -17,7 +17,7 @@ VARIANTS = ("readme", "code")
 _SIGNED = ("movement", "spt")
 
 
-def fields_of_type(config: GatedBertConfig) -> dict[str, object]:
+def fields_of_type(config: GatedBertConfig) -> dict[str, Any]:
     """The fields that a record's pruning type, and the way it is computed, fill in.
 
     Args:
@@ -31,21 +31,22 @@ def fields_of_type(config: GatedBertConfig) -> dict[str, object]:
     number = config.pruning_type
     if number is None and (config.pattern, config.tile_dims) == ("k_tile", "kn"):
         number = 6
-    fields = {
+    variant = config.tilesparsity_variant or ("code" if number == 6 else "readme")
+    fields: dict[str, Any] = {
         "pruning_type": number, "tile_dims": config.tile_dims or "k",
         "block_size": (32, 32) if config.block_size is None else config.block_size,
-        "tilesparsity_variant": config.tilesparsity_variant or ("code" if number == 6 else "readme"),
+        "tilesparsity_variant": variant,
         "sparsity_per_dim": bool(config.sparsity_per_dim),
     }  # fmt: skip
     if number is None:
-        if fields["tilesparsity_variant"] == "code" and config.criterion:
+        if variant == "code" and config.criterion:
             raise ConfigError("tilesparsity_variant", "code", "readme, or code with a pruning_type, 0 to 8")
     else:
-        fields |= _fields_of_number(config, number, fields["tilesparsity_variant"])
+        fields |= _fields_of_number(config, number, variant)
     return fields | {"block_size": tuple(fields["block_size"])}
 
 
-def _fields_of_number(config: GatedBertConfig, number: int, variant: str) -> dict[str, object]:
+def _fields_of_number(config: GatedBertConfig, number: int, variant: str) -> dict[str, Any]:
     if number not in PRUNING_TYPES:
         raise ConfigError("pruning_type", number, ", ".join(map(str, PRUNING_TYPES)))
     if number == 6 and variant == "readme":
@@ -64,9 +65,9 @@ def _fields_of_number(config: GatedBertConfig, number: int, variant: str) -> dic
     return fields | (_fields_of_code(config, number) if variant == "code" else {})
 
 
-def _fields_of_code(config: GatedBertConfig, number: int) -> dict[str, object]:
+def _fields_of_code(config: GatedBertConfig, number: int) -> dict[str, Any]:
     """What TileSparsity's code does without being told; whatever a record says stays."""
-    fields = {}
+    fields: dict[str, Any] = {}
     if config.pooling is None and config.criterion not in (None, *_SIGNED):
         fields["pooling"] = "published"
     if config.sparsity_per_dim is None and number in (6, 8):

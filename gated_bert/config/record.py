@@ -7,10 +7,9 @@ import dataclasses
 import difflib
 import json
 import os
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gated_bert.config.criterion_options import (
     ActivationOptions,
@@ -24,7 +23,7 @@ from gated_bert.config.criterion_options import (
 from gated_bert.config.input_options import InputOptions
 from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
-from gated_bert.config.option import check_declared
+from gated_bert.config.option import check_declared, value_types
 from gated_bert.config.presets import (
     END_SPARSITY,
     PRESETS,
@@ -32,6 +31,7 @@ from gated_bert.config.presets import (
     movement_frequency,
     schedule_size,
     spt_epsilon,
+    usual_doc_stride,
     usual_max_len,
 )
 from gated_bert.config.pruning_options import PruningOptions, TicketOptions
@@ -109,7 +109,7 @@ class GatedBertConfig(
             self._set(max_len=usual_max_len(self.task))
         whole("max_len", self.max_len, 8, 512)
         if self.task == "squad" and self.doc_stride is None:
-            self._set(doc_stride=min(128, self.max_len // 3))
+            self._set(doc_stride=usual_doc_stride(self.max_len))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": START_SPARSITY,
@@ -168,9 +168,9 @@ class GatedBertConfig(
             ConfigError: an unknown field, or values that are not allowed or do not fit together.
         """
         self._refuse_unknown(changes)
-        return type(self)(**{**self._given, **changes})
+        return type(self)(**{**vars(self)["_given"], **changes})
 
-    def _left_open(self) -> dict[str, object]:
+    def _left_open(self) -> dict[str, Any]:
         """Values that make this record, without those that are filled in alike where they are left out."""
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         needed = {name: value for name, value in dataclasses.asdict(self).items() if value != usual[name]}
@@ -196,7 +196,7 @@ class GatedBertConfig(
             ConfigError: an unknown field, or a refused value.
         """
         cls._refuse_unknown(values)
-        kinds = typing.get_type_hints(cls)
+        kinds = value_types(cls)
         for name, value in values.items():
             allowed = type_fault(value, kinds[name])
             if allowed is not None:

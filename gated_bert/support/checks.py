@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from gated_bert.support.errors import UserError
+
+_Number = TypeVar("_Number", int, float)
 
 MOST_SHOWN = 200
 """Characters of a value that a message shows; names longer than that are like none."""
@@ -35,7 +39,7 @@ class ConfigError(ValueError):
         return f"{label}: {shown(self.value)} is refused; allowed: {self.allowed}"
 
 
-def choose(name: str, value: object, allowed: tuple[str, ...]):
+def choose(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises ConfigError unless `value` is one of `allowed`."""
     if value not in allowed:
         close = difflib.get_close_matches(str(value)[:MOST_SHOWN], allowed, 1)
@@ -46,18 +50,18 @@ MOST = 2**31 - 1
 """The largest count where nothing narrower is known: that of the libraries' integers."""
 
 
-def whole(name: str, value: object, low: int, high: int = MOST):
+def whole(name: str, value: object, low: int, high: int = MOST) -> None:
     """Raises ConfigError unless `value` is an int in [low, high]."""
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or not low <= value <= high:
-        bounded = high != MOST or (is_whole and value > high)
+    given = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if given is None or not low <= given <= high:
+        bounded = high != MOST or (given is not None and given > high)
         raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if bounded else " up"))
 
 
-def number(name: str, value: object, low: float, high: float, open_low: bool = False):
+def number(name: str, value: object, low: float, high: float, open_low: bool = False) -> None:
     """Raises ConfigError unless `value` is a finite number in [low, high], or (low, high] with `open_low`."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value > high or value < low or (open_low and value == low):
+    given = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(given) or given > high or given < low or (open_low and given == low):
         raise ConfigError(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")
 
 
@@ -70,14 +74,14 @@ class FlagError(UserError):
         return cls(ConfigError("", value, allowed).describe(label))
 
 
-def did_you_mean(word: str, known) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean …?)` for the closest of `known`, or nothing."""
     folded = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word[:MOST_SHOWN].lower(), list(folded), 1)
     return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
-def as_number(word: str, kind: type) -> object:
+def as_number(word: str, kind: Callable[[str], _Number]) -> _Number | str:
     """The number that a word is, or the word."""
     try:
         return kind(word)

@@ -65,11 +65,12 @@ def write_csv_atomic(path: str | os.PathLike, rows: pd.DataFrame | Sequence[Mapp
         path: the file.
         rows: a data frame, or one mapping per row; the columns are those of all rows, in order of appearance.
     """
-    columns, records = None, rows
-    if hasattr(rows, "to_dict"):
-        columns, records = list(rows.columns), rows.astype(object).where(rows.notna(), None).to_dict("records")
-    if columns is None:
+    if isinstance(rows, Sequence):
+        records = rows
         columns = list(dict.fromkeys(name for record in records for name in record))
+    else:
+        records = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        columns = list(rows.columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

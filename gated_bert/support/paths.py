@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ LONGEST_NAME = 60
 """Letters of a part of a file's name; file systems take 255 bytes, and several parts and an ending go into one name."""
 
 
-def user_path(word: str | Path) -> Path:
+def user_path(word: str | os.PathLike[str]) -> Path:
     """The path that a user means, `~` and `~name` put in full.
 
     Raises:

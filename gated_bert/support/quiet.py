@@ -20,7 +20,7 @@ _TAIL_BYTES = 2**17
 _FRAMEWORK = "tensorflow"
 
 
-def quieten():
+def quieten() -> None:
     """Holds back what TensorFlow's library writes while it is imported and looks for GPUs, whenever that will be."""
     if _FRAMEWORK not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -63,7 +63,7 @@ class _Finder:
                     # It looks for GPUs when it is first asked, and says so.
                     module.config.list_physical_devices()
 
-            spec.loader.exec_module = quietly
+            spec.loader.exec_module = quietly  # type: ignore[method-assign]  # of this one loader
         return spec
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import stat
+from collections import Counter
 from pathlib import Path
 
 from gated_bert.support.errors import UserError
@@ -77,10 +78,11 @@ def parse_record(
         lines: whether messages name the line of the text.
     """
     if isinstance(text, bytes):
+        coded = text
         try:
-            text = text.decode("utf-8-sig")
+            text = coded.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = text.count(b"\n", 0, error.start) + 1
+            line = coded.count(b"\n", 0, error.start) + 1
             raise UserError(f"{where}{f', line {line}' * lines}: not UTF-8 text; {remedy}") from None
     if not text.strip():
         raise UserError(f"{where}: an empty file; {remedy}")
@@ -170,8 +172,8 @@ _TOO_DEEP = f"nested more than {MOST_LEVELS} levels deep"
 def _once(pairs: list) -> dict:
     values = dict(pairs)
     if len(values) != len(pairs):
-        seen = set()
-        name = next(name for name, _ in pairs if name in seen or seen.add(name))
+        counts = Counter(name for name, _ in pairs)
+        name = next(name for name in counts if counts[name] > 1)
         raise ValueError(f"{name[:60]!r} is there twice in one object")
     return values
 

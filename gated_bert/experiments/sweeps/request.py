@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import LABELS, hint
@@ -29,13 +30,13 @@ class Settings:
         labels: how messages call a field: by its flag, or by the file and the key that set it.
     """
 
-    values: dict[str, object]
+    values: dict[str, Any]
     typed: frozenset[str]
     methods: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     output: Path
-    launcher: dict[str, object] = field(default_factory=dict)
+    launcher: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: LABELS)
 
