@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,12 +81,14 @@ def find_documents(loaded: LoadedModel, wanted: Wanted) -> Documents:
     if wanted.per_class and examples.labels is None:
         raise UserError(f"--per-class: {source} has no labels; name their column with --label-column, or leave it out")
     chosen = draw(len(examples), examples.labels if wanted.per_class else None, wanted.count)
-    labels = [None] * len(chosen) if examples.labels is None else [int(examples.labels[row]) for row in chosen]
+    labels: list[int | None] = [None] * len(chosen)
+    if examples.labels is not None:
+        labels = [int(examples.labels[row]) for row in chosen]
     texts = [examples.texts[row] for row in chosen]
     return Documents([int(row) + 1 for row in chosen], texts, labels, heading(loaded.task.title, source))
 
 
-def draw(rows: int, labels: Sequence[int] | None, count: int | None) -> np.ndarray:
+def draw(rows: int, labels: np.ndarray | None, count: int | None) -> np.ndarray:
     """Rows drawn with a fixed seed, in their order; the first so many of one order, so that more hold those of fewer.
 
     Args:
@@ -104,6 +106,8 @@ def _read(loaded: LoadedModel, wanted: Wanted) -> tuple[Examples, str]:
     if wanted.file is not None:
         columns = find_columns(wanted.file, loaded.task, wanted.columns or {}, loaded.metadata.get("config") or {})
         return columns.examples(read_table(wanted.file, columns.header), loaded.task), wanted.file.name
+    if wanted.data is None:
+        raise UserError("documents: give one of a text, a file of texts and data")
     train = wanted.split == "train"
     judged = read_judged({"the model": loaded}, wanted.data, None if train else wanted.split, wanted.allow_partial)
     if not train:

@@ -131,8 +131,8 @@ def explain(source: Path, out: Path, wanted: Wanted | Documents, lime: Lime, res
                 append_document(out, _line(opened, index, explanations))
         except KeyboardInterrupt:
             write_views(out, title, note)
-            done = len(read_documents(out))
-            raise KeyboardInterrupt(f"stopped; {done} of {len(numbers)} documents are explained in {out}, and the "
+            ready = len(read_documents(out))
+            raise KeyboardInterrupt(f"stopped; {ready} of {len(numbers)} documents are explained in {out}, and the "
                                     "same command with --resume goes on") from None  # fmt: skip
         views = write_views(out, title, note)
         close_record(out)
@@ -173,7 +173,8 @@ def wanted_classes(classes: Sequence[str], shares: np.ndarray, label: int | None
     if "all" in classes:
         return tuple(range(len(shares)))
     chosen = {"predicted": int(np.argmax(shares)), "gold": label}
-    return tuple(dict.fromkeys(chosen[each] for each in classes if chosen[each] is not None))
+    found = (chosen[each] for each in classes)
+    return tuple(dict.fromkeys(index for index in found if index is not None))
 
 
 def explained(

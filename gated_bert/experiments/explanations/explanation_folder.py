@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +27,7 @@ NOT_COMPARED = ("versions", "hardware", "complete")
 """What of a record may differ between a command and its continuation."""
 
 
-def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str = "explanations"):
+def open_record(out: Path, record: Mapping[str, Any], resume: bool, what: str = "explanations"):
     """Writes how explanations are going to be made; or sees that those in a folder were made so.
 
     Args:
@@ -106,7 +107,7 @@ def _explanation_entry(each: Explanation, classes: Sequence[str]) -> dict:
     return {"class": classes[each.label], "intercept": each.intercept, "fidelity": fidelity, "words": words}
 
 
-def append_document(out: Path, line: Mapping[str, object]):
+def append_document(out: Path, line: Mapping[str, Any]):
     """Adds a document to the record, in one piece, so that a kill leaves whole lines."""
     with open(out / DOCUMENTS, "ab", buffering=0) as file:
         file.write((json.dumps(line) + "\n").encode())

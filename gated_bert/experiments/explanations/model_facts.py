@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gated_bert.compression.benchmark import JudgedOn, judge, read_judged, stored_parameters
 from gated_bert.compression.onnx_model import open_model
@@ -78,8 +79,8 @@ def model_facts(models: Mapping[str, Explained], judging: Judging, store: Path) 
                 # A metric that is no number is null in the store.
                 facts[name]["test_value"] = math.nan
             advance(name, 1)
-    for each in facts.values():
-        _add_differences(each, facts[base])
+    for fact in facts.values():
+        _add_differences(fact, facts[base])
     return known["judged_on"], facts
 
 
@@ -120,7 +121,7 @@ def _of_documents(explained: Explained, base: Explained) -> dict:
 
 def _of_model(path: Path, loaded: LoadedModel, judged: JudgedOn | None) -> dict:
     parameters, nonzero = stored_parameters(path, loaded)
-    found = {"parameters": parameters, "nonzero_parameters": nonzero}
+    found: dict[str, Any] = {"parameters": parameters, "nonzero_parameters": nonzero}
     if judged is not None:
         values = judge(loaded, judged)
         found |= {"test_metric": values["metric"], "test_value": values["value"]}

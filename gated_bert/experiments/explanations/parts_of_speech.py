@@ -142,7 +142,7 @@ def pos_figure(counts: Counts, tests: Sequence[Mapping], about: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 8.5), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     left, right = below.subplots(1, 2, width_ratios=(3, 1))
     for axes, kind in ((above.subplots(), "penn"), (left, "universal"), (right, "role")):
         _bars(axes, counts, kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from gated_bert.explain.similarity import MEASURES, Weights, similarities, summa
 from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -208,7 +209,7 @@ def _box(axes: Axes, place: int, values: np.ndarray, colour: str, scatter: np.ra
     axes.plot(known.mean(), place, "D", color=colour, markeredgecolor="white", markersize=6)
 
 
-def _hollow(index: int) -> dict[str, object]:
+def _hollow(index: int) -> dict[str, Any]:
     """The look of a variant; hollow, since a model and its 16 bits stand in one place."""
     return model_style(index) | {"markerfacecolor": "none", "markeredgewidth": 1.5}
 
@@ -218,20 +219,21 @@ def _quantiles(values: np.ndarray, *levels: float) -> np.ndarray:
     return np.quantile(known, levels) if len(known) else np.full(len(levels), np.nan)
 
 
-def _panels(about: Mapping, height: float, **shared: bool) -> tuple[Figure, np.ndarray]:
+def _panels(about: Mapping, height: float, sharex: bool = False, sharey: bool = False) -> tuple[Figure, np.ndarray]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 2 * height), layout="constrained")
     figure.suptitle(f"explanations compared with those of {about['base']}: {about['documents']} documents of "
                     f"{about['data']}", fontsize="medium", color="0.25")  # fmt: skip
-    return figure, figure.subplots(2, 2, **shared).ravel()
+    return figure, figure.subplots(2, 2, sharex=sharex, sharey=sharey, squeeze=False).ravel()
 
 
 def _legend(figure: Figure, names: Sequence[str], what: str):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries = [Line2D([], [], **_hollow(index), label=label_text(name)) for index, name in enumerate(names)]
+    entries: list[Artist] = []
+    entries += [Line2D([], [], **_hollow(index), label=label_text(name)) for index, name in enumerate(names)]
     entries += [Line2D([], [], color="0.4", linewidth=1, linestyle="--"), Patch(color=_GREY, alpha=0.6)]
     entries[-2].set_label(f"{NOISE}: {what.partition(' and ')[0]}")
     entries[-1].set_label(f"{NOISE}: {what.partition(' and ')[2]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def student_name(weight: float) -> str:
 
 
 def summarize(
-    rows: Sequence[Mapping], bert: Mapping[str, object], latency: Mapping[str, Mapping[str, float]]
+    rows: Sequence[Mapping], bert: Mapping[str, Any], latency: Mapping[str, Mapping[str, float]]
 ) -> list[dict]:
     """Means over the seeds of every loss weight, and differences to the vanilla students.
 
@@ -59,7 +59,7 @@ def summarize(
             apart = [_number(row[name]) - _number(vanilla[row["seed"]][name]) for row in own]
             line |= _columns(f"{name}_difference", apart)
             line[f"{name}_verdict"] = verdict(line[f"{name}_difference_low"], line[f"{name}_difference_high"])
-        found.append(line | {name: own[0][name] for name in costs} | latency["student"])
+        found.append(line | {name: own[0][name] for name in costs} | dict(latency["student"]))
     return found
 
 
@@ -78,7 +78,7 @@ def _columns(name: str, values: Sequence[float]) -> dict[str, float]:
     return {f"{name}_{part}": value for part, value in statistics(values).items()}
 
 
-def students_text(summary: Sequence[Mapping], about: Mapping[str, object]) -> str:
+def students_text(summary: Sequence[Mapping], about: Mapping[str, Any]) -> str:
     """The summary as tables: measures with their intervals, differences to vanilla, costs.
 
     Args:
@@ -88,7 +88,7 @@ def students_text(summary: Sequence[Mapping], about: Mapping[str, object]) -> st
     bert, *students = summary
     head = [("", *(title for title, _ in MEASURES.values()))]
     head += [(line["student"], *(_interval(line, name) for name in MEASURES)) for line in summary]
-    costs = [("", "parameters", "MB", "ms a document, batch 1", "batch 32")]
+    costs: list[tuple[str, ...]] = [("", "parameters", "MB", "ms a document, batch 1", "batch 32")]
     for line in (bert, students[0]):
         name = line["student"] if line is bert else "a student"
         costs.append((name, f"{line['parameters']:,}", f"{line['size_bytes'] / 1e6:.1f}",

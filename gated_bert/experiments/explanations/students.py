@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from gated_bert.compression.benchmark import read_judged
@@ -288,7 +289,7 @@ def _latency(opened: _Opened, place: Path) -> dict[str, dict[str, float]]:
     dataset = opened.judged
     median = np.quantile(dataset.encoded.lengths, 0.5, method="higher")
     length = next(each for each in dataset.buckets if each >= median)
-    models = {"bert": opened.loaded.model, "student": load_student(place).model}
+    models: dict[str, keras.Model] = {"bert": opened.loaded.model, "student": load_student(place).model}
     found: dict[str, dict[str, float]] = {name: {"length": length} for name in models}
     for batch in BATCHES:
         inputs = random_inputs(opened.loaded.config, batch, length)

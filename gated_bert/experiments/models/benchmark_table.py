@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.compression.benchmark import cell_name, pareto_front
 from gated_bert.experiments.reports.drawing import label_text, png
@@ -36,13 +36,13 @@ def with_ratios(rows: Sequence[Mapping]) -> list[dict]:
     return found
 
 
-def write_tables(out: Path, rows: Sequence[Mapping], about: Mapping[str, object]) -> list[Path]:
+def write_tables(out: Path, rows: Sequence[Mapping], about: Mapping[str, Any]) -> list[Path]:
     """Writes `benchmark.csv`, a row per model, and `benchmark.json`, the same with how it was measured."""
     rows = with_ratios(rows)
     return [write_csv_atomic(out / TABLE, rows), write_json_atomic(out / RECORD, {**about, "models": rows})]
 
 
-def benchmark_text(rows: Sequence[Mapping], cells: Sequence[tuple[int, int]], about: Mapping[str, object]) -> str:
+def benchmark_text(rows: Sequence[Mapping], cells: Sequence[tuple[int, int]], about: Mapping[str, Any]) -> str:
     """The benchmark as tables: costs, latency and throughput at every shape, metric; ratios to the first model.
 
     Args:
@@ -85,7 +85,7 @@ def _latency(row: Mapping, cell: str) -> str:
 
 
 def write_plot(
-    path: Path, rows: Sequence[Mapping], cells: Sequence[tuple[int, int]], about: Mapping[str, object]
+    path: Path, rows: Sequence[Mapping], cells: Sequence[tuple[int, int]], about: Mapping[str, Any]
 ) -> Path:
     """Draws a panel per shape: the metric against latency with the Pareto front, or latencies where there is no metric.
 
@@ -123,7 +123,7 @@ def write_plot(
     return write_bytes_atomic(path, png(figure))
 
 
-def model_style(index: int) -> dict[str, object]:
+def model_style(index: int) -> dict[str, Any]:
     """Colour and marker of the model of this number, for `Axes.plot`; the same in every plot of several models."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": _MARKERS[index % len(_MARKERS)], "markersize": 8,
             "linestyle": "none"}  # fmt: skip
@@ -133,7 +133,8 @@ def _handles(rows: Sequence[Mapping]) -> list:
     from matplotlib.lines import Line2D
 
     models = [Line2D([], [], **model_style(index), label=label_text(row["model"])) for index, row in enumerate(rows)]
-    hollow = {"color": "0.4", "marker": "o", "markersize": 8, "linestyle": "none", "markerfacecolor": "white"}
+    hollow: dict[str, Any] = {"color": "0.4", "marker": "o", "markersize": 8, "linestyle": "none",
+                              "markerfacecolor": "white"}  # fmt: skip
     return [*models, Line2D([], [], color="0.6", linestyle="--", label="Pareto front"),
             Line2D([], [], **hollow, label="hollow: another is faster\nand at least as good")]  # fmt: skip
 

@@ -102,8 +102,11 @@ def _sizes(files: list[Path], packed: Path) -> str:
 
 def mask_figure(model: BertClassifier, name: str) -> Figure:
     """Every matrix of a model, a row of panels per encoder block; the darker a cell, the more of it is open."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
+    norm = Normalize(0, 1)
     count = model.bert_config.num_layers
     figure = Figure(figsize=(2 + 1.9 * len(ENCODER_ROLES), 1.4 + 1.55 * (count + 1)), layout="constrained")
     panels = figure.subplots(count + 1, len(ENCODER_ROLES), squeeze=False)
@@ -112,13 +115,12 @@ def mask_figure(model: BertClassifier, name: str) -> Figure:
     for row, axes in enumerate(panels[:, 0]):
         title = f"layer {row}" if row < count else "head"
         axes.text(-0.07, 0.5, title, rotation=90, va="center", ha="center", fontsize="small", transform=axes.transAxes)
-    shown, total, closed = None, 0, 0
+    total, closed = 0, 0
     for layer in model.gated_layers():
         outside = layer.layer_index is None
         column = ("pooler", "classifier").index(layer.role) if outside else ENCODER_ROLES.index(layer.role)
         axes, is_open = panels[count if outside else layer.layer_index, column], effective_kernel(layer) != 0
-        shown = axes.imshow(block_means(is_open, _CELLS), cmap="Blues", vmin=0, vmax=1, aspect="auto",
-                            interpolation="nearest")  # fmt: skip
+        axes.imshow(block_means(is_open, _CELLS), norm=norm, cmap="Blues", aspect="auto", interpolation="nearest")
         axes.set_axis_on()
         axes.set_xticks([])
         axes.set_yticks([])
@@ -126,7 +128,8 @@ def mask_figure(model: BertClassifier, name: str) -> Figure:
         sparsity = 1 - np.count_nonzero(is_open) / is_open.size
         axes.set_title(f"{layer.role}\n{rows} × {columns}, {100 * sparsity:.1f} %", fontsize="x-small")
         total, closed = total + is_open.size, closed + is_open.size - np.count_nonzero(is_open)
-    figure.colorbar(shown, ax=panels, label="share of a cell's weights that are open", shrink=0.5, aspect=40, pad=0.01)
+    figure.colorbar(ScalarMappable(norm, "Blues"), ax=panels, label="share of a cell's weights that are open",
+                    shrink=0.5, aspect=40, pad=0.01)  # fmt: skip
     figure.suptitle(f"Masks of {name}: {100 * closed / total:.1f} % of the weights in these matrices closed or zero\n"
                     "(each panel: rows × columns, that is inputs × outputs, and its sparsity)",
                     fontsize="medium", color="0.25")  # fmt: skip

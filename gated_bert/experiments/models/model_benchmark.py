@@ -133,7 +133,9 @@ def _measure_all(state: _Benchmark, models: dict[str, LoadedModel], judged: Judg
             peak = measure_peak_memory(places[name], *largest, measure.threads)
             state.add({name: {"peak_memory_bytes": peak}})
             advance(f"memory of {name}", 1)
-        for name, loaded in models.items() if judged else ():
+        for name, loaded in models.items():
+            if judged is None:
+                break
             advance(f"metric of {name}", 0)
             state.add({name: judge(loaded, judged)})
             advance(f"metric of {name}", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -17,7 +18,7 @@ from gated_bert.support.files import write_bytes_atomic
 from gated_bert.tasks.task import get_task
 
 _SHOWN = {"neuron": "ffn_intermediate", "type 3, code": "attention_output", "type 8, code": "ffn_intermediate"}
-_PANELS = [
+_PANELS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"pattern": name}) for name in ("element", "row", "column", "block", "head", "head_dim", "neuron")),
     ("qkv_row", {"pattern": "qkv_row"}),
     ("k_tile", {"pattern": "k_tile"}),
@@ -47,8 +48,8 @@ def draw_patterns(path: Path, fraction: float, pretrained: str | None = None) ->
     """
     from matplotlib.figure import Figure
 
-    fields = {"model_size": "tiny", "pruning_method": "magnitude", "num_layers": 1, "pretrained": pretrained,
-              "granularity": 32, "block_size": (16, 16)}  # fmt: skip
+    fields: dict[str, Any] = {"model_size": "tiny", "pruning_method": "magnitude", "num_layers": 1,
+                              "pretrained": pretrained, "granularity": 32, "block_size": (16, 16)}  # fmt: skip
     base = GatedBertConfig(**fields)
     with warnings.catch_warnings():
         # About the head, which is not drawn.

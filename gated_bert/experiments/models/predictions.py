@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from gated_bert.compression.onnx_model import is_onnx, open_model
 from gated_bert.compression.predict import (
@@ -75,11 +76,11 @@ def predict_file(
             record = _predict(loaded, predict_tables(loaded, _tables(path, found), found, config), out, rows)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; no predictions were written") from None
-    record = {"model": str(source), "file": str(path), "task": loaded.task.name, **record}
-    record |= {"batch_size": config.batch_size, "max_len": config.max_len}
-    metrics_path = write_json_atomic(out.with_name(f"{out.stem}_metrics.json"), record)
+    about = {"model": str(source), "file": str(path), "task": loaded.task.name, **record,
+             "batch_size": config.batch_size, "max_len": config.max_len}  # fmt: skip
+    metrics_path = write_json_atomic(out.with_name(f"{out.stem}_metrics.json"), about)
     log.plot()
-    print(_summary(record, loaded.task))
+    print(_summary(about, loaded.task))
     logs = (log.path, log.path.with_suffix(".png"))
     return [out, metrics_path, *(path for path in logs if monitor and path.exists())]
 
@@ -105,7 +106,7 @@ def _predict(loaded: LoadedModel, parts: Iterable[Predicted], out: Path, rows: i
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         for part in parts:
-            labelled = is_labelled(task, part.examples)
+            labelled = is_labelled(part.examples)
             if not done:
                 writer.writerow(column_names(task, labelled))
             writer.writerows(written_rows(task, part, done + 1))
@@ -122,7 +123,7 @@ def _predict(loaded: LoadedModel, parts: Iterable[Predicted], out: Path, rows: i
     }  # fmt: skip
 
 
-def _summary(record: Mapping[str, object], task: Task) -> str:
+def _summary(record: Mapping[str, Any], task: Task) -> str:
     lines = [f"{record['instances']:,} rows" + (f", {record['correct']:,} correct" if "correct" in record else "")]
     names = [name for name in dict.fromkeys(("accuracy", *task.metrics)) if name in record]
     lines += [f"{metric_title(name)}: {record[name] * metric_scale(name):.2f}" for name in names]

@@ -74,7 +74,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         The groups in the order of the tables, and one line for each thing a reader must know: runs kept apart,
         runs left out for a newer one, runs that are not finished.
     """
-    named: dict[tuple, dict[tuple, list[Run]]] = {}
+    named: dict[tuple[str, str, str, str], dict[tuple, list[Run]]] = {}
     for run in runs:
         variants = named.setdefault((run.task, run.data_label, run.model, run.method), {})
         variants.setdefault(_identity(run), []).append(run)

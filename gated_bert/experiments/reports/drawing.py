@@ -6,8 +6,9 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,13 +87,16 @@ def _make_literal(figure: Figure):
             numbers |= set(map(id, axis.findobj(Text)))
         elif isinstance(formatter, FuncFormatter):
             # Names beside ticks are set once more when they are drawn.
-            names = formatter.func
-            formatter.func = lambda value, place=None, names=names: _drawable(names(value, place), _LONGEST_LABEL // 2)
+            formatter.func = partial(_short_name, formatter.func)
     for text in figure.findobj(Text):
         if id(text) not in numbers:
             text.set_parse_math(False)
             text.set_usetex(False)
             text.set_text(_drawable(text.get_text(), longest))
+
+
+def _short_name(names: Callable, value: float, place: int | None = None) -> str:
+    return _drawable(names(value, place), _LONGEST_LABEL // 2)
 
 
 def _drawable(text: str, longest: int) -> str:

@@ -16,6 +16,7 @@ from gated_bert.support.files import write_bytes_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -213,7 +214,8 @@ def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:
 
 
 def _styles(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
-    styles, used = {}, 0
+    styles: dict[str, tuple[str, str]] = {}
+    used = 0
     for group in groups:
         if group.name in styles:
             continue
@@ -231,7 +233,7 @@ def _comparison_panel(axes: Axes, groups: Sequence[Group], styles: dict):
     loss_axes = axes.twinx()
     highest = max(float(run.rows["sparsity"].max()) for group in groups for run in group.runs)
     place = _position(highest)
-    spans = {axes: [], loss_axes: []}
+    spans: dict[Axes, list[float]] = {axes: [], loss_axes: []}
     for index, group in enumerate(groups):
         colour, marker = styles[group.name]
         baseline = group.method == "baseline"
@@ -329,7 +331,7 @@ def _comparison_legend(figure: Figure, groups: Sequence[Group], styles: dict):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles = []
+    handles: list[Artist] = []
     methods = {group.name: group.method for group in groups}
     for name, (colour, marker) in sorted(styles.items(), key=lambda item: method_rank(methods[item[0]])):
         counts = sorted({len(group.runs) for group in groups if group.name == name})
@@ -341,7 +343,7 @@ def _comparison_legend(figure: Figure, groups: Sequence[Group], styles: dict):
     if any(len(group.runs) >= 3 for group in groups):
         handles.append(Patch(color="0.5", alpha=0.3, label="95 % t-interval over seeds"))
     # Inches of a column: its longest label at 5.5 points a letter, and the line before it.
-    column = max(len(handle.get_label()) for handle in handles) * 5.5 / 72 + 0.7
+    column = max(len(str(handle.get_label())) for handle in handles) * 5.5 / 72 + 0.7
     ncols = max(1, min(3, int(figure.get_figwidth() / column)))
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
     figure.suptitle("Metric (left axis, solid) and loss (right axis, dashed), last epoch at each sparsity", **_TITLE)

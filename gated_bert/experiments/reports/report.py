@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.flag_table import RUN_FLAGS
@@ -197,8 +198,9 @@ def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
         return None
     try:
         wanted = GatedBertConfig.from_dict(dict(config))
-        shown = {name: getattr(wanted, name) for name in (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))}
-        fixed = {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
+        always = (*_ALWAYS, *["pretrained"] * bool(wanted.pretrained))
+        shown: dict[str, Any] = {name: getattr(wanted, name) for name in always}
+        fixed: dict[str, Any] = {"pruning_method": wanted.pruning_method, "seed": wanted.seed}
         usual = GatedBertConfig(**shown, **fixed)
         more = {name: value for name, value in asdict(wanted).items() if value != getattr(usual, name)}
         # -s, -f and -ss imply a schedule: name it only where they do not.
@@ -211,16 +213,18 @@ def launcher_flags(config: Mapping) -> tuple[str, ...] | None:
     return None
 
 
-def _flags(fields: Mapping[str, object]) -> tuple[str, ...] | None:
+def _flags(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
     known = {{"tasks": "task"}.get(flag.name, flag.name): flag for flag in RUN_FLAGS}
-    words = []
+    words: list[str] = []
     for name, value in fields.items():
         flag = known.get(name)
-        if flag is None or name == "criterion" or (value is None and not flag.nothing):
+        if flag is None or name == "criterion":
             return None
         text = flag.nothing if value is None else (
             ",".join(f"{item:g}" if isinstance(item, float) else item for item in value) if isinstance(value, tuple)
             else str(value).lower() if isinstance(value, bool) else str(value))  # fmt: skip
+        if text is None:
+            return None
         words += [flag.options[0], text]
     return tuple(words)
 

@@ -65,11 +65,11 @@ class Run:
     def method(self) -> str:
         """The name tables and legends show: the label of a point without a name, else the method."""
         recorded = self.metadata.get("label") or self.metadata.get("method")
-        return shown(recorded or _CSV_NAME.match(self.csv.name)["method"])
+        return shown(recorded or _named(self.csv)["method"])
 
     @property
     def timestamp(self) -> str:
-        return _CSV_NAME.match(self.csv.name)["timestamp"]
+        return _named(self.csv)["timestamp"]
 
     @property
     def order(self) -> float:
@@ -227,9 +227,15 @@ def _metadata_path(path: Path) -> Path:
     return path.with_name("metadata_" + path.stem.removeprefix("results_") + ".json")
 
 
+def _named(csv: Path) -> dict[str, str]:
+    """Method and timestamp in the name of a run's table."""
+    match = _CSV_NAME.match(csv.name)
+    return match.groupdict() if match else {"method": csv.stem, "timestamp": ""}
+
+
 def _age(file: Path) -> tuple[float, str, float]:
     """The time of the file comes last: copying a folder changes it."""
-    timestamp = _CSV_NAME.match(file.name)["timestamp"]
+    timestamp = _named(file)["timestamp"]
     metadata = read_record(_metadata_path(file), tolerant=True) or {}
     return order_of(metadata, timestamp), re.sub(r"\D", "", timestamp), file.stat().st_mtime
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeGuard
 
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
@@ -53,7 +54,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return _is_count(value) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -93,11 +94,11 @@ def _is_config(value: object) -> bool:
 def _is_macs(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    parts = [value.get(name) for name in ("dense", "open", "shrunk")]
-    whole = all(isinstance(part, dict) and _is_number(part.get("total")) for part in parts)
-    layers = [part.get("per_layer") for part in parts] if whole else []
-    return whole and parts[0]["total"] > 0 and all(isinstance(each, list) and all(map(_is_number, each))
-                                                   for each in layers)  # fmt: skip
+    parts = [part for part in map(value.get, ("dense", "open", "shrunk")) if isinstance(part, dict)]
+    if len(parts) < 3 or not all(_is_number(part.get("total")) for part in parts):
+        return False
+    layers = [part.get("per_layer") for part in parts]
+    return parts[0]["total"] > 0 and all(isinstance(each, list) and all(map(_is_number, each)) for each in layers)
 
 
 _NAME = f"a text of up to {_LONGEST} letters, or nothing"

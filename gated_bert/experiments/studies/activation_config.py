@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.support.checks import ConfigError, choose, did_you_mean, number, whole
@@ -66,7 +67,7 @@ class ActivationConfig:
         seeds: one unpruned and, per set, one pruned model each.
     """
 
-    run: dict[str, object]
+    run: dict[str, Any]
     thresholds: dict[str, ThresholdSet]
     activation_batches: int = 2
     base_epochs: int = 0
@@ -95,9 +96,9 @@ def read_activation_config(paths: Sequence[str]) -> ActivationConfig:
     Raises:
         UserError: a file that is not there, no JSON object, an unknown field or a refused value.
     """
-    run: dict[str, object] = {"task": "sst2", "epochs": 3, "batch_size": 64, "learning_rate": 2e-5,
-                              "weight_decay": 0.01, "resource_seconds": 10.0}  # fmt: skip
-    own: dict[str, object] = {}
+    run: dict[str, Any] = {"task": "sst2", "epochs": 3, "batch_size": 64, "learning_rate": 2e-5,
+                           "weight_decay": 0.01, "resource_seconds": 10.0}  # fmt: skip
+    own: dict[str, Any] = {}
     for path in paths:
         values = _read_object(user_path(path))
         try:
@@ -151,7 +152,7 @@ def _check_run(run: dict):
         raise ConfigError(names.get(error.field, error.field), error.value, error.allowed) from None
 
 
-def _optimizer(value: object, rate: object) -> dict[str, object]:
+def _optimizer(value: object, rate: object) -> dict[str, Any]:
     if not isinstance(value, dict) or not value.keys() <= OPTIMIZER_FIELDS.keys():
         raise ConfigError("optimizer", value, 'an object of type, lr, weight_decay and momentum, e.g. {"type": "SGD"}')
     kinds = {"AdamW": "adamw", "SGD": "sgd"}
@@ -177,12 +178,12 @@ def _threshold_sets(value: object) -> dict[str, ThresholdSet]:
             raise ConfigError(label, entry, form)
         scale = entry.get("scale", "raw")
         choose(f"{label} scale", scale, SCALES)
-        parts = [_list(f"{label} {part}", entry[part]) for part in ("attention", "ffn")]
-        for low in (*parts[0], *parts[1]):
+        attention, ffn = (_list(f"{label} {part}", entry[part]) for part in ("attention", "ffn"))
+        for low in (*attention, *ffn):
             number(label, low, 0.0, 1e6 if scale == "raw" else 1.0)
-        if len(parts[0]) != len(parts[1]):
-            raise ConfigError(f"{label} ffn", entry["ffn"], f"{len(parts[0])} numbers, as many as of attention")
-        sets[name] = ThresholdSet(*parts, scale)
+        if len(attention) != len(ffn):
+            raise ConfigError(f"{label} ffn", entry["ffn"], f"{len(attention)} numbers, as many as of attention")
+        sets[name] = ThresholdSet(attention, ffn, scale)
     return sets
 
 

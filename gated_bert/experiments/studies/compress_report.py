@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.compression.benchmark import cell_name
 from gated_bert.experiments.models.benchmark_table import COLOURS
@@ -66,7 +66,7 @@ def report_rows(measured: Sequence[Mapping], models: Path) -> list[dict]:
     for row in measured:
         place = Path(row["path"]).relative_to(models)
         form = "keras" if len(place.parts) == 1 else place.parts[0]
-        kind, level = re.fullmatch(r"(base|pruned|shrunk)(?:_([\d.]+))?", place.name.removesuffix(".onnx")).groups()
+        kind, level = re.findall(r"^(base|pruned|shrunk)(?:_([\d.]+))?$", place.name.removesuffix(".onnx"))[0]
         kept = {name: value for name, value in row.items() if name != "path"}
         if "value" in row and row["value"] is None:
             # A metric that is no number is null in JSON.
@@ -125,7 +125,7 @@ def _legend(axes: Axes, rows: Sequence[Mapping]):
     from matplotlib.ticker import ScalarFormatter
 
     levels = sorted({row["level"] for row in rows})
-    plain = {"linestyle": "none", "markersize": 7}
+    plain: dict[str, Any] = {"linestyle": "none", "markersize": 7}
     entries = [
         Line2D([], [], color=COLOURS[index % len(COLOURS)], linewidth=4,
                label=f"{level:g} % removed" if level else "base")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
@@ -117,8 +117,8 @@ def lottery_parts(plan: Plan, lottery: Lottery) -> list[tuple[str, Plan]]:
         before = jobs
     for control in lottery.controls:
         name, last = f"control_{control}", lottery.sparsities[-1]
-        jobs = [_job(plan, name, _ticket(job, last, initial[job], before[job].folder, control)) for job in plan.jobs]
-        parts.append((f"control: {control}", _part(settings, name, jobs)))
+        tickets = [_ticket(job, last, initial[job], before[job].folder, control) for job in plan.jobs]
+        parts.append((f"control: {control}", _part(settings, name, [_job(plan, name, each) for each in tickets])))
     return parts
 
 
@@ -138,7 +138,7 @@ def _job(plan: Plan, part: str, config: GatedBertConfig) -> Job:
     return Job(f"{name} {part.replace('_', ' ')}", config, folder, job_command(folder))
 
 
-def _part(settings: Settings, name: str, jobs: Sequence[Job]) -> Plan:
+def _part(settings: Settings, name: str, jobs: Iterable[Job]) -> Plan:
     return Plan(dataclasses.replace(settings, output=settings.output / name), tuple(jobs))
 
 

@@ -24,12 +24,12 @@ class Point:
 
     Args:
         compression: parameters ÷ parameters left.
-        sparsity: fraction removed of the matrices that the pattern is made of.
+        sparsity: where that is None, fraction removed of the matrices that the pattern is made of.
         compression_of: what `compression` counts: `all` parameters, or the `prunable` weights alone.
     """
 
     compression: float | None = None
-    sparsity: float | None = None
+    sparsity: float = 0.0
     compression_of: str = "all"
 
     @property
@@ -81,7 +81,7 @@ def oneshot_plans(plan: Plan, points: Sequence[Point], dense_epochs: int) -> tup
     dense = dense_plan(plan, plan.output / DENSE, epochs=dense_epochs or 1)
     # Not looked up where no point asks.
     asked = any(point.compression is not None for point in points)
-    sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0) for job in dense.jobs}
+    sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0, 0) for job in dense.jobs}
     jobs = [_pruned_job(job, point, sizes[job.config.task], plan, dense_epochs > 0)
             for job in plan.jobs for point in points]  # fmt: skip
     if not dense_epochs:
@@ -134,7 +134,7 @@ def model_sizes(config: GatedBertConfig) -> tuple[int, int, int]:
     return architecture.num_parameters, sum(weights.values()), own
 
 
-def _pruned_job(job: Job, point: Point, sizes: tuple[int, ...], plan: Plan, from_dense: bool) -> Job:
+def _pruned_job(job: Job, point: Point, sizes: tuple[int, int, int], plan: Plan, from_dense: bool) -> Job:
     sparsity = point.sparsity_in(*sizes, per_dimension=job.config.sparsity_per_dim)
     config = job.config.replace(end_sparsity=sparsity)
     if from_dense:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.experiments.reports.aggregate import mac_reduction, method_rank, statistics
 from gated_bert.experiments.reports.drawing import files_there, label_text, png, tolerated
@@ -24,7 +24,7 @@ _COLOURS = (*(f"C{number}" for number in range(10)), "black", "gold")
 """As many as there are strategies."""
 
 
-def table_row(run: Run) -> dict[str, object]:
+def table_row(run: Run) -> dict[str, Any]:
     """One row of the table.
 
     Args:
@@ -36,12 +36,12 @@ def table_row(run: Run) -> dict[str, object]:
         primary metric, and the same of the loss (for regression the mean squared error) and of every other metric;
         parameters, and the theoretical speed-up: multiply-accumulates of the dense model ÷ those of open weights.
     """
-    asked = _POINT.search(run.folder.name)
+    asked, value = _POINT.findall(run.folder.name)[0]
     parameters, final = run.metadata["parameters"], run.rows.iloc[-1]
     stages = {**run.metadata["one_shot"], "final": {name: final[f"val_{name}"] for name in _metrics(run)}}
     row = {
         "strategy": run.method, "task": run.task, "data": run.data_label, "seed": run.seed, "metric": run.metric,
-        "asked": asked[1], "asked_value": float(asked[2]), **{name: float(final[name]) for name in SPARSITIES},
+        "asked": asked, "asked_value": float(value), **{name: float(final[name]) for name in SPARSITIES},
         "compression": parameters["total"] / parameters["remaining"],
     }  # fmt: skip
     row |= {stage: values[run.metric] for stage, values in stages.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gated_bert.experiments.studies.compress import MODELS, PRECISIONS
 
@@ -53,7 +54,7 @@ class Pipeline:
     levels: tuple[str, ...] | None
     data: tuple[str, ...]
     seed: int
-    options: Mapping[str, object]
+    options: Mapping[str, Any]
 
     def steps(self) -> Iterator[tuple[str, list[str]]]:
         """Name and command of every step but the report, in their order; a command is made when its turn has come."""
@@ -108,5 +109,5 @@ class Pipeline:
         return found
 
 
-def _listed(value: object) -> str:
+def _listed(value: str | Iterable) -> str:
     return value if isinstance(value, str) else ",".join(map(str, value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -27,6 +27,7 @@ from gated_bert.support.schemas import BenchmarkRecord, SimilarityRecord
 from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
     from gated_bert.experiments.studies.pipeline_plan import Pipeline
@@ -94,7 +95,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _similarities(similarity: pd.DataFrame, name: str) -> dict:
-    found = {}
+    found: dict[str, Any] = {}
     for row in similarity[similarity["variant"] == name].to_dict("records") if not similarity.empty else ():
         measure = row["measure"]
         found |= {measure: row["mean"], f"{measure}_low": row["low"], f"{measure}_high": row["high"],
@@ -151,7 +152,7 @@ def report_figure(rows: Sequence[Mapping], about: Mapping) -> Figure:
     metric = next((metric_title(row["metric"]) for row in models if "metric" in row), "")
     heads = {"metric_change": f"change of the metric from the base model: {metric}",
              "latency_ms": "median latency of one sequence, ms"}  # fmt: skip
-    for axes, name in zip(panels, costs or [None], strict=True):
+    for axes, name in zip(panels, costs or [""], strict=True):
         axes.axhspan(noise["cosine_low"], noise["cosine_high"], color="0.75", alpha=0.6, linewidth=0)
         axes.axhline(noise["cosine"], color="0.4", linewidth=1, linestyle="--")
         for place, row in enumerate(models):
@@ -177,7 +178,7 @@ def _legend(figure: Figure, styles: Mapping[str, dict]):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    entries = [Line2D([], [], label=label_text(name), **style) for name, style in styles.items()]
+    entries: list[Artist] = [Line2D([], [], label=label_text(name), **style) for name, style in styles.items()]
     entries += [Line2D([], [], color="0.4", linewidth=1, linestyle="--", label=f"{NOISE}: mean"),
                 Patch(color="0.75", alpha=0.6, label=f"{NOISE}: 95 % interval")]  # fmt: skip
     figure.legend(handles=entries, loc="outside right center", frameon=False)

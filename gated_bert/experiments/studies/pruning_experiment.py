@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.methods import METHODS
@@ -75,8 +76,8 @@ class PruningExperiment:
     compression: float
     seed: int = 42
     path: str | os.PathLike | None = None
-    dl_kwargs: Mapping[str, object] = field(default_factory=dict)
-    train_kwargs: Mapping[str, object] = field(default_factory=dict)
+    dl_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    train_kwargs: Mapping[str, Any] = field(default_factory=dict)
     is_LTH: bool = False
     pretrained: bool | str = True
     data: str | None = None
@@ -105,11 +106,11 @@ class PruningExperiment:
         return DATASETS.get(self.dataset, self.dataset)
 
     @property
-    def _training(self) -> dict[str, object]:
+    def _training(self) -> dict[str, Any]:
         return {**_TRAIN, **self.train_kwargs}
 
     @property
-    def params(self) -> dict[str, object]:
+    def params(self) -> dict[str, Any]:
         """All that decides the result, with defaults filled in."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "path"}
         values["dl_kwargs"] = {"batch_size": 32, **self.dl_kwargs}
@@ -133,7 +134,7 @@ class PruningExperiment:
     def config(self) -> GatedBertConfig:
         """The record of a run that trains as the parameters say, without pruning."""
         params, training = self.params, self._training
-        pretrained = {True: PRETRAINED, False: None}.get(self.pretrained, self.pretrained)
+        pretrained = self.pretrained if isinstance(self.pretrained, str) else PRETRAINED if self.pretrained else None
         others = {name: value for name, value in training.items() if name not in _TRAIN}
         return GatedBertConfig(
             **{"prunable_roles": PRUNABLE_ROLES} | others, model_size="base" if self.model in MODELS else self.model,
@@ -142,7 +143,7 @@ class PruningExperiment:
             optimizer=_OPTIMIZERS[training["optim"]], pruning_method="baseline",
         )  # fmt: skip
 
-    def run(self) -> dict[str, object]:
+    def run(self) -> dict[str, Any]:
         """Runs what is left of the experiment.
 
         Returns:
@@ -171,8 +172,7 @@ class PruningExperiment:
     def _train(self, config: GatedBertConfig, name: str) -> Run:
         """A run in a process of its own, with its progress; one that is finished is read."""
         folder = self.folder / name
-        nothing = {"values": {}, "typed": frozenset(), "methods": (), "tasks": (), "seeds": ()}
-        settings = Settings(**nothing, output=self.folder, launcher={"resume": True})
+        settings = Settings({}, frozenset(), (), (), (), output=self.folder, launcher={"resume": True})
         job = Job(f"{self.strategy} {name}", config, folder, job_command(folder))
         if sweep(Plan(settings, (job,)), compared=False):
             raise UserError(f"{folder}: the run did not finish; {folder / LOG_FILE} says why")
@@ -185,7 +185,7 @@ class PruningExperiment:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, params)
 
-    def _write_results(self, run: Run, trained: Run | None) -> dict[str, object]:
+    def _write_results(self, run: Run, trained: Run | None) -> dict[str, Any]:
         metadata = run.metadata
         parameters, macs, length = metadata["parameters"], metadata["macs_per_token"], metadata["config"]["max_len"]
         scores = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.aggregate import mac_reduction, statistics
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def stage_rows(run: Run, config: GatedBertConfig) -> dict[str, object]:
+def stage_rows(run: Run, config: GatedBertConfig) -> dict[str, Any]:
     """One row of the table of stages.
 
     Args:
@@ -29,7 +29,7 @@ def stage_rows(run: Run, config: GatedBertConfig) -> dict[str, object]:
         closed weights cost nothing, and `mac_reduction_shrunk` of what is left as smaller dense matrices, both also for
         every layer.
     """
-    row: dict[str, object] = {
+    row: dict[str, Any] = {
         "method": run.method, "task": config.task, "seed": config.seed, "metric": run.metric,
         **{name: float(run.rows[name].iloc[-1]) for name in ("sparsity", PATTERN_SPARSITY)},
         "value": float(run.rows[f"val_{run.metric}"].iloc[-1]),
