@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from gated_bert.tasks.task import TASKS, Task
 EVALUATION_BATCH = 32
 
 
-def model_costs(source: Path, loaded: LoadedModel, length: int) -> dict[str, object]:
+def model_costs(source: Path, loaded: LoadedModel, length: int) -> dict[str, Any]:
     """Sizes of a model, and its multiply-accumulates (MACs) per token.
 
     Args:
@@ -137,7 +138,7 @@ def read_judged(
             )
     recorded = loaded.metadata.get("config") or {}
     columns = ("text_column", "text_pair_column", "label_column")
-    own = {} if task.name in TASKS else {name: recorded.get(name) for name in columns}
+    own: dict[str, Any] = {} if task.name in TASKS else {name: recorded.get(name) for name in columns}
     config = GatedBertConfig(model_size="tiny", task=task.name, data=data, allow_partial=allow_partial, **own)
     try:
         found = load_task_data(config, task)
@@ -170,7 +171,7 @@ def _described(task: Task) -> str:
     return f"{task.name} ({', '.join(task.labels) or task.kind})"
 
 
-def judge(loaded: LoadedModel, judged: JudgedOn) -> dict[str, object]:
+def judge(loaded: LoadedModel, judged: JudgedOn) -> dict[str, Any]:
     """The metrics of a model, and what an example takes.
 
     Returns:

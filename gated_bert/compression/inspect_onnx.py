@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,13 +36,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return model
 
 
-def operator_rows(model: onnx.ModelProto) -> list[dict[str, object]]:
+def operator_rows(model: onnx.ModelProto) -> list[dict[str, Any]]:
     """A row per kind of operator, the most frequent first: `domain` (ai.onnx: the standard's), `operator`, `count`."""
     counts = Counter((node.domain or "ai.onnx", node.op_type) for node in model.graph.node)
     return [{"domain": domain, "operator": name, "count": count} for (domain, name), count in counts.most_common()]
 
 
-def initializer_rows(model: onnx.ModelProto) -> list[dict[str, object]]:
+def initializer_rows(model: onnx.ModelProto) -> list[dict[str, Any]]:
     """A row per stored array, the largest first: `name`, `dtype`, `shape` (3x4), `values`, `nonzero` and `bytes`."""
     rows = []
     for tensor, array in _arrays(model):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -102,7 +103,7 @@ def open_macs(model: BertClassifier, length: int) -> Macs:
     return Macs(length, tuple(layers), head if model.bert_config.span_head else head / length)
 
 
-def mac_record(model: BertClassifier, length: int) -> dict[str, object]:
+def mac_record(model: BertClassifier, length: int) -> dict[str, Any]:
     """What a run's record says of MACs per token.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,14 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.support.text_table import aligned
 
 
-def matrix_rows(model: BertClassifier) -> list[dict[str, object]]:
+def matrix_rows(model: BertClassifier) -> list[dict[str, Any]]:
     """A row per matrix, and one per encoder block for all of its biases and norms.
 
     Returns:
         `layer` (encoder block from 0; None outside), `role` (see `weight_arrays`), `rows` and `columns` (None of
         what is no matrix), `parameters`, `nonzero` and `sparsity`, the share that is closed or zero.
     """
-    rows: dict[tuple, dict[str, object]] = {}
+    rows: dict[tuple, dict[str, Any]] = {}
     for layer, role, array in weight_arrays(model):
         shape = array.shape if array.ndim == 2 else (None, None)
         row = rows.setdefault((layer, role), {"layer": layer, "role": role, "rows": shape[0], "columns": shape[1],
@@ -33,7 +34,7 @@ def matrix_rows(model: BertClassifier) -> list[dict[str, object]]:
     return list(rows.values())
 
 
-def layer_rows(model: BertClassifier, length: int) -> list[dict[str, object]]:
+def layer_rows(model: BertClassifier, length: int) -> list[dict[str, Any]]:
     """A row per encoder block: its sizes, those that `shrink` would leave, and MACs per token.
 
     Args:
@@ -48,7 +49,7 @@ def layer_rows(model: BertClassifier, length: int) -> list[dict[str, object]]:
     found = {"": macs(config, length), "open_": open_macs(model, length), "shrunk_": macs(small, length)}
     rows = []
     for layer, (sizes, left) in enumerate(zip(config.layers, small.layers, strict=True)):
-        row: dict[str, object] = {"layer": layer}
+        row: dict[str, Any] = {"layer": layer}
         for name, field in (("heads", "num_heads"), ("query_key_dim", "query_key_dim"), ("value_dim", "value_dim"),
                             ("neurons", "intermediate_size")):  # fmt: skip
             row |= {name: getattr(sizes, field), f"{name}_left": getattr(left, field)}

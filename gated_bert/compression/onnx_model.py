@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def _open_session(path: Path, threads: int | None):
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error
 
 
-def check_bytes(path: Path, record: Mapping[str, object]) -> bool:
+def check_bytes(path: Path, record: Mapping[str, Any]) -> bool:
     """Whether the record has the checksum of an ONNX file, as those that were exported by earlier versions have not.
 
     Raises:

@@ -15,8 +15,8 @@ from gated_bert.config.presets import usual_max_len
 from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.columns import Columns
-from gated_bert.tasks.evaluation import make_dataset, predicted_batches, span_logits
-from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.evaluation import WindowedDataset, make_dataset, predicted_batches, span_logits
+from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.metrics import METRICS, evaluate
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
@@ -37,15 +37,15 @@ class Predicted:
 
     Attributes:
         examples: the texts, and their labels where the file has some.
-        outputs: logits [n, classes], values [n, 1], or for spans nothing.
+        outputs: logits [n, classes], values [n, 1], or for spans nothing [n, 0].
         answers: answers of spans, otherwise nothing.
         tokenize_seconds: what it took to tokenise the texts.
         model_seconds: what it took the model to predict.
     """
 
     examples: Examples
-    outputs: np.ndarray | None
-    answers: list[str] | None
+    outputs: np.ndarray
+    answers: list[str]
     tokenize_seconds: float
     model_seconds: float
 
@@ -92,22 +92,24 @@ def predict_tables(
         dataset = make_dataset(loaded.task, loaded.tokenizer, examples, config)
         tokenized = time.perf_counter()
         outputs, answers = _predict(loaded, dataset, examples, config)
-        if outputs is not None and not np.isfinite(outputs).all():
+        if not np.isfinite(outputs).all():
             row = int(np.argmin(np.isfinite(outputs).all(axis=1)))
             raise UserError(f"{table.where(row)}: the model's outputs {outputs[row].tolist()} are not finite numbers; "
                             "predict with the model of higher precision that this one was made from")  # fmt: skip
         yield Predicted(examples, outputs, answers, tokenized - began, time.perf_counter() - tokenized)
 
 
-def _predict(loaded: LoadedModel, dataset: BucketedDataset, examples: Examples, config: GatedBertConfig):
-    if loaded.task.kind == "span":
+def _predict(
+    loaded: LoadedModel, dataset: BucketedDataset, examples: Examples, config: GatedBertConfig
+) -> tuple[np.ndarray, list[str]]:
+    if isinstance(examples, SpanExamples) and isinstance(dataset, WindowedDataset):
         logits = span_logits(loaded.model, dataset)
         answers = best_answers(dataset.windows, logits, examples, config.n_best_size, config.max_answer_length)
-        return None, list(answers.values())
+        return np.empty((len(examples), 0), np.float32), list(answers.values())
     outputs = np.empty((dataset.examples, loaded.task.num_outputs), np.float32)
     for rows, found in predicted_batches(loaded.model, dataset):
         outputs[rows] = found
-    return outputs, None
+    return outputs, []
 
 
 def warm_up(loaded: LoadedModel):
@@ -132,8 +134,8 @@ def written_rows(task: Task, part: Predicted, first: int) -> Iterator[list[objec
     """
     labels = _label_cells(task, part.examples)
     for index in range(len(part.examples)):
-        row = [first + index]
-        if part.answers is not None:
+        row: list[object] = [first + index]
+        if task.kind == "span":
             row.append(part.answers[index])
         elif task.kind == "regression":
             row.append(f"{part.outputs[index, 0]:.6g}")
@@ -144,18 +146,18 @@ def written_rows(task: Task, part: Predicted, first: int) -> Iterator[list[objec
 
 
 def _label_cells(task: Task, examples: Examples) -> list[str] | None:
-    if not is_labelled(task, examples):
+    if not is_labelled(examples):
         return None
-    if task.kind == "span":
+    if isinstance(examples, SpanExamples):
         return [answers[0] for answers in examples.answers]
     if task.kind == "regression":
-        return [f"{label:.6g}" for label in examples.labels]
-    return [task.labels[label] for label in examples.labels]
+        return [f"{label:.6g}" for label in examples.known_labels]
+    return [task.labels[label] for label in examples.known_labels]
 
 
-def is_labelled(task: Task, examples: Examples) -> bool:
+def is_labelled(examples: Examples) -> bool:
     """Whether it is known what is right."""
-    return bool(examples.answers[0]) if task.kind == "span" else examples.labels is not None
+    return bool(examples.answers[0]) if isinstance(examples, SpanExamples) else examples.labels is not None
 
 
 class Scores:
@@ -177,9 +179,9 @@ class Scores:
 
     def add(self, part: Predicted):
         """Counts a part whose labels are known."""
-        rows, labels = len(part.examples), part.examples.labels
+        rows, labels = len(part.examples), part.examples.known_labels
         self.instances += rows
-        if self.task.kind == "span":
+        if isinstance(part.examples, SpanExamples):
             names = part.examples.ids
             scores = squad_scores(dict(zip(names, part.answers, strict=True)), names, part.examples.answers)
             self._spans = {name: total + rows * scores[name] for name, total in self._spans.items()}

@@ -144,7 +144,7 @@ def count_groups(tagged: Iterable[Mapping[str, str]]) -> dict[str, Counter]:
     Returns:
         Set → group → number of words.
     """
-    found = {name: Counter() for name in TAGSETS}
+    found: dict[str, Counter[str]] = {name: Counter() for name in TAGSETS}
     for groups in tagged:
         for name, group in groups.items():
             found[name][group] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -143,7 +144,7 @@ def bootstrap_mean(values: np.ndarray, seed: int) -> dict[str, float]:
     return {"documents": count, "mean": mean, "low": float(found.low), "high": float(found.high)}
 
 
-def summarize(values: np.ndarray, noise: np.ndarray, seed: int) -> dict[str, object]:
+def summarize(values: np.ndarray, noise: np.ndarray, seed: int) -> dict[str, Any]:
     """A variant's similarities in summary, and how far they are from the noise floor, document by document.
 
     Args:

@@ -50,7 +50,7 @@ def pick_by_coverage(weights: np.ndarray, count: int) -> tuple[list[int], list[f
     covered = np.zeros(weights.shape[1], bool)
     left = has.any(axis=1)
     picked, shares = [], []
-    for _ in range(min(count, np.count_nonzero(left))):
+    for _ in range(min(count, int(np.count_nonzero(left)))):
         gains = np.where(left, (has & ~covered) @ importance, -np.inf)
         picked.append(int(np.flatnonzero(gains >= gains.max() - _TIE * total)[-1]))
         left[picked[-1]] = False
@@ -78,8 +78,9 @@ def pick_by_diversity(weights: np.ndarray, count: int) -> tuple[list[int], list[
     cosines = unit @ unit.T
     sums = cosines.sum(axis=1) - np.diag(cosines)
     left = norms[:, 0] > 0
-    known = np.count_nonzero(left)
-    picked, means = [], []
+    known = int(np.count_nonzero(left))
+    picked: list[int] = []
+    means: list[float] = []
     for _ in range(min(count, known)):
         place = int(np.where(left, sums, np.inf).argmin())
         means.append(float(sums[place] / (len(picked) or max(1, known - 1))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gated_bert.tasks.labels import label_numbers, match_labels
 from gated_bert.tasks.tables import shorten
@@ -66,7 +67,7 @@ class Head:
         return {TARGET: "a regression", SPANS: "answers as spans"}.get(self.kind, self.kind)
 
 
-def hugging_face_head(config: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> Head:
+def hugging_face_head(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Head:
     """The head in a folder of transformers.
 
     `architectures` decides, where the tensors of such a head are there; otherwise the tensors, the names of the classes
@@ -154,7 +155,7 @@ def _has(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return all(name in shapes for name in _TENSORS[kind])
 
 
-def _label_names(config: Mapping[str, object], outputs: int) -> tuple[tuple[str, ...], int | None]:
+def _label_names(config: Mapping[str, Any], outputs: int) -> tuple[tuple[str, ...], int | None]:
     """Names of the outputs, `LABEL_n` where there is none; and how many labels the configuration names, if any."""
     names = config.get("id2label")
     if not isinstance(names, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +88,9 @@ def _from_splits(splits, task: Task, source: dict) -> TaskData:
     parts = []
     for name in ("train", "test"):
         found = hub_examples(splits, name, ("text",), task, where)
-        texts = clean_rows(([text] for text in found.texts), lambda row, name=name: f"{where}, {name}, row {row}")
+        texts = clean_rows(([text] for text in found.texts), partial("{}, {}, row {}".format, where, name))
         parts.append(Examples(texts, None, found.labels))
-    return _task_data(task, *parts, source, f"{where}, train")
+    return _task_data(task, parts[0], parts[1], source, f"{where}, train")
 
 
 def clean_rows(rows: Iterable[Iterable[str]], where: Callable[[int], str]) -> list[str]:
@@ -109,7 +110,7 @@ def clean_rows(rows: Iterable[Iterable[str]], where: Callable[[int], str]) -> li
 
 
 def _task_data(task: Task, train: Examples, test: Examples, source: dict, where: str) -> TaskData:
-    counts = np.bincount(train.labels, minlength=len(task.labels))
+    counts = np.bincount(train.known_labels, minlength=len(task.labels))
     fewest = int(counts.argmin())
     if counts[fewest] < LEAST:
         raise UserError(

@@ -96,15 +96,17 @@ class Columns:
             texts = table.texts(self.texts[0])
         pairs = table.texts(self.pair) if self.pair else None
         if task.kind == "span":
-            answers = [()] * len(texts) if self.label is None else _accepted(table, self.label)
+            answers: list[tuple[str, ...]] = [()] * len(texts)
+            if self.label is not None:
+                answers = _accepted(table, self.label)
             names = [table.where(row) for row in range(len(texts))]
-            return SpanExamples(texts, pairs, np.zeros((len(texts), 2), np.int32), names, answers)
-        return Examples(texts, pairs, None if self.label is None else self._labels(table, task))
+            return SpanExamples(texts, pairs or [], np.zeros((len(texts), 2), np.int32), names, answers)
+        return Examples(texts, pairs, None if self.label is None else self._labels(table, task, self.label))
 
-    def _labels(self, table: Table, task: Task) -> np.ndarray:
+    def _labels(self, table: Table, task: Task, column: str) -> np.ndarray:
         if task.kind == "regression":
-            return table.targets(self.label)
-        return table.classes(self.label, self.labels) % len(task.labels)
+            return table.targets(column)
+        return table.classes(column, self.labels) % len(task.labels)
 
 
 def find_columns(
@@ -131,7 +133,8 @@ def find_columns(
     for name, flag in FLAGS.items():
         if given.get(name) is not None and given[name] not in names:
             raise UserError(f"{path}: no column {given[name]!r}, named with {flag}; found: {shorten(names)}")
-    texts = (text, pair)[: 1 + task.pair] if text else _text_columns(path, task, names, usual, recorded)
+    named = tuple(name for name in (text, pair) if name is not None)
+    texts = named if text else _text_columns(path, task, names, usual, recorded)
     actual = {name.casefold(): name for name in names if name not in texts}
     likely = [name.casefold() for name in (recorded.get("label_column"), *usual.labels) if name]
     label = label or next((actual[name] for name in likely if name in actual), None)
@@ -157,8 +160,9 @@ def _names(path: Path, usual: _Usual) -> tuple[Sequence[str], tuple[str, ...] | 
 def _text_columns(
     path: Path, task: Task, names: Sequence[str], usual: _Usual, recorded: Mapping[str, str | None]
 ) -> tuple[str, ...]:
-    trained = tuple(recorded.get(name) for name in ("text_column", "text_pair_column")[: 1 + task.pair])
-    choices = dict.fromkeys([*([trained] if all(trained) else []), *usual.texts])
+    trained = [recorded.get(name) for name in ("text_column", "text_pair_column")[: 1 + task.pair]]
+    named = tuple(name for name in trained if name)
+    choices = dict.fromkeys([*([named] if len(named) == len(trained) else []), *usual.texts])
     actual = {name.casefold(): name for name in names}
     for columns in choices:
         if all(name.casefold() in actual for name in columns):

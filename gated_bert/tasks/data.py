@@ -33,7 +33,7 @@ def data_path(config: GatedBertConfig) -> Path | None:
     if given == "embedded":
         return None
     if given == "hub":
-        given = os.environ.get("GATED_BERT_DATA")
+        given = os.environ.get("GATED_BERT_DATA", "")
         if not given:
             return None
     path = user_path(given)

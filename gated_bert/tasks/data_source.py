@@ -43,5 +43,7 @@ def folder_task(data: str) -> str | None:
     if data in WITHOUT_PATH or not path.is_dir():
         return None
     name = _FOLDERS.get(path.resolve().name.lower())
+    if name is None:
+        return None
     ending = {"ag_news": "csv", "squad": "json"}.get(name, "tsv")
-    return name if name and any(path.glob(f"train*.{ending}*")) else None
+    return name if any(path.glob(f"train*.{ending}*")) else None

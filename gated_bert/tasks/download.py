@@ -40,7 +40,7 @@ class Part:
 
     title: str
     files: tuple[str, ...]
-    fetch: Callable[[Path], None]
+    fetch: Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,7 @@ def write_glue_split(path: Path, task: Task, columns: dict[str, list]):
     else:
         labels = [layout.file_labels[value] for value in columns["label"]]
     index = [str(number) for number in range(len(labels))]
+    header: tuple[str, ...] | None
     if task.name == "cola":
         header, rows = None, zip(["hub"] * len(labels), labels, [""] * len(labels), *texts, strict=True)
     elif task.name == "sst2":

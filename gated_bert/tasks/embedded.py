@@ -81,7 +81,7 @@ def _draw_examples(task_name: str, split: str, size: int, options: dict, seen: s
     recipe = RECIPES[task_name]
     draw = Draw(f"{task_name} {split}")
     room = {label: round(share * size) for label, share in enumerate(recipe.shares)}
-    rows = []
+    rows: list[tuple] = []
     while len(rows) < size:
         text, pair, label = recipe.grammar(draw, **options)
         if (text, pair) in seen or room.get(label) == 0:
@@ -91,8 +91,7 @@ def _draw_examples(task_name: str, split: str, size: int, options: dict, seen: s
         if room:
             room[label] -= 1
     texts, pairs, labels = (list(column) for column in zip(*rows, strict=True))
-    labels = np.array(labels, dtype=np.int32 if room else np.float32)
-    return Examples(texts, None if pairs[0] is None else pairs, labels)
+    return Examples(texts, None if pairs[0] is None else pairs, np.array(labels, np.int32 if room else np.float32))
 
 
 @functools.cache

@@ -80,7 +80,7 @@ def embedded_questions() -> tuple[SpanExamples, dict[str, SpanExamples]]:
 
 def _draw(split: str, size: int, seen: set[str]) -> SpanExamples:
     draw = Draw(f"squad {split}")
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     while len(rows) < size:
         text, passage, answer = question(draw)
         if passage not in seen and passage.count(answer) == 1:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 from scipy import special
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.presets import usual_doc_stride
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.metrics import evaluate_all
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
@@ -58,17 +60,19 @@ def make_dataset(
     """
     if not len(examples):
         raise UserError(f"{task.name}: no texts were given; give at least one")
-    options = {"batch_size": config.batch_size, "max_len": config.max_len, "seed": seed, "multiple": multiple}
-    if task.kind == "span":
-        return WindowedDataset(encode_windows(tokenizer, examples, config.max_len, config.doc_stride), **options)
+    options: dict[str, Any] = {"batch_size": config.batch_size, "max_len": config.max_len, "seed": seed,
+                               "multiple": multiple}  # fmt: skip
+    if isinstance(examples, SpanExamples):
+        stride = config.doc_stride or usual_doc_stride(config.max_len)
+        return WindowedDataset(encode_windows(tokenizer, examples, config.max_len, stride), **options)
     return BucketedDataset(tokenizer.encode(examples.texts, examples.pairs, config.max_len), examples.labels, **options)
 
 
 def evaluate_model(
     model: keras.Model,
     task: Task,
-    datasets: dict[str, BucketedDataset],
-    examples: dict[str, Examples],
+    datasets: Mapping[str, BucketedDataset],
+    examples: Mapping[str, Examples],
     config: GatedBertConfig,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Loss and metrics of a model.
@@ -91,7 +95,7 @@ def evaluate_model(
     for name, dataset in datasets.items():
         predicted = np.empty((dataset.examples, task.num_outputs), np.float32)
         predicted[dataset.row_order()] = model.predict(dataset, verbose=0)
-        outputs[name] = (predicted, examples[name].labels)
+        outputs[name] = (predicted, examples[name].known_labels)
     return evaluate_all(task, outputs), {}
 
 

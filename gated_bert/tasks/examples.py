@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,20 +17,31 @@ class Examples:
     Attributes:
         texts: first text of each example.
         pairs: second texts, or `None` where the task has single texts.
-        labels: [n] int32 class indices, or float32 targets.
+        labels: [n] int32 class indices, or float32 targets; `None` where they are not known.
     """
 
     texts: list[str]
     pairs: list[str] | None
-    labels: np.ndarray
+    labels: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, indices: Sequence[int]) -> Examples:
+    @property
+    def known_labels(self) -> np.ndarray:
+        """`labels`, of examples that have them.
+
+        Raises:
+            ValueError: they have none.
+        """
+        if self.labels is None:
+            raise ValueError("examples without labels")
+        return self.labels
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
         """The examples at `indices`, in that order."""
         pairs = None if self.pairs is None else [self.pairs[index] for index in indices]
-        labels = self.labels[np.asarray(indices, dtype=np.int64)]
+        labels = None if self.labels is None else self.labels[np.asarray(indices, dtype=np.int64)]
         return Examples([self.texts[index] for index in indices], pairs, labels)
 
 
@@ -44,14 +55,18 @@ class SpanExamples(Examples):
         answers: every accepted answer of each question.
     """
 
+    pairs: list[str]
+    labels: np.ndarray
     ids: list[str]
     answers: list[tuple[str, ...]]
 
-    def take(self, indices: Sequence[int]) -> SpanExamples:
+    def take(self, indices: Sequence[int] | np.ndarray) -> SpanExamples:
         """The examples at `indices`, in that order."""
-        base = super().take(indices)
-        chosen = [[column[index] for index in indices] for column in (self.ids, self.answers)]
-        return SpanExamples(base.texts, base.pairs, base.labels, *chosen)
+        return SpanExamples(
+            [self.texts[index] for index in indices], [self.pairs[index] for index in indices],
+            self.labels[np.asarray(indices, dtype=np.int64)],
+            [self.ids[index] for index in indices], [self.answers[index] for index in indices],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,5 +83,5 @@ class TaskData:
 
     task: Task
     train: Examples
-    dev: dict[str, Examples]
+    dev: Mapping[str, Examples]
     source: dict = field(default_factory=dict)

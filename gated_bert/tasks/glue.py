@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.official_files import folder_source, split_file
@@ -88,7 +90,7 @@ def _read_split(path: Path, task: Task) -> Examples:
     table = read_table(path, layout.header)
     texts = [table.texts(name) for name in layout.texts]
     if task.kind == "regression":
-        labels = table.targets(layout.label, *task.target_range)
+        labels = table.targets(layout.label, *(task.target_range or (-np.inf, np.inf)))
     else:
         labels = table.classes(layout.label, layout.file_labels)
     return Examples(texts[0], texts[1] if task.pair else None, labels)

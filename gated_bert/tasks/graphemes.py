@@ -64,7 +64,7 @@ def _begins(text: str) -> np.ndarray:
     # Chinese characters, of which there are many, never belong to the one before.
     for index in np.flatnonzero((codes >= _FIRST_MARK) & ((codes < 0x3400) | (codes >= 0xA000))):
         if index and not text[index - 1].isspace() and not text[index].isspace():
-            begins[index] = not _goes_on(text, index)
+            begins[index] = not _goes_on(text, int(index))
     return begins
 
 
@@ -76,7 +76,7 @@ def _goes_on(text: str, index: int) -> bool:
         return (index - len(text[:index].rstrip(_FLAGS))) % 2 == 1
     if unicodedata.combining(before) == _INDIC_VIRAMA:
         return unicodedata.category(here) == "Lo"
-    return _hangul(here) in _AFTER.get(_hangul(before), ())
+    return _hangul(here) in _AFTER.get(_hangul(before) or "", ())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -99,8 +99,8 @@ def between_words() -> str:
     """Regular expression of what stands between words: no letters, digits and underscores, nor marks of these."""
     marks = [code for code in range(_FIRST_MARK, sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "M"]
     ranges = np.split(np.array(marks), np.flatnonzero(np.diff(marks) != 1) + 1)
-    marks = ZERO_WIDTH_JOINERS + "".join(f"{chr(each[0])}-{chr(each[-1])}" for each in ranges)
-    return rf"(?:[^\w{marks}]|(?<![\w{marks}])[{marks}]+)+"
+    kind = ZERO_WIDTH_JOINERS + "".join(f"{chr(each[0])}-{chr(each[-1])}" for each in ranges)
+    return rf"(?:[^\w{kind}]|(?<![\w{kind}])[{kind}]+)+"
 
 
 def words(text: str) -> Iterator[tuple[str, int]]:

@@ -47,9 +47,9 @@ def match_labels(found: Sequence[str], wanted: Sequence[str]) -> list[int] | Non
 def label_numbers(labels: Sequence[str]) -> list[int] | None:
     """The number of each class, from 0, where the names are nothing but numbers from 0 or 1 up (`LABEL_0`, `1`)."""
     found = [_GENERIC.fullmatch(_folded(label)) for label in labels]
-    if not all(found):
+    numbers = [int(match[1]) for match in found if match]
+    if len(numbers) < len(found):
         return None
-    numbers = [int(match[1]) for match in found]
     first = min(numbers, default=0)
     if first > 1 or sorted(numbers) != list(range(first, first + len(numbers))):
         return None

@@ -46,7 +46,7 @@ def evaluate_all(task: Task, results: dict[str, tuple[np.ndarray, np.ndarray]]) 
         As `evaluate`; the first of the task's splits keeps the plain names, the others add theirs
         ("accuracy_mismatched", "loss_mismatched").
     """
-    named = {}
+    named: dict[str, float] = {}
     for split in task.dev_splits:
         suffix = "" if split == task.dev_splits[0] else "_" + split.removeprefix("dev_")
         named |= {name + suffix: value for name, value in evaluate(task, *results[split]).items()}

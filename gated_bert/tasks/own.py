@@ -38,8 +38,8 @@ def find_split(folder: Path, *names: str) -> Path | None:
     Raises:
         UserError: there are several.
     """
-    names = [name + suffix + packed for name in names for suffix in SUFFIXES for packed in ("", ".gz")]
-    found = [folder / name for name in names if (folder / name).is_file()]
+    files = [folder / (name + suffix + packed) for name in names for suffix in SUFFIXES for packed in ("", ".gz")]
+    found = [file for file in files if file.is_file()]
     if len(found) > 1:
         raise UserError(f"{folder}: both {found[0].name} and {found[1].name} are there; keep one of them")
     return found[0] if found else None
@@ -139,8 +139,9 @@ def _make_task(
     label, pair = columns[2], columns[1] is not None
     cells = _checked_labels(table, label, task_type)
     values = set(cells)
-    decimals = {decimal_text(value) for value in values}
-    numeric = None not in decimals
+    spelt = {decimal_text(value) for value in values}
+    decimals = {text for text in spelt if text is not None}
+    numeric = decimals == spelt
     if task_type == "regression" or (numeric and task_type is None and not _are_classes(decimals, len(cells))):
         targets = [as_number(value) for value in values]
         ends = (min(targets), max(targets))
@@ -150,7 +151,7 @@ def _make_task(
         raise UserError(f"{table.path}: every label in column {label!r} is {labels[0]!r}; give at least two classes")
     if task_type is None and len(labels) > len(cells) // 2 and len(labels) > MANY_VALUES:
         slip = next((value for value in cells if decimal_text(value) is None), None)
-        mostly_numbers = slip is not None and len(decimals) > len(values) // 2
+        mostly_numbers = slip is not None and len(spelt) > len(values) // 2
         raise UserError(
             f"{table.path}: column {label!r} holds {len(labels)} different labels in {len(cells)} rows "
             f"({shorten(labels, 3)}); name the column of the classes with --label-column, or say "

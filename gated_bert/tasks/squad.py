@@ -149,8 +149,9 @@ def _checked(questions: Iterable[Question], where: str) -> list[Question]:
 
 
 def _is_there(context: str, text: object, start: object) -> bool:
-    given = isinstance(text, str) and text.strip() and isinstance(start, int) and start >= 0
-    return bool(given) and context.startswith(text, start)
+    if not isinstance(text, str) or not isinstance(start, int):
+        return False
+    return bool(text.strip()) and start >= 0 and context.startswith(text, start)
 
 
 def _split(questions: list[Question], path: Path) -> tuple[list[Question], list[Question], str]:

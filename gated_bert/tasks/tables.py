@@ -14,7 +14,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,10 +83,11 @@ class Table:
         indices = np.empty(len(self.lines), dtype=np.int32)
         for row, cell in enumerate(self.column(name, remedy)):
             text = label_text(cell)
-            index = known.get(text)
+            index = None if text is None else known.get(text)
             if index is None:
                 # Models of old have Python's spelling of truth values.
-                index = known.get(str(cell) if isinstance(cell, bool) else decimal_text(text or ""))
+                other = str(cell) if isinstance(cell, bool) else decimal_text(text or "")
+                index = None if other is None else known.get(other)
             if index is None:
                 raise UserError(
                     f"{self.where(row)}: unknown label {text!r} in column {name!r}; allowed: {shorten(labels)}"
@@ -132,15 +135,15 @@ def read_chunks(path: Path, rows: int | None, header: Sequence[str] | None = Non
     """
     suffix = table_suffix(path)
     if suffix == ".jsonl":
-        source, make = _jsonl_records(path), _jsonl_table
-        header = {}
+        make = partial(_jsonl_table, path, {})
+        source: Iterator[tuple[int, Any]] = _jsonl_records(path)
     else:
-        header, source = _rows(path, header)
-        make = _table
+        columns, source = _rows(path, header)
+        make = partial(_table, path, columns)
     empty = True
     while chunk := list(itertools.islice(source, rows)):
         empty = False
-        yield make(path, header, chunk)
+        yield make(chunk)
     if empty:
         raise UserError(f"{path}: no examples in it; give a file with at least one row of data")
 
@@ -194,8 +197,9 @@ def read_lines(path: Path) -> Iterator[str]:
 
 def as_number(cell: object) -> float:
     """The cell as a number, NaN where it is none; of text only digits, point, signs and exponent are read."""
-    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
-    if not is_number and not (isinstance(cell, str) and _NUMBER.fullmatch(cell.strip())):
+    if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        return math.nan
+    if isinstance(cell, str) and not _NUMBER.fullmatch(cell.strip()):
         return math.nan
     try:
         return float(cell)

@@ -87,7 +87,7 @@ def test_scores_of_parts_are_those_of_the_whole(task):
     scores = Scores(task)
     for start in range(0, 50, 20):
         part = slice(start, start + 20)
-        scores.add(Predicted(Examples([""] * len(labels[part]), None, labels[part]), outputs[part], None, 0.0, 0.0))
+        scores.add(Predicted(Examples([""] * len(labels[part]), None, labels[part]), outputs[part], [], 0.0, 0.0))
     found, whole = scores.result(), evaluate(task, outputs, labels)
     assert found["instances"] == 50 and {name: found[name] for name in whole} == pytest.approx(whole)
     if task.labels:
@@ -98,7 +98,7 @@ def test_scores_of_answers():
     scores = Scores(TASKS["squad"])
     for name, answer in (("a", "the film"), ("b", "a bad film")):
         examples = SpanExamples([""], [""], np.zeros((1, 2), np.int32), [name], [("film", "bad")])
-        scores.add(Predicted(examples, None, [answer], 0.0, 0.0))
+        scores.add(Predicted(examples, np.empty((1, 0)), [answer], 0.0, 0.0))
     # "the" and "a" do not count: the first is exact, the second shares one of two words with either answer.
     assert scores.result() == pytest.approx({"instances": 2, "correct": 1, "exact_match": 0.5, "f1": (1 + 2 / 3) / 2})
 
