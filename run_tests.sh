@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the linter and the tests: ./run_tests.sh [arguments for pytest]
+# Runs the linter, the type checker and the tests: ./run_tests.sh [arguments for pytest]
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
@@ -11,6 +11,7 @@ ensure_installed "${extras[@]}"
 cd "$here"
 status=0
 "$python" -m ruff check . || status=1
+"$python" -m mypy || status=1
 # A worker per processor, four at most: each holds a framework. A file stays with one of them, for its fixtures.
 "$python" -m pytest -n logical --maxprocesses 4 --dist loadfile "$@" || status=$?
 exit "$status"

@@ -24,7 +24,7 @@ def import_path() -> str:
     return os.pathsep.join(paths if ROOT in paths or _is_library(ROOT) else [ROOT, *paths])
 
 
-def leave_working_folder():
+def leave_working_folder() -> None:
     """Takes the working folder off the path, of this process and of those that it starts."""
     if "PYTHONPATH" in os.environ:
         os.environ["PYTHONPATH"] = import_path()
@@ -48,7 +48,7 @@ def _is_library(path: str) -> bool:
     return named or path == os.path.dirname(os.__file__)
 
 
-def open_streams():
+def open_streams() -> None:
     """Gives closed standard streams the null device, and lets the others write `?` for what their encoding lacks."""
     for number in range(3):
         try:
@@ -63,7 +63,7 @@ def open_streams():
         stream.reconfigure(errors="replace")
 
 
-def in_utf8():
+def in_utf8() -> None:
     """Starts this process anew where the locale's encoding is another: files, names and libraries are all UTF-8.
 
     The terminal keeps its encoding.

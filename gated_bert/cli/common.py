@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from gated_bert.cli.outputs import check_writable
 from gated_bert.cli.parsing import make_parser, read_flags
@@ -80,14 +81,14 @@ def iou_command(words: list[str]) -> int:
     return 0
 
 
-def note_replaced(*paths: Path):
+def note_replaced(*paths: Path) -> None:
     """Says of files that a command is going to write that they are there already."""
     for path in paths:
         if path.exists():
             print(f"note: {path} is there already, and is replaced", flush=True)
 
 
-def prepare_environment():
+def prepare_environment() -> None:
     """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
     if verbosity(os.environ) < 2:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -102,7 +103,7 @@ def typed_flags(prog: str, text: str, flags: tuple[Flag, ...], words: list[str],
     return read_flags(make_parser(prog, text, flags, defaults or {}), flags, words)
 
 
-def check_judging(typed: dict):
+def check_judging(typed: dict) -> None:
     """Refuses data to judge models on that are not there, and what goes with such data without any.
 
     Raises:
@@ -116,7 +117,9 @@ def check_judging(typed: dict):
             raise FlagError(f"--{name.replace('_', '-')}: only with -d, the data that the models are judged on")
 
 
-def two_folders(name: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None):
+def two_folders(
+    name: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None
+) -> tuple[Path, Path, dict[str, Any]]:
     """The folders MODEL_FOLDER and OUT of a command, which can be read and written, and its flags."""
     from gated_bert.compression.preconditions import check_folders
 

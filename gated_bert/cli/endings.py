@@ -59,7 +59,7 @@ def end(error: BaseException, words: Sequence[str]) -> int:
     return _refuse(message) if message else _unexpected(error, words)
 
 
-def say(text: str):
+def say(text: str) -> None:
     """Prints to the standard error output, where that can be written."""
     try:
         print(text, file=sys.stderr, flush=True)

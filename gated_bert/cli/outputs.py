@@ -11,7 +11,7 @@ NAMES = ("output", "run_dir", "picked", "publish")
 """Flags that name what is written."""
 
 
-def check_working_folder():
+def check_working_folder() -> None:
     """Refuses to work in a folder that is no more.
 
     Raises:
@@ -23,7 +23,7 @@ def check_working_folder():
         raise UserError("the working folder has been removed; change into one that is there") from None
 
 
-def check_writable(label: str, name: str, is_folder: bool):
+def check_writable(label: str, name: str, is_folder: bool) -> None:
     """Refuses a folder or file that can neither be written nor be made.
 
     Args:

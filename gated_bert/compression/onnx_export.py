@@ -87,7 +87,7 @@ def replaced_export(out: Path) -> Iterator[Path]:
         raise UserError(f"{out}: cannot be written ({one_line(error)}); choose another place") from error
 
 
-def export_file(source: Path, out: Path, graph: str):
+def export_file(source: Path, out: Path, graph: str) -> None:
     """Exports the model in a folder and prints how exact the file is.
 
     Args:

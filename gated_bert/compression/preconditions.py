@@ -11,7 +11,7 @@ PRECISIONS = ("int8", "fp16", "int8-static")
 """What an exported model of 32 bits can be quantised to."""
 
 
-def check_folders(source: Path, out: Path):
+def check_folders(source: Path, out: Path) -> None:
     """Refuses a model that is not there, and an output folder that holds something.
 
     Args:
@@ -29,7 +29,7 @@ def check_folders(source: Path, out: Path):
         raise UserError(f"{out}: not empty; choose another folder, or remove what is in it")
 
 
-def check_model(source: Path):
+def check_model(source: Path) -> None:
     """Refuses what is neither a folder nor an ONNX file.
 
     Args:
@@ -59,7 +59,7 @@ def session_source(path: Path) -> str | bytes:
     return str(path) if has_utf8_name(path) else path.read_bytes()
 
 
-def check_file(out: Path):
+def check_file(out: Path) -> None:
     """Refuses a file to be written that is there already.
 
     Raises:

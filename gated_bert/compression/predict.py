@@ -112,7 +112,7 @@ def _predict(
     return outputs, []
 
 
-def warm_up(loaded: LoadedModel):
+def warm_up(loaded: LoadedModel) -> None:
     """Predicts twice, so that what a model compiles at first, for one shape and then for any, is not timed later."""
     for size in (1, 2):
         loaded.model.predict_on_batch(random_inputs(loaded.config, size, min(8 * size, loaded.config.max_position)))
@@ -177,7 +177,7 @@ class Scores:
         self._values: list[tuple[np.ndarray, np.ndarray]] = []
         self._spans = {"f1": 0.0, "exact_match": 0.0}
 
-    def add(self, part: Predicted):
+    def add(self, part: Predicted) -> None:
         """Counts a part whose labels are known."""
         rows, labels = len(part.examples), part.examples.known_labels
         self.instances += rows

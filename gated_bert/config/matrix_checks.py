@@ -6,7 +6,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.support.checks import ConfigError
 
 
-def check_matrices(config: GatedBertConfig):
+def check_matrices(config: GatedBertConfig) -> None:
     """Refuses blocks, vectors and runs that do not divide the matrices that a run is going to make.
 
     Pretrained weights say their sizes themselves, and the run refuses then.

@@ -110,7 +110,7 @@ class Tagger:
         return {"penn": penn_group(tag), "universal": universal, "role": role(penn_group(tag))}
 
 
-def check_data():
+def check_data() -> None:
     """Refuses to tag without NLTK's data.
 
     Raises:

@@ -54,7 +54,7 @@ class Student(keras.Model):
         self.classifier = keras.layers.Dense(classes)
         self.build(None)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape=None) -> None:
         self.embedding.build(None)
         self.hidden.build((None, self.sizes["embedding_size"]))
         self.classifier.build((None, self.sizes["hidden_size"]))

@@ -41,7 +41,7 @@ class SelfAttention(keras.layers.Layer):
         self.value = gated_dense(config, value, "value", layer_index, self.dtype_policy)
         self.output_dense = gated_dense(config, config.hidden_size, "attention_output", layer_index, self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         for layer in (self.query, self.key, self.value):
             if layer is not None:
                 layer.build(input_shape)

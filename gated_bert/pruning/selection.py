@@ -97,7 +97,9 @@ def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> t
     return (float(value), below, equal) if below < k <= below + equal else None
 
 
-def smallest(pools: Sequence[Pool], weights: int, rng: np.random.Generator, use: Callable[[int, np.ndarray], None]):
+def smallest(
+    pools: Sequence[Pool], weights: int, rng: np.random.Generator, use: Callable[[int, np.ndarray], None]
+) -> None:
     """Chooses the smallest-scored units until they hold `weights` weights, to within half a unit.
 
     Ties are broken at random: in index order the first layers would lose everything.

@@ -36,7 +36,7 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
         return {name: arrays[name] for name in arrays.files if names is None or name in names}
 
 
-def check_members(archive: zipfile.ZipFile, path: Path):
+def check_members(archive: zipfile.ZipFile, path: Path) -> None:
     """Refuses members whose declared sizes no file of this size can unpack to.
 
     Raises:

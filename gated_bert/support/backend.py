@@ -117,7 +117,7 @@ def values_on_devices(variable: keras.Variable) -> np.ndarray:
     return np.stack([np.asarray(part) for part in parts]) if parts else np.array(view(variable))
 
 
-def assign_on_devices(variable: keras.Variable, values: np.ndarray):
+def assign_on_devices(variable: keras.Variable, values: np.ndarray) -> None:
     """Gives back what `values_on_devices` took, on as many devices."""
     parts = _parts(variable)
     if not parts:

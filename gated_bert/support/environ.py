@@ -16,7 +16,7 @@ def verbosity(environ: Mapping[str, str]) -> int:
     return int(value)
 
 
-def check_backend(environ: Mapping[str, str]):
+def check_backend(environ: Mapping[str, str]) -> None:
     """Refuses a KERAS_BACKEND that the toolkit does not run on.
 
     Raises:

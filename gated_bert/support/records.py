@@ -9,6 +9,7 @@ import re
 import stat
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from gated_bert.support.errors import UserError
 
@@ -35,7 +36,7 @@ _OF_A_NAME = re.compile(r"\\u[dD][cC][89a-fA-F][0-9a-fA-F]")
 def read_record(
     path: Path, schema: object = dict, *, where: str | None = None, remedy: str = REMEDY, nan: bool = False,
     tolerant: bool = False, file_names: bool = True, most_bytes: int = MOST_BYTES,
-):  # fmt: skip
+) -> Any:  # fmt: skip
     """What a JSON file holds, once its types are those of a schema.
 
     Args:
@@ -70,7 +71,7 @@ def read_record(
 def parse_record(
     text: str | bytes, schema: object = dict, *, where: str, remedy: str = REMEDY, nan: bool = False,
     file_names: bool = True, lines: bool = True,
-):  # fmt: skip
+) -> Any:  # fmt: skip
     """What JSON text holds; arguments, result and errors are those of `read_record`, and:
 
     Args:
@@ -104,7 +105,7 @@ def parse_record(
     return values
 
 
-def check_record(values: object, schema: object, *, where: str, remedy: str = REMEDY):
+def check_record(values: object, schema: object, *, where: str, remedy: str = REMEDY) -> Any:
     """The values as the types of a schema, which is taken strictly: nothing is turned into a number or a text.
 
     Raises:

@@ -182,7 +182,7 @@ def _glue() -> list[Part]:
     return parts
 
 
-def write_glue_split(path: Path, task: Task, columns: dict[str, list]):
+def write_glue_split(path: Path, task: Task, columns: dict[str, list]) -> None:
     """Writes one split of a GLUE task as the official file is written.
 
     Args:

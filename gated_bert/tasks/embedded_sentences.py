@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 
 class Draw:
@@ -16,7 +17,7 @@ class Draw:
     def __init__(self, seed: str):
         self._random = random.Random(seed).random
 
-    def one(self, options: Sequence):
+    def one(self, options: Sequence) -> Any:
         """One of `options`, each as likely as the others."""
         return options[int(self._random() * len(options))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def hub_file(repo: str, names: Sequence[str], remedy: str) -> Path:
     raise UserError(f"{wanted} is not on the Hugging Face hub; {remedy}")
 
 
-def hub_files_beside(repo: str, names: Sequence[str]):
+def hub_files_beside(repo: str, names: Sequence[str]) -> None:
     """Fetches those files of a model that there are into its folder of the cache; without a network, none.
 
     Args:
@@ -86,7 +86,7 @@ def hub_files_beside(repo: str, names: Sequence[str]):
                 hf_hub_download(repo, name)
 
 
-def load_hub_dataset(repo: str, name: str | None, remedy: str):
+def load_hub_dataset(repo: str, name: str | None, remedy: str) -> Mapping:
     """A data set of the hub as a `datasets.DatasetDict`, from the cache where the hub cannot be reached.
 
     Args:
@@ -135,7 +135,7 @@ def find_saved_dataset(folder: Path, *names: str) -> Path | None:
     return None
 
 
-def load_saved_dataset(folder: Path):
+def load_saved_dataset(folder: Path) -> Mapping:
     """What `DatasetDict.save_to_disk` wrote into a folder.
 
     Raises:
@@ -167,7 +167,7 @@ def _task_data(splits, task: Task, where: str, source: dict) -> TaskData:
     return TaskData(task, parts.pop("train"), parts, source)
 
 
-def hub_examples(splits, name: str, texts: Sequence[str], task: Task, where: str) -> Examples:
+def hub_examples(splits: Mapping, name: str, texts: Sequence[str], task: Task, where: str) -> Examples:
     """One split of a data set as examples, classes by their names.
 
     Args:

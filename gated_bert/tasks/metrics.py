@@ -108,7 +108,7 @@ class StreamingCounts(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self.counts = self.add_weight(shape=(2, 2), initializer="zeros", name="counts")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         labels = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), 2, dtype="float32")
         predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), 2, dtype="float32")
         self.counts.assign_add(ops.matmul(ops.transpose(labels), predicted))
@@ -149,7 +149,7 @@ class StreamingPearson(keras.metrics.Metric):
         self.means = self.add_weight(shape=(2,), initializer="zeros", name="means")
         self.moments = self.add_weight(shape=(2, 2), initializer="zeros", name="moments")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         columns = [ops.cast(ops.reshape(values, (-1,)), "float32") for values in (y_true, y_pred)]
         batch = ops.stack(columns, axis=1)
         size = ops.cast(ops.shape(batch)[0], "float32")
@@ -176,7 +176,7 @@ class StreamingSpanF1(keras.metrics.Mean):
     Labels are first and last token, [batch, 2]; outputs are logits [batch, 2, length].
     """
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
         wanted = ops.cast(y_true, "int32")
         found = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         lengths = [ops.maximum(span[:, 1] - span[:, 0] + 1, 0) for span in (wanted, found)]

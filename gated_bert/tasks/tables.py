@@ -95,7 +95,9 @@ class Table:
             indices[row] = index
         return indices
 
-    def targets(self, name: str, low: float = -math.inf, high: float = math.inf, remedy: str = "check the header"):
+    def targets(
+        self, name: str, low: float = -math.inf, high: float = math.inf, remedy: str = "check the header"
+    ) -> np.ndarray:
         """Column `name` as float32 targets in [`low`, `high`].
 
         Raises:

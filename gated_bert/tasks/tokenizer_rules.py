@@ -154,7 +154,7 @@ def folder_name(folder: Path) -> str:
     return folder.parents[1].name if folder.parent.name == "snapshots" else folder.name
 
 
-def say(sentence: str):
+def say(sentence: str) -> None:
     """Logs a sentence, and prints it once for this process."""
     LOGGER.info("%s", sentence)
     _print_once(sentence)

@@ -119,7 +119,7 @@ def _check_comparable(base: Explained, other: Explained):
                         f"{base.folder} of {base.labels[labelled[0]]}; explain both from the same data")  # fmt: skip
 
 
-def check_variant(base: Explained, variant: Explained):
+def check_variant(base: Explained, variant: Explained) -> None:
     """Refuses a variant's explanations that are of other samples than those of the base model.
 
     Raises:
@@ -131,7 +131,7 @@ def check_variant(base: Explained, variant: Explained):
                         "with the same, so that they see the same samples")  # fmt: skip
 
 
-def check_noise_floor(base: Explained, floor: Explained):
+def check_noise_floor(base: Explained, floor: Explained) -> None:
     """Refuses explanations that are not of the base model, or of the same samples.
 
     Raises:

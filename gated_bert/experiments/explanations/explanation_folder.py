@@ -27,7 +27,7 @@ NOT_COMPARED = ("versions", "hardware", "complete")
 """What of a record may differ between a command and its continuation."""
 
 
-def open_record(out: Path, record: Mapping[str, Any], resume: bool, what: str = "explanations"):
+def open_record(out: Path, record: Mapping[str, Any], resume: bool, what: str = "explanations") -> None:
     """Writes how explanations are going to be made; or sees that those in a folder were made so.
 
     Args:
@@ -66,7 +66,7 @@ def go_on(out: Path) -> list[dict]:
     return read_documents(out)
 
 
-def close_record(out: Path):
+def close_record(out: Path) -> None:
     """Says in the record that all documents are explained."""
     write_json_atomic(out / RECORD, {**read_record(out / RECORD), "complete": True})
 
@@ -107,7 +107,7 @@ def _explanation_entry(each: Explanation, classes: Sequence[str]) -> dict:
     return {"class": classes[each.label], "intercept": each.intercept, "fidelity": fidelity, "words": words}
 
 
-def append_document(out: Path, line: Mapping[str, Any]):
+def append_document(out: Path, line: Mapping[str, Any]) -> None:
     """Adds a document to the record, in one piece, so that a kill leaves whole lines."""
     with open(out / DOCUMENTS, "ab", buffering=0) as file:
         file.write((json.dumps(line) + "\n").encode())
@@ -156,7 +156,7 @@ def write_views(out: Path, title: str, note: str) -> list[Path]:
     ]
 
 
-def write_some(folder: Path, out: Path, documents: Collection[int]):
+def write_some(folder: Path, out: Path, documents: Collection[int]) -> None:
     """Makes a folder of the explanations of some of another folder's documents.
 
     Args:

@@ -93,7 +93,7 @@ def _known(judging: Judging, store: Path) -> dict:
     return nothing
 
 
-def keep_benchmark(measured: Mapping, judging: Judging, store: Path):
+def keep_benchmark(measured: Mapping, judging: Judging, store: Path) -> None:
     """Keeps what a benchmark has found out, in place of what was known: models may have been made anew since.
 
     Args:

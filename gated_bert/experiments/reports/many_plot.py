@@ -16,7 +16,7 @@ MANY = 16
 """From more methods in a panel than this, each gets a line of its own."""
 
 
-def draw_many(figure: Figure, panels: Sequence[Sequence[Group]], titles: Sequence[str]):
+def draw_many(figure: Figure, panels: Sequence[Sequence[Group]], titles: Sequence[str]) -> None:
     """Draws for every method the metric after the last epoch, and beside it what was closed and what that saves.
 
     Args:

@@ -41,7 +41,7 @@ def run_job(config: GatedBertConfig, folder: Path, resume: bool) -> int:
     return 0
 
 
-def stop_on_signals():
+def stop_on_signals() -> None:
     """Makes SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, once, as Ctrl-C does."""
 
     def stop(number, frame):
@@ -53,7 +53,7 @@ def stop_on_signals():
         signal.signal(number, stop if number != signal.SIGINT else signal.default_int_handler)
 
 
-def watch_launcher():
+def watch_launcher() -> None:
     """Ends this process when the launcher that started it is gone, also when that one was killed by SIGKILL."""
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     if launcher is not None:
@@ -69,7 +69,7 @@ def _watch(launcher: int):
     os._exit(1)
 
 
-def wait_for_folder(folder: Path, patience: float = 60.0):
+def wait_for_folder(folder: Path, patience: float = 60.0) -> None:
     """Waits a while for another process that uses `folder`: the run of a killed launcher may just be ending there."""
     deadline, told = time.monotonic() + patience, False
     while time.monotonic() < deadline:

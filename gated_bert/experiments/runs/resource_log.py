@@ -67,7 +67,7 @@ class ResourceLog:
             self._thread.join()
             self.read("end")
 
-    def read(self, event: str, epoch: int | None = None):
+    def read(self, event: str, epoch: int | None = None) -> None:
         """Adds a reading, in `epoch` (from 1) and all that follow until the next one that names an epoch."""
         with self._lock:
             self._epoch = self._epoch if epoch is None else epoch
@@ -86,7 +86,7 @@ class ResourceLog:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
 
-    def plot(self, failed: list[str] | None = None):
+    def plot(self, failed: list[str] | None = None) -> None:
         """Draws the log so far; nothing where none is kept. `failed` gets a line where it cannot be drawn."""
         if self.interval:
             path = self.path.with_suffix(".png")
@@ -115,11 +115,11 @@ class ResourceCallback(StepCallback):
         super().__init__(steps_per_epoch)
         self.log = log
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs=None) -> None:
         super().on_epoch_begin(epoch)
         self.log.read("epoch begin", epoch + 1)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs=None) -> None:
         self.log.read("epoch end")
 
 

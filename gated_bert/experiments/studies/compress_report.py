@@ -19,6 +19,7 @@ from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TABLE, PLOT = "compression.csv", "compression.png"
 FORMS = {
@@ -92,7 +93,7 @@ def report_text(rows: Sequence[Mapping], cell: str) -> str:
     return aligned(lines)
 
 
-def report_figure(rows: Sequence[Mapping], cell: str, about: Mapping):
+def report_figure(rows: Sequence[Mapping], cell: str, about: Mapping) -> Figure:
     """Metric against latency and against size: a colour per level, a marker per form, hollow where not shrunk."""
     from matplotlib.figure import Figure
 

@@ -59,7 +59,7 @@ def _metrics(run: Run) -> list[str]:
     return [name.removeprefix("val_") for name in run.rows.columns if name.startswith("val_")]
 
 
-def write_table(output: Path, folders: Sequence[Path]):
+def write_table(output: Path, folders: Sequence[Path]) -> None:
     """Writes `oneshot.csv` (a row per run), `oneshot_summary.csv` (over seeds) and `oneshot.png`; prints the summary.
 
     Args:

@@ -84,7 +84,7 @@ def _join_stages(tables: Sequence[Path], output: Path):
             write_stage_plot(joined, output / PLOT)
 
 
-def publish(output: Path, folder: Path, places: Sequence[str] = ()):
+def publish(output: Path, folder: Path, places: Sequence[str] = ()) -> None:
     """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
 
     Args:

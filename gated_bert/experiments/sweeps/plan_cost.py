@@ -121,7 +121,7 @@ def read_paces(output: Path) -> Paces:
     return found
 
 
-def check_room(output: Path, jobs: Sequence[Job], slots: int):
+def check_room(output: Path, jobs: Sequence[Job], slots: int) -> None:
     """Refuses a sweep whose models do not fit on the disk.
 
     Args:

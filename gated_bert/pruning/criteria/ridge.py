@@ -24,7 +24,7 @@ class RidgeCredit:
         self._totals = np.array([1.0, 0.0, 0.0])
         self._solution = None
 
-    def add(self, explored: np.ndarray, reward: float):
+    def add(self, explored: np.ndarray, reward: float) -> None:
         """Takes in one reward for the unit indices `explored` (no index twice)."""
         # A new row weighs more instead of all old rows weighing less: O(explored²) a step.
         weight = self._totals[0] / _DECAY
@@ -50,7 +50,7 @@ class RidgeCredit:
         """Arrays for a checkpoint."""
         return {"ridge_gram": self._gram, "ridge_moment": self._moment, "ridge_totals": self._totals}
 
-    def load_state(self, state: dict[str, np.ndarray]):
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes back what `state` gave."""
         self._gram[:], self._moment[:] = state["ridge_gram"], state["ridge_moment"]
         self._totals[:] = state["ridge_totals"]
