@@ -4,11 +4,14 @@ BERT's explanations."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from scipy import stats
+
+from gated_bert.support.tensors import Shape, Tensor
 
 TEMPERATURE = 0.1
 """Temperature of soft ranks in standard deviations; at a much larger one they are the values themselves again."""
@@ -42,7 +45,7 @@ class Student(keras.Model):
         hidden_size: int = 256,
         dropout_rate: float = 0.1,
         name: str = "student",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(name=name, **kwargs)
         self.sizes = {"vocab_size": vocab_size, "classes": classes, "embedding_size": embedding_size,
@@ -54,12 +57,12 @@ class Student(keras.Model):
         self.classifier = keras.layers.Dense(classes)
         self.build(None)
 
-    def build(self, input_shape=None) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         self.embedding.build(None)
         self.hidden.build((None, self.sizes["embedding_size"]))
         self.classifier.build((None, self.sizes["hidden_size"]))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Classifies a batch.
 
         Args:
@@ -69,14 +72,15 @@ class Student(keras.Model):
         Returns:
             Logits [batch, classes].
         """
-        return self.from_embeddings(*self._embedded(inputs), training=training)
+        tokens, mask = self._embedded(inputs)
+        return self.from_embeddings(tokens, mask, training=training)
 
-    def from_embeddings(self, tokens, mask, training=None):
+    def from_embeddings(self, tokens: Tensor, mask: Tensor, training: bool | None = None) -> Tensor:
         """Logits from embeddings [batch, length, embedding] and a mask [batch, length] of 0 and 1."""
         inner = ops.relu(self._before_relu(tokens, mask))
         return self.classifier(self.dropout(inner, training=training))
 
-    def attributions(self, inputs):
+    def attributions(self, inputs: Tensor) -> Tensor:
         """Gradient × input: what each token adds to each logit, to first order, without dropout.
 
         Mean and ReLU have simple derivatives, ∂ logit_c / ∂ e_t = W₁ diag(z > 0) W₂[:, c] / n, so that the gradient
@@ -99,7 +103,7 @@ class Student(keras.Model):
     def _before_relu(self, tokens, mask):
         return self.hidden(ops.sum(_shares(mask)[:, :, None] * tokens, axis=1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, **self.sizes}
 
 
@@ -108,7 +112,7 @@ def _shares(mask):
     return mask / ops.maximum(ops.sum(mask, axis=1, keepdims=True), 1)
 
 
-def explanation_loss(weights, attributions):
+def explanation_loss(weights: Tensor, attributions: Tensor) -> Tensor:
     """(1 − cos) + (1 − ρ) between explanations, over the tokens that LIME explains, the mean over the classes.
 
     LIME weighs words: special tokens, marks between words and padding have a weight of 0 for every class, and are not
@@ -124,11 +128,11 @@ def explanation_loss(weights, attributions):
     mask = ops.cast(ops.any(weights != 0, axis=-1, keepdims=True), attributions.dtype)
     one, other = (_to_unit(values * mask) for values in (attributions, weights))
     cosines = _cosines(one, other, _CONSTANT)
-    ranks = [_centred(soft_ranks(values, mask), mask) for values in (one, other)]
-    return ops.mean(2 - cosines - _cosines(*ranks, _NO_RANKS), axis=-1)
+    ranks, others = (_centred(soft_ranks(values, mask), mask) for values in (one, other))
+    return ops.mean(2 - cosines - _cosines(ranks, others, _NO_RANKS), axis=-1)
 
 
-def soft_ranks(values, mask, temperature: float = TEMPERATURE):
+def soft_ranks(values: Tensor, mask: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Ranks that have gradients: Σⱼ σ((xᵢ − xⱼ) / τ), τ = temperature · std(x).
 
     Of values far apart these are the ranks from 1, less a half; equal values share their ranks' mean. Of values that

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.layers import ConstantOutput, gated_dense
+from gated_bert.support.tensors import Shape, Tensor
 
 
 class SelfAttention(keras.layers.Layer):
@@ -24,7 +26,7 @@ class SelfAttention(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs):
+    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.sizes = config.layers[layer_index]
         self.hidden_size = config.hidden_size
@@ -41,13 +43,13 @@ class SelfAttention(keras.layers.Layer):
         self.value = gated_dense(config, value, "value", layer_index, self.dtype_policy)
         self.output_dense = gated_dense(config, config.hidden_size, "attention_output", layer_index, self.dtype_policy)
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         for layer in (self.query, self.key, self.value):
             if layer is not None:
                 layer.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.sizes.num_heads * self.sizes.value_dim))
 
-    def call(self, hidden, mask_bias, training=None):
+    def call(self, hidden: Tensor, mask_bias: Tensor, training: bool | None = None) -> Tensor:
         """Attends.
 
         Args:
@@ -62,13 +64,15 @@ class SelfAttention(keras.layers.Layer):
             return self.output_dense(hidden)
         return self.output_dense(self.attend(hidden, mask_bias, training)[0], training=training)
 
-    def attend(self, hidden, mask_bias, training=None):
+    def attend(self, hidden: Tensor, mask_bias: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
         """What attention is before its output projection; arguments as for `call`, at least one head.
 
         Returns:
             The context, [batch, length, heads × value_dim], and the attention weights, [batch, heads, length, length].
         """
         sizes, length = self.sizes, ops.shape(hidden)[1]
+        if self.query is None or self.key is None or self.value is None:
+            raise ValueError(f"{self.name}: no heads, which could attend")
         query = self.query(hidden, training=training) * self.scale
         query = self._split(query, length, sizes.query_key_dim, (0, 2, 1, 3))
         key = self._split(self.key(hidden, training=training), length, sizes.query_key_dim, (0, 2, 3, 1))

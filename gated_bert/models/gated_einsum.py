@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.support.tensors import Tensor
 
 _EQUATION = re.compile(r"(\.\.\.)?([a-zA-Z]+)(?:\.\.\.)?,([a-zA-Z]+)->(?:\.\.\.)?([a-zA-Z]+)(?:\.\.\.)?")
 
@@ -84,19 +85,19 @@ class GatedEinsumDense(GatedLayer, keras.layers.EinsumDense):
         return math.prod(sizes[: self._view.rows]), math.prod(sizes[self._view.rows :])
 
     @property
-    def raw_kernel(self):
+    def raw_kernel(self) -> Tensor:
         """The kernel without gates as a tensor W [in, out]."""
         return ops.reshape(ops.transpose(self._kernel, self._view.order), self._matrix_shape())
 
-    def kernel_shaped(self, matrix):
+    def kernel_shaped(self, matrix: Tensor) -> Tensor:
         order = self._view.order
         sizes = [self._kernel.shape[axis] for axis in order]
         return ops.transpose(ops.reshape(matrix, sizes), [int(axis) for axis in np.argsort(order)])
 
-    def input_features(self, inputs):
+    def input_features(self, inputs: Tensor) -> Tensor:
         return _last(inputs, self._view.input_axes)
 
-    def output_features(self, outputs):
+    def output_features(self, outputs: Tensor) -> Tensor:
         return _last(outputs, self._view.output_axes)
 
     def _product(self, inputs, kernel):

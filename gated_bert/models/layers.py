@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.support.tensors import Shape, Tensor
 
 
-def gelu(x):
+def gelu(x: Tensor) -> Tensor:
     """The exact Gaussian error linear unit, x Φ(x)."""
     # Spelt with erf because converters to ONNX know it, and not the erfc of keras.activations.gelu.
     return 0.5 * x * (1.0 + ops.erf(x / math.sqrt(2.0)))
 
 
-def gelu_tanh(x):
+def gelu_tanh(x: Tensor) -> Tensor:
     """The Gaussian error linear unit with a tanh in place of erf: transformers' `gelu_new`."""
     return 0.5 * x * (1.0 + ops.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
-def silu(x):
+def silu(x: Tensor) -> Tensor:
     """The sigmoid linear unit, x σ(x)."""
     return x * ops.sigmoid(x)
 
 
-def quick_gelu(x):
+def quick_gelu(x: Tensor) -> Tensor:
     """x σ(1.702 x)."""
     return x * ops.sigmoid(1.702 * x)
 
@@ -36,12 +38,14 @@ ACTIVATION_FUNCTIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "qui
 """Activation functions by the values of `architecture.ACTIVATIONS`."""
 
 
-def initializer():
+def initializer() -> keras.initializers.Initializer:
     """The initialiser of all matrices and embeddings of BERT."""
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def gated_dense(config: BertConfig, units: int, role: str, layer_index: int | None, dtype, **kwargs) -> GatedDense:
+def gated_dense(
+    config: BertConfig, units: int, role: str, layer_index: int | None, dtype: Any, **kwargs: Any
+) -> GatedDense:
     """A `GatedDense` with the gate options of `config`, named `encoder_{layer_index}_{role}` or `{role}`."""
     return GatedDense(
         units,
@@ -68,23 +72,23 @@ class LayerNorm(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, epsilon: float = 1e-12, **kwargs):
+    def __init__(self, epsilon: float = 1e-12, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1],)
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
         self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = ops.cast(inputs, "float32")
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
         outputs = centred / ops.sqrt(variance + self.epsilon) * self.gamma + self.beta
         return ops.cast(outputs, self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
@@ -96,15 +100,15 @@ class ConstantOutput(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, units: int, **kwargs):
+    def __init__(self, units: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.units = units
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.broadcast_to(self.bias, ops.shape(inputs))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}

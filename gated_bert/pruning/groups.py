@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +41,9 @@ class Group:
         Returns:
             Array [num_units].
         """
-        powers = {"mean": np.asarray, "l1": np.abs}.get(how, np.square)
-        total = sum(self._sums(place, powers(array)) for place, array in enumerate(scores))
+        powers: dict[str, Callable] = {"mean": np.asarray, "l1": np.abs}
+        power = powers.get(how, np.square)
+        total = functools.reduce(np.add, (self._sums(place, power(array)) for place, array in enumerate(scores)))
         if how == "published":
             return np.sqrt(total) / self._divisor()
         mean = total / self._divisor()
@@ -50,7 +53,7 @@ class Group:
         """Weights of the units as pooling counts them: a number, or an array [num_units]."""
         return self.unit_weights
 
-    def expand(self, units, xp=np) -> list:
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         """What multiplies each layer's gates, given a value per unit; 1 outside the group's units.
 
         Args:
@@ -80,7 +83,7 @@ class BlockGroup(Group):
     height: int = 1
     width: int = 1
 
-    def pool(self, scores, how="mean"):
+    def pool(self, scores: Sequence[np.ndarray], how: str = "mean") -> np.ndarray:
         return scores[0].ravel() if self.unit_weights == 1 else super().pool(scores, how)
 
     def _blocks(self) -> tuple[int, int]:
@@ -91,7 +94,7 @@ class BlockGroup(Group):
         rows, columns = self._blocks()
         return array.reshape(rows, self.height, columns, self.width).sum((1, 3)).ravel()
 
-    def expand(self, units, xp=np):
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         rows, columns = self._blocks()
         blocks = xp.reshape(units, (rows, columns))
         if self.height > 1 and rows > 1:
@@ -113,7 +116,7 @@ class TiedGroup(Group):
     def _sums(self, place, array):
         return array.sum(1 - self.axes[place]).reshape(self.num_units, -1).sum(1)
 
-    def expand(self, units, xp=np):
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         factors = []
         for layer, axis in zip(self.layers, self.axes, strict=True):
             length = int(layer.mask_variable.shape[axis])
@@ -132,14 +135,14 @@ class TiedGroup(Group):
 class TileGroup(Group):
     """Units are the rows inside tiles of `width` columns; `columns` [tiles · width] says which, tile after tile."""
 
-    columns: np.ndarray = None
+    columns: np.ndarray
     width: int = 1
 
     def _sums(self, place, array):
         chosen = array if len(self.columns) == array.shape[1] else array[:, self.columns]
         return chosen.reshape(len(array), -1, self.width).sum(2).ravel()
 
-    def expand(self, units, xp=np):
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         rows, total = (int(size) for size in self.layers[0].mask_variable.shape)
         values = xp.repeat(xp.reshape(units, (rows, -1)), self.width, axis=1)
         place = np.full(total, len(self.columns))
@@ -163,7 +166,7 @@ class BalancedGroup(Group):
         order: the ranking, int array `shape`; None before `sorted_by`.
     """
 
-    base: Group = None
+    base: Group
     shape: tuple[int, ...] = ()
     axis: int = 0
     order: np.ndarray | None = None
@@ -186,16 +189,21 @@ class BalancedGroup(Group):
             order = np.lexsort((rng.random(self.shape, np.float32), scores), axis=self.axis)
         return replace(self, order=order.astype(np.int16 if self.num_units < 2**15 else np.int32))
 
-    def pool(self, scores, how="mean"):
-        units = self.base.pool(scores, how).reshape(self.shape)
-        ranked = np.moveaxis(np.take_along_axis(units, self.order, self.axis), self.axis, 0).reshape(self.num_units, -1)
+    def _ranking(self) -> np.ndarray:
+        if self.order is None:
+            raise ValueError(f"{self.name}: its units are not ranked yet; sorted_by ranks them")
+        return self.order
+
+    def pool(self, scores: Sequence[np.ndarray], how: str = "mean") -> np.ndarray:
+        units = np.take_along_axis(self.base.pool(scores, how).reshape(self.shape), self._ranking(), self.axis)
+        ranked = np.moveaxis(units, self.axis, 0).reshape(self.num_units, -1)
         return np.sqrt(np.square(ranked).mean(1)) if how in ("l2", "published") else ranked.mean(1)
 
-    def expand(self, units, xp=np):
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         along = [1] * len(self.shape)
         along[self.axis] = self.num_units
         kept = np.empty(self.shape, units.dtype)
-        np.put_along_axis(kept, self.order, np.broadcast_to(units.reshape(along), self.shape), self.axis)
+        np.put_along_axis(kept, self._ranking(), np.broadcast_to(units.reshape(along), self.shape), self.axis)
         return self.base.expand(kept.ravel())
 
     def _unit(self):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.support.backend import whole_gradients
 from gated_bert.support.errors import UserError
+from gated_bert.support.tensors import Tensor
 
 SCORES = "scores"
 """Name of the variable in which gated layers keep trainable scores."""
@@ -106,16 +109,16 @@ class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak: float, warmup_steps: int, total_steps: int):
         self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, "float32")
         falling = ops.maximum((self.total_steps - step) / max(self.total_steps - self.warmup_steps, 1), 0.0)
         return self.peak * ops.where(step < self.warmup_steps, step / max(self.warmup_steps, 1), falling)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
 
 
-_SCORE_AWARE = {
+_SCORE_AWARE: dict[type, Any] = {
     keras.optimizers.AdamW: ScoreAdamW,
     keras.optimizers.Adam: ScoreAdam,
     keras.optimizers.SGD: ScoreSGD,
@@ -160,9 +163,10 @@ def build_optimizer(
         "score_alpha": config.spt_reward_alpha,
     }
     if config.optimizer == "sgd":
-        optimizer = ScoreSGD(momentum=config.momentum, **options)
+        optimizer: keras.optimizers.Optimizer = ScoreSGD(momentum=config.momentum, **options)
     else:
-        optimizer = {"adamw": ScoreAdamW, "adam": ScoreAdam}[config.optimizer](epsilon=1e-8, **options)
+        kind = ScoreAdamW if config.optimizer == "adamw" else ScoreAdam
+        optimizer = kind(epsilon=1e-8, **options)
     undecayed = ("bias", "gamma", "beta", "gates", SCORES)
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.name in undecayed])
     optimizer.build(model.trainable_variables)

@@ -79,13 +79,13 @@ def _sample_stride(total: int) -> int:
 
 def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> tuple[float, int, int] | None:
     """As `kth_smallest` where the answer lies from `low` to `high`, else None."""
-    up_to_low, inside = 0, []
+    up_to_low, parts = 0, []
     for pool in pools:
         scores = pool.scores()
         low_enough = scores <= low
         up_to_low += int(np.count_nonzero(low_enough))
-        inside.append(scores[(scores < high) > low_enough])
-    inside = np.concatenate(inside)
+        parts.append(scores[(scores < high) > low_enough])
+    inside = np.concatenate(parts)
     rank = k - up_to_low
     if 0 < rank <= len(inside):
         value = np.partition(inside, rank - 1)[rank - 1]
@@ -98,7 +98,7 @@ def _search_bracket(pools: Sequence[Pool], k: int, low: float, high: float) -> t
 
 
 def smallest(
-    pools: Sequence[Pool], weights: int, rng: np.random.Generator, use: Callable[[int, np.ndarray], None]
+    pools: Sequence[Pool], weights: float, rng: np.random.Generator, use: Callable[[int, np.ndarray], None]
 ) -> None:
     """Chooses the smallest-scored units until they hold `weights` weights, to within half a unit.
 
@@ -186,7 +186,7 @@ def smallest_above_floors(
         return replace(pools[place], read=read)
 
     while True:
-        chosen: list[np.ndarray] = [None] * len(pools)
+        chosen: dict[int, np.ndarray] = {}
         left = [0] * len(pools)
 
         def use(place: int, part: np.ndarray, chosen=chosen, left=left):
@@ -202,4 +202,4 @@ def smallest_above_floors(
         if not (fresh and others_pay):
             for place in poor:
                 chosen[place] &= ~np.packbits(protected[place])
-            return chosen
+            return [chosen[place] for place in range(len(pools))]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 
+from gated_bert.support.tensors import Tensor
 from gated_bert.tasks.task import Task
 
 
@@ -104,11 +107,11 @@ def streaming_metric(task: Task) -> keras.metrics.Metric:
 class StreamingCounts(keras.metrics.Metric):
     """Base of the two-class metrics: counts of (label, prediction)."""
 
-    def __init__(self, name: str, **kwargs):
+    def __init__(self, name: str, **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.counts = self.add_weight(shape=(2, 2), initializer="zeros", name="counts")
 
-    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         labels = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), 2, dtype="float32")
         predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), 2, dtype="float32")
         self.counts.assign_add(ops.matmul(ops.transpose(labels), predicted))
@@ -122,7 +125,7 @@ class StreamingCounts(keras.metrics.Metric):
 class StreamingF1(StreamingCounts):
     """F1 of the second class."""
 
-    def result(self):
+    def result(self) -> Tensor:
         _, false_positive, false_negative, true_positive = self.rates()
         return ops.divide_no_nan(2 * true_positive, 2 * true_positive + false_positive + false_negative)
 
@@ -131,7 +134,7 @@ class StreamingF1(StreamingCounts):
 class StreamingMatthews(StreamingCounts):
     """Matthews correlation of two classes."""
 
-    def result(self):
+    def result(self) -> Tensor:
         true_negative, false_positive, false_negative, true_positive = self.rates()
         product = (true_positive + false_positive) * (true_positive + false_negative)
         other = (true_negative + false_positive) * (true_negative + false_negative)
@@ -143,13 +146,13 @@ class StreamingMatthews(StreamingCounts):
 class StreamingPearson(keras.metrics.Metric):
     """Pearson correlation, from running means and co-moments."""
 
-    def __init__(self, name: str = "pearson", **kwargs):
+    def __init__(self, name: str = "pearson", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.count = self.add_weight(shape=(), initializer="zeros", name="count")
         self.means = self.add_weight(shape=(2,), initializer="zeros", name="means")
         self.moments = self.add_weight(shape=(2, 2), initializer="zeros", name="moments")
 
-    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         columns = [ops.cast(ops.reshape(values, (-1,)), "float32") for values in (y_true, y_pred)]
         batch = ops.stack(columns, axis=1)
         size = ops.cast(ops.shape(batch)[0], "float32")
@@ -164,7 +167,7 @@ class StreamingPearson(keras.metrics.Metric):
         self.means.assign_add(shift * (size / total))
         self.count.assign(total)
 
-    def result(self):
+    def result(self) -> Tensor:
         scale = ops.sqrt(self.moments[0, 0]) * ops.sqrt(self.moments[1, 1])
         return ops.divide_no_nan(self.moments[0, 1], scale)
 
@@ -176,7 +179,7 @@ class StreamingSpanF1(keras.metrics.Mean):
     Labels are first and last token, [batch, 2]; outputs are logits [batch, 2, length].
     """
 
-    def update_state(self, y_true, y_pred, sample_weight=None) -> None:
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         wanted = ops.cast(y_true, "int32")
         found = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         lengths = [ops.maximum(span[:, 1] - span[:, 0] + 1, 0) for span in (wanted, found)]

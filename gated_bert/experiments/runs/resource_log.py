@@ -6,7 +6,7 @@ import csv
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -115,11 +115,11 @@ class ResourceCallback(StepCallback):
         super().__init__(steps_per_epoch)
         self.log = log
 
-    def on_epoch_begin(self, epoch, logs=None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch)
         self.log.read("epoch begin", epoch + 1)
 
-    def on_epoch_end(self, epoch, logs=None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.log.read("epoch end")
 
 

@@ -22,7 +22,7 @@ class RidgeCredit:
         self._moment = np.zeros(units)
         # The last row's weight, and the weighted sums of rewards and of explored units.
         self._totals = np.array([1.0, 0.0, 0.0])
-        self._solution = None
+        self._solution: np.ndarray | None = None
 
     def add(self, explored: np.ndarray, reward: float) -> None:
         """Takes in one reward for the unit indices `explored` (no index twice)."""
