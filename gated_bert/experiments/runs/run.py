@@ -43,6 +43,7 @@ from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
 from gated_bert.models.folder import same_model, save_model
+from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
@@ -56,7 +57,6 @@ from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
 from gated_bert.tasks.tables import shorten
-from gated_bert.tasks.tokenizer import load_tokenizer
 
 LOGGER = logging.getLogger("gated_bert")
 PREDICTIONS = "predictions.json"
@@ -223,7 +223,7 @@ class _Run:
         self.data = load_task_data(config)
         self.task = self.data.task
         self._say()
-        self.tokenizer = load_tokenizer(config)
+        self.tokenizer = run_tokenizer(config)
         self.train_set = make_dataset(
             self.task, self.tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
         )
