@@ -9,6 +9,7 @@ import keras
 
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.encoder import EncoderBlock
+from gated_bert.models.family import read_architecture_of
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
 
@@ -98,7 +99,7 @@ class EncoderClassifier(keras.Model):
         config = dict(config)
         config["dtype"] = keras.dtype_policies.deserialize(config["dtype"], custom_objects=custom_objects)
         trainable = config.pop("trainable", True)
-        model = cls(config.pop(cls.STORED), **config)
+        model = cls(read_architecture_of(config.pop(cls.STORED), cls.__name__), **config)
         model.trainable = trainable
         return model
 

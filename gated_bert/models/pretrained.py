@@ -66,10 +66,12 @@ def load_pretrained(model: EncoderClassifier, path_or_id: str, task: Task | None
     if is_model_folder(path_or_id):
         _load_from_model_folder(model, path_or_id, task)
         return
-    checkpoint = open_checkpoint(path_or_id)
+    checkpoint, family = open_checkpoint(path_or_id), family_of(model)
+    if checkpoint.family is not family:
+        raise UserError(f"{path_or_id}: its model_type is {checkpoint.family.model_type}, the model's is "
+                        f"{family.model_type}; weights and sizes do not belong together")  # fmt: skip
     rows = _head_rows(checkpoint.head(), model, path_or_id, task)
     _check_activation(checkpoint.architecture(), model.architecture, path_or_id)
-    family = family_of(model)
     variables = family.variables(model)
     arrays = checkpoint.read(variables)
     _order_head(arrays, model, rows, str(checkpoint.weights_path))
