@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gated_bert.config.methods import SIGNED
 from gated_bert.support.checks import ConfigError, choose
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ PRUNING_TYPES = {0: ("head", None), 1: ("head_dim", None), 2: ("k_tile", "k"), 3
                  8: ("tile", "kn")}  # fmt: skip
 """Number → pattern and, where it has them, dimensions of tiles."""
 VARIANTS = ("readme", "code")
-_SIGNED = ("movement", "spt")
 
 
 def fields_of_type(config: GatedBertConfig) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _fields_of_number(config: GatedBertConfig, number: int, variant: str) -> dic
 def _fields_of_code(config: GatedBertConfig, number: int) -> dict[str, Any]:
     """What TileSparsity's code does without being told; whatever a record says stays."""
     fields: dict[str, Any] = {}
-    if config.pooling is None and config.criterion not in (None, *_SIGNED):
+    if config.pooling is None and config.criterion not in (None, *SIGNED):
         fields["pooling"] = "published"
     if config.sparsity_per_dim is None and number in (6, 8):
         fields["sparsity_per_dim"] = True

@@ -21,9 +21,10 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.support.records import check_record, read_record
 from gated_bert.support.schemas import OfTask
+from gated_bert.tasks.encoded import IDS, Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
-from gated_bert.tasks.wordpiece import Encoded, Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 MODEL, TOKENIZER, RECORD = STUDENT_FILES = ("student.keras", "tokenizer.json", "record.json")
 
@@ -39,7 +40,7 @@ class ExplainedDataset(BucketedDataset):
 
     def __init__(self, explanations: TokenExplanations, rows: np.ndarray, **options):
         ids = explanations.input_ids
-        encoded = Encoded(ids, np.zeros_like(ids), explanations.offsets).take(rows)
+        encoded = Encoded({IDS: ids}, explanations.offsets).take(rows)
         super().__init__(encoded, explanations.labels[rows], **options)
         ends = explanations.offsets
         self.weights = [explanations.weights[ends[row] : ends[row + 1]] for row in rows]

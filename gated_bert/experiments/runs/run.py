@@ -43,6 +43,7 @@ from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
 from gated_bert.models.folder import same_model, save_model
+from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
@@ -56,7 +57,6 @@ from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
 from gated_bert.tasks.tables import shorten
-from gated_bert.tasks.tokenizer import load_tokenizer
 
 LOGGER = logging.getLogger("gated_bert")
 PREDICTIONS = "predictions.json"
@@ -85,6 +85,7 @@ def train(
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     notify: Callable[[dict], None] | None = None,
+    flag: str = "run_dir",
 ) -> RunResult:
     """Trains, prunes and evaluates one model and writes its run folder.
 
@@ -94,6 +95,7 @@ def train(
         resume: go on from the folder's last checkpoint where there is one; a finished run stays as it is. Without it an
             earlier run in the folder is moved to `saved_results/` beside it.
         notify: called with the live status, twice a second at most.
+        flag: what messages call `run_dir`.
 
     Returns:
         The rows of the results and the folder.
@@ -103,7 +105,7 @@ def train(
             with other settings.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    with opened_run(folder, resume), kept_elsewhere(config, folder, resume):
+    with opened_run(folder, resume, flag), kept_elsewhere(config, folder, resume):
         run = _Run(config, folder, resume, notify)
         with unchanged_if_refused(folder, lambda: bool(run.metadata or run.finished)):
             return run.keep_finished() if run.finished else run.train()
@@ -223,7 +225,7 @@ class _Run:
         self.data = load_task_data(config)
         self.task = self.data.task
         self._say()
-        self.tokenizer = load_tokenizer(config)
+        self.tokenizer = run_tokenizer(config)
         self.train_set = make_dataset(
             self.task, self.tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
         )
