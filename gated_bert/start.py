@@ -5,6 +5,7 @@ puts that first by `-m`, and for an empty entry of PYTHONPATH; `-P` and `-I` are
 """
 
 import importlib
+import io
 import os
 import sys
 
@@ -60,7 +61,8 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def in_utf8() -> None:

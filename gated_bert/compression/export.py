@@ -20,7 +20,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import Task
 
 
-def export_hugging_face(folder: str | Path, loaded: LoadedModel):
+def export_hugging_face(folder: str | Path, loaded: LoadedModel) -> None:
     """Writes a folder that transformers reads as its family's `ForSequenceClassification`, or `ForQuestionAnswering`.
 
     Closed weights become zeros.

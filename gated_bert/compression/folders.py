@@ -25,7 +25,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.partial import temporary_folder
 
 
-def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None):
+def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None) -> None:
     """Shrinks the model in a folder, checks that it computes the same, writes it and prints what it saved.
 
     Args:
@@ -71,7 +71,7 @@ def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, le
     print(f"\nlargest difference of a logit: {difference:.1e}, on {2 * CHECKED} sequences; written to {out}")
 
 
-def export_folder(source: Path, out: Path, form: str):
+def export_folder(source: Path, out: Path, form: str) -> None:
     """Writes the model in a folder in another tool's format.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -241,7 +241,7 @@ class ModelStatistics:
         }
 
 
-def model_statistics(model: EncoderClassifier, length: int, latency: Sequence[float]) -> ModelStatistics:
+def model_statistics(model: EncoderClassifier, length: int, latency: np.ndarray) -> ModelStatistics:
     """The costs of a model at `length` tokens a sequence; `latency` holds the seconds of its predictions."""
     counts = parameter_counts(model)
     return ModelStatistics(
@@ -262,12 +262,12 @@ def comparison_table(before: ModelStatistics, after: ModelStatistics, file_bytes
         Aligned lines of text.
     """
     length = before.macs.length
-    rows = [
+    rows: list[tuple[str, float, float, str]] = [
         ("parameters", before.parameters, after.parameters, "{:,}"),
         ("non-zero parameters", before.nonzero_parameters, after.nonzero_parameters, "{:,}"),
         (f"MACs per token (length {length})", before.macs.total, after.macs.total, "{:,.0f}"),
         ("… of open weights only", before.open_macs.total, after.open_macs.total, "{:,.0f}"),
-        ("model.keras, MB (with gates)", *(size / 1e6 for size in file_bytes), "{:,.2f}"),
+        ("model.keras, MB (with gates)", file_bytes[0] / 1e6, file_bytes[1] / 1e6, "{:,.2f}"),
         (f"latency, ms (batch {batch} × {length})", 1e3 * before.latency, 1e3 * after.latency, "{:,.1f}"),
     ]
     lines = [("", "before", "after", "after / before")]

@@ -60,7 +60,7 @@ def layer_rows(model: EncoderClassifier, length: int) -> list[dict[str, Any]]:
 def model_text(model: EncoderClassifier, matrices: Sequence[dict], layers: Sequence[dict], length: int) -> str:
     """The rows of `matrix_rows` and `layer_rows` as tables: units left and sparsity by layer and role, totals, MACs."""
     sparsity = {(row["layer"], row["role"]): f"{100 * row['sparsity']:.1f}" for row in matrices}
-    lines = [("layer", "heads", "query-key dim", "value dim", "neurons", *ENCODER_ROLES)]
+    lines: list[tuple[str, ...]] = [("layer", "heads", "query-key dim", "value dim", "neurons", *ENCODER_ROLES)]
     for row in layers:
         units = [_left(row, name) for name in ("heads", "query_key_dim", "value_dim", "neurons")]
         lines.append((str(row["layer"]), *units, *(sparsity.get((row["layer"], role), "–") for role in ENCODER_ROLES)))

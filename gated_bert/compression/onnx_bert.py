@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 def bert_embeddings(graph: GraphBuilder, inputs: dict[str, str]) -> str:
     """Adds the normalised sum of token, position and segment embeddings; see `onnx_fused.EMBEDDINGS`."""
-    parts = graph.model.encoder.embeddings
+    parts = graph.model.encoder.embeddings  # type: ignore[attr-defined]  # what the families' backbones do not share
     tables = {"token": parts.token.embeddings, "position": parts.position, "type": parts.token_type.embeddings,
               "gamma": parts.norm.gamma, "beta": parts.norm.beta}  # fmt: skip
     names = [graph.constant(f"embeddings_{name}", values) for name, values in tables.items()]
     read = [inputs["input_ids"], inputs["token_type_ids"], *names]
     return graph.add("EmbedLayerNormalization", read, ["embedded", "embedded_lengths"], domain=graph.RUNTIME,
-                     epsilon=graph.config.layer_norm_epsilon)  # fmt: skip
+                     epsilon=graph.config.layer_norm_epsilon)  # type: ignore[attr-defined]  # BERT's  # fmt: skip

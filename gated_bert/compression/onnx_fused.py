@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from keras import ops
 
@@ -11,6 +13,10 @@ from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
+from gated_bert.support.tensors import Tensor
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 17
 RUNTIME = "com.microsoft"
@@ -21,7 +27,7 @@ EMBEDDINGS = {"bert": bert_embeddings}
 what the first block reads."""
 
 
-def fused_graph(model: EncoderClassifier):
+def fused_graph(model: EncoderClassifier) -> onnx.ModelProto:
     """The ONNX model of `model` in inference, the gates multiplied into the kernels; runs in ONNX Runtime alone.
 
     Args:
@@ -44,7 +50,7 @@ class Graph:
     def __init__(self):
         self.nodes, self.arrays = [], {}
 
-    def add(self, operator: str, inputs: list[str], outputs: list[str] | None = None, **attributes) -> str:
+    def add(self, operator: str, inputs: list[str], outputs: list[str] | None = None, **attributes: Any) -> str:
         """Adds a node; returns the name of its first output."""
         from onnx import helper
 
@@ -53,13 +59,15 @@ class Graph:
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **attributes))
         return outputs[0]
 
-    def constant(self, name: str, values) -> str:
+    def constant(self, name: str, values: Tensor) -> str:
         """Stores an array, or a variable, under a name, which is returned; int64 stays, all else becomes float32."""
         array = np.asarray(values if isinstance(values, np.ndarray) else ops.convert_to_numpy(values))
         self.arrays[name] = array if array.dtype == np.int64 else np.ascontiguousarray(array, dtype=np.float32)
         return name
 
-    def to_model(self, name: str, inputs: dict[str, list], outputs: dict[str, list], input_type: int):
+    def to_model(
+        self, name: str, inputs: dict[str, list], outputs: dict[str, list], input_type: int
+    ) -> onnx.ModelProto:
         """The graph as an `onnx.ModelProto`.
 
         Args:
@@ -95,12 +103,13 @@ class GraphBuilder(Graph):
     def __init__(self, model: EncoderClassifier):
         super().__init__()
         self.model, self.config = model, model.architecture
-        self._embeddings = EMBEDDINGS.get(self.config.model_type)
-        if self._embeddings is None:
+        embeddings = EMBEDDINGS.get(self.config.model_type)
+        if embeddings is None:
             raise UserError(f"--fused, --tiled: {self.config.model_type!r} is no family whose fused graph is known; "
                             f"known: {', '.join(EMBEDDINGS)}; export without it")  # fmt: skip
+        self._embeddings = embeddings
 
-    def build(self):
+    def build(self) -> onnx.ModelProto:
         """The whole model as an `onnx.ModelProto`."""
         from onnx import TensorProto
 
@@ -118,9 +127,9 @@ class GraphBuilder(Graph):
         """The product of the output projection, None without heads, and its bias."""
         attention, name = block.attention, block.name
         bias = self.constant(f"{name}_attention_output_bias", attention.output_dense.bias)
-        if attention.query is None:
+        layers = attention.projections
+        if layers is None:
             return None, bias
-        layers = (attention.query, attention.key, attention.value)
         packed = np.concatenate([effective_kernel(layer) for layer in layers], axis=1)
         biases = np.concatenate([ops.convert_to_numpy(layer.bias) for layer in layers])
         inputs = [hidden, self.constant(f"{name}_qkv", packed), self.constant(f"{name}_qkv_bias", biases), mask]
@@ -176,9 +185,10 @@ class GraphBuilder(Graph):
         from onnx import TensorProto
 
         classifier, units = self.model.classifier, self.config.num_outputs
-        if not self.config.span_head:
+        pooler = self.model.encoder.pooler
+        if pooler is not None:
             first = self.add("Gather", [hidden, self.constant("first_token", np.array(0))], axis=1)
-            pooled = self.add("Tanh", [self._dense(first, self.model.encoder.pooler)])
+            pooled = self.add("Tanh", [self._dense(first, pooler)])
             self._dense(pooled, classifier, ["logits"])
             return ["batch", units]
         each = self.add("Add", [self.product(hidden, classifier), self.constant("classifier_bias", classifier.bias)])

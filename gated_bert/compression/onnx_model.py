@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from gated_bert.support.schemas import OnnxRecord
 from gated_bert.tasks.download import checksum
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 SUFFIX = ".onnx"
 TASK_PROPERTY = "gated_bert_task"
@@ -61,7 +64,7 @@ class OnnxModel:
         refuse_empty_batch(inputs["input_ids"])
         return self.session.run(None, {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs})[0]
 
-    def predict(self, dataset, verbose: int = 0) -> np.ndarray:
+    def predict(self, dataset: Any, verbose: int = 0) -> np.ndarray:
         """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
 
         `verbose` is there as in Keras' method; nothing is shown.
@@ -113,10 +116,11 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
     _check_together(model, task)
     tokenizer = get_family(model.architecture.model_type).tokenizer.from_file(tokenizer_path)
     tokenizer.check_rows(model.architecture.vocab_size)
-    return LoadedModel(model, tokenizer, task, model.architecture, record["metadata"])
+    # It predicts as a Keras model does; who asks for more looks first which of them it is.
+    return LoadedModel(model, tokenizer, task, model.architecture, record["metadata"])  # type: ignore[arg-type]
 
 
-def write_record(path: Path, record: dict, tokenizer: TokenizerProtocol):
+def write_record(path: Path, record: dict, tokenizer: TokenizerProtocol) -> None:
     """Writes what stands beside an ONNX file, with the checksum of its bytes."""
     record_path, tokenizer_path = beside(path)
     record = {**record, "sha256": checksum(path)}
@@ -126,7 +130,7 @@ def write_record(path: Path, record: dict, tokenizer: TokenizerProtocol):
     tokenizer.save(tokenizer_path)
 
 
-def session_options(threads: int | None = None):
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     """Options of an `onnxruntime.InferenceSession`: errors alone are logged, and so many threads."""
     import onnxruntime
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -13,11 +14,14 @@ from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.gated_dense import output_hook
 from gated_bert.support.errors import UserError
 
+if TYPE_CHECKING:
+    import onnx
+
 OPSET = 18
 """From here on ONNX Runtime's optimiser fuses the layer norms."""
 
 
-def standard_graph(model: EncoderClassifier):
+def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
     """The ONNX model of `model` in inference, the gates multiplied into the kernels.
 
     Args:

@@ -6,6 +6,8 @@ them back on the way: gathering columns would cost what the tiles save.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from keras import ops
 
@@ -17,8 +19,11 @@ from gated_bert.models.encoder import MASKED, EncoderBlock
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
 
+if TYPE_CHECKING:
+    import onnx
 
-def tiled_graph(model: EncoderClassifier):
+
+def tiled_graph(model: EncoderClassifier) -> onnx.ModelProto:
     """The ONNX model of `model` in inference with tile-wise products; runs in ONNX Runtime alone.
 
     The model is shrunk first: neurons and heads that are closed as a whole take part in no product.
@@ -70,7 +75,7 @@ class TiledBuilder(GraphBuilder):
 
     def _attend(self, block: EncoderBlock, hidden: str, mask: str):
         attention = block.attention
-        layers = [layer for layer in (attention.query, attention.key, attention.value) if layer is not None]
+        layers = [*(attention.projections or ())]
         if not any(layer.name in self.tiles for layer in layers):
             return super()._attend(block, hidden, mask)
         bias = self.constant(f"{block.name}_attention_output_bias", attention.output_dense.bias)

@@ -50,7 +50,7 @@ def largest_difference(one: Predictor, other: Predictor, batches: Sequence[dict[
     return max(float(np.abs(one.predict_on_batch(batch) - other.predict_on_batch(batch)).max()) for batch in batches)
 
 
-def refuse_not_finite(model: EncoderClassifier):
+def refuse_not_finite(model: EncoderClassifier) -> None:
     """Refuses a model with weights that are no finite numbers, of which nothing else can be said.
 
     Raises:

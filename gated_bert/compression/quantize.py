@@ -94,7 +94,7 @@ def quantize_file(
     reduce_range: bool | None = None,
     data: str | None = None,
     allow_partial: bool = False,
-):
+) -> None:
     """Quantises an exported model and prints what became of its size and, with data, of its metrics.
 
     Args:
@@ -129,7 +129,7 @@ def needs_reduced_range() -> bool:
     return not CPU_FLAGS.is_file() or not any(flag in CPU_FLAGS.read_text() for flag in _EXACT_PRODUCTS)
 
 
-def quantize_dynamically(source: Path, out: Path, reduce_range: bool):
+def quantize_dynamically(source: Path, out: Path, reduce_range: bool) -> None:
     """Writes an ONNX file with 8-bit matrices, and a scale per batch for what they multiply."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -88,10 +88,10 @@ def _array(variable) -> np.ndarray:
 def _kept_of(block: EncoderBlock, round_to: int) -> KeptUnits:
     neurons = _kept_neurons(block.ffn, round_to)
     none = np.empty(0, dtype=np.int64)
-    if block.attention.query is None:
+    if block.attention.projections is None:
         return KeptUnits(LayerSizes(0, 0, 0, len(neurons)), none, none, neurons)
-    query_key_open, value_open = _open_dims(block.attention)
-    alive = value_open.any(axis=1)
+    query_key_open, value_open = _open_dims(block.attention, *block.attention.projections)
+    alive = np.any(value_open, axis=1)
     if not alive.any():
         return KeptUnits(LayerSizes(0, 0, 0, len(neurons)), none, none, neurons)
     query_key_dim = _head_dim(query_key_open[alive], round_to)
@@ -108,20 +108,25 @@ def _kept_of(block: EncoderBlock, round_to: int) -> KeptUnits:
 def _kept_neurons(ffn: FeedForward, round_to: int) -> np.ndarray:
     if ffn.intermediate is None:
         return np.empty(0, dtype=np.int64)
-    read = effective_kernel(ffn.output_dense).any(axis=1)
-    is_open = effective_kernel(ffn.intermediate).any(axis=0) & read
+    is_open = _any(ffn.intermediate, 0) & _any(ffn.output_dense, 1)
     return _choose(is_open, _round_up(np.count_nonzero(is_open), round_to, len(is_open)))
 
 
-def _open_dims(attention: SelfAttention) -> tuple[np.ndarray, np.ndarray]:
+def _any(layer: GatedDense, axis: int) -> np.ndarray:
+    """Whether the columns (axis 0) or the rows (axis 1) of a matrix hold a weight that is not 0."""
+    return np.any(effective_kernel(layer), axis=axis)
+
+
+def _open_dims(
+    attention: SelfAttention, query: GatedDense, key: GatedDense, value: GatedDense
+) -> tuple[np.ndarray, np.ndarray]:
     """Which dimensions are needed: of query and key, bool [heads, query_key_dim], and value, [heads, value_dim]."""
     sizes = attention.sizes
     # A query's score with a key is Σ (query + its bias)(key + its bias): where the key's column is closed, the summand
     # is the same for all keys, and the softmax over the keys cancels it.
-    query = effective_kernel(attention.query).any(axis=0) | (_array(attention.query.bias) != 0)
-    query_key = query & effective_kernel(attention.key).any(axis=0)
-    value = effective_kernel(attention.value).any(axis=0) & effective_kernel(attention.output_dense).any(axis=1)
-    return query_key.reshape(sizes.num_heads, -1), value.reshape(sizes.num_heads, -1)
+    query_key = (_any(query, 0) | (_array(query.bias) != 0)) & _any(key, 0)
+    values = _any(value, 0) & _any(attention.output_dense, 1)
+    return query_key.reshape(sizes.num_heads, -1), values.reshape(sizes.num_heads, -1)
 
 
 def _head_dim(is_open: np.ndarray, round_to: int) -> int:
@@ -137,7 +142,7 @@ def _head_count(alive: np.ndarray, query_key_dim: int, value_dim: int, round_to:
     return next(fits, needed)
 
 
-def _round_up(count: int, multiple: int, most: int) -> int:
+def _round_up(count: int | np.integer, multiple: int, most: int) -> int:
     return int(min(math.ceil(count / multiple) * multiple, most))
 
 
@@ -178,17 +183,19 @@ def _copy(source: GatedDense, target: GatedDense, rows=None, columns=None, const
 
 
 def _shrink_attention(source: SelfAttention, target: SelfAttention, units: KeptUnits):
-    if source.query is None:
+    if source.projections is None:
         target.output_dense.bias.assign(ops.convert_to_numpy(source.output_dense.bias))
         return
     # The weights of a query sum to one, so that a closed value column gives its bias whatever the weights.
-    constant = _constant(_array(source.value.bias), source.output_dense, units.value)
-    if target.query is None:
+    query, key, value = source.projections
+    constant = _constant(_array(value.bias), source.output_dense, units.value)
+    if target.projections is None:
         target.output_dense.bias.assign(_array(source.output_dense.bias) + constant)
         return
-    _copy(source.query, target.query, columns=units.query_key)
-    _copy(source.key, target.key, columns=units.query_key)
-    _copy(source.value, target.value, columns=units.value)
+    new_query, new_key, new_value = target.projections
+    _copy(query, new_query, columns=units.query_key)
+    _copy(key, new_key, columns=units.query_key)
+    _copy(value, new_value, columns=units.value)
     _copy(source.output_dense, target.output_dense, rows=units.value, constant=constant)
 
 

@@ -29,3 +29,11 @@ class ModelOptions:
     gate_trainable: bool = option(False, "train the gates as well", "--gate-trainable", group=MODEL)
     pretrained: str | None = option(None, "weights: a Hugging Face id or a folder", "-pt", "--pretrained", group=MODEL,
                                     metavar="FROM")  # fmt: skip
+
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Layers, hidden size, heads and intermediate size of a model without pretrained weights."""
+        preset = PRESETS[self.model_size]
+        return (preset.num_layers if self.num_layers is None else self.num_layers,
+                preset.d_model if self.d_model is None else self.d_model,
+                preset.num_heads if self.num_heads is None else self.num_heads,
+                preset.dff if self.dff is None else self.dff)  # fmt: skip

@@ -87,10 +87,8 @@ class GatedBertConfig(
             choose("criterion", self.criterion, CRITERIA)
         named = METHODS[self.pruning_method]
         usual = named if named.criterion == self.criterion else method_of_criterion(self.criterion)
-        preset = PRESETS[self.model_size]
-        for name in ("num_layers", "d_model", "num_heads", "dff"):
-            if getattr(self, name) is None and (self.pretrained is None):
-                self._set(**{name: getattr(preset, name)})
+        if self.pretrained is None:
+            self._set(**dict(zip(("num_layers", "d_model", "num_heads", "dff"), self.sizes(), strict=True)))
         if isinstance(self.sparsity_steps, list | tuple):
             self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
         self._set(prunable_roles=tuple(self.prunable_roles), plugins=tuple(self.plugins))

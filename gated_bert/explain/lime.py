@@ -72,7 +72,7 @@ class Perturbed:
         return pairwise_distances(rows, rows[0], metric="cosine").ravel() * 100
 
 
-def check_explainable(task: Task):
+def check_explainable(task: Task) -> None:
     """Refuses tasks whose predictions are no probabilities of classes of a single text.
 
     Raises:
@@ -221,7 +221,7 @@ def _batches(loaded: LoadedModel, encoded: Encoded, batch_size: int) -> Bucketed
     lengths = encoded.lengths
     longest = int(lengths.max())
     if isinstance(loaded.model, OnnxModel):
-        return BucketedDataset(encoded, None, batch_size, longest, buckets=np.unique(lengths))
+        return BucketedDataset(encoded, None, batch_size, longest, buckets=np.unique(lengths).tolist())
     # Repeating the longest text fills the last batch.
     filled = np.append(np.arange(len(encoded)), np.full(-len(encoded) % batch_size, lengths.argmax()))
     usual = [length for length in BUCKET_LENGTHS if length < longest]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from gated_bert.support.schemas import OfTask
 from gated_bert.tasks.encoded import IDS, Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 from gated_bert.tasks.wordpiece import Tokenizer
 
 MODEL, TOKENIZER, RECORD = STUDENT_FILES = ("student.keras", "tokenizer.json", "record.json")
@@ -38,7 +40,7 @@ class ExplainedDataset(BucketedDataset):
         **options: `batch_size`, `max_len` and `seed` of `BucketedDataset`.
     """
 
-    def __init__(self, explanations: TokenExplanations, rows: np.ndarray, **options):
+    def __init__(self, explanations: TokenExplanations, rows: np.ndarray, **options: Any):
         ids = explanations.input_ids
         encoded = Encoded({IDS: ids}, explanations.offsets).take(rows)
         super().__init__(encoded, explanations.labels[rows], **options)
@@ -158,7 +160,7 @@ class TrainedStudent:
     """
 
     model: Student
-    tokenizer: Tokenizer
+    tokenizer: TokenizerProtocol
     task: Task
     record: dict
 
@@ -180,7 +182,7 @@ class StudentSizes:
         return self.vocab_size * self.embedding_size + (self.embedding_size + 1) * self.hidden_size + outputs
 
 
-def save_student(folder: Path, student: TrainedStudent):
+def save_student(folder: Path, student: TrainedStudent) -> None:
     """Writes a student's folder as a whole: `student.keras`, `tokenizer.json` and `record.json`.
 
     Raises:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 """What transformers calls an activation function → the function, see `gated_bert.models.layers`."""
+
+
+_Own = TypeVar("_Own", bound="Architecture")
 
 
 class SizeError(UserError):
@@ -70,6 +73,7 @@ class Architecture:
             span_head, gate_init_value, gate_trainable, gate_rule: see `BertConfig`.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
     model_type: ClassVar[str]
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
 
@@ -85,6 +89,13 @@ class Architecture:
     gate_init_value: float
     gate_trainable: bool
     gate_rule: str
+
+    @classmethod
+    def uniform(
+        cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others: Any
+    ) -> Architecture:
+        """An architecture whose layers are all alike; see `BertConfig.uniform`."""
+        raise NotImplementedError
 
     def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
         """A batch as the model reads it, all int32 [batch, length].
@@ -133,7 +144,7 @@ class Architecture:
             lines.append(f"{which}: {sizes.describe()}")
         return "\n".join(lines)
 
-    def replace(self, **changes) -> Architecture:
+    def replace(self: _Own, **changes: Any) -> _Own:
         """A copy with `changes`."""
         return dataclasses.replace(self, **changes)
 
@@ -143,7 +154,7 @@ class Architecture:
         return {**named, **dataclasses.asdict(self), "layers": [dataclasses.asdict(sizes) for sizes in self.layers]}
 
     @classmethod
-    def from_dict(cls, values: dict, where: str = "the architecture") -> Architecture:
+    def from_dict(cls: type[_Own], values: Any, where: str = "the architecture") -> _Own:
         """The inverse of `to_dict`, of this family; `models.family.read_architecture_of` reads any.
 
         Args:
@@ -162,7 +173,8 @@ class Architecture:
             raise UserError(f"{where}: {error}") from None
         # A field that is not known would change what the model computes.
         fields = {name: value for name, value in values.items() if name != "model_type"}
-        for known, given in ((cls, fields), *((LayerSizes, sizes) for sizes in values["layers"])):
+        parts: list[tuple[type[Any], dict]] = [(cls, fields), *((LayerSizes, sizes) for sizes in values["layers"])]
+        for known, given in parts:
             unknown = given.keys() - {field.name for field in dataclasses.fields(known)}
             if unknown:
                 raise UserError(f"{where}: the architecture's field {min(unknown)!r} is unknown; a newer version may "
@@ -174,7 +186,7 @@ class Architecture:
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> Architecture:
+    def from_json(cls: type[_Own], text: str) -> _Own:
         """The inverse of `to_json`."""
         return cls.from_dict(parse_record(text, where="the architecture"))
 
@@ -254,7 +266,9 @@ class BertConfig(Architecture):
             raise SizeError(f"architecture: {self.num_parameters:,} parameters; at most {MOST_PARAMETERS:,} are built")
 
     @classmethod
-    def uniform(cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others) -> BertConfig:
+    def uniform(
+        cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others: Any
+    ) -> BertConfig:
         """An architecture whose layers are all alike, as every published BERT is.
 
         Args:
@@ -280,14 +294,16 @@ class BertConfig(Architecture):
         sizes = LayerSizes(num_heads, head_dim, head_dim, dff)
         return cls(vocab_size, d_model, (sizes,) * num_layers, original_head_dim=head_dim, **others)
 
-    def model_inputs(self, ids, real, second):
+    def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
         segments = (second * (self.type_vocab_size > 1)).astype(np.int32)
         return super().model_inputs(ids, real, second) | {"token_type_ids": segments}
 
     def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
         """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
         hidden = self.hidden_size
-        shapes = {(None, "pooler"): (hidden, hidden), (None, "classifier"): (hidden, self.num_outputs)}
+        shapes: dict[tuple[int | None, str], tuple[int, int]] = {
+            (None, "pooler"): (hidden, hidden), (None, "classifier"): (hidden, self.num_outputs),
+        }  # fmt: skip
         for index, sizes in enumerate(self.layers):
             queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
             shapes |= {(index, role): (hidden, width) for role, width in (

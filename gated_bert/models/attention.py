@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from gated_bert.models.architecture import BertConfig
+from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ConstantOutput, gated_dense
 from gated_bert.support.tensors import Shape, Tensor
 
@@ -31,7 +32,9 @@ class SelfAttention(keras.layers.Layer):
         self.sizes = config.layers[layer_index]
         self.hidden_size = config.hidden_size
         self.scale = 1.0 / math.sqrt(config.original_head_dim)
-        self.query = self.key = self.value = None
+        self.query: GatedDense | None = None
+        self.key: GatedDense | None = None
+        self.value: GatedDense | None = None
         self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
         if not self.sizes.num_heads:
             name = f"encoder_{layer_index}_attention_output"
@@ -43,10 +46,16 @@ class SelfAttention(keras.layers.Layer):
         self.value = gated_dense(config, value, "value", layer_index, self.dtype_policy)
         self.output_dense = gated_dense(config, config.hidden_size, "attention_output", layer_index, self.dtype_policy)
 
+    @property
+    def projections(self) -> tuple[GatedDense, GatedDense, GatedDense] | None:
+        """Query, key and value; None without heads."""
+        if self.query is None or self.key is None or self.value is None:
+            return None
+        return self.query, self.key, self.value
+
     def build(self, input_shape: Shape) -> None:
-        for layer in (self.query, self.key, self.value):
-            if layer is not None:
-                layer.build(input_shape)
+        for layer in self.projections or ():
+            layer.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.sizes.num_heads * self.sizes.value_dim))
 
     def call(self, hidden: Tensor, mask_bias: Tensor, training: bool | None = None) -> Tensor:
@@ -71,12 +80,12 @@ class SelfAttention(keras.layers.Layer):
             The context, [batch, length, heads × value_dim], and the attention weights, [batch, heads, length, length].
         """
         sizes, length = self.sizes, ops.shape(hidden)[1]
-        if self.query is None or self.key is None or self.value is None:
+        if self.projections is None:
             raise ValueError(f"{self.name}: no heads, which could attend")
-        query = self.query(hidden, training=training) * self.scale
-        query = self._split(query, length, sizes.query_key_dim, (0, 2, 1, 3))
-        key = self._split(self.key(hidden, training=training), length, sizes.query_key_dim, (0, 2, 3, 1))
-        value = self._split(self.value(hidden, training=training), length, sizes.value_dim, (0, 2, 1, 3))
+        query, key, value = (layer(hidden, training=training) for layer in self.projections)
+        query = self._split(query * self.scale, length, sizes.query_key_dim, (0, 2, 1, 3))
+        key = self._split(key, length, sizes.query_key_dim, (0, 2, 3, 1))
+        value = self._split(value, length, sizes.value_dim, (0, 2, 1, 3))
         # In float32 in every precision: a 16-bit softmax loses small attention weights.
         scores = ops.cast(ops.matmul(query, key), "float32") + ops.cast(mask_bias, "float32")
         weights = self.dropout(ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype), training=training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import keras
 
@@ -12,6 +12,7 @@ from gated_bert.models.encoder import EncoderBlock
 from gated_bert.models.family import read_architecture_of
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
+from gated_bert.support.tensors import Tensor
 
 
 class Backbone(Protocol):
@@ -25,7 +26,7 @@ class Backbone(Protocol):
     blocks: Sequence[EncoderBlock]
     pooler: GatedDense | None
 
-    def embed(self, inputs: dict, training: bool | None = None):
+    def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
         """What the first block reads, [batch, length, hidden_size], of a dictionary of the model's inputs."""
 
 
@@ -68,7 +69,7 @@ class EncoderClassifier(keras.Model):
         layers += [layer for layer in (self.encoder.pooler, self.classifier) if layer is not None]
         return [layer for layer in layers if roles is None or layer.role in roles]
 
-    def rebuilt(self, architecture: Architecture | None = None, dtype=None) -> EncoderClassifier:
+    def rebuilt(self, architecture: Architecture | None = None, dtype: Any = None) -> EncoderClassifier:
         """A model of the same family with fresh weights, not compiled; architecture and precision are by default these.
 
         Args:
@@ -77,7 +78,7 @@ class EncoderClassifier(keras.Model):
         """
         return type(self)(architecture or self.architecture, name=self.name, dtype=dtype or self.dtype_policy)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: dict[str, Tensor]) -> Tensor:
         """As Keras' own, but an empty batch is refused, as it is of an exported model.
 
         Raises:
@@ -86,7 +87,7 @@ class EncoderClassifier(keras.Model):
         refuse_empty_batch(x["input_ids"])
         return super().predict_on_batch(x)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         base = {
             "name": self.name,
             "trainable": self.trainable,
@@ -95,7 +96,7 @@ class EncoderClassifier(keras.Model):
         return {**base, self.STORED: self.architecture.to_dict()}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> EncoderClassifier:
         config = dict(config)
         config["dtype"] = keras.dtype_policies.deserialize(config["dtype"], custom_objects=custom_objects)
         trainable = config.pop("trainable", True)
@@ -103,7 +104,7 @@ class EncoderClassifier(keras.Model):
         model.trainable = trainable
         return model
 
-    def get_build_config(self):
+    def get_build_config(self) -> None:
         return None
 
 
@@ -112,7 +113,7 @@ def is_backbone(model: object) -> bool:
     return isinstance(model, EncoderClassifier)
 
 
-def refuse_empty_batch(input_ids):
+def refuse_empty_batch(input_ids: Tensor) -> None:
     """Refuses a batch [0, length], for which parts of exported models have no shape.
 
     Raises:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import Architecture, BertConfig
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, PLACES, BertEncoder
 from gated_bert.models.layers import gated_dense
+from gated_bert.support.tensors import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="gated_bert")
@@ -31,21 +34,24 @@ class BertClassifier(EncoderClassifier):
 
     STORED = "bert_config"
 
-    def __init__(self, bert_config: BertConfig | dict, name: str = "bert_classifier", **kwargs):
+    architecture: BertConfig
+    encoder: BertEncoder
+
+    def __init__(self, bert_config: BertConfig | dict, name: str = "bert_classifier", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         self.bert_config = bert_config if isinstance(bert_config, BertConfig) else BertConfig.from_dict(bert_config)
-        config = self.bert_config
+        config = self.architecture = self.bert_config
         self.encoder = BertEncoder(config, name="bert", dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
         # Logits in full precision: the loss of 16-bit logits is too coarse to train on.
         self.classifier = gated_dense(config, config.num_outputs, "classifier", None, self.variable_dtype)
         self.build(None)
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.encoder.build(None)
         self.classifier.build((None, self.bert_config.hidden_size))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """Classifies a batch, or its tokens.
 
         Args:
@@ -68,13 +74,8 @@ class BertClassifier(EncoderClassifier):
             return logits
         return ops.where(ops.cast(attention_mask, "bool")[:, None, :], logits, MASKED)
 
-    @property
-    def architecture(self) -> BertConfig:
-        """Its sizes: `bert_config`, by the name that models of every family have."""
-        return self.bert_config
-
     @classmethod
-    def stored_matrices(cls, architecture):
+    def stored_matrices(cls, architecture: Architecture) -> dict[tuple[int | None, str], str]:
         blocks = range(architecture.num_layers)
         stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
                  for block in blocks for role, place in PLACES.items()}  # fmt: skip

@@ -65,7 +65,7 @@ class BertFamily(Family):
             raise UserError(f"{where}: {one_line(error)}") from error
 
     @classmethod
-    def write_config(cls, architecture: BertConfig) -> dict:
+    def write_config(cls, architecture: BertConfig) -> dict:  # type: ignore[override]  # its own architectures alone
         """The inverse; see `Family`."""
         sizes = architecture.layers[0]
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import EncoderClassifier
@@ -41,7 +43,7 @@ def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_
         ConfigError: sizes in `config` that the tokeniser or the pretrained weights contradict.
         UserError: pretrained weights that cannot be read.
     """
-    options = {
+    options: dict[str, Any] = {
         "dropout_rate": config.dropout_rate,
         "num_outputs": task.num_outputs,
         "span_head": task.kind == "span",
@@ -52,9 +54,8 @@ def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_
     if config.pretrained is None:
         if config.vocab_size is not None and config.vocab_size < vocab_size:
             raise ConfigError("vocab_size", config.vocab_size, f"at least the tokeniser's {vocab_size} tokens")
-        sizes = (config.num_layers, config.d_model, config.num_heads, config.dff)
         architecture = run_family(config).architecture
-        return architecture.uniform(*sizes, vocab_size=config.vocab_size or vocab_size, **options)
+        return architecture.uniform(*config.sizes(), vocab_size=config.vocab_size or vocab_size, **options)
     found = read_pretrained_architecture(config.pretrained, config.num_layers).replace(**options)
     _check_sizes(config, found, vocab_size)
     return found

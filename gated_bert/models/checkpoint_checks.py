@@ -11,20 +11,20 @@ from gated_bert.support.records import read_record
 from gated_bert.support.schemas import HuggingFaceConfig
 
 
-def check_type(where: str, found: str, allowed: tuple[str, ...]):
+def check_type(where: str, found: str, allowed: tuple[str, ...]) -> None:
     """Refuses numbers of another type than is allowed."""
     if found not in allowed:
         raise UserError(f"{where} holds {found}; allowed: {', '.join(allowed)}")
 
 
-def check_head(path: Path, shapes: Mapping[str, tuple[int, ...]]):
+def check_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Refuses a classifier whose outputs cannot be counted."""
     for name in ("classifier.weight", "output_weights"):
         if len(shapes.get(name, (1, 1))) != 2:
             raise UserError(f"{path}: {name} is no matrix; fetch it again")
 
 
-def check_stored(config: Architecture, path: Path, size: int, what: str):
+def check_stored(config: Architecture, path: Path, size: int, what: str) -> None:
     """Refuses sizes before a model of them is made: no weight is stored in less than two bytes."""
     counts = config.weight_counts()
     # Head and pooler may be missing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,6 +12,7 @@ from gated_bert.models.architecture import BertConfig
 from gated_bert.models.attention import SelfAttention
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ACTIVATION_FUNCTIONS, ConstantOutput, LayerNorm, gated_dense, initializer
+from gated_bert.support.tensors import Shape, Tensor
 
 # Large enough to vanish in a softmax, small enough to be finite in float16.
 MASKED = -3e4
@@ -27,7 +29,7 @@ PLACES = {
 """Role of a matrix → the attributes of its block that lead to it, and the place where Keras stores it."""
 
 
-def padding_bias(attention_mask):
+def padding_bias(attention_mask: Tensor) -> Tensor:
     """What keeps attention off the padding of a mask [batch, length]: [batch, 1, 1, length], for its scores."""
     return (1.0 - ops.cast(attention_mask, "float32"))[:, None, None, :] * MASKED
 
@@ -40,7 +42,7 @@ class Embeddings(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, **kwargs):
+    def __init__(self, config: BertConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.token = self._embedding(config.vocab_size, "token_embedding")
@@ -53,7 +55,7 @@ class Embeddings(keras.layers.Layer):
             rows, self.config.hidden_size, embeddings_initializer=initializer(), name=name, dtype=self.dtype_policy
         )
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         self.token.build((None, None))
         self.token_type.build((None, None))
         self.position = self.add_weight(
@@ -63,12 +65,12 @@ class Embeddings(keras.layers.Layer):
         )
         self.norm.build((None, None, self.config.hidden_size))
 
-    def call(self, token_ids, token_type_ids, training=None):
+    def call(self, token_ids: Tensor, token_type_ids: Tensor, training: bool | None = None) -> Tensor:
         """Embeds token and segment ids, both int [batch, length], as [batch, length, hidden_size]."""
         position = self.position[: ops.shape(token_ids)[1]]
         return self.finish(self.token(token_ids) + self.token_type(token_type_ids) + position, training=training)
 
-    def finish(self, summed, training=None):
+    def finish(self, summed: Tensor, training: bool | None = None) -> Tensor:
         """Normalisation and dropout of the summed embeddings [batch, length, hidden_size]."""
         return self.dropout(self.norm(summed), training=training)
 
@@ -85,7 +87,7 @@ class FeedForward(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs):
+    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.activation = ACTIVATION_FUNCTIONS[config.activation]
         self.size = config.layers[layer_index].intermediate_size
@@ -97,12 +99,12 @@ class FeedForward(keras.layers.Layer):
             name = f"encoder_{layer_index}_ffn_output"
             self.output_dense = ConstantOutput(config.hidden_size, name=name, dtype=self.dtype_policy)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.intermediate is not None:
             self.intermediate.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.size))
 
-    def call(self, hidden, training=None):
+    def call(self, hidden: Tensor, training: bool | None = None) -> Tensor:
         if self.intermediate is None:
             return self.output_dense(hidden)
         return self.output_dense(self.activation(self.intermediate(hidden, training=training)), training=training)
@@ -117,7 +119,7 @@ class EncoderBlock(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs):
+    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
         super().__init__(name=f"encoder_{layer_index}", **kwargs)
         dtype = self.dtype_policy
         self.attention = SelfAttention(config, layer_index, name="attention", dtype=dtype)
@@ -132,11 +134,11 @@ class EncoderBlock(keras.layers.Layer):
         found = {role: operator.attrgetter(place.replace("/", "."))(self) for role, place in PLACES.items()}
         return {role: layer for role, layer in found.items() if isinstance(layer, GatedDense)}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for layer in (self.attention, self.attention_norm, self.ffn, self.ffn_norm):
             layer.build(input_shape)
 
-    def call(self, hidden, mask_bias, training=None):
+    def call(self, hidden: Tensor, mask_bias: Tensor, training: bool | None = None) -> Tensor:
         attended = self.attention(hidden, mask_bias, training=training)
         hidden = self.attention_norm(hidden + self.attention_dropout(attended, training=training))
         transformed = self.ffn(hidden, training=training)
@@ -156,7 +158,7 @@ class BertEncoder(keras.layers.Layer):
     Paper: Devlin et al. 2019, BERT (https://arxiv.org/abs/1810.04805).
     """
 
-    def __init__(self, config: BertConfig | dict, **kwargs):
+    def __init__(self, config: BertConfig | dict, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
         dtype = self.dtype_policy
@@ -166,7 +168,7 @@ class BertEncoder(keras.layers.Layer):
         if not self.config.span_head:
             self.pooler = gated_dense(self.config, self.config.hidden_size, "pooler", None, dtype, activation="tanh")
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         hidden_shape = (None, None, self.config.hidden_size)
         self.embeddings.build(None)
         for block in self.blocks:
@@ -174,7 +176,7 @@ class BertEncoder(keras.layers.Layer):
         if self.pooler is not None:
             self.pooler.build((None, self.config.hidden_size))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> tuple[Tensor, Tensor | None]:
         """Encodes a batch.
 
         Args:
@@ -189,7 +191,7 @@ class BertEncoder(keras.layers.Layer):
         hidden = self.embed(inputs, training=training)
         return self.encode(hidden, inputs.get("attention_mask"), training=training)
 
-    def embed(self, inputs, training=None):
+    def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
         """Embeds a batch, see `call`, as [batch, length, hidden_size]."""
         token_ids = inputs["input_ids"]
         token_type_ids = inputs.get("token_type_ids")
@@ -197,7 +199,9 @@ class BertEncoder(keras.layers.Layer):
             token_type_ids = ops.zeros_like(token_ids)
         return self.embeddings(token_ids, token_type_ids, training=training)
 
-    def encode(self, hidden, attention_mask=None, training=None):
+    def encode(
+        self, hidden: Tensor, attention_mask: Tensor | None = None, training: bool | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Encodes embedded tokens [batch, length, hidden_size]; returns what `call` returns."""
         if attention_mask is None:
             attention_mask = ops.ones(ops.shape(hidden)[:2])
@@ -206,5 +210,5 @@ class BertEncoder(keras.layers.Layer):
             hidden = block(hidden, mask_bias, training=training)
         return hidden, None if self.pooler is None else self.pooler(hidden[:, 0], training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gated_bert.models.architecture import Architecture
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
+from gated_bert.tasks.wordpiece import Tokenizer
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,7 @@ class Family:
     Attributes:
         model_type: its name in `config.json`.
         architecture: the record of its sizes.
-        tokenizer: its tokeniser.
+        tokenizer: its tokeniser, `tasks.wordpiece.Tokenizer` or a class made of it.
         title: what messages call it.
         prefix: what the names of a checkpoint's encoder tensors may begin with, `bert.`.
         class_prefix: what its classes are called in transformers, `Bert` of `BertForSequenceClassification`.
@@ -35,7 +35,7 @@ class Family:
 
     model_type: ClassVar[str]
     architecture: ClassVar[type[Architecture]]
-    tokenizer: ClassVar[type[TokenizerProtocol]]
+    tokenizer: ClassVar[type[Tokenizer]]
     title: ClassVar[str]
     prefix: ClassVar[str]
     class_prefix: ClassVar[str]
@@ -110,7 +110,7 @@ def family_of(model: EncoderClassifier) -> type[Family]:
     return get_family(model.architecture.model_type)
 
 
-def read_architecture_of(values: dict, where: str) -> Architecture:
+def read_architecture_of(values: Any, where: str) -> Architecture:
     """The architecture that `Architecture.to_dict` wrote, of whichever family.
 
     Args:

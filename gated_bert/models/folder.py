@@ -49,7 +49,9 @@ class LoadedModel:
     metadata: dict
 
 
-def save_model(folder: str | Path, model: EncoderClassifier, tokenizer: TokenizerProtocol, task: Task, metadata: dict):
+def save_model(
+    folder: str | Path, model: EncoderClassifier, tokenizer: TokenizerProtocol, task: Task, metadata: dict
+) -> None:
     """Writes a model folder; one that is there is replaced as a whole.
 
     The saved model computes what `model` computes in inference, with `gate_rule="fixed"`, and carries no optimiser.
@@ -73,7 +75,7 @@ def save_model(folder: str | Path, model: EncoderClassifier, tokenizer: Tokenize
         (new / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
 
 
-def same_model(source: str | Path, folder: str | Path):
+def same_model(source: str | Path, folder: str | Path) -> None:
     """Makes `folder` the same model folder as `source`; their weights are one file on disks that know links.
 
     Raises:

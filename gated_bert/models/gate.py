@@ -15,7 +15,9 @@ from gated_bert.models.gated_einsum import GatedEinsumDense, matrix_view
 from gated_bert.support.errors import UserError
 
 # By exact class: a subclass has a call of its own, which would be lost.
-_GATED = {keras.layers.Dense: GatedDense, keras.layers.EinsumDense: GatedEinsumDense}
+_GATED: dict[type[keras.layers.Layer], type[GatedLayer]] = {
+    keras.layers.Dense: GatedDense, keras.layers.EinsumDense: GatedEinsumDense,
+}  # fmt: skip
 _PLAIN = {gated: plain for plain, gated in _GATED.items()}
 
 
@@ -24,7 +26,7 @@ def gated_layers(model: keras.Model) -> list[GatedLayer]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, GatedLayer)]
 
 
-def put_gates(model: keras.Model, gate_rule: str, exclude: Sequence[str]):
+def put_gates(model: keras.Model, gate_rule: str, exclude: Sequence[str]) -> None:
     """Puts gates on a model's `Dense` and `EinsumDense` layers; `gated_bert.gate` says how.
 
     Args:
@@ -85,7 +87,7 @@ def _dense_layers(model: keras.Model, exclude: Sequence[str]) -> list[tuple[str,
     """The layers not excluded, each with its path inside the model."""
     if not model.built:
         raise UserError(f"gate: {model.name} is not built; call it on a batch first, or model.build(input_shape)")
-    found = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(_GATED))]
+    found: list[keras.layers.Layer] = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(_GATED))]
     for layer in found:
         if not layer.built:
             raise UserError(f"gate: layer {layer.name} of {model.name} is not built; call the model on a batch first")

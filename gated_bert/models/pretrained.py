@@ -48,7 +48,7 @@ def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None)
     return config.replace(layers=config.layers[:num_layers])
 
 
-def load_pretrained(model: EncoderClassifier, path_or_id: str, task: Task | None = None):
+def load_pretrained(model: EncoderClassifier, path_or_id: str, task: Task | None = None) -> None:
     """Puts pretrained weights into a model, whose layers may be the first few of them.
 
     The head is taken over where the checkpoint has one for the same task, its outputs in the order of the task's
@@ -138,14 +138,14 @@ def _check_activation(found: Architecture, wanted: Architecture, where: str):
 def _order_head(arrays: dict[str, np.ndarray], model: EncoderClassifier, rows: Sequence[int] | None, where: str):
     """Puts the head among `arrays` into the order of `rows`; None drops it."""
     names = family_of(model).head_names(model.architecture.span_head)
-    head = [arrays.pop(name, None) for name in names]
-    if rows is not None and all(array is not None for array in head):
+    kernel, bias = (arrays.pop(name, None) for name in names)
+    if rows is not None and kernel is not None and bias is not None:
         # Checkpoints hold the head as [outputs, hidden].
-        if head[0].ndim != 2 or head[1].shape != head[0].shape[:1] or len(head[1]) != len(rows):
-            found = " and ".join("x".join(map(str, array.shape)) or "a single number" for array in head)
+        if kernel.ndim != 2 or bias.shape != kernel.shape[:1] or len(bias) != len(rows):
+            found = " and ".join("x".join(map(str, array.shape)) or "a single number" for array in (kernel, bias))
             raise UserError(f"{where}: the head's kernel and bias have the shapes {found}, the model needs "
                             f"{len(rows)} outputs of both; fetch it again")  # fmt: skip
-        arrays.update(zip(names, (head[0][rows].T, head[1][rows]), strict=True))
+        arrays.update(zip(names, (kernel[rows].T, bias[rows]), strict=True))
 
 
 def _assign(variable: keras.Variable, array: np.ndarray, where: str):

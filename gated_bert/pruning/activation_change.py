@@ -170,7 +170,7 @@ def kept_layers(
     ]
 
 
-def close_units(model: EncoderClassifier, kept: Sequence[KeptLayer]):
+def close_units(model: EncoderClassifier, kept: Sequence[KeptLayer]) -> None:
     """Closes heads and neurons: their columns, and the rows of the next matrix that read them."""
     for block, layer in zip(model.encoder.blocks, kept, strict=True):
         attention, ffn = block.attention, block.ffn

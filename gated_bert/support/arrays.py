@@ -49,6 +49,8 @@ def check_members(archive: zipfile.ZipFile) -> None:
     Raises:
         ValueError: one of them, or the same name twice.
     """
+    if archive.fp is None:
+        raise ValueError("it is closed")
     entries, size = archive.infolist(), archive.fp.seek(0, os.SEEK_END)
     if len({entry.filename for entry in entries}) != len(entries):
         raise ValueError("a name is in it twice")

@@ -42,7 +42,7 @@ class Encoded:
         """Token ids of one example."""
         return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
 
-    def take(self, indices: Sequence[int]) -> Encoded:
+    def take(self, indices: Sequence[int] | np.ndarray) -> Encoded:
         """The examples at `indices`, in that order."""
         lengths = self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

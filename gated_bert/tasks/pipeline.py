@@ -95,7 +95,7 @@ class BucketedDataset(keras.utils.PyDataset):
         """Examples in an epoch."""
         return len(self.encoded)
 
-    def set_epoch(self, epoch: int, first_batch: int = 0):
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Sets the order to that of `epoch`; with `first_batch`, only the batches from there on are yielded.
 
         Args:
@@ -158,8 +158,8 @@ class BucketedDataset(keras.utils.PyDataset):
         order = np.arange(len(batches))
         if random is not None:
             random.shuffle(order)
-        lengths = np.array(lengths)
-        others = np.flatnonzero(lengths[order] != lengths[order[0]])
+        padded = np.array(lengths)
+        others = np.flatnonzero(padded[order] != padded[order[0]])
         if len(others):
             order[[1, others[0]]] = order[[others[0], 1]]
-        return _Plan([batches[place] for place in order], lengths[order], first_batch)
+        return _Plan([batches[place] for place in order], padded[order], first_batch)

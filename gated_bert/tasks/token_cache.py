@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def _ids_below(ids: np.ndarray, tokens: int) -> bool:
     return not len(ids) or (ids.min() >= 0 and ids.max() < tokens)
 
 
-def write_cache(path: Path, encoded: Encoded):
+def write_cache(path: Path, encoded: Encoded) -> None:
     """Keeps what was encoded; a folder that cannot be written to is no fault."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,8 @@ def write_cache(path: Path, encoded: Encoded):
         temporary = partial(path)
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, **encoded.inputs, **{_OFFSETS: encoded.offsets})
+                arrays: dict[str, Any] = {**encoded.inputs, _OFFSETS: encoded.offsets}
+                np.savez(file, **arrays)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

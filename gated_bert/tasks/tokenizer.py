@@ -139,9 +139,9 @@ def _choose(config: GatedBertConfig, kind: type[Tokenizer]) -> Tokenizer:
         from gated_bert.tasks.embedded import embedded_vocabulary
 
         return kind.from_vocab(embedded_vocabulary())
-    path = data_path(config)
-    if path is not None:
-        folder = path if path.is_dir() else path.parent
+    data = data_path(config)
+    if data is not None:
+        folder = data if data.is_dir() else data.parent
         for place in (folder, folder / "bert", folder.parent / "bert", folder.parent.parent / "bert"):
             tokenizer = tokenizer_from_folder(place, kind=kind)
             if tokenizer is not None:

@@ -26,13 +26,16 @@ class TokenizerProtocol(Protocol):
 
     origin: str
     max_length: int | None
-    input_names: tuple[str, ...]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """See above."""
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> TokenizerProtocol:
         """The tokeniser that `save` wrote."""
 
-    def save(self, path: str | os.PathLike):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes a `tokenizer.json` that `from_file` and other tools read."""
 
     def transformers_files(self, longest: int) -> dict[str, str]:
@@ -46,7 +49,7 @@ class TokenizerProtocol(Protocol):
     def vocab_size(self) -> int:
         """Rows that the token embedding needs: the highest id and one."""
 
-    def check_rows(self, rows: int):
+    def check_rows(self, rows: int) -> None:
         """Refuses, by a `UserError`, a model whose token embedding has fewer rows."""
 
     @property

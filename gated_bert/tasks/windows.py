@@ -70,8 +70,9 @@ def encode_windows(tokenizer: TokenizerProtocol, examples: SpanExamples, max_len
         parts = _parts(int(end - first), room, stride)
         for (start, stop), owned in zip(parts, _owned(parts), strict=True):
             at = len(template.begin) + asked + len(template.between)
-            inside = answer is not None and start <= answer[0] and answer[1] < stop
-            label = (at + answer[0] - start, at + answer[1] - start) if inside else (0, 0)
+            label = (0, 0)
+            if answer is not None and start <= answer[0] and answer[1] < stop:
+                label = (at + answer[0] - start, at + answer[1] - start)
             rows.append((*label, index, at, first + start, first + stop, first + owned[0], first + owned[1], asked))
     table = np.array(rows, dtype=np.int64)
     question, shown = table[:, 2], table[:, 4:6]

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tokenizers
@@ -52,11 +52,11 @@ class Tokenizer:
         special: Mapping[str, str] | None = None,
         max_length: int | None = None,
     ):
-        self.special = {**dict.fromkeys(SPECIAL_TOKENS), **_own_spelling(backend), **(special or {})}
+        own = {**dict.fromkeys(SPECIAL_TOKENS), **_own_spelling(backend), **(special or {})}
+        self.special: dict[str, str] = {token: spelling or token for token, spelling in own.items()}
         for token, spelling in self.special.items():
-            self.special[token] = spelling or token
-            if token != "[MASK]" and backend.token_to_id(self.special[token]) is None:
-                raise UserError(f"{origin}: token {self.special[token]} is missing; a BERT vocabulary is needed")
+            if token != "[MASK]" and backend.token_to_id(spelling) is None:
+                raise UserError(f"{origin}: token {spelling} is missing; a BERT vocabulary is needed")
         if max(backend.get_vocab().values()) >= MOST_TOKENS:
             raise UserError(f"{origin}: an id of {max(backend.get_vocab().values()):,}; allowed: below {MOST_TOKENS:,}")
         # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
@@ -68,13 +68,13 @@ class Tokenizer:
 
     def _post_processor(self) -> processors.PostProcessor:
         """The `template`, as the library has it."""
-        ends = (self.special[token] for token in ("[SEP]", "[CLS]"))
-        return processors.BertProcessing(*((token, self.backend.token_to_id(token)) for token in ends))
+        begin, separator = (self.special["[CLS]"], self._id("begin")), (self.special["[SEP]"], self._id("separator"))
+        return processors.BertProcessing(separator, begin)
 
     @property
     def template(self) -> Template:
         """`[CLS] text [SEP]`, and `[CLS] text [SEP] text [SEP]`."""
-        begin, separator = self.special_id("begin"), self.special_id("separator")
+        begin, separator = self._id("begin"), self._id("separator")
         return Template((begin,), (separator,), (separator,))
 
     @classmethod
@@ -91,8 +91,10 @@ class Tokenizer:
             UserError: an unreadable file, a repeated or a missing token.
         """
         rules = rules or WordPieceRules()
-        is_path = isinstance(vocabulary, str | os.PathLike)
-        origin, tokens = (str(vocabulary), read_vocabulary(vocabulary)) if is_path else ("vocabulary", list(vocabulary))
+        if isinstance(vocabulary, str | os.PathLike):
+            origin, tokens = str(vocabulary), read_vocabulary(vocabulary)
+        else:
+            origin, tokens = "vocabulary", list(vocabulary)
         ids = {token: index for index, token in enumerate(tokens)}
         if len(ids) != len(tokens):
             line = next(index for index, token in enumerate(tokens) if ids[token] != index) + 1
@@ -136,7 +138,7 @@ class Tokenizer:
             raise _refused(error, f"{path}: not a tokenizer.json", remedy) from error
         return cls(backend, str(path), special, max_length)
 
-    def save(self, path: str | os.PathLike):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes a `tokenizer.json` that `from_file` and other tools read."""
         if self.special["[PAD]"] != "[PAD]":
             # The only field of the format that names this token.
@@ -145,7 +147,7 @@ class Tokenizer:
         Path(path).write_bytes(self.backend.to_str(pretty=True).encode())
         self.backend.no_padding()
 
-    def check_rows(self, rows: int):
+    def check_rows(self, rows: int) -> None:
         """Refuses a tokeniser whose tokens a model does not know.
 
         Args:
@@ -177,7 +179,7 @@ class Tokenizer:
         if not cached or len(texts) < CACHED_FROM:
             return self._encode(texts, pairs, max_len)
         path = cache_file(f"{tokenizers.__version__} {max_len} {self.fingerprint}", texts, pairs)
-        encoded = read_cache(path, len(texts), self.input_names, self.vocab_size, self.special_id("pad"))
+        encoded = read_cache(path, len(texts), self.input_names, self.vocab_size, self._id("pad"))
         if encoded is None:
             encoded = self._encode(texts, pairs, max_len)
             write_cache(path, encoded)
@@ -192,7 +194,7 @@ class Tokenizer:
 
     def join(self, *columns: Column) -> Encoded:
         """Parts of texts with the special tokens around them; see `TokenizerProtocol`."""
-        return arrange(columns, self.template, self.input_names, self.special_id("pad"))
+        return arrange(columns, self.template, self.input_names, self._id("pad"))
 
     def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         encodings = self._batch(self.backend.encode_batch_fast, texts)
@@ -234,6 +236,13 @@ class Tokenizer:
         """The id of a special token, however this vocabulary spells it; None where it has none, as often of `mask`."""
         return self.backend.token_to_id(self.special[MEANINGS[special]])
 
+    def _id(self, special: Special) -> int:
+        """The same of a token that every vocabulary has, which `__init__` looks for."""
+        found = self.special_id(special)
+        if found is None:
+            raise KeyError(special)
+        return found
+
     @property
     def fingerprint(self) -> str:
         """All that decides how texts are encoded; the post-processor says how [CLS] and [SEP] are spelt."""
@@ -244,7 +253,9 @@ class Tokenizer:
         vocabulary alone nearly so; `longest` is the model's longest input in tokens."""
         normalizer = self.backend.normalizer
         special = {name: self.special[token] for token, name in ROLES.items()}
-        fields = {name: token for name, token in special.items() if self.backend.token_to_id(token) is not None}
+        fields: dict[str, Any] = {
+            name: token for name, token in special.items() if self.backend.token_to_id(token) is not None
+        }
         if isinstance(normalizer, normalizers.BertNormalizer):
             fields |= {"do_lower_case": normalizer.lowercase, "strip_accents": normalizer.strip_accents,
                        "tokenize_chinese_chars": normalizer.handle_chinese_chars}  # fmt: skip
