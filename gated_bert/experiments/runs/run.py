@@ -290,6 +290,8 @@ class _Run:
         if self.checkpoint:
             self._refuse_other_labels(self.checkpoint.place.get("labels"))
             self.checkpoint.restore(self.model, self.criterion)
+            if self.pruning:
+                self.pruning.go_on(epoch, batches)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
             self.one_shot["after"] = self.evaluate()
