@@ -86,9 +86,14 @@ def _pairs(path: str) -> list[tuple[str, yaml.Node]]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else path
         raise FlagError(f"{FILE_LABEL}: {place}: no valid YAML ({getattr(error, 'problem', None) or error})") from None
+    except RecursionError:
+        raise FlagError(f"{FILE_LABEL}: {path}: no valid YAML (nested too deep)") from None
     if not isinstance(document, yaml.MappingNode) or not document.value:
         raise FlagError(f"{FILE_LABEL}: {path}: holds no keys with values, e.g. methods: [magnitude, movement]")
-    return [(str(key.value), node) for key, node in document.value]
+    for key, _ in document.value:
+        if key.id != "scalar":
+            raise FlagError(f"{path}, line {key.start_mark.line + 1}: a {key.id} as a key is refused; allowed: a name")
+    return [(key.value, node) for key, node in document.value]
 
 
 def _read(flag: Flag, node: yaml.Node) -> object:

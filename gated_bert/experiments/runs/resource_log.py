@@ -42,7 +42,8 @@ class ResourceLog:
     """
 
     def __init__(self, folder: Path, interval: float, going_on: bool = False, name: str = CSV):
-        self.path, self.interval = Path(folder) / name, interval
+        # Its thread reads on while a library is loaded from elsewhere.
+        self.path, self.interval = Path(folder).absolute() / name, interval
         self._epoch = 0
         self._began = time.time()
         self._lock, self._stop = threading.Lock(), threading.Event()
