@@ -56,15 +56,21 @@ class OnnxModel:
         """Logits, float32, of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length].
 
         Raises:
-            UserError: no sequence in it, or a graph that cannot be computed with it.
+            UserError: no sequence in it, or a graph that computes no logits of it.
         """
         refuse_empty_batch(inputs["input_ids"])
         arrays = {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs}
         try:
-            return self.session.run(None, arrays)[0]
+            found = self.session.run(None, arrays)[0]
         except session_errors() as error:
-            why = one_line(error)
-            raise UserError(f"{self.path}: ONNX Runtime cannot compute it ({why}); export it again") from error
+            raise UserError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from error
+        rows, length = inputs["input_ids"].shape
+        shape = (rows, self.bert_config.num_outputs, *[length] * self.bert_config.span_head)
+        if getattr(found, "shape", None) != shape or found.dtype.kind != "f":
+            what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise UserError(f"{self.path}: its output is {what}; allowed: floating-point numbers {list(shape)}; export "
+                            "it again")  # fmt: skip
+        return found
 
     def predict(self, dataset, verbose: int = 0) -> np.ndarray:
         """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.

@@ -1,10 +1,18 @@
 """The error a user can act on, and what other libraries' errors say, for a line of it."""
 
+import re
+
 _LONGEST = 300
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UserError(Exception):
     """Something the user can mend: one line that says what was wrong, where, and what to do."""
+
+
+def printable(text: str) -> str:
+    """The text with its control characters, which a terminal would obey, as their escapes; tabs and lines stay."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from gated_bert.loading import Load, load_by
+from gated_bert.support.errors import printable
 
 LIBRARY_LINE = re.compile(
     rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
@@ -44,7 +45,7 @@ def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
     if start:
         text = text.partition("\n")[2] or text
     own = text if os.environ.get("VERBOSE") == "2" else without_library_lines(text)
-    return "\n".join(own.splitlines()[-lines:])
+    return printable("\n".join(own.splitlines()[-lines:]))
 
 
 def _quietly(load: Load, module: ModuleType):

@@ -320,6 +320,22 @@ class PipelineRecord(TypedDict):
     steps: dict[str, PipelineStep]
 
 
+class SavedSplits(TypedDict):
+    """`dataset_dict.json` of a data set that the library `datasets` saved."""
+
+    splits: list[str]
+
+
+class _SavedFile(TypedDict):
+    filename: str
+
+
+class SavedState(TypedDict):
+    """`state.json` of a split of it."""
+
+    _data_files: list[_SavedFile]
+
+
 class SimilarityRecord(TypedDict, total=False):
     """`similarity.json`."""
 

@@ -18,6 +18,9 @@ from gated_bert.support.machine import GIB
 from tests.refused import refusal
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "sweep.yaml"
+LAUGHS = "{key}  - &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
+    f"  - &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)) + "{value}"  # fmt: skip
+"""Lists that would be 3.5 billion words if they were written out."""
 GRID = """
 methods: [magnitude, baseline]
 tasks: [sst2, mrpc]
@@ -143,10 +146,16 @@ def test_what_is_typed_wins():
         ("output: [a, b]", "sweep.yaml: output: 'a, b' is refused; allowed: one folder"),
         ("criterion: spt\nmethods: magnitude", "sweep.yaml: criterion: names one point instead of sweep.yaml: methods"),
         ("methods: spt\n tasks: [", "--sweep-file: sweep.yaml, line 2: no valid YAML"),
-        ("epochs: " + "[" * 100_000, "--sweep-file: sweep.yaml: no valid YAML (nested too deep)"),
-        ("epochs: 1\n? [seeds, tasks]\n: 3", "sweep.yaml, line 2: a sequence as a key is refused; allowed: a name"),
+        ("epochs: " + "[" * 100_000, "--sweep-file: sweep.yaml: nested too deep"),
+        ("epochs: 1\n? [seeds, tasks]\n: 3", "sweep.yaml, line 2: a key that is a sequence; allowed: names of flags"),
         ("- spt", "--sweep-file: sweep.yaml: holds no keys with values"),
         ("", "--sweep-file: sweep.yaml: holds no keys with values"),
+        ("methods: " + "[" * 20_000 + "]" * 20_000, "--sweep-file: sweep.yaml: nested too deep"),
+        ("? [spt]\n: 1", "--sweep-file: sweep.yaml, line 1: a key that is a sequence"),
+        (LAUGHS.format(key="? \n", value="\n: 1\n"), "line 2: a key that is a sequence"),
+        (LAUGHS.format(key="methods:\n", value="\n"), "is refused; allowed: a value, or a list of values"),
+        (f"methods: spt # {'x' * 2**20}", "bytes; allowed: at most 1,048,576"),
+        ('"\\e]0;owned\\a": 1', "the key '\\x1b]0;owned\\x07' is refused"),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_in_one_line_that_names_the_file(capsys, text, message):
