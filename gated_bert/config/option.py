@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar
@@ -39,6 +39,7 @@ class Option:
         nothing: word of a command line that stands for None.
         any_model: whether `gate` and `PruningCallback.for_model` take it for models that are not BERT.
         fraction: a percentage is a likely slip.
+        also: another spelling of the field, which makers of the record take too.
     """
 
     help: str
@@ -52,6 +53,7 @@ class Option:
     nothing: str | None = None
     any_model: bool = False
     fraction: bool = False
+    also: str | None = None
 
 
 def option(default: object, text: str, *flags: str, **declared: Any) -> Any:
@@ -139,6 +141,32 @@ def declared_fields(record: type) -> dict[str, Declared]:
         found[field.name] = Declared(field.name, field.default, field.metadata["option"], kind, bool(tuples),
                                      NoneType in parts, texts)  # fmt: skip
     return found
+
+
+def plainly_spelt(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a record's fields by the fields' names, whichever spelling they were given by.
+
+    Raises:
+        ConfigError: two values for one field.
+    """
+    names = {each.option.also: name for name, each in declared_fields(record).items() if each.option.also}
+    found = {name: value for name, value in values.items() if name not in names}
+    for spelling, name in names.items():
+        if spelling in values and found.setdefault(name, values[spelling]) != values[spelling]:
+            raise ConfigError(spelling, values[spelling], f"{name}={found[name]}, which is the same")
+    return found
+
+
+def takes_other_spellings(record: type[_Value]) -> type[_Value]:
+    """A record whose constructor takes the other spellings of its fields too; a decorator."""
+    plain = record.__init__
+
+    @functools.wraps(plain)
+    def __init__(self, *args, **values):
+        plain(self, *args, **plainly_spelt(record, values))
+
+    record.__init__ = __init__  # type: ignore[method-assign]  # what it decorates for
+    return record
 
 
 def check_declared(record: object) -> None:

@@ -23,7 +23,7 @@ from gated_bert.config.criterion_options import (
 from gated_bert.config.input_options import InputOptions
 from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
-from gated_bert.config.option import check_declared, value_types
+from gated_bert.config.option import check_declared, plainly_spelt, takes_other_spellings, value_types
 from gated_bert.config.presets import (
     END_SPARSITY,
     PRESETS,
@@ -45,6 +45,7 @@ NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
 """Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
 
 
+@takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
     TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
@@ -165,6 +166,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or values that are not allowed or do not fit together.
         """
+        changes = plainly_spelt(type(self), changes)
         self._refuse_unknown(changes)
         return type(self)(**{**vars(self)["_given"], **changes})
 
@@ -193,6 +195,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or a refused value.
         """
+        values = plainly_spelt(cls, values)
         cls._refuse_unknown(values)
         kinds = value_types(cls)
         for name, value in values.items():

@@ -78,7 +78,7 @@ class GoogleCheckpoint:
             raise UserError(f"{self.weights_path}: reading a TensorFlow checkpoint needs tensorflow; "
                             "pip install 'gated_bert[tensorflow]', or give the same weights as safetensors") from error
         try:
-            yield tf.train.loadcheckpoint(str(self.weights_path))
+            yield tf.train.load_checkpoint(str(self.weights_path))
         # The reader raises IndexError where a data file is cut short, RuntimeError where it is damaged.
         except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
             raise UserError(

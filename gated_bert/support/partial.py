@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from gated_bert.support.disk import own
+
 LOCK = ".lock"
 """The file in a folder whose lock the process that writes there holds."""
 _NAME = re.compile(
@@ -217,7 +219,7 @@ def _is_locked(folder: Path) -> bool | None:
     """Whether a process holds a lock in `folder` or in a folder there; None without any lock's file."""
     found = None
     for path in (folder / LOCK, *folder.glob(f"*/{LOCK}")):
-        with contextlib.suppress(OSError), open(path) as file:
+        with contextlib.suppress(OSError), open(own(path)) as file:
             found = False
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -128,6 +128,27 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
     pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
 
 
+@pytest.mark.parametrize("batches", [0, 2])
+def test_masks_whose_target_is_reached_stay_over_a_stop(tmp_path, monkeypatch, batches):
+    """Tiles made of open columns: more would close, were an update to the same sparsity done again."""
+    options = {"pruning_type": 8, "tilesparsity_variant": "code", "granularity": 4, "epochs": 4}
+    plan = {"schedule": "one_shot", "pruning_start_epoch": 1, "pruning_end_epoch": 1, "end_sparsity": 0.6}
+    config = config_of("magnitude", **options | plan, batch_size=16, train_examples=64, checkpoint_steps=2)
+
+    class Stopped(run_module.EpochCallback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if (self.epoch, batch) == (2, batches):
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "EpochCallback", Stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path)
+    rows = train(config, tmp_path, resume=True).rows
+    assert f"going on at epoch 3, step {batches}" in (tmp_path / "log.txt").read_text()
+    assert len({row["sparsity"] for row in rows}) == 1 and rows[0]["sparsity"] > 0.6
+
+
 @pytest.mark.parametrize(("takes", "written"), [(0.5, [2, 4, 6, 8, 10, 12]), (2.0, [2, 6, 10])])
 def test_checkpoints_take_no_more_than_a_twentieth_of_the_time(monkeypatch, takes, written):
     """Of twelve steps of 10 s, one due after every second."""

@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 from gated_bert.support.checks import shown
 from gated_bert.support.errors import UserError
+from gated_bert.support.errors import printable as without_controls
 from gated_bert.support.records import read_record
 
 METADATA = "metadata_*.json"
@@ -34,8 +35,8 @@ def check_metadata(path: Path, metadata: Mapping):
 
 
 def printable(name: object) -> str:
-    """A name as tables and plots can hold it: what is no text, as a part of a file's name, as its escape."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
+    """A name as tables and plots can hold it: what is no text, or a control character, as its escape."""
+    return without_controls(str(name).encode("utf-8", "backslashreplace").decode())
 
 
 def _is_name(value: object) -> bool:

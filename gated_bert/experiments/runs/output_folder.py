@@ -14,6 +14,7 @@ from typing import TextIO
 
 from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.support.checks import ConfigError
+from gated_bert.support.disk import own
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import LOCK, remove_leftovers_in
@@ -36,7 +37,7 @@ def locked(output: Path, flag: str = OUTPUT) -> Iterator[None]:
     made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(output / LOCK, "a+")
+        file = open(own(output / LOCK), "a+")
     except OSError as error:
         raise UserError(f"{flag}: {output} cannot be written ({error.strerror}); choose another folder") from None
     with file:
@@ -121,7 +122,7 @@ def check_unused(folder: Path, flag: str = OUTPUT):
     Raises:
         UserError: names the process.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(folder / LOCK, "r+") as file:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(own(folder / LOCK), "r+") as file:
         _lock(file, folder, flag)
 
 

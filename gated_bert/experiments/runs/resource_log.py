@@ -13,6 +13,7 @@ import psutil
 from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.backend import gpu_memory
+from gated_bert.support.disk import own
 from gated_bert.support.files import write_bytes_atomic
 from gated_bert.support.machine import peak_memory
 
@@ -42,7 +43,8 @@ class ResourceLog:
     """
 
     def __init__(self, folder: Path, interval: float, going_on: bool = False, name: str = CSV):
-        self.path, self.interval = Path(folder) / name, interval
+        # Its thread reads on while a library is loaded from elsewhere.
+        self.path, self.interval = Path(folder).absolute() / name, interval
         self._epoch = 0
         self._began = time.time()
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -53,7 +55,7 @@ class ResourceLog:
             self._began = self._beginning() or self._began
         elif interval:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+            own(self.path).write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
 
     def __enter__(self) -> ResourceLog:
         if self.interval:
@@ -83,7 +85,7 @@ class ResourceLog:
             row = [f"{now - self._began:.6f}", event, self._epoch, f"{held / MB:.1f}",
                    f"{max(held, peak_memory()) / MB:.1f}", "" if share is None else f"{share:.1f}",
                    *([f"{value / MB:.1f}" for value in gpu] if gpu else ["", ""]), f"{now:.6f}"]  # fmt: skip
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
+            with open(own(self.path), "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
 
     def plot(self, failed: list[str] | None = None) -> None:

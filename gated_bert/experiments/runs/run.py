@@ -49,6 +49,7 @@ from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import sparsity
 from gated_bert.support.backend import always_compiles, data_parallel
+from gated_bert.support.disk import own
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_csv_atomic, write_json_atomic
@@ -182,7 +183,7 @@ class _Run:
         return RunResult(self.folder, rows, best, final)
 
     def train(self) -> RunResult:
-        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8", errors="backslashreplace")
+        handler = logging.FileHandler(own(self.folder / "log.txt"), encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         LOGGER.addHandler(handler)
         LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)
@@ -290,6 +291,8 @@ class _Run:
         if self.checkpoint:
             self._refuse_other_labels(self.checkpoint.place.get("labels"))
             self.checkpoint.restore(self.model, self.criterion)
+            if self.pruning:
+                self.pruning.go_on(epoch, batches)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
             self.one_shot["after"] = self.evaluate()
