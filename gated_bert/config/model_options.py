@@ -33,7 +33,7 @@ class ModelOptions:
                                     metavar="FROM")  # fmt: skip
 
     def sizes(self) -> tuple[int, int, int, int]:
-        """Layers, hidden size, heads and intermediate size of a model without pretrained weights."""
+        """Layers, hidden size, heads and intermediate size, those of the preset where none are given."""
         preset = PRESETS[self.model_size]
         return (preset.num_layers if self.num_layers is None else self.num_layers,
                 preset.d_model if self.d_model is None else self.d_model,

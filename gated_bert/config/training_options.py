@@ -35,3 +35,7 @@ class TrainingOptions:
     resource_seconds: float = option(0.0, "seconds between two readings of memory and processor; 0: no log",
                                      "--resource-log", group=TRAINING, metavar="SECONDS", low=0,
                                      high=86400)  # fmt: skip
+
+    def device_count(self, there: int) -> int:
+        """How many devices share a batch, where `there` are so many."""
+        return self.devices if isinstance(self.devices, int) else there

@@ -20,7 +20,7 @@ def with_counted_devices(config: GatedBertConfig) -> GatedBertConfig:
     if config.devices == 1:
         return config
     there, backend = keras.distribution.list_devices(), keras.backend.backend()
-    count = len(there) if config.devices == "all" else config.devices
+    count = config.device_count(len(there))
     if count > len(there):
         raise ConfigError("devices", count, f"1 to {len(there)}: {backend} finds {', '.join(there)}")
     if count > 1 and backend == "tensorflow":
