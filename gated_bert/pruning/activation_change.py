@@ -11,6 +11,7 @@ from keras import ops
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.support.tensors import Tensor
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def tracked_activations(model: EncoderClassifier, batch: dict[str, np.ndarray]) 
         Arrays [batch, length, units]; of `attention_weights` [batch, heads, length, length], of `pooler`
         [batch, hidden_size].
     """
-    encoder, found = model.encoder, {}
+    encoder = model.encoder
+    found: dict[tuple[int, str], Tensor] = {}
     hidden = encoder.embed(batch, training=False)
     bias = padding_bias(ops.convert_to_tensor(batch["attention_mask"]))
     for index, block in enumerate(encoder.blocks):
@@ -174,8 +176,8 @@ def close_units(model: EncoderClassifier, kept: Sequence[KeptLayer]) -> None:
     """Closes heads and neurons: their columns, and the rows of the next matrix that read them."""
     for block, layer in zip(model.encoder.blocks, kept, strict=True):
         attention, ffn = block.attention, block.ffn
-        if attention.query is not None:
-            for projection in (attention.query, attention.key, attention.value):
+        if attention.projections is not None:
+            for projection in attention.projections:
                 _close(projection, columns=np.repeat(layer.heads, projection.units // len(layer.heads)))
             _close(attention.output_dense, rows=np.repeat(layer.heads, attention.sizes.value_dim))
         if ffn.intermediate is not None:
