@@ -2,7 +2,7 @@
 
 import pytest
 
-from gated_bert.experiments.csv_file import read_csv
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.runs.resource_log import COLUMNS, ResourceLog
 from gated_bert.experiments.studies.activation_table import memory
 from gated_bert.experiments.studies.study import _copy, _join_stages

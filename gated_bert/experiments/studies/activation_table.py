@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gated_bert.compression.model_statistics import macs, measure_latency, parameter_counts
-from gated_bert.experiments.csv_file import read_csv
 from gated_bert.experiments.reports.aggregate import statistics
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import files_there, label_text, png, tolerated
 from gated_bert.experiments.runs.resource_log import COLUMNS, CSV
 from gated_bert.experiments.studies.activation_config import UNPRUNED

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gated_bert.compression.benchmark import cell_name
-from gated_bert.experiments.csv_file import read_csv
 from gated_bert.experiments.explanations.similarity_table import MARKS, NOISE, titles
 from gated_bert.experiments.models.benchmark_table import COLOURS
 from gated_bert.experiments.models.benchmark_table import RECORD as BENCHMARK
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import label_text, png, tolerated
 from gated_bert.experiments.reports.page import Html, element, html_image, html_table, joined, link, note, page
 from gated_bert.experiments.reports.results import metric_scale, metric_title

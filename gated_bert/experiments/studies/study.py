@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gated_bert.experiments.csv_file import read_csv
 from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.results import find_runs
 from gated_bert.experiments.studies.catalogue import STUDIES
 from gated_bert.experiments.studies.stages import PLOT, TABLE
