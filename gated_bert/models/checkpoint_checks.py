@@ -34,11 +34,11 @@ def check_stored(config: Architecture, path: Path, size: int, what: str) -> None
                         f"least {least:,}; fetch both again")  # fmt: skip
 
 
-def read_model_config(path: Path) -> dict:
-    """A `config.json` of transformers, or a `bert_config.json` of Google.
+def read_model_config(path: Path, title: str = "model") -> dict:
+    """A `config.json` of transformers, or a `bert_config.json` of Google; `title` says whose it is, for messages.
 
     Raises:
         UserError: a missing or malformed file.
     """
-    remedy = "the configuration of the model belongs beside the weights"
+    remedy = f"a {title} configuration belongs beside the weights"
     return read_record(path, HuggingFaceConfig, remedy=remedy, file_names=False)

@@ -38,7 +38,7 @@ class GoogleCheckpoint:
             UserError: also sizes that need more than the checkpoint's files hold.
         """
         path = self.weights_path.parent / "bert_config.json"
-        config = self.family.read_config(read_model_config(path), str(path))
+        config = self.family.read_config(read_model_config(path, self.family.title), str(path))
         parts = self.weights_path.parent.glob(f"{glob.escape(self.weights_path.name)}.data-*")
         check_stored(config, self.weights_path, sum(part.stat().st_size for part in parts), "TensorFlow checkpoint")
         return config

@@ -98,11 +98,15 @@ def load_hub_dataset(repo: str, name: str | None, remedy: str) -> Mapping:
         remedy: what to do without a network, for the message.
 
     Raises:
-        UserError: neither the hub nor the cache has it.
+        UserError: neither the hub nor the cache has it, or a folder here has its name.
     """
     import datasets
     from huggingface_hub.errors import HTTPError
 
+    # The library takes such a folder for the data set, whoever made it.
+    if Path(repo).is_dir():
+        raise UserError(f"{repo}: a folder of the working folder has the name of a data set on the Hugging Face hub; "
+                        "work in another folder, or name this one with -d")  # fmt: skip
     switched_off = datasets.config.HF_HUB_OFFLINE
     offline = switched_off or not hub_answers(repo, "dataset")
     full_name = f"{repo} ({name})" if name else repo

@@ -214,3 +214,13 @@ def test_a_machine_without_a_network_is_told_so_within_seconds(tmp_path):
         "nyu-mll/glue (sst2) is not cached and the Hugging Face hub cannot be reached; "
         "use -d embedded, or -d FOLDER with the GLUE files"
     )
+
+
+@pytest.mark.parametrize(("repo", "task"), [("nyu-mll/glue", "sst2"), ("fancyzhx/ag_news", "ag_news"),
+                                            ("rajpurkar/squad", "squad")])  # fmt: skip
+def test_a_folder_of_the_working_folder_is_not_taken_for_the_hub(tmp_path, monkeypatch, repo, task):
+    monkeypatch.chdir(tmp_path)
+    Path(repo).mkdir(parents=True)
+    (Path(repo) / "train.csv").write_text("sentence,label\nof a stranger,1\n")
+    with pytest.raises(UserError, match=f"^{repo}: a folder of the working folder has the name of a data set"):
+        load_task_data(GatedBertConfig(task=task))

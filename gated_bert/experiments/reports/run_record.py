@@ -88,6 +88,10 @@ def _is_config(value: object) -> bool:
             and all(_maybe(_is_count)(value.get(name)) for name in counts))  # fmt: skip
 
 
+def _is_stages(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_all(_maybe(_is_number)), value.values()))
+
+
 def _is_macs(value: object) -> bool:
     if not isinstance(value, dict):
         return False
@@ -110,6 +114,7 @@ _PARTS: dict[str, tuple[Check, str]] = {
     "versions": (_maybe(lambda value: isinstance(value, dict)), "an object, or nothing"),
     "hardware": (_maybe(lambda value: isinstance(value, dict)), "an object, or nothing"),
     "parameters": (_maybe(_all(_is_number)), "an object of numbers, or nothing"),
+    "one_shot": (_maybe(_is_stages), "an object of stages, each an object of numbers, or nothing"),
     "macs_per_token": (_maybe(_is_macs), "an object with dense, open and shrunk, each with total and per_layer"),
 }
 

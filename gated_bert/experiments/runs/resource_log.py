@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import threading
 import time
 from pathlib import Path
@@ -100,9 +101,14 @@ class ResourceLog:
             self.read("interval")
 
     def _beginning(self) -> float | None:
-        with open(self.path, newline="", encoding="utf-8") as file:
-            first = next(csv.DictReader(file), None)
-        return float(first["time"]) - float(first["seconds"]) if first and first.get("time") else None
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                first = next(csv.DictReader(file), None)
+            began = float(first["time"]) - float(first["seconds"]) if first and first.get("time") else None
+        # The log goes on whatever stands in it.
+        except (OSError, ValueError, TypeError, KeyError, csv.Error):
+            return None
+        return began if began is not None and math.isfinite(began) else None
 
 
 class ResourceCallback(StepCallback):

@@ -290,6 +290,7 @@ class _Run:
         epoch, batches = place["epoch"], place["batches"]
         if self.checkpoint:
             self._refuse_other_labels(self.checkpoint.place.get("labels"))
+            self.checkpoint.check_within(self.config.epochs, self.steps)
             self.checkpoint.restore(self.model, self.criterion)
             if self.pruning:
                 self.pruning.go_on(epoch, batches)
