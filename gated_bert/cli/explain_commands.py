@@ -10,7 +10,8 @@ from gated_bert.compression.preconditions import check_model
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError, whole
 from gated_bert.support.errors import UserError
-from gated_bert.support.partial import LOCK, remove_leftovers_in
+from gated_bert.support.lock import LOCK
+from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import find_data
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.support.checks import ConfigError
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
-from gated_bert.support.partial import LOCK, remove_leftovers_in
+from gated_bert.support.lock import LOCK, InUseError, check_free, lock_folder
+from gated_bert.support.partial import remove_leftovers_in
 
 SAVED = "saved_results"
 _FLAG = "-o/--output-dir"
@@ -32,25 +31,27 @@ def locked(output: Path) -> Iterator[None]:
     made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(output / LOCK, "a+")
+        lock = lock_folder(output)
+    except InUseError as error:
+        raise _in_use(output, error) from None
     except OSError as error:
         raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
-    with file:
-        _lock(file, output)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    try:
         # A launcher writes these of its jobs, which hold the lock.
         remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
-        try:
-            yield
-        finally:
-            # What was refused leaves no folder behind.
-            if made and [path.name for path in output.iterdir()] == [LOCK]:
-                shutil.rmtree(output)
-                with contextlib.suppress(OSError):
-                    for path in made[1:]:
-                        path.rmdir()
+        yield
+    finally:
+        unused = made and [path.name for path in output.iterdir()] == [LOCK]
+        # Windows removes no file that is open; elsewhere nobody may take the lock of what is going to be removed.
+        if os.name == "nt":
+            lock.release()
+        # What was refused leaves no folder behind.
+        if unused:
+            shutil.rmtree(output)
+            with contextlib.suppress(OSError):
+                for path in made[1:]:
+                    path.rmdir()
+        lock.release()
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterato
         if has_begun() or (folder / JOB_FILE).exists():
             raise
         for path in folder.iterdir():
-            if path.is_file() and path.name not in sizes and path.name != ".lock":
+            if path.is_file() and path.name not in sizes and path.name != LOCK:
                 path.unlink()
         if LOG_FILE in sizes:
             os.truncate(folder / LOG_FILE, sizes[LOG_FILE])
@@ -112,18 +113,15 @@ def check_unused(folder: Path):
     Raises:
         UserError: names the process.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(folder / ".lock", "r+") as file:
-        _lock(file, folder)
-
-
-def _lock(file: TextIO, folder: Path):
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip()
-        raise UserError(f"{_FLAG}: {folder} is in use by another run (process {owner or 'unknown'}); "
-                        "wait for it, or choose another folder") from None  # fmt: skip
+        check_free(folder)
+    except InUseError as error:
+        raise _in_use(folder, error) from None
+
+
+def _in_use(folder: Path, error: InUseError) -> UserError:
+    return UserError(f"{_FLAG}: {folder} is in use by another run (process {error.owner}); wait for it, or choose "
+                     "another folder")  # fmt: skip
 
 
 def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) -> Path | None:
