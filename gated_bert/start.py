@@ -4,6 +4,7 @@
 puts that first by `-m`, and for an empty entry of PYTHONPATH; `-P` and `-I` are too new, or forget too much.
 """
 
+import importlib
 import os
 import sys
 
@@ -71,6 +72,11 @@ def in_utf8():
         shown = getattr(sys.stdout or sys.stderr, "encoding", None) or "ascii"
         settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{shown}:replace"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})
+
+
+def main() -> int:
+    """Where console scripts of earlier versions begin."""
+    return importlib.import_module("gated_bert.__main__").main()
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def pipeline_command(words: list[str]) -> int:
     _check_task(output, typed, skip)
     data = [typed.get("data", DEFAULTS["data"])] + ["--allow-partial"] * bool(typed.get("allow_partial"))
     prepare_environment()
-    from gated_bert.experiments.studies.compression_pipeline import Pipeline, print_pipeline, run_pipeline
+    from gated_bert.experiments.studies.compression_pipeline import print_pipeline, run_pipeline
+    from gated_bert.experiments.studies.pipeline_plan import Pipeline
 
     if "pos" not in skip:
         from gated_bert.explain.pos import check_data

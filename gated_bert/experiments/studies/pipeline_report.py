@@ -18,7 +18,7 @@ from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.studies.compress import METRICS, REPORTS
 from gated_bert.experiments.studies.compress_report import FORMS, report_rows
 from gated_bert.experiments.studies.compress_report import TABLE as COMPRESSION
-from gated_bert.experiments.studies.compression_pipeline import POS, SIMILARITY, STUDENTS
+from gated_bert.experiments.studies.pipeline_plan import POS, SIMILARITY, STUDENTS
 from gated_bert.experiments.sweeps.overview import clock
 from gated_bert.explain.similarity import MEASURES
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
@@ -29,7 +29,7 @@ from gated_bert.support.text_table import aligned
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gated_bert.experiments.studies.compression_pipeline import Pipeline
+    from gated_bert.experiments.studies.pipeline_plan import Pipeline
 
 TABLE, PLOT, PAGE = "explanations.csv", "explanations.png", "report.html"
 _STUDENTS = ("accuracy", "agreement", "cosine", "spearman")
