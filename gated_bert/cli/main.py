@@ -54,11 +54,11 @@ class Command:
 def train_command(words: list[str]) -> int:
     """`gated-bert train`: one run in this process."""
     typed = typed_flags("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
-    config, folder = _one_run(typed)
+    config, folder, flag = _one_run(typed)
     prepare_environment()
     from gated_bert.experiments.runs.job_process import run_job
 
-    return run_job(config, folder, bool(typed.get("resume")))
+    return run_job(config, folder, bool(typed.get("resume")), flag)
 
 
 def compare_command(words: list[str]) -> int:
@@ -207,7 +207,9 @@ def _dispatch(words: list[str]) -> int:
     return COMMANDS[name].run(words[1:])
 
 
-def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
+def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:
+    """The run's record, its folder and the flag that named that."""
+    named_by = LABELS["run_dir" if "run_dir" in typed else "config_file" if "config_file" in typed else "output"]
     if "config_file" in typed:
         others = [LABELS[name] for name in typed if name not in ("config_file", "run_dir", "resume")]
         if others:
@@ -218,7 +220,7 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         remedy = "give a JSON object of fields and values"
         record = read_record(path, where=f"--config-file: {path}", remedy=remedy)
         config = GatedBertConfig.from_dict(record)
-        return config, user_path(typed.get("run_dir", path.parent))
+        return config, user_path(typed.get("run_dir", path.parent)), named_by
     settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
@@ -227,4 +229,4 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
     from gated_bert.experiments.sweeps.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
-    return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config))
+    return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config)), named_by

@@ -63,6 +63,8 @@ METHODS = {
 }
 METHOD_WORDS = ChainMap({"none": Method(None)}, METHODS)
 """What `-p` takes."""
+SIGNED = ("movement", "spt")
+"""Criteria that rank units by scores below 0 as well as above."""
 CRITERIA = tuple(dict.fromkeys(method.criterion for method in METHODS.values() if method.criterion))
 
 

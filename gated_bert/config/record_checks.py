@@ -6,6 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from gated_bert.config.methods import SIGNED
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
 from gated_bert.config.space import NEEDS_TRAINING, ROLES, TIED_ROLES
 from gated_bert.support.checks import ConfigError, choose, whole
@@ -123,7 +124,7 @@ def _check_pattern(config: GatedBertConfig):
             "pattern", config.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
             "unit means nothing once its weights belong to another",
         )  # fmt: skip
-    if config.pooling not in (None, "mean") and config.criterion in ("movement", "spt"):
+    if config.pooling not in (None, "mean") and config.criterion in SIGNED:
         raise ConfigError("pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed")
     two_steps = config.tile_dims == "kn" and config.pattern in ("k_tile", "tile", "tile_element")
     if config.sparsity_per_dim and not two_steps:

@@ -55,7 +55,7 @@ def stored_config(path: Path, kind: str) -> dict:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            check_members(archive, path)
+            check_members(archive)
             text = archive.read(_CONFIG)
     except _FAULTS as error:
         raise not_whole(path, error) from error
@@ -80,7 +80,7 @@ def stored_arrays(path: Path, parameters: int) -> Iterator[h5py.File]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            check_members(archive, path)
+            check_members(archive)
             size = archive.getinfo(_ARRAYS).file_size
             low, high = 2 * parameters, 8 * _COPIES * parameters + _BESIDE
             if not low <= size <= high:

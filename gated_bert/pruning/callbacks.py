@@ -9,7 +9,7 @@ import keras
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruning_record
-from gated_bert.pruning.closed import count_weights, open_weights
+from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import StepContext, criterion_class
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
@@ -240,7 +240,7 @@ class PruningCallback(StepCallback):
 
     def _say_what_opens(self):
         total = count_weights(self.layers)
-        is_open = sum(int(open_weights(layer).sum()) for layer in self.layers) if self.criterion.reopens else total
+        is_open = OpenUnits().weights(self.layers) if self.criterion.reopens else total
         if is_open < total and not self._started:
             LOGGER.warning(
                 "%s chooses all masks anew: of the %.1f %% of the weights closed at its start some may open again",

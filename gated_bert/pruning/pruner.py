@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning.choice import Choice, Read, Target, count_open, layers_of
 from gated_bert.pruning.closed import Before, OpenUnits, count_weights, open_weights, openness
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.patterns import Pattern, get_pattern
-from gated_bert.pruning.selection import Pool, smallest_above_floors
-
-Read = Callable[[int, Group, int], np.ndarray]
-"""Scores of every so manyth unit (third argument) of a group (second; the first is its number)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """How much one step of a mask update closes.
-
-    Args:
-        pattern: the step's pattern.
-        sparsity: fraction of the weights of a scope.
-        now: what is open before the step.
-        limit: of a step whose sparsity counts whole units only, what may be closed of all weights.
-        before: of a step that restores single weights, the gates before the update; they may be restored, no others.
-    """
-
-    pattern: Pattern
-    sparsity: float
-    now: OpenUnits
-    limit: float | None = None
-    before: dict[GatedLayer, Before] | None = None
 
 
 class Pruner:
@@ -62,10 +38,11 @@ class Pruner:
         self.pattern = get_pattern(config)
         self.groups = self.pattern.groups(layers, num_heads)
         self.criterion = criterion_class(config)(config, self.groups)
+        self._choice = Choice(self.criterion.reopens, config.min_kept)
 
     def layers_of_groups(self) -> list[GatedLayer]:
         """The layers that the pattern prunes, each once."""
-        return _layers_of(self.groups)
+        return layers_of(self.groups)
 
     def competitors(self, groups: Sequence[Group], scope: str) -> list[list[int]]:
         """Numbers of the groups that are ranked together, scope by scope."""
@@ -99,12 +76,12 @@ class Pruner:
             return False
         for members in self.competitors(self.groups, "global" if last.restores else self.config.scope):
             groups = [self.groups[index] for index in members]
-            floors = self._floors(groups, now)
+            floors = self._choice.floors(groups, now)
             gains = [now.least_closable(group, floor) for group, floor in zip(groups, floors, strict=True)]
             least = min((gain for gain in gains if gain), default=math.inf)
-            layers = _layers_of(groups)
+            layers = layers_of(groups)
             weights = count_weights(layers)
-            missing = share * weights - (weights - _open(groups, layers, now))
+            missing = share * weights - (weights - count_open(groups, layers, now))
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
@@ -118,7 +95,7 @@ class Pruner:
             for members in self.competitors(groups, self.config.scope):
                 ranked = [groups[index] for index in members]
                 units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
-                if left > max(units - pattern.closes(units, share), sum(self._floors(ranked, now))):
+                if left > max(units - pattern.closes(units, share), sum(self._choice.floors(ranked, now))):
                     return True
         return False
 
@@ -171,12 +148,13 @@ class Pruner:
         scopes = self._scopes(groups, scope or self.config.scope)
         # Of the pattern as a whole: where a step leaves out matrices, what is closed of them counts all the same.
         layers = {
-            key: _layers_of([self.groups[index] for index in members])
+            key: layers_of([self.groups[index] for index in members])
             for key, members in self._scopes(self.groups, scope or self.config.scope).items()
         }
 
         def choose(key: object, own: np.random.Generator) -> list[np.ndarray]:
-            return self._choose([groups[index] for index in scopes[key]], scopes[key], layers[key], own, target, read)
+            members = [groups[index] for index in scopes[key]]
+            return self._choice.closed_units(members, scopes[key], layers[key], own, target, read)
 
         chosen: dict[GatedLayer, list[tuple[Group, int, np.ndarray]]] = {}
         # Scopes are independent, and NumPy lets other threads run meanwhile.
@@ -187,75 +165,6 @@ class Pruner:
                         chosen.setdefault(layer, []).append((groups[index], place, closed))
         for layer, choices in chosen.items():
             self._write(layer, choices, on_top, target.before)
-
-    def _choose(
-        self,
-        groups: Sequence[Group],
-        numbers: Sequence[int],
-        layers: Sequence[GatedLayer],
-        rng: np.random.Generator,
-        target: Target,
-        read: Read,
-    ) -> list[np.ndarray]:
-        """Bits, packed, 1 where a unit is closed."""
-        pools = [
-            Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
-            for number, group in zip(numbers, groups, strict=True)
-        ]
-        floors, weights = self._floors(groups, target.now, target.before), count_weights(layers)
-        count = target.pattern.closes(sum(group.num_units for group in groups), target.sparsity)
-        if count is not None:
-            counted = [dataclasses.replace(pool, unit_weights=1) for pool in pools]
-            return smallest_above_floors(counted, count, floors, rng, others_pay=False)
-        if self.criterion.reopens:
-            return smallest_above_floors(pools, target.sparsity * weights - _outside(groups, layers), floors, rng)
-        if target.before:
-            closed = sum(target.before[layer].closed for layer in layers)
-            return smallest_above_floors(pools, max(target.sparsity * weights, closed), floors, rng)
-        return self._close_more(pools, groups, layers, floors, rng, target)
-
-    def _close_more(
-        self,
-        pools: Sequence[Pool],
-        groups: Sequence[Group],
-        layers: Sequence[GatedLayer],
-        floors: Sequence[int],
-        rng: np.random.Generator,
-        target: Target,
-    ) -> list[np.ndarray]:
-        """As `_choose` where closed weights stay closed, and count wherever they are."""
-        weights, outside = count_weights(layers), _outside(groups, layers)
-        closed = weights - _open(groups, layers, target.now)
-        whole = sum((group.num_units - target.now.count(group)) * group.unit_weights for group in groups)
-        sparsity = target.sparsity
-        if target.limit is not None:
-            found = smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
-            added = sum(int(gain[np.unpackbits(bits, count=len(gain)) == 1].sum(dtype=np.int64))
-                        for gain, bits in zip(map(target.now.gains, groups), found, strict=True))  # fmt: skip
-            if closed + added <= target.limit * weights + groups[0].unit_weights / 2:
-                return found
-            sparsity = target.limit
-        if whole + outside == closed and len({group.unit_weights for group in groups}) == 1:
-            return smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
-        pools = [
-            dataclasses.replace(pool, gains=target.now.gains(group), ordered=isinstance(group, BalancedGroup))
-            for pool, group in zip(pools, groups, strict=True)
-        ]
-        return smallest_above_floors(pools, max(sparsity * weights - closed, 0), floors, rng)
-
-    def _floors(
-        self, groups: Sequence[Group], now: OpenUnits, before: dict[GatedLayer, Before] | None = None
-    ) -> list[int]:
-        """Units that each group keeps; of the groups of one matrix the first answers for it."""
-        floors, seen = [], set()
-        for group in groups:
-            floor = 0 if group.layers in seen else max(1, math.ceil(self.config.min_kept * group.num_units))
-            if floor and not self.criterion.reopens:
-                # What is closed below the floor stays closed.
-                floor = min(floor, group.num_units - before[group.layers[0]].closed if before else now.count(group))
-            floors.append(floor)
-            seen.add(group.layers)
-        return floors
 
     def _ranked(self, seen: OpenUnits, index: int, group: Group, every: int) -> np.ndarray:
         """Scores of every so manyth unit, −inf where what was `seen` is closed."""
@@ -317,20 +226,6 @@ class Pruner:
         elif before is not None:
             values = ops.convert_to_tensor(before[layer].values)
         mask.assign(ops.where(kept, values, 0.0))
-
-
-def _layers_of(groups: Sequence[Group]) -> list[GatedLayer]:
-    return list(dict.fromkeys(layer for group in groups for layer in group.layers))
-
-
-def _outside(groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
-    """Weights of `layers` in none of the groups: columns that an earlier step closed."""
-    return count_weights(layers) - sum(group.num_units * group.unit_weights for group in groups)
-
-
-def _open(groups: Sequence[Group], layers: Sequence[GatedLayer], now: OpenUnits) -> int:
-    """Open weights of `layers`, told from the groups where these are all of them."""
-    return now.weights(layers) if _outside(groups, layers) else sum(map(now.weights_in, groups))
 
 
 def _threads() -> int:

@@ -113,15 +113,34 @@ class JobStatus(TypedDict, total=False):
     pid: int
 
 
+class StoredFile(TypedDict):
+    """Where a file of a stored resume point lies, from the run's place on, and its bytes."""
+
+    key: str
+    size: int
+
+
+class ResumePoint(TypedDict):
+    """`resume-*.json` of a place for resume points."""
+
+    place: tuple[int, int]
+    files: dict[str, StoredFile]
+
+
 class _Labels(TypedDict, total=False):
     labels: list[str] | None
 
 
-class Place(_Labels):
-    """Where a checkpoint's run stood; those of earlier versions have no labels."""
+class Reached(TypedDict):
+    """How far a checkpoint's run has come: epochs, and batches of the next one."""
 
     epoch: int
     batches: int
+
+
+class Place(Reached, _Labels):
+    """Where a checkpoint's run stood; those of earlier versions have no labels."""
+
     seconds: float
     rows: list[Object]
     one_shot: dict[str, Object]

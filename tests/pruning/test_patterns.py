@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config.methods import CRITERIA
+from gated_bert.config.methods import CRITERIA, SIGNED
 from gated_bert.config.space import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
@@ -365,3 +365,11 @@ def test_scores_are_compared_matrix_by_matrix_where_asked(block):
     Pruner(config, layers).update(0.5, step=1)
     shares = [float(ops.convert_to_numpy(layer.gates).mean()) for layer in layers]
     assert 0.35 < min(shares) and max(shares) < 0.65
+
+
+def test_the_criteria_with_a_sign_are_those_that_pool_by_the_mean_and_square_nothing():
+    """The command line knows them by name, as it cannot import them."""
+    classes = {name: criterion_class(GatedBertConfig(model_size="tiny", pruning_method=name, pruning_start_epoch=2))
+               for name in CRITERIA}  # fmt: skip
+    mean = {name for name, each in classes.items() if each.selects and each.default_pooling == "mean"}
+    assert {name for name in mean if classes[name].score_rule != "squared"} == set(SIGNED)

@@ -15,6 +15,7 @@ import pandas as pd
 from gated_bert.experiments.explanations.explanation_page import explanation_page
 from gated_bert.experiments.reports.names import short_names
 from gated_bert.explain.lime import Explanation
+from gated_bert.support.checks import shown
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.support.records import parse_record, read_record
@@ -45,8 +46,8 @@ def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str
         found = read_record(path)
         for name, value in record.items():
             if name not in NOT_COMPARED and found.get(name) != value:
-                raise UserError(f"--resume: {out} was begun with {name} {_short(found.get(name))}, not "
-                                f"{_short(value)}; give the same, or choose another folder")  # fmt: skip
+                raise UserError(f"--resume: {out} was begun with {name} {shown(found.get(name))}, not "
+                                f"{shown(value)}; give the same, or choose another folder")  # fmt: skip
     write_json_atomic(path, {**record, "complete": False})
 
 
@@ -68,11 +69,6 @@ def go_on(out: Path) -> list[dict]:
 def close_record(out: Path):
     """Says in the record that all documents are explained."""
     write_json_atomic(out / RECORD, {**read_record(out / RECORD), "complete": True})
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def document_line(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from gated_bert.support.checks import shown
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
 
@@ -28,17 +29,12 @@ def check_metadata(path: Path, metadata: Mapping):
     """
     for name, (is_good, allowed) in _PARTS.items():
         if not is_good(metadata.get(name)):
-            raise UserError(f"{path}: {name}: {_short(metadata.get(name))} is refused; allowed: {allowed}")
+            raise UserError(f"{path}: {name}: {shown(metadata.get(name))} is refused; allowed: {allowed}")
 
 
-def shown(name: object) -> str:
+def printable(name: object) -> str:
     """A name as tables and plots can hold it: what is no text, as a part of a file's name, as its escape."""
     return str(name).encode("utf-8", "backslashreplace").decode()
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:59]}…"
 
 
 def _is_name(value: object) -> bool:

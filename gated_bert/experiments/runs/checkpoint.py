@@ -21,7 +21,7 @@ from gated_bert.support.backend import assign_on_devices, values_on_devices
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.files import replaced_file
 from gated_bert.support.records import parse_record
-from gated_bert.support.schemas import Place
+from gated_bert.support.schemas import Place, Reached
 
 
 def _arrays(model: keras.Model, criterion, place: dict) -> Iterator[tuple[str, np.ndarray]]:
@@ -56,14 +56,23 @@ def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict):
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
+def stored_place(file: Path | BinaryIO) -> dict | None:
+    """What a checkpoint says of its run, `epoch` and `batches` at least; None of a missing or damaged one."""
+    try:
+        return _place_in(read_npz(file, ("place",)), Reached)
+    except (UserError, *DAMAGED):
+        return None
+
+
 def read_place(file: Path | BinaryIO) -> tuple[int, int] | None:
     """Epochs, and batches of the next one, that a checkpoint's run has done; None of a missing or damaged one."""
-    try:
-        with np.load(file) as arrays:
-            place = json.loads(str(arrays["place"]))
-        return int(place["epoch"]), int(place["batches"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
-        return None
+    place = stored_place(file)
+    return place and (place["epoch"], place["batches"])
+
+
+def _place_in(arrays: dict[str, np.ndarray], schema: type) -> dict:
+    remedy = "not where a run stood"
+    return parse_record(str(arrays.pop("place")), schema, where="place", remedy=remedy, nan=True, lines=False)
 
 
 class Checkpoint:
@@ -80,10 +89,7 @@ class Checkpoint:
         self.path = path
         try:
             self._arrays = read_npz(path)
-            place = str(self._arrays.pop("place"))
-            self.place = parse_record(
-                place, Place, where="place", remedy="not where a run stood", nan=True, lines=False
-            )
+            self.place = _place_in(self._arrays, Place)
         except (UserError, *DAMAGED) as error:
             raise UserError(f"{path}: damaged checkpoint ({one_line(error)})") from error
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from gated_bert.experiments.reports.results import Run, read_run
+from gated_bert.experiments.runs.checkpoint import stored_place
 from gated_bert.experiments.runs.run_state import CHECKPOINT
-from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError
-from gated_bert.support.records import parse_record
 
 
 def finished_run(folder: Path) -> Run | None:
@@ -20,17 +19,8 @@ def finished_run(folder: Path) -> Run | None:
         run = read_run(folder)
     except UserError:
         return None
-    stamp = _stamp(folder / CHECKPOINT)
-    return run if run.finished and stamp in (None, run.timestamp) else None
-
-
-def _stamp(checkpoint: Path) -> str | None:
-    """Which run a checkpoint is of; None where there is none that can be read."""
-    try:
-        place = str(read_npz(checkpoint, ("place",))["place"])
-        return parse_record(place, where="place", nan=True, lines=False).get("stamp")
-    except (UserError, *DAMAGED):
-        return None
+    begun = (stored_place(folder / CHECKPOINT) or {}).get("stamp")
+    return run if run.finished and begun in (None, run.timestamp) else None
 
 
 def rows_of(run: Run) -> tuple[list[dict], dict, dict]:

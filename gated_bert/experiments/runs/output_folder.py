@@ -18,12 +18,16 @@ from gated_bert.support.lock import LOCK, InUseError, check_free, lock_folder
 from gated_bert.support.partial import remove_leftovers_in
 
 SAVED = "saved_results"
-_FLAG = "-o/--output-dir"
+OUTPUT = "-o/--output-dir"
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
+def locked(output: Path, flag: str = OUTPUT) -> Iterator[None]:
     """Makes `output`, a folder of one run or of several, and holds its lock, so that no two ever write into it.
+
+    Args:
+        output: the folder.
+        flag: what named it, for messages.
 
     Raises:
         UserError: it cannot be written, or another process uses it.
@@ -33,9 +37,9 @@ def locked(output: Path) -> Iterator[None]:
         output.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(output)
     except InUseError as error:
-        raise _in_use(output, error) from None
+        raise _in_use(output, error, flag) from None
     except OSError as error:
-        raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
+        raise UserError(f"{flag}: {output} cannot be written ({error.strerror}); choose another folder") from None
     try:
         # A launcher writes these of its jobs, which hold the lock.
         remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
@@ -55,20 +59,21 @@ def locked(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened_run(folder: Path, resume: bool) -> Iterator[None]:
+def opened_run(folder: Path, resume: bool, flag: str = OUTPUT) -> Iterator[None]:
     """The folder of a run, locked; without `resume` what was there is set aside, and put back if the block is refused.
 
     Args:
         folder: the run's folder.
         resume: whether the run goes on with what is there.
+        flag: what named the folder, for messages.
 
     Raises:
         UserError: it cannot be written or moved, or another process uses it.
     """
-    aside = None if resume else set_run_aside(folder)
+    aside = None if resume else set_run_aside(folder, flag)
     note_set_aside(f"the earlier results in {folder}", aside)
     try:
-        with locked(folder):
+        with locked(folder, flag):
             yield
     except (UserError, ConfigError):
         # Where a run has begun, its folder is there.
@@ -107,8 +112,12 @@ def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterato
         raise
 
 
-def check_unused(folder: Path):
+def check_unused(folder: Path, flag: str = OUTPUT):
     """Refuses a folder that another process holds the lock of.
+
+    Args:
+        folder: the folder.
+        flag: what named it, for messages.
 
     Raises:
         UserError: names the process.
@@ -116,21 +125,24 @@ def check_unused(folder: Path):
     try:
         check_free(folder)
     except InUseError as error:
-        raise _in_use(folder, error) from None
+        raise _in_use(folder, error, flag) from None
 
 
-def _in_use(folder: Path, error: InUseError) -> UserError:
-    return UserError(f"{_FLAG}: {folder} is in use by another run (process {error.owner}); wait for it, or choose "
+def _in_use(folder: Path, error: InUseError, flag: str) -> UserError:
+    return UserError(f"{flag}: {folder} is in use by another run (process {error.owner}); wait for it, or choose "
                      "another folder")  # fmt: skip
 
 
-def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) -> Path | None:
+def set_aside(
+    output: Path, folders: Sequence[Path], made_of_them: bool = True, flag: str = OUTPUT
+) -> Path | None:
     """Moves what earlier commands left to `saved_results/{timestamp}/`.
 
     Args:
         output: the folder that `saved_results` is in.
         folders: folders, or files, in `output` that are going to be made anew.
         made_of_them: whether the tables, plots and pages in `output` are made anew, too.
+        flag: what named the folder, for messages.
 
     Returns:
         Where they are now; `None` if there were none.
@@ -142,7 +154,7 @@ def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) 
     if not there:
         return None
     for folder in there:
-        check_unused(folder)
+        check_unused(folder, flag)
     place = output / SAVED / time.strftime("%Y%m%d-%H%M%S")
     while place.exists():
         place = place.with_name(place.name + "-again")
@@ -154,12 +166,12 @@ def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) 
         for path in [*there, *tables * made_of_them]:
             os.replace(path, place / path.name)
     except OSError as error:
-        raise UserError(f"{_FLAG}: what is in {output} cannot be moved to {place} ({error.strerror}); choose another "
+        raise UserError(f"{flag}: what is in {output} cannot be moved to {place} ({error.strerror}); choose another "
                         "folder") from None  # fmt: skip
     return place
 
 
-def set_run_aside(folder: Path) -> Path | None:
+def set_run_aside(folder: Path, flag: str = OUTPUT) -> Path | None:
     """Moves the run in `folder` to `saved_results/{timestamp}/` beside it, as a sweep does with its earlier runs.
 
     A folder with nothing but a log, a status and a record, as launchers make it for a job, stays.
@@ -171,7 +183,7 @@ def set_run_aside(folder: Path) -> Path | None:
         UserError: it is in use, or cannot be moved.
     """
     holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
-    return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
+    return set_aside(folder.parent, [folder], False, flag) if holds_run else None
 
 
 def set_tables_aside(output: Path, names: Sequence[str]):

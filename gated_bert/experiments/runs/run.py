@@ -85,6 +85,7 @@ def train(
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     notify: Callable[[dict], None] | None = None,
+    flag: str = "run_dir",
 ) -> RunResult:
     """Trains, prunes and evaluates one model and writes its run folder.
 
@@ -94,6 +95,7 @@ def train(
         resume: go on from the folder's last checkpoint where there is one; a finished run stays as it is. Without it an
             earlier run in the folder is moved to `saved_results/` beside it.
         notify: called with the live status, twice a second at most.
+        flag: what messages call `run_dir`.
 
     Returns:
         The rows of the results and the folder.
@@ -103,7 +105,7 @@ def train(
             with other settings.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    with opened_run(folder, resume), kept_elsewhere(config, folder, resume):
+    with opened_run(folder, resume, flag), kept_elsewhere(config, folder, resume):
         run = _Run(config, folder, resume, notify)
         with unchanged_if_refused(folder, lambda: bool(run.metadata or run.finished)):
             return run.keep_finished() if run.finished else run.train()

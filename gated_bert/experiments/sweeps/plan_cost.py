@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.runs.output_folder import _FLAG
+from gated_bert.experiments.runs.output_folder import OUTPUT
 from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.experiments.sweeps.overview import clock, configuration_text
@@ -135,5 +135,5 @@ def check_room(output: Path, jobs: Sequence[Job], slots: int):
     working = sorted((working_disk(job.config) for job in jobs), reverse=True)[:slots]
     need, free = sum(kept_disk(job.config) for job in jobs) + sum(working), shutil.disk_usage(output).free
     if free < need:
-        raise UserError(f"{_FLAG}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
+        raise UserError(f"{OUTPUT}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
                         f"{need / GIB:.2f} GiB; free some, or choose another folder")  # fmt: skip
