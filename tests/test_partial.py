@@ -33,7 +33,8 @@ def _not_seen(monkeypatch):
 
 def in_another_process(code: str, *arguments: object) -> list[str]:
     """What a process prints that is killed before it could tidy up; it is gone on return."""
-    around = "import os, sys\nfrom pathlib import Path\nfrom gated_bert.support.partial import *\n{}\nos.kill(os.getpid(), 9)"
+    around = ("import os, sys\nfrom pathlib import Path\nfrom gated_bert.support.partial import *\n{}\n"
+              "os.kill(os.getpid(), 9)")  # fmt: skip
     words = [sys.executable, "-c", around.format(code), *map(str, arguments)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     assert done.returncode == -signal.SIGKILL

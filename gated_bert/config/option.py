@@ -31,6 +31,7 @@ class Option:
         nothing: word of a command line that stands for None.
         any_model: whether `gate` and `PruningCallback.for_model` take it for models that are not BERT.
         fraction: a percentage is a likely slip.
+        alone: its flag stands without a value, for True.
     """
 
     help: str
@@ -44,6 +45,7 @@ class Option:
     nothing: str | None = None
     any_model: bool = False
     fraction: bool = False
+    alone: bool = False
 
 
 def option(default, text: str, *flags: str, **declared):

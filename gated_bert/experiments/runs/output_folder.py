@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.support.checks import ConfigError
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gated_bert.experiments.runs.run_state import CHECKPOINT, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE, STATUS_FILE
 from gated_bert.support.disk import sync_file
 from gated_bert.support.partial import partial_folder, take_place
 
