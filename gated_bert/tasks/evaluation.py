@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from scipy import special
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config.input_options import InputOptions
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.metrics import evaluate_all
@@ -35,11 +35,18 @@ class WindowedDataset(BucketedDataset):
         self.windows = windows
 
 
+def task_loss(task: Task) -> keras.losses.Loss:
+    """The loss that a task is learnt by: of classes, tokens or a target."""
+    if task.kind == "regression":
+        return keras.losses.MeanSquaredError()
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
 def make_dataset(
     task: Task,
     tokenizer: TokenizerProtocol,
     examples: Examples,
-    config: GatedBertConfig,
+    config: InputOptions,
     seed: int | None = None,
     multiple: int = 1,
 ) -> BucketedDataset:
@@ -69,7 +76,7 @@ def evaluate_model(
     task: Task,
     datasets: dict[str, BucketedDataset],
     examples: dict[str, Examples],
-    config: GatedBertConfig,
+    config: InputOptions,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Loss and metrics of a model.
 

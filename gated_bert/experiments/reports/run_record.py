@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from gated_bert.experiments.reports.run_layout import METADATA
 from gated_bert.support.checks import shown
 from gated_bert.support.errors import UserError
 from gated_bert.support.errors import printable as without_controls
 from gated_bert.support.records import read_record
 
-METADATA = "metadata_*.json"
 _LONGEST = 300
 """Letters of a name: what is longer fits in no table and no plot."""
 _LONGEST_PATH = 4096

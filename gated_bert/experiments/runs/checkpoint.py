@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.experiments.reports.run_layout import CHECKPOINT
 from gated_bert.experiments.runs.run_files import rest_after
-from gated_bert.experiments.runs.run_state import CHECKPOINT
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.backend import assign_on_devices, values_on_devices

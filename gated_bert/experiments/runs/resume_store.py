@@ -7,7 +7,6 @@ reader takes the furthest pointer whose files are all there, so nothing depends 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -22,10 +21,11 @@ from pathlib import Path
 
 import fsspec
 
-from gated_bert.config import NOT_COMPUTED, GatedBertConfig
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, STATUS_FILE
 from gated_bert.experiments.runs.checkpoint import read_place
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, arriving, rest_after, stamp_of
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, STATUS_FILE
+from gated_bert.experiments.runs.same_record import computed
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.records import parse_record
 from gated_bert.support.schemas import ResumePoint
@@ -223,8 +223,7 @@ def check_place(url: str):
 
 def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
     """The store of the run of `config` in `folder`: wherever that folder is, the same run has the same place."""
-    record = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_COMPUTED}
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:12]
     return ResumeStore(config.checkpoint_dir, f"{folder.resolve().name}-{digest}")
 
 

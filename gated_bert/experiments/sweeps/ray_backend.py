@@ -17,8 +17,9 @@ from ray.exceptions import RayError, RayTaskError
 
 import gated_bert
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.run_files import Stamp, arriving, rest_after, run_files
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE, is_finished
+from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, mark
 from gated_bert.experiments.sweeps.ray_worker import CHUNK_BYTES, RayWorker
 from gated_bert.experiments.sweeps.resources import devices_of, job_memory
