@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gated_bert.support.disk import own
+
 LOGGER = logging.getLogger("gated_bert")
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
