@@ -8,9 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    "start", "support", "config", "tasks", "models", "pruning", "compression", "explain", "experiments.reports",
-    "experiments.runs", "experiments.sweeps", "experiments.models", "experiments.explanations", "experiments.studies",
-    "cli",
+    "loading", "start", "support", "config", "tasks", "models", "pruning", "compression", "explain",
+    "experiments.reports", "experiments.runs", "experiments.sweeps", "experiments.models", "experiments.explanations",
+    "experiments.studies", "cli",
 )  # fmt: skip
 """Wings from the ground up: each may import those before it."""
 

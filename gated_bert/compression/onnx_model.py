@@ -56,10 +56,21 @@ class OnnxModel:
         """Logits, float32, of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length].
 
         Raises:
-            UserError: no sequence in it.
+            UserError: no sequence in it, or a graph that computes no logits of it.
         """
         refuse_empty_batch(inputs["input_ids"])
-        return self.session.run(None, {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs})[0]
+        arrays = {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs}
+        try:
+            found = self.session.run(None, arrays)[0]
+        except session_errors() as error:
+            raise UserError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from error
+        rows, length = inputs["input_ids"].shape
+        shape = (rows, self.bert_config.num_outputs, *[length] * self.bert_config.span_head)
+        if getattr(found, "shape", None) != shape or found.dtype.kind != "f":
+            what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise UserError(f"{self.path}: its output is {what}; allowed: floating-point numbers {list(shape)}; export "
+                            "it again")  # fmt: skip
+        return found
 
     def predict(self, dataset, verbose: int = 0) -> np.ndarray:
         """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
@@ -127,11 +138,11 @@ def write_record(path: Path, record: dict, tokenizer: Tokenizer):
 
 
 def session_options(threads: int | None = None):
-    """Options of an `onnxruntime.InferenceSession`: errors alone are logged, and so many threads."""
+    """Options of an `onnxruntime.InferenceSession`: nothing is logged that is raised too, and so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
@@ -140,14 +151,20 @@ def session_options(threads: int | None = None):
 def _open_session(path: Path, threads: int | None):
     import onnxruntime
 
-    errors = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         return onnxruntime.InferenceSession(
             session_source(path), session_options(threads), providers=["CPUExecutionProvider"]
         )
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
-            errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
+    except session_errors() as error:
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error
+
+
+def session_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises where a graph cannot be loaded or computed."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    return (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
+            errors.InvalidArgument, errors.NoSuchFile)  # fmt: skip
 
 
 def check_bytes(path: Path, record: Mapping[str, object]) -> bool:
@@ -172,3 +189,8 @@ def _check_together(model: OnnxModel, task: Task):
     missing = set(model._inputs) - set(INPUTS)
     if missing or "input_ids" not in model._inputs:
         raise UserError(f"{model.path}: its inputs are {', '.join(model._inputs)}; allowed: {', '.join(INPUTS)}")
+    logits = next((each.shape for each in model.session.get_outputs()), None)
+    # A size that is only known once the graph runs has a name, or none.
+    if not logits or (isinstance(logits[-1], int) and logits[-1] != task.num_outputs):
+        raise UserError(f"{model.path}: its output is of shape {logits}, and the task in {beside(model.path)[0].name} "
+                        f"has {task.num_outputs} for each text; copy the files of one export")  # fmt: skip

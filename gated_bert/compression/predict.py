@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from gated_bert.compression.model_statistics import random_inputs
+from gated_bert.config import ConfigError
 from gated_bert.config.input_options import InputOptions, checked_inputs
 from gated_bert.config.presets import usual_max_len
 from gated_bert.models.folder import LoadedModel
@@ -60,7 +61,7 @@ def evaluation_config(loaded: LoadedModel, batch_size: int, max_len: int | None 
 
     Raises:
         ConfigError: a refused `max_len` or `batch_size`.
-        UserError: `max_len` is more than the model takes.
+        UserError: `max_len` is more than the model takes, or what is recorded is refused.
     """
     recorded = loaded.metadata.get("config") or {}
     longest = loaded.config.max_position
@@ -69,7 +70,13 @@ def evaluation_config(loaded: LoadedModel, batch_size: int, max_len: int | None 
     if values["max_len"] > longest:
         raise UserError(f"-ml/--max-len: {values['max_len']} is refused; allowed: 8 to {longest}, the model's longest "
                         "input")  # fmt: skip
-    return checked_inputs(task=loaded.task.name, batch_size=batch_size, **values)
+    try:
+        return checked_inputs(task=loaded.task.name, batch_size=batch_size, **values)
+    except ConfigError as error:
+        if error.field not in recorded or (error.field == "max_len" and max_len):
+            raise
+        # No flag of the command that is typed, perhaps.
+        raise UserError(f"config in the model's record: {error}; save or copy it again") from None
 
 
 def predict_tables(

@@ -15,13 +15,13 @@ from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, 
 from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_file import not_finite
-from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
+from gated_bert.compression.onnx_model import INPUTS, open_model, session_errors, write_record
 from gated_bert.compression.preconditions import PRECISIONS, has_utf8_name
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
 from gated_bert.support.checks import choose
-from gated_bert.support.errors import UserError
+from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.partial import temporaries_in, temporary_folder
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -79,7 +79,11 @@ def quantize(
         else:
             with _plain_names(source, new) as (read, written):
                 if precision == "int8-static":
-                    _quantize_statically(read, written, reduce_range, loaded, calibration)
+                    try:
+                        _quantize_statically(read, written, reduce_range, loaded, calibration)
+                    except session_errors() as error:
+                        raise UserError(f"{source}: ONNX Runtime cannot compute it ({one_line(error)}); export it "
+                                        "again") from error  # fmt: skip
                 else:
                     quantize_dynamically(read, written, reduce_range)
         bits = {} if precision == "fp16" else {"reduce_range": reduce_range}

@@ -138,12 +138,6 @@ class GatedLayer:
         gates = self.rule.gates(self, training)
         return ops.multiply(self.gates, gates) if self.gate_trainable else gates
 
-    def finalize_gates(self):
-        """Writes the deterministic gates into `mask_variable`, so that a layer with `gate_rule="fixed"` and the
-        same weights computes the same."""
-        # Through NumPy: under JAX one variable must not take over another's buffer.
-        self.mask_variable.assign(ops.convert_to_numpy(self.rule.gates(self, training=False)))
-
     def call(self, inputs, training=None):
         gates = ops.cast(self.effective_gates(training=bool(training)), self.compute_dtype)
         outputs = self._product(inputs, ops.multiply(self.kernel, self.kernel_shaped(gates)))

@@ -190,6 +190,17 @@ class PruningCallback(StepCallback):
         if not self.criterion.every_step or self._jumps(epoch + 1.0):
             self._update(epoch + 1.0, epoch * self.steps_per_epoch)
 
+    def go_on(self, epoch: int, batches: int):
+        """Tells the pruner which update the masks of a restored checkpoint are from.
+
+        Args:
+            epoch: whole epochs done.
+            batches: batches done of the next one.
+        """
+        began = epoch + 1 if batches else epoch
+        if self.criterion.selects and self.schedule(float(began)) > 0:
+            self.pruner.settle(self.schedule(float(began)))
+
     def on_train_batch_end(self, batch, logs=None):
         done = self.batches_done(batch)
         step = self.epoch * self.steps_per_epoch + done

@@ -39,6 +39,7 @@ class Pruner:
         self.groups = self.pattern.groups(layers, num_heads)
         self.criterion = criterion_class(config)(config, self.groups)
         self._choice = Choice(self.criterion.reopens, config.min_kept)
+        self._settled: tuple[float, dict[GatedLayer, int]] | None = None
 
     def layers_of_groups(self) -> list[GatedLayer]:
         """The layers that the pattern prunes, each once."""
@@ -63,13 +64,18 @@ class Pruner:
         """Whether `update` may change a mask.
 
         It may where the criterion opens units again, and else where less of a scope is closed than is asked for and a
-        unit above the floors would bring it nearer.
+        unit above the floors would bring it nearer; but not where the last update was to the same sparsity and nothing
+        has opened since: what it did not close, it will not close now.
         """
         return self._is_due(sparsity, OpenUnits())
 
     def _is_due(self, sparsity: float, now: OpenUnits) -> bool:
+        if self.criterion.reopens:
+            return True
+        if self._is_settled(sparsity, now):
+            return False
         steps = self.pattern.steps(sparsity)
-        if self.criterion.reopens or self._few_closed(steps, now):
+        if self._few_closed(steps, now):
             return True
         last, share = steps[-1]
         if last.closes(1, share) is not None:
@@ -85,6 +91,18 @@ class Pruner:
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
+
+    def settle(self, sparsity: float):
+        """Takes the gates as they are for what an update to `sparsity` leaves, as of a stopped run that goes on."""
+        # Of units that are partly open, or made of what is open, the gates alone do not say that nothing is left to do.
+        if not self.criterion.reopens and any(group.unit_weights > 1 for group in self.groups):
+            now = OpenUnits()
+            self._settled = sparsity, {layer: now.weights([layer]) for layer in self.layers_of_groups()}
+
+    def _is_settled(self, sparsity: float, now: OpenUnits) -> bool:
+        if self._settled is None or self._settled[0] != sparsity:
+            return False
+        return all(now.weights([layer]) <= left for layer, left in self._settled[1].items())
 
     def _few_closed(self, steps: Sequence[tuple[Pattern, float]], now: OpenUnits) -> bool:
         """Whether a pattern that counts units has fewer of them closed than it would close."""
@@ -129,6 +147,7 @@ class Pruner:
                     limit = following[1] if following and not following[0].restores else None
                     read = functools.partial(self._ranked, ranking or now)
                     self._prune(groups, rng, Target(pattern, share, now, limit), read, on_top=pattern.on_top)
+            self.settle(sparsity)
         self.criterion.after_update()
 
     def _arranged(self, index: int, group: Group, rng: np.random.Generator, now: OpenUnits) -> Group:

@@ -45,7 +45,7 @@ class Schedule:
         return self.start + progress * (self.end - self.start)
 
     def to_dict(self) -> dict:
-        """Class name and fields, enough for `schedule_from_dict`."""
+        """Class name and fields, as the metadata of a run hold them."""
         return {"class": type(self).__name__, **dataclasses.asdict(self)}
 
 
@@ -90,17 +90,6 @@ class OneShot(Schedule):
 
     def __call__(self, time: float) -> float:
         return self.end if time >= self.first else 0.0
-
-
-_CLASSES = {cls.__name__: cls for cls in (Linear, Cubic, Steps, OneShot)}
-
-
-def schedule_from_dict(values: dict) -> Schedule:
-    """The schedule that `Schedule.to_dict` wrote down."""
-    fields = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "class"
-    }
-    return _CLASSES[values["class"]](**fields)
 
 
 def resample(values: tuple[float, ...], count: int, highest: float) -> tuple[float, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +17,9 @@ MOST_UNPACKED = 2**33
 """Bytes that all packed arrays of a file may unpack to."""
 _BEST_PACKING = 1032
 """No deflated byte gives more than so many."""
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
+)  # fmt: skip
 """What reading a damaged archive raises."""
 
 
@@ -29,6 +33,10 @@ def read_npz(file: Path | BinaryIO, names: Collection[str] | None = None) -> dic
     Raises:
         one of `DAMAGED`: a file that is none, an array of objects, or sizes that contradict each other.
     """
+    about = os.fstat(file.fileno()) if hasattr(file, "fileno") else os.stat(file)
+    # A pipe would be waited for.
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError("no file that can be read")
     with zipfile.ZipFile(file) as archive:
         check_members(archive)
         for entry in archive.infolist():

@@ -1,10 +1,26 @@
-"""Making sure that what was written is on the disk."""
+"""Making sure that what is written goes into the folder it is for, and that it is on the disk."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
+
+
+def own(path: Path) -> Path:
+    """A file that is going to be changed in place, rather than replaced: that of a stranger's folder may be a link.
+
+    Raises:
+        OSError: it is a link, which leads out of the folder, or no file, as a pipe, which blocks.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            why = "a link, which is not followed" if stat.S_ISLNK(mode) else "no regular file"
+            raise OSError(errno.EINVAL, f"{why}; remove it", os.fspath(path))
+    return path
 
 
 def sync_folder(folder: Path):

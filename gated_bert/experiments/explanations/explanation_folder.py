@@ -20,6 +20,7 @@ from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.experiments.runs.same_record import changes
 from gated_bert.explain.lime import Explanation
 from gated_bert.support.checks import shown
+from gated_bert.support.disk import own
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.support.records import parse_record, read_record
@@ -132,7 +133,7 @@ def _explanation_entry(each: Explanation, classes: Sequence[str]) -> dict:
 
 def append_document(out: Path, line: Mapping[str, object]):
     """Adds a document to the record, in one piece, so that a kill leaves whole lines."""
-    with open(out / DOCUMENTS, "ab", buffering=0) as file:
+    with open(own(out / DOCUMENTS), "ab", buffering=0) as file:
         file.write((json.dumps(line) + "\n").encode())
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gated_bert.support.disk import own
+
 LOGGER = logging.getLogger("gated_bert")
 
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
@@ -58,7 +60,7 @@ def lifecycle(
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Writes what is logged meanwhile to a file, after what is there."""
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = logging.FileHandler(own(path), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)

@@ -251,7 +251,7 @@ def kept_elsewhere(config: GatedBertConfig, folder: Path, resume: bool) -> Itera
         if here is None or stored > here:
             store.fetch(folder)
     stop = threading.Event()
-    words = (store, folder, stop, not resume)
+    words = (store, folder.absolute(), stop, not resume)
     thread = threading.Thread(target=_follow, args=words, name="resume store", daemon=True)
     thread.start()
     try:

@@ -226,7 +226,10 @@ class _Run:
         epoch, batches = place["epoch"], place["batches"]
         if self.checkpoint:
             refuse_other_labels(self.path, place.get("labels"), self.task.labels)
+            self.checkpoint.check_within(self.config.epochs, self.steps)
             self.checkpoint.restore(self.model, self.criterion)
+            if self.pruning:
+                self.pruning.go_on(epoch, batches)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
             self.folder.one_shot["after"] = self._evaluate()

@@ -16,6 +16,7 @@ from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.experiments.sweeps.overview import clock, configuration_text
 from gated_bert.experiments.sweeps.resources import job_memory, kept_disk, working_disk
+from gated_bert.support.checks import MOST
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB
 from gated_bert.support.records import read_record
@@ -109,16 +110,25 @@ def read_paces(output: Path) -> Paces:
     for path in output.glob("results_*/metadata_*.json"):
         metadata = read_record(path, RunMetadata, tolerant=True) or {}
         rows = path.with_name(f"results_{path.stem.removeprefix('metadata_')}.csv")
-        if metadata.get("status") != "finished" or not rows.is_file():
-            continue
-        with open(rows, newline="", encoding="utf-8") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
+        seconds = _epoch_seconds(rows) if metadata.get("status") == "finished" else []
         if seconds:
             # A resumed run has the seconds since then alone.
-            beside = max(0.0, (metadata.get("seconds") or 0.0) - sum(seconds))
+            beside = min(MOST, max(0.0, (metadata.get("seconds") or 0.0) - sum(seconds)))
             pace = (beside, statistics.mean(seconds))
             found.setdefault(_pace_key(metadata.get("config") or {}), []).append(pace)
     return found
+
+
+def _epoch_seconds(rows: Path) -> list[float]:
+    """The seconds of a run's epochs; none of a table that cannot be read, for the estimate is one without it."""
+    if not rows.is_file():
+        return []
+    try:
+        with open(rows, newline="", encoding="utf-8") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
+    except (OSError, ValueError, csv.Error):
+        return []
+    return seconds if all(0 <= each <= MOST for each in seconds) else []
 
 
 def check_room(output: Path, jobs: Sequence[Job], slots: int):

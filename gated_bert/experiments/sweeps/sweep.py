@@ -26,6 +26,7 @@ from gated_bert.experiments.sweeps.progress import Display, JobView, make_views,
 from gated_bert.experiments.sweeps.resources import parallel_limit
 from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
+from gated_bert.support.errors import printable
 from gated_bert.support.machine import Machine, this_machine
 from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.quiet import log_tail
@@ -294,7 +295,8 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: b
             print(f"note: {view.job.name}: {view.status['note']}")
     for view in failed:
         folder = view.job.folder
-        print(f"\n{view.job.name} failed ({read_status(folder).get('message')}); the end of {folder / LOG_FILE}:")
+        why = printable(str(read_status(folder).get("message")))
+        print(f"\n{view.job.name} failed ({why}); the end of {folder / LOG_FILE}:")
         print(textwrap.indent(log_tail(folder / LOG_FILE), "  "))
     if interrupted:
         print("\nstopped; the same command with --resume goes on")
