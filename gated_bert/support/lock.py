@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gated_bert.support.disk import own
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -57,7 +59,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool | None:
     """Whether somebody holds the lock of a folder; None where there is no lock, or none that can be tried."""
-    if not (folder / LOCK).is_file():
+    if not os.path.lexists(folder / LOCK):
         return None
     try:
         _acquired(folder / LOCK).release()
@@ -75,7 +77,7 @@ def check_free(folder: Path):
         InUseError: somebody does.
         OSError: it cannot be tried.
     """
-    if (folder / LOCK).is_file():
+    if os.path.lexists(folder / LOCK):
         _acquired(folder / LOCK).release()
 
 
@@ -84,7 +86,7 @@ def _acquired(path: Path) -> BaseFileLock:
     from filelock import FileLock, Timeout
 
     # Not of a thread: what one takes another may give back.
-    lock = FileLock(path, thread_local=False)
+    lock = FileLock(own(path), thread_local=False)
     try:
         return lock.acquire(timeout=0).lock
     except Timeout:
