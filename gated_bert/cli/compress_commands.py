@@ -38,7 +38,7 @@ def compress_command(words: list[str]) -> int:
         if len(getattr(settings, name)) > 1:
             raise FlagError.refused(label, ",".join(getattr(settings, name)), "one of them")
     output = settings.output
-    if (output / "models").exists() and not settings.launcher.get("resume"):
+    if (output / "models").exists() and not settings.launcher.resume:
         raise UserError(f"{output}: holds compressed models; go on with --resume, or choose another folder with -o")
     from gated_bert.experiments.sweeps.jobs import plan_jobs
 

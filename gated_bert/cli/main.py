@@ -103,7 +103,7 @@ def study_command(words: list[str]) -> int:
         Flag(("-o", "--output-dir"), "output", "text", "folder of the study", "study", "FOLDER"),
         Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
-        Flag(("-max-parallel-jobs",), "jobs", "text", "jobs at a time", "study", "N"),
+        Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs at a time", "study", low=1),
         Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),
     )
     from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
@@ -122,7 +122,7 @@ def study_command(words: list[str]) -> int:
     if "data" in typed:
         find_data(typed["data"], "-d/--data")
     output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
-    extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
+    extra = ["-parallel", *(["-max-parallel-jobs", str(typed["jobs"])] if "jobs" in typed else [])]
     status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra)
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]

@@ -40,6 +40,7 @@ class Option:
         any_model: whether `gate` and `PruningCallback.for_model` take it for models that are not BERT.
         fraction: a percentage is a likely slip.
         also: another spelling of the field, which makers of the record take too.
+        alone: its flag stands without a value, for True.
     """
 
     help: str
@@ -54,6 +55,7 @@ class Option:
     any_model: bool = False
     fraction: bool = False
     also: str | None = None
+    alone: bool = False
 
 
 def option(default: object, text: str, *flags: str, **declared: Any) -> Any:

@@ -20,7 +20,7 @@ from gated_bert.config.criterion_options import (
     SptOptions,
     TaylorOptions,
 )
-from gated_bert.config.input_options import InputOptions
+from gated_bert.config.input_options import InputOptions, usual_lengths
 from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
 from gated_bert.config.option import check_declared, plainly_spelt, takes_other_spellings, value_types
@@ -31,14 +31,12 @@ from gated_bert.config.presets import (
     movement_frequency,
     schedule_size,
     spt_epsilon,
-    usual_doc_stride,
-    usual_max_len,
 )
 from gated_bert.config.pruning_options import PruningOptions, TicketOptions
 from gated_bert.config.pruning_types import fields_of_type
 from gated_bert.config.record_checks import check_together
 from gated_bert.config.training_options import TrainingOptions
-from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose, whole
+from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose
 from gated_bert.support.records import parse_record, read_record, type_fault
 
 NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
@@ -104,11 +102,7 @@ class GatedBertConfig(
             self._set(scope=usual.scope)
         if self.schedule is None:
             self._set(schedule=self._default_schedule(usual.schedule))
-        if self.max_len is None:
-            self._set(max_len=usual_max_len(self.task))
-        whole("max_len", self.max_len, 8, 512)
-        if self.task == "squad" and self.doc_stride is None:
-            self._set(doc_stride=usual_doc_stride(self.max_len))
+        self._set(**usual_lengths(self))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": START_SPARSITY,

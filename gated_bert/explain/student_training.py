@@ -15,6 +15,7 @@ from keras import ops
 
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
+from gated_bert.models.family import marked_family
 from gated_bert.models.folder import replaced_folder
 from gated_bert.models.keras_file import read_keras
 from gated_bert.support.backend import always_compiles
@@ -26,7 +27,6 @@ from gated_bert.tasks.encoded import IDS, Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
-from gated_bert.tasks.wordpiece import Tokenizer
 
 MODEL, TOKENIZER, RECORD = STUDENT_FILES = ("student.keras", "tokenizer.json", "record.json")
 
@@ -154,7 +154,7 @@ class TrainedStudent:
 
     Attributes:
         model: the student.
-        tokenizer: BERT's, which makes its inputs.
+        tokenizer: that of the explained model, which makes its inputs; `record` names its family.
         task: what it classifies.
         record: how it was trained, and what it is worth.
     """
@@ -207,7 +207,7 @@ def load_student(folder: str | Path) -> TrainedStudent:
             raise UserError(f"{folder}: no {name} in it; a student's folder holds {', '.join(STUDENT_FILES)}")
     record = read_record(folder / RECORD, OfTask)
     task = Task.from_dict(record.pop("task"), str(folder / RECORD))
-    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+    tokenizer = marked_family(record, str(folder / RECORD)).tokenizer.from_file(folder / TOKENIZER)
 
     def count(stored: dict) -> int:
         sizes = check_record(stored, StudentSizes, where=f"{folder / MODEL}: config.json")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import keras
+from keras import ops
 
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.encoder import EncoderBlock
@@ -13,6 +14,14 @@ from gated_bert.models.family import read_architecture_of
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
 from gated_bert.support.tensors import Tensor
+
+TrainingLoss = Callable[[keras.Model, Mapping[str, Any], Any, Any], Any]
+"""(model, inputs, labels, outputs) → a loss per example [batch], or a scalar.
+
+The outputs are those of the model in training, so that nothing is computed twice. It is called where the training step
+is traced: of `keras.ops`, and of Keras' losses with `reduction="none"`, since the mean over a batch, also over one that
+several devices share, is taken of what it returns.
+"""
 
 
 class Backbone(Protocol):
@@ -78,7 +87,28 @@ class EncoderClassifier(keras.Model):
         """
         return type(self)(architecture or self.architecture, name=self.name, dtype=dtype or self.dtype_policy)
 
-    def predict_on_batch(self, x: dict[str, Tensor]) -> Tensor:
+    def train_on(self, loss: TrainingLoss | None) -> None:
+        """Makes `fit` train on another loss than the compiled one, which evaluation, and what probes the task, keep.
+
+        The model holds it by reference alone: what it is made of, another model for one, is no part of this model, its
+        checkpoints or its files. The gates' own penalties are added to it as to the compiled loss.
+
+        Args:
+            loss: the loss; None for the compiled one again.
+        """
+        # Keras and TensorFlow track what is set in the ordinary way, if it is a layer or holds variables.
+        object.__setattr__(self, "_training_loss", loss)
+        self.train_function = None
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = self.__dict__.get("_training_loss")
+        if not training or loss is None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        terms = [ops.mean(loss(self, x, y, y_pred)), *self.losses]
+        # Sums what is a tensor and, of a batch that devices share, takes each one's part.
+        return sum(map(self._aggregate_additional_loss, terms))
+
+    def predict_on_batch(self, x):
         """As Keras' own, but an empty batch is refused, as it is of an exported model.
 
         Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.checkpoint_checks import check_head, check_stored, check_type, read_model_config
-from gated_bert.models.family import BERT, Family, get_family
+from gated_bert.models.family import Family, marked_family
 from gated_bert.models.google_checkpoint import CHECKPOINT, GoogleCheckpoint
 from gated_bert.models.heads import Head, hugging_face_head, match_head, task_head
 from gated_bert.support.errors import UserError, one_line
@@ -43,7 +43,7 @@ class HuggingFaceCheckpoint:
         Raises:
             UserError: it is not known, or a malformed file.
         """
-        return get_family(read_model_config(self.config_path).get("model_type", BERT), str(self.config_path))
+        return marked_family(read_model_config(self.config_path), str(self.config_path))
 
     def architecture(self) -> Architecture:
         """The sizes in `config.json`; see `Family.read_config`.
@@ -144,7 +144,7 @@ def pretrained_family(path_or_id: str) -> type[Family]:
     if own is None:
         return open_checkpoint(path_or_id).family
     sizes = own.get("architecture")
-    return get_family(sizes.get("model_type", BERT) if isinstance(sizes, dict) else BERT, where)
+    return marked_family(sizes if isinstance(sizes, dict) else {}, where)
 
 
 def _own_record(path_or_id: str) -> tuple[dict | None, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from gated_bert.models.architecture import Architecture
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.wordpiece import Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +26,7 @@ class Family:
     Attributes:
         model_type: its name in `config.json`.
         architecture: the record of its sizes.
-        tokenizer: its tokeniser, `tasks.wordpiece.Tokenizer` or a class made of it.
+        tokenizer: its tokeniser.
         title: what messages call it.
         prefix: what the names of a checkpoint's encoder tensors may begin with, `bert.`.
         class_prefix: what its classes are called in transformers, `Bert` of `BertForSequenceClassification`.
@@ -35,7 +35,7 @@ class Family:
 
     model_type: ClassVar[str]
     architecture: ClassVar[type[Architecture]]
-    tokenizer: ClassVar[type[Tokenizer]]
+    tokenizer: ClassVar[type[TokenizerProtocol]]
     title: ClassVar[str]
     prefix: ClassVar[str]
     class_prefix: ClassVar[str]
@@ -110,6 +110,16 @@ def family_of(model: EncoderClassifier) -> type[Family]:
     return get_family(model.architecture.model_type)
 
 
+def marked_family(record: dict, where: str) -> type[Family]:
+    """The family that a record names under `model_type`, BERT where it names none; errors as of `get_family`."""
+    return get_family(record.get("model_type", BERT), where)
+
+
+def family_mark(model_type: str) -> dict[str, str]:
+    """What a record says of its family for `marked_family` to read: nothing of BERT, whose records are older."""
+    return {} if model_type == BERT else {"model_type": model_type}
+
+
 def read_architecture_of(values: Any, where: str) -> Architecture:
     """The architecture that `Architecture.to_dict` wrote, of whichever family.
 
@@ -120,5 +130,5 @@ def read_architecture_of(values: Any, where: str) -> Architecture:
     Raises:
         UserError: an unknown family, or as of `from_dict`.
     """
-    model_type = values.get("model_type", BERT) if isinstance(values, dict) else BERT
-    return get_family(model_type, where).architecture.from_dict(values, where)
+    family = marked_family(values if isinstance(values, dict) else {}, where)
+    return family.architecture.from_dict(values, where)

@@ -23,22 +23,28 @@ def own(path: Path) -> Path:
     return path
 
 
-def sync_folder(folder: Path):
+def sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk, where its file system can tell."""
     with contextlib.suppress(OSError):
-        _sync(folder)
+        sync_file(folder)
 
 
-def sync_tree(folder: Path):
+def sync_tree(folder: Path) -> None:
     """Waits until all files below a folder, and their names, are on the disk."""
     for here, _, files in os.walk(folder):
         for name in files:
-            _sync(Path(here) / name)
+            sync_file(Path(here) / name)
         sync_folder(Path(here))
 
 
-def _sync(path: Path):
-    file = os.open(path, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Waits until a file is on the disk.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    # Windows syncs nothing that is open for reading alone.
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(file)
     finally:

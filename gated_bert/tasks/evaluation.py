@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from scipy import special
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config.input_options import InputOptions
 from gated_bert.config.presets import usual_doc_stride
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples, SpanExamples
@@ -37,11 +37,18 @@ class WindowedDataset(BucketedDataset):
         self.windows = windows
 
 
+def task_loss(task: Task) -> keras.losses.Loss:
+    """The loss that a task is learnt by: of classes, tokens or a target."""
+    if task.kind == "regression":
+        return keras.losses.MeanSquaredError()
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
 def make_dataset(
     task: Task,
     tokenizer: TokenizerProtocol,
     examples: Examples,
-    config: GatedBertConfig,
+    config: InputOptions,
     seed: int | None = None,
     multiple: int = 1,
 ) -> BucketedDataset:
@@ -73,7 +80,7 @@ def evaluate_model(
     task: Task,
     datasets: Mapping[str, BucketedDataset],
     examples: Mapping[str, Examples],
-    config: GatedBertConfig,
+    config: InputOptions,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Loss and metrics of a model.
 

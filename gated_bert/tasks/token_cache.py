@@ -14,6 +14,8 @@ from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.partial import partial, remove_leftovers
 from gated_bert.tasks.encoded import IDS, Encoded
 
+CACHED_FROM = 1000
+"""Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
 _OFFSETS = "offsets"
 
 

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tokenizers
-from tokenizers import normalizers
-
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data import data_path
-from gated_bert.tasks.tokenizer_rules import (
-    SETTING_FILES,
-    SETTINGS,
-    max_length,
-    read_rules,
-    read_settings,
-    say,
-    special_tokens,
-)
-from gated_bert.tasks.wordpiece import Tokenizer, read_vocabulary
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
+from gated_bert.tasks.tokenizer_rules import SETTING_FILES, say
+from gated_bert.tasks.wordpiece import Tokenizer
 
 BERT_ID = "google-bert/bert-base-uncased"
-FILES = ("tokenizer.json", "vocab.txt")
-"""Where a folder holds its tokeniser, the first that is there."""
 
 
-def load_tokenizer(config: GatedBertConfig, kind: type[Tokenizer] = Tokenizer) -> Tokenizer:
+def load_tokenizer(config: GatedBertConfig, kind: type[TokenizerProtocol] = Tokenizer) -> TokenizerProtocol:
     """The tokeniser of a run.
 
     Args:
@@ -52,9 +40,9 @@ def load_tokenizer(config: GatedBertConfig, kind: type[Tokenizer] = Tokenizer) -
 
 
 def tokenizer_from_folder(
-    folder: Path, name: str | None = None, kind: type[Tokenizer] = Tokenizer
-) -> Tokenizer | None:
-    """The tokeniser in a model's folder, from `tokenizer.json` or `vocab.txt`; `None` where there is neither.
+    folder: Path, name: str | None = None, kind: type[TokenizerProtocol] = Tokenizer
+) -> TokenizerProtocol | None:
+    """The tokeniser in a model's folder, of the first of the files of its kind; `None` where there is none of them.
 
     Args:
         folder: the folder; what its other files say about the tokeniser counts.
@@ -64,81 +52,25 @@ def tokenizer_from_folder(
     Raises:
         UserError: a malformed file.
     """
-    for file in FILES:
+    for file in kind.files:
         if (folder / file).is_file():
-            return tokenizer_from_path(folder / file, name, kind)
+            return kind.read(folder / file, name)
     return None
 
 
-def tokenizer_from_path(path: Path, name: str | None = None, kind: type[Tokenizer] = Tokenizer) -> Tokenizer:
-    """The tokeniser in a `tokenizer.json` or of a `vocab.txt`, by all that its folder says about it.
-
-    Args:
-        path: the file; any that does not end in `.json` is a vocabulary.
-        name: as for `tokenizer_from_folder`.
-        kind: as for `load_tokenizer`.
-
-    Raises:
-        UserError: a malformed file.
-    """
-    if path.suffix == ".json":
-        return _from_json(path, kind)
-    tokens = read_vocabulary(path)
-    return _same_vocabulary(path, tokens, kind) or kind.from_vocab(path, read_rules(path, tokens, name))
-
-
-def _from_json(path: Path, kind: type[Tokenizer]) -> Tokenizer:
-    # A file of another name, as beside an ONNX file, is not what the other files of its folder are about.
-    if path.name != FILES[0]:
-        return kind.from_file(path)
-    settings = read_settings(path.parent)
-    tokenizer = kind.from_file(path, special_tokens(settings), max_length(settings))
-    if str(settings.get("tokenizer_class") or "Bert").startswith("Bert"):
-        _follow_settings(tokenizer.backend, settings, path)
-    return tokenizer
-
-
-def _follow_settings(backend: tokenizers.Tokenizer, settings: dict, path: Path):
-    """Where the two files differ, transformers lets the settings count for tokenisers of BERT's class."""
-    normalizer = backend.normalizer
-    if not isinstance(normalizer, normalizers.BertNormalizer):
-        return
-    fields = {"do_lower_case": "lowercase", "strip_accents": "strip_accents",
-              "tokenize_chinese_chars": "handle_chinese_chars"}  # fmt: skip
-    for name, attribute in fields.items():
-        if name in settings and settings[name] != getattr(normalizer, attribute):
-            say(f"{path.parent / SETTINGS}: {name} {settings[name]} counts, as in transformers, though {path.name} has "
-                f"{getattr(normalizer, attribute)}")  # fmt: skip
-            setattr(normalizer, attribute, settings[name])
-    backend.normalizer = normalizer
-
-
-def _same_vocabulary(path: Path, tokens: list[str], kind: type[Tokenizer]) -> Tokenizer | None:
-    """The `tokenizer.json` beside a vocabulary, where it is whole and holds the same pieces: it says all about them."""
-    beside = path.with_name(FILES[0])
-    if not beside.is_file():
-        return None
-    try:
-        found = _from_json(beside, kind)
-    except UserError:
-        # Who names the vocabulary may do so because the other file is damaged.
-        return None
-    return found if found.backend.get_vocab() == {token: index for index, token in enumerate(tokens)} else None
-
-
-def _choose(config: GatedBertConfig, kind: type[Tokenizer]) -> Tokenizer:
+def _choose(config: GatedBertConfig, kind: type[TokenizerProtocol]) -> TokenizerProtocol:
     if config.vocab is not None:
         path = user_path(config.vocab)
         found = tokenizer_from_folder(path, kind=kind) if path.is_dir() else None
         if found is None and not path.is_file():
             raise ConfigError("vocab", config.vocab, "an existing vocab.txt or tokenizer.json, or a folder with one")
-        return found or tokenizer_from_path(path, kind=kind)
+        return found or kind.read(path)
     if config.pretrained is not None:
         return _pretrained_tokenizer(config.pretrained, kind)
     if config.data == "embedded":
         from gated_bert.tasks.embedded import embedded_vocabulary
 
-        return kind.from_vocab(embedded_vocabulary())
+        return Tokenizer.from_vocab(embedded_vocabulary())
     data = data_path(config)
     if data is not None:
         folder = data if data.is_dir() else data.parent
@@ -149,7 +81,7 @@ def _choose(config: GatedBertConfig, kind: type[Tokenizer]) -> Tokenizer:
     return _hub_tokenizer(BERT_ID, kind, "give --vocab FILE, or -pt FOLDER with a vocab.txt in it")
 
 
-def _pretrained_tokenizer(pretrained: str, kind: type[Tokenizer]) -> Tokenizer:
+def _pretrained_tokenizer(pretrained: str, kind: type[TokenizerProtocol]) -> TokenizerProtocol:
     path = user_path(pretrained)
     # A TensorFlow checkpoint is named by a prefix that is no file: its folder decides.
     folder = path if path.is_dir() else path.parent
@@ -161,11 +93,11 @@ def _pretrained_tokenizer(pretrained: str, kind: type[Tokenizer]) -> Tokenizer:
     return _hub_tokenizer(pretrained, kind, "check the name, or give -pt FOLDER with a vocab.txt in it")
 
 
-def _hub_tokenizer(name: str, kind: type[Tokenizer], remedy: str) -> Tokenizer:
+def _hub_tokenizer(name: str, kind: type[TokenizerProtocol], remedy: str) -> TokenizerProtocol:
     from gated_bert.tasks.hub import hub_file, hub_files_beside
 
     # The published small BERTs have a vocab.txt only.
-    path = hub_file(name, FILES, remedy)
+    path = hub_file(name, kind.files, remedy)
     if path.suffix != ".json":
         hub_files_beside(name, SETTING_FILES)
-    return tokenizer_from_path(path, name.rpartition("/")[2], kind)
+    return kind.read(path, name.rpartition("/")[2])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -18,18 +19,26 @@ class TokenizerProtocol(Protocol):
     """A tokeniser; `tasks.wordpiece.Tokenizer` is the one of BERT, and a family of models names its own.
 
     Attributes:
+        files: where a folder of another tool holds such a tokeniser, the first that is there.
         origin: where it came from, for messages.
         max_length: most tokens it was made for; None where that is not said.
         input_names: inputs of the model that have a value for each token, `input_ids` first; `attention_mask`, which
             says what is padding, comes with the batches.
     """
 
+    files: ClassVar[tuple[str, ...]]
     origin: str
     max_length: int | None
+    input_names: ClassVar[tuple[str, ...]]
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """See above."""
+    @classmethod
+    def read(cls, path: Path, name: str | None = None) -> TokenizerProtocol:
+        """The tokeniser in one of `files` as other tools wrote it, by all that its folder says about it.
+
+        Args:
+            path: the file.
+            name: what the model is called where the folder is not called so, as on the hub.
+        """
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> TokenizerProtocol:

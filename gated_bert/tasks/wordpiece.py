@@ -17,17 +17,15 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
 from gated_bert.tasks.encoded import REAL, Column, Encoded, Template, arrange, kept_lengths
 from gated_bert.tasks.graphemes import whole_places
-from gated_bert.tasks.tables import read_text
-from gated_bert.tasks.token_cache import cache_file, read_cache, write_cache
+from gated_bert.tasks.token_cache import CACHED_FROM, cache_file, read_cache, write_cache
 from gated_bert.tasks.tokenizer_protocol import Special
 from gated_bert.tasks.tokenizer_rules import ROLES, AddedToken, WordPieceRules
+from gated_bert.tasks.wordpiece_files import FILES, read_vocabulary, read_wordpiece
 
 SPECIAL_TOKENS = tuple(ROLES)
 MEANINGS = {"pad": "[PAD]", "unk": "[UNK]", "begin": "[CLS]", "separator": "[SEP]", "mask": "[MASK]"}
 """What a special token is for → BERT's spelling."""
 MOST_TOKENS = 10_000_000
-CACHED_FROM = 1000
-"""Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
 
 
 class Tokenizer:
@@ -44,6 +42,7 @@ class Tokenizer:
     """
 
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
+    files: ClassVar[tuple[str, ...]] = FILES
 
     def __init__(
         self,
@@ -137,6 +136,11 @@ class Tokenizer:
         except BaseException as error:
             raise _refused(error, f"{path}: not a tokenizer.json", remedy) from error
         return cls(backend, str(path), special, max_length)
+
+    @classmethod
+    def read(cls, path: Path, name: str | None = None) -> Tokenizer:
+        """A tokeniser from a file of others; see `wordpiece_files.read_wordpiece`."""
+        return read_wordpiece(path, name, cls)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a `tokenizer.json` that `from_file` and other tools read."""
@@ -273,15 +277,6 @@ class Tokenizer:
             "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
             "vocab.txt": "\n".join(vocabulary) + "\n",
         }
-
-
-def read_vocabulary(path: str | os.PathLike) -> list[str]:
-    """The tokens of a `vocab.txt` in the order of their ids.
-
-    Raises:
-        UserError: an unreadable file.
-    """
-    return [line.rstrip("\r") for line in read_text(Path(path)).removesuffix("\n").split("\n")]
 
 
 def _own_spelling(backend: tokenizers.Tokenizer) -> dict[str, str]:

@@ -17,10 +17,11 @@ import pytest
 from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.reports.run_layout import LOG_FILE
 from gated_bert.experiments.runs import job_process
 from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs.run import train
-from gated_bert.experiments.runs.run_state import LOG_FILE, newest_metadata, read_status
+from gated_bert.experiments.runs.run_state import newest_metadata, read_status
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
 

@@ -18,10 +18,11 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports import drawing
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.reports.run_record import next_order
-from gated_bert.experiments.runs import checkpoint
+from gated_bert.experiments.runs import checkpoint, run_folder
 from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs.checkpoint import Checkpoint, read_place, write_checkpoint
 from gated_bert.experiments.runs.run import train
+from gated_bert.experiments.runs.same_record import refuse_other_config
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
 
@@ -89,8 +90,8 @@ KILLED = textwrap.dedent(
     """
     import os, sys
     from gated_bert.config import GatedBertConfig
-    from gated_bert.experiments import checkpoint
-    from gated_bert.experiments.run import train
+    from gated_bert.experiments.runs import checkpoint, run_folder
+    from gated_bert.experiments.runs.run import train
 
     kill_at, seen = int(sys.argv[3]), 0
     whole = checkpoint.CheckpointCallback.on_train_batch_end
@@ -173,12 +174,9 @@ def test_checkpoints_take_no_more_than_a_twentieth_of_the_time(monkeypatch, take
 
 def test_another_record_is_not_resumed(tmp_path):
     config = config_of("baseline", epochs=1, train_examples=40)
-    run = run_module._Run(config, tmp_path, False, None)
-    run._refuse_other_config(json.loads(config.to_json()))
+    refuse_other_config(tmp_path, json.loads(config.to_json()), config)
     with pytest.raises(UserError, match="--resume with learning_rate=0.5, but the run was begun with 0.001"):
-        run_module._Run(config.replace(learning_rate=0.5), tmp_path, False, None)._refuse_other_config(
-            json.loads(config.to_json())
-        )
+        refuse_other_config(tmp_path, json.loads(config.to_json()), config.replace(learning_rate=0.5))
 
 
 def test_a_nan_loss_stops_the_run_and_keeps_the_rows(tmp_path, monkeypatch):
@@ -301,7 +299,7 @@ def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path
     config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
     first = train(config, tmp_path / "results_a")
     (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
-    monkeypatch.setattr("gated_bert.experiments.runs.run.next_order", lambda folder, now: next_order(folder, 1e9))
+    monkeypatch.setattr(run_folder, "next_order", lambda folder, now: next_order(folder, 1e9))
     # One that failed, and whose files stay where it is begun again.
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"status": "failed"}))
     for model in ("model", "model_best"):

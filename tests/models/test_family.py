@@ -18,9 +18,11 @@ from gated_bert.compression.parity import check_inputs, largest_difference
 from gated_bert.compression.predict import warm_up
 from gated_bert.compression.source import load_source
 from gated_bert.explain.lime import Explanation
+from gated_bert.explain.student import Student
+from gated_bert.explain.student_training import TrainedStudent, load_student, save_student
 from gated_bert.explain.tokens import token_weights
 from gated_bert.models.bert import BertClassifier
-from gated_bert.models.family import BERT, get_family
+from gated_bert.models.family import BERT, family_mark, get_family
 from gated_bert.models.folder import LoadedModel, read_masks
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.pruning.activation_change import activation_changes
@@ -185,6 +187,15 @@ def test_weights_of_one_family_do_not_go_into_a_model_of_another(pretrained, tra
     for source in (pretrained, tmp_path / "model"):
         with pytest.raises(UserError, match="model_type is toy, the model's is bert"):
             load_pretrained(model, str(source))
+
+
+def test_a_student_reads_texts_as_the_model_that_it_learnt_from(tokenizer, tmp_path):
+    for family, first in (("toy", 2), (BERT, 1)):
+        student = Student(tokenizer.vocab_size, 2)
+        save_student(tmp_path / family, TrainedStudent(student, tokenizer, TASKS["sst2"], family_mark(family)))
+        ids = load_student(tmp_path / family).tokenizer.encode(["film"]).input_ids
+        assert ids.tolist().count(tokenizer.special_id("begin")) == first
+    assert "model_type" not in json.loads((tmp_path / BERT / "record.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["config.json", "pretrained", "onnx"])

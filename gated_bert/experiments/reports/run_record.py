@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeGuard
 
+from gated_bert.experiments.reports.run_layout import METADATA
 from gated_bert.support.checks import shown
 from gated_bert.support.errors import UserError
 from gated_bert.support.errors import printable as without_controls
 from gated_bert.support.records import read_record
 
-METADATA = "metadata_*.json"
 _LONGEST = 300
 """Letters of a name: what is longer fits in no table and no plot."""
 _LONGEST_PATH = 4096
@@ -23,7 +23,7 @@ _LONGEST_PATH = 4096
 Check = Callable[[object], bool]
 
 
-def check_metadata(path: Path, metadata: Mapping):
+def check_metadata(path: Path, metadata: Mapping) -> None:
     """Refuses metadata that a table, a plot or a page cannot be made of.
 
     Raises:

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.experiments.reports.run_layout import CHECKPOINT
 from gated_bert.experiments.runs.run_files import rest_after
-from gated_bert.experiments.runs.run_state import CHECKPOINT
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.backend import assign_on_devices, values_on_devices
@@ -44,7 +44,7 @@ def _variables(model: keras.Model) -> dict[str, list]:
     return {"model": model.variables, "optimizer": model.optimizer.variables}
 
 
-def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict):
+def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict) -> None:
     """Writes a checkpoint atomically.
 
     Args:
@@ -103,7 +103,7 @@ class Checkpoint:
         except (UserError, *DAMAGED) as error:
             raise UserError(f"{path}: damaged checkpoint ({one_line(error)})") from error
 
-    def check_within(self, epochs: int, steps: int):
+    def check_within(self, epochs: int, steps: int) -> None:
         """Refuses a place that is none of a run of so many epochs of so many steps.
 
         Raises:
@@ -117,7 +117,7 @@ class Checkpoint:
         return UserError(f"{self.path}: was written by another model or run; remove this file, and --resume starts the "
                          "run afresh")  # fmt: skip
 
-    def restore(self, model: keras.Model, criterion):
+    def restore(self, model: keras.Model, criterion) -> None:
         """Puts variables, optimiser and criterion back, once; `model` must be compiled and its optimiser built."""
         for name, variables in _variables(model).items():
             for i, variable in enumerate(variables):
@@ -128,7 +128,7 @@ class Checkpoint:
         # The run holds on to this object; what is in the variables now need not stay in memory twice.
         self._arrays = {name: array for name, array in self._arrays.items() if name.startswith("metrics/")}
 
-    def restore_metrics(self, model: keras.Model):
+    def restore_metrics(self, model: keras.Model) -> None:
         """Puts the broken epoch's running means back; `fit` has just reset them."""
         for i, variable in enumerate(model.metrics_variables):
             name = f"metrics/{i}"
@@ -182,19 +182,19 @@ class CheckpointCallback(StepCallback):
         self.restored, self.extra = restored, extra
         self._due, self._not_before = False, 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs=None) -> None:
         super().on_epoch_begin(epoch)
         if self.restored is not None and self.first_batch:
             self.restored.restore_metrics(self.model)
         self.restored = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs=None) -> None:
         done = self.batches_done(batch)
         self._due |= (self.epoch * self.steps_per_epoch + done) % self.every == 0
         if self._due and done < self.steps_per_epoch and self.can_go_on(done):
             self._write(self.epoch, done)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs=None) -> None:
         self._due = True
         self._write(epoch + 1, 0)
 

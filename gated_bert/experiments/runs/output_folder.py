@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.support.checks import ConfigError
-from gated_bert.support.disk import own
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
-from gated_bert.support.partial import LOCK, remove_leftovers_in
+from gated_bert.support.lock import LOCK, InUseError, check_free, lock_folder
+from gated_bert.support.partial import remove_leftovers_in
 
 SAVED = "saved_results"
 OUTPUT = "-o/--output-dir"
@@ -37,25 +35,27 @@ def locked(output: Path, flag: str = OUTPUT) -> Iterator[None]:
     made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(own(output / LOCK), "a+")
+        lock = lock_folder(output)
+    except InUseError as error:
+        raise _in_use(output, error, flag) from None
     except OSError as error:
         raise UserError(f"{flag}: {output} cannot be written ({error.strerror}); choose another folder") from None
-    with file:
-        _lock(file, output, flag)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    try:
         # A launcher writes these of its jobs, which hold the lock.
         remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
-        try:
-            yield
-        finally:
-            # What was refused leaves no folder behind.
-            if made and [path.name for path in output.iterdir()] == [LOCK]:
-                shutil.rmtree(output)
-                with contextlib.suppress(OSError):
-                    for path in made[1:]:
-                        path.rmdir()
+        yield
+    finally:
+        unused = made and [path.name for path in output.iterdir()] == [LOCK]
+        # Windows removes no file that is open; elsewhere nobody may take the lock of what is going to be removed.
+        if os.name == "nt":
+            lock.release()
+        # What was refused leaves no folder behind.
+        if unused:
+            shutil.rmtree(output)
+            with contextlib.suppress(OSError):
+                for path in made[1:]:
+                    path.rmdir()
+        lock.release()
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterato
         raise
 
 
-def check_unused(folder: Path, flag: str = OUTPUT):
+def check_unused(folder: Path, flag: str = OUTPUT) -> None:
     """Refuses a folder that another process holds the lock of.
 
     Args:
@@ -122,18 +122,15 @@ def check_unused(folder: Path, flag: str = OUTPUT):
     Raises:
         UserError: names the process.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(own(folder / LOCK), "r+") as file:
-        _lock(file, folder, flag)
-
-
-def _lock(file: TextIO, folder: Path, flag: str):
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip()
-        raise UserError(f"{flag}: {folder} is in use by another run (process {owner or 'unknown'}); "
-                        "wait for it, or choose another folder") from None  # fmt: skip
+        check_free(folder)
+    except InUseError as error:
+        raise _in_use(folder, error, flag) from None
+
+
+def _in_use(folder: Path, error: InUseError, flag: str) -> UserError:
+    return UserError(f"{flag}: {folder} is in use by another run (process {error.owner}); wait for it, or choose "
+                     "another folder")  # fmt: skip
 
 
 def set_aside(
@@ -189,19 +186,19 @@ def set_run_aside(folder: Path, flag: str = OUTPUT) -> Path | None:
     return set_aside(folder.parent, [folder], False, flag) if holds_run else None
 
 
-def set_tables_aside(output: Path, names: Sequence[str]):
+def set_tables_aside(output: Path, names: Sequence[str]) -> None:
     """Moves tables and plots that are going to be made anew to `saved_results/{timestamp}/`, and says so."""
     place = set_aside(output, [output / name for name in names], made_of_them=False)
     note_set_aside(f"the earlier tables in {output}", place)
 
 
-def note_set_aside(what: str, place: Path | None):
+def note_set_aside(what: str, place: Path | None) -> None:
     """Says where what was there before is now."""
     if place is not None:
         say_note(f"{what} are now in {place}; --resume would have gone on with them")
 
 
-def say_note(note: str):
+def say_note(note: str) -> None:
     """Prints a sentence that VERBOSE=0 keeps back."""
     if verbosity(os.environ):
         print(f"note: {note}", flush=True)

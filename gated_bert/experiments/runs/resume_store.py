@@ -7,7 +7,6 @@ reader takes the furthest pointer whose files are all there, so nothing depends 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -22,10 +21,11 @@ from pathlib import Path
 
 import fsspec
 
-from gated_bert.config import NOT_COMPUTED, GatedBertConfig
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, STATUS_FILE
 from gated_bert.experiments.runs.checkpoint import read_place
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, arriving, rest_after, stamp_of
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, STATUS_FILE
+from gated_bert.experiments.runs.same_record import computed
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.records import parse_record
 from gated_bert.support.schemas import ResumePoint
@@ -60,7 +60,7 @@ class ResumeStore:
         self._writer, self._puts = uuid.uuid4().hex[:12], 0
         self._sent: dict[str, tuple[Stamp, dict]] = {}
 
-    def check(self):
+    def check(self) -> None:
         """Writes and removes a file there.
 
         Raises:
@@ -82,7 +82,7 @@ class ResumeStore:
         found = self._furthest()
         return tuple(found["place"]) if found else None
 
-    def fetch(self, folder: Path):
+    def fetch(self, folder: Path) -> None:
         """Brings the stored files into `folder`.
 
         Raises:
@@ -97,7 +97,7 @@ class ResumeStore:
         except Exception as error:
             raise _refused(self.url, error) from error
 
-    def put(self, folder: Path):
+    def put(self, folder: Path) -> None:
         """Stores the run in `folder` as it is now.
 
         Raises:
@@ -123,7 +123,7 @@ class ResumeStore:
         self._sent, self._puts = sent, self._puts + 1
         self._remove_others({pointer, *(entry["key"] for _, entry in sent.values())})
 
-    def clear(self):
+    def clear(self) -> None:
         """Removes the run from the store.
 
         Raises:
@@ -212,7 +212,7 @@ def _refused(url: str, error: Exception) -> UserError:
                      "fsspec can write here, e.g. s3://bucket/folder")  # fmt: skip
 
 
-def check_place(url: str):
+def check_place(url: str) -> None:
     """Makes sure that a place for resume points can be written.
 
     Raises:
@@ -223,8 +223,7 @@ def check_place(url: str):
 
 def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
     """The store of the run of `config` in `folder`: wherever that folder is, the same run has the same place."""
-    record = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_COMPUTED}
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:12]
     return ResumeStore(config.checkpoint_dir, f"{folder.resolve().name}-{digest}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from gated_bert.compression.shrink import shrink
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, set_aside
+from gated_bert.experiments.runs.same_record import changes
 from gated_bert.experiments.studies.activation_config import UNPRUNED, ActivationConfig, ThresholdSet
 from gated_bert.experiments.studies.activation_table import write_tables
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command
@@ -53,7 +53,7 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
     configs = [settings.config("baseline", settings.tasks[0], seed) for seed in settings.seeds]
     if verbosity(os.environ):
         print(_describe(study, settings, configs[0]), flush=True)
-    resume, jobs = bool(settings.launcher.get("resume")), []
+    resume, jobs = settings.launcher.resume, []
     with locked(settings.output):
         if resume:
             check_starts(study, settings)
@@ -75,7 +75,7 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
     return status or write_tables(jobs, settings.output)
 
 
-def check_starts(study: ActivationConfig, settings: Settings):
+def check_starts(study: ActivationConfig, settings: Settings) -> None:
     """Refuses to go on with models that other thresholds, or other numbers of batches, have made.
 
     Raises:
@@ -84,15 +84,13 @@ def check_starts(study: ActivationConfig, settings: Settings):
     for seed in settings.seeds:
         for name, thresholds in study.thresholds.items():
             start = settings.output / STARTS / f"{name}_seed{seed}"
-            now = json.loads(json.dumps(_record(thresholds, study)))
             made = read_record(start / METADATA, MadeByActivations, nan=True, tolerant=True) or {}
-            found = made.get("activation_change", now)
-            for field, value in now.items():
-                if found.get(field) != value:
-                    raise UserError(
-                        f"--resume: {start} was made with {field} {found.get(field)} of the thresholds {name}, not "
-                        f"{value}; give the same, or leave out --resume to start anew"
-                    )
+            now = _record(thresholds, study)
+            for field, (was, value) in changes(made.get("activation_change", now), now).items():
+                raise UserError(
+                    f"--resume: {start} was made with {field} {was} of the thresholds {name}, not {value}; give the "
+                    "same, or leave out --resume to start anew"
+                )
 
 
 def _record(thresholds: ThresholdSet, study: ActivationConfig) -> dict:

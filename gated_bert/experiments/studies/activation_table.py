@@ -19,6 +19,7 @@ from gated_bert.experiments.studies.activation_config import UNPRUNED
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.models.folder import WEIGHTS, load_model
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
+from gated_bert.support.text_table import aligned
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 
@@ -131,8 +132,7 @@ def summary_text(rows: pd.DataFrame) -> str:
         changes = [row[f"change_{name}"] * scale for name in ("mean", "low", "high")]
         change = "" if row["variant"] == UNPRUNED else _interval(changes, "{:+.2f} points" if metric else "× {:.3f}")
         lines.append((row["variant"], str(row["n"]), row["measure"] + (" (%)" if metric else ""), values, change))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return aligned(lines, left=5)
 
 
 def _interval(values: Sequence[float], form: str) -> str:

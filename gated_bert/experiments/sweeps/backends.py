@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, LOG_FILE
+from gated_bert.experiments.reports.run_layout import LOG_FILE
+from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.resources import devices_of, share
 from gated_bert.start import import_path
@@ -23,10 +24,10 @@ class RunningJob(Protocol):
     def poll(self) -> int | None:
         """The exit status, or `None` while it runs; negative: the signal that killed it."""
 
-    def stop(self):
+    def stop(self) -> None:
         """Asks it to end and leave consistent files."""
 
-    def kill(self):
+    def kill(self) -> None:
         """Ends it at once."""
 
 
@@ -97,15 +98,15 @@ class LocalProcess:
         """The exit status, or `None` while it runs."""
         return self._process.poll()
 
-    def stop(self):
+    def stop(self) -> None:
         """Sends SIGTERM to the job, which tidies up and ends what it started."""
         self.send_signal(signal.SIGTERM)
 
-    def kill(self):
+    def kill(self) -> None:
         """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
-    def send_signal(self, number: int):
+    def send_signal(self, number: int) -> None:
         """Sends a signal, if there is anyone left to get it."""
         try:
             os.killpg(self._process.pid, number)

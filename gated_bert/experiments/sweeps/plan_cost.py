@@ -40,7 +40,7 @@ def print_plan(plan: Plan) -> int:
     their mean seconds per epoch × epochs, and what those runs took besides.
     """
     print(configuration_text(plan))
-    resumed = bool(plan.settings.launcher.get("resume"))
+    resumed = plan.settings.launcher.resume
     finished = {job for job in plan.jobs if resumed and is_finished(job.folder)}
     left = [job for job in plan.jobs if job not in finished]
     paces = read_paces(plan.output)
@@ -52,8 +52,8 @@ def print_plan(plan: Plan) -> int:
     if left:
         launcher = plan.settings.launcher
         # How many fit is decided where and when the sweep starts.
-        fitting = launcher.get("parallel") or launcher.get("backend") == "ray" or "slurm" in launcher
-        at_a_time = launcher.get("max_parallel_jobs", None if fitting else 1)
+        fitting = launcher.parallel or launcher.backend == "ray" or launcher.slurm
+        at_a_time = launcher.max_parallel_jobs or (None if fitting else 1)
         print("\n".join(("\nEstimated cost", *(f"  {line}" for line in _totals(left, paces, at_a_time)))))
     return 0
 
@@ -131,7 +131,7 @@ def _epoch_seconds(rows: Path) -> list[float]:
     return seconds if all(0 <= each <= MOST for each in seconds) else []
 
 
-def check_room(output: Path, jobs: Sequence[Job], slots: int):
+def check_room(output: Path, jobs: Sequence[Job], slots: int) -> None:
     """Refuses a sweep whose models do not fit on the disk.
 
     Args:

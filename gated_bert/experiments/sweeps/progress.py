@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gated_bert.experiments.runs.run_state import LOG_FILE
+from gated_bert.experiments.reports.run_layout import LOG_FILE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.overview import clock
 from gated_bert.support.quiet import without_library_lines
@@ -141,14 +141,14 @@ class Display:
         self._lines: LogLines | None = None
         self._told: dict[Path, tuple[str, int]] = {}
 
-    def start(self, views: Sequence[JobView]):
+    def start(self, views: Sequence[JobView]) -> None:
         """Begins to show `views`."""
         self._lines = LogLines(views, self._all_lines)
         if self._live:
             self._live.start()
         self.update(views)
 
-    def update(self, views: Sequence[JobView]):
+    def update(self, views: Sequence[JobView]) -> None:
         """Shows what has changed."""
         if self._logs:
             for line in self._lines.new(views):
@@ -159,7 +159,7 @@ class Display:
             for view in views:
                 self._tell(view)
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends the live part and leaves its last state on the screen."""
         if self._live:
             self._live.stop()
@@ -231,6 +231,6 @@ def make_views(jobs: Sequence[Job], skipped: set[Job]) -> list[JobView]:
     return [JobView(job, "skipped" if job in skipped else "waiting") for job in jobs]
 
 
-def wait_a_moment():
+def wait_a_moment() -> None:
     """The pause between two looks at the jobs: short enough for a bar to move, long enough to cost nothing."""
     time.sleep(0.2)

@@ -17,8 +17,9 @@ from ray.exceptions import RayError, RayTaskError
 
 import gated_bert
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.run_files import Stamp, arriving, rest_after, run_files
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE, is_finished
+from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, mark
 from gated_bert.experiments.sweeps.ray_worker import CHUNK_BYTES, RayWorker
 from gated_bert.experiments.sweeps.resources import devices_of, job_memory
@@ -220,7 +221,7 @@ class RayJob:
             return self._fail(f"{self._job.folder}: the files of the run cannot be written ({error.strerror})")
         return None
 
-    def stop(self):
+    def stop(self) -> None:
         """Sends SIGTERM to the job; one that has not started never will."""
         self._stopping = True
         if self._started:
@@ -228,7 +229,7 @@ class RayJob:
         else:
             self._drop()
 
-    def kill(self):
+    def kill(self) -> None:
         """Sends SIGKILL, and leaves a worker alone that does not answer."""
         self._stopping, self._kills = True, self._kills + 1
         if self._kills == 1:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, stamp_of
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.sweeps.backends import LocalProcess, start_process
 from gated_bert.start import python_command
 from gated_bert.support.disk import own
