@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
 from gated_bert.config.launcher_options import LauncherOptions
@@ -19,7 +20,7 @@ from gated_bert.tasks.task import GLUE_TASKS, OWN_DATA_ONLY, TASKS, own_task_nam
 
 
 def read_settings(
-    typed: dict[str, object],
+    typed: dict[str, Any],
     defaults: Mapping[str, str],
     environ: Mapping[str, str],
     labels: Mapping[str, str] = LABELS,
@@ -62,7 +63,7 @@ def read_settings(
     )
 
 
-def _from_texts(texts: Mapping[str, str]) -> dict[str, object]:
+def _from_texts(texts: Mapping[str, str]) -> dict[str, Any]:
     flags = {flag.name: flag for flag in SWEEP_FLAGS}
     for name in texts:
         if name not in flags:
@@ -196,7 +197,7 @@ def _tasks(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[st
         # Other sources are read before any job starts, and refused then.
         if values["data"] == "embedded" and values.get(name) is not None:
             raise FlagError.refused(labels[name], values[name], OWN_DATA_ONLY)
-    tasks = []
+    tasks: list[str] = []
     for task in values["tasks"]:
         if task not in (*known, "all"):
             raise FlagError.refused(labels["tasks"], task, ", ".join(known) + ", all" + did_you_mean(task, known))
@@ -232,7 +233,7 @@ def _is_own_data(values: dict, typed: set[str]) -> bool:
 def _seeds(values: dict) -> tuple[int, ...]:
     if "seeds" not in values:
         return (values["seed"],)
-    seeds = tuple(as_number(word, int) if word.isdecimal() else word for word in values["seeds"])
+    seeds: tuple[Any, ...] = tuple(as_number(word, int) if word.isdecimal() else word for word in values["seeds"])
     return tuple(dict.fromkeys(seeds))
 
 

@@ -79,16 +79,17 @@ class Flag:
             _choose(self, item)
         if self.choices and self.kind == "text":
             _choose(self, value)
-        if self.low is not None:
-            self.check(value)
+        self.check(value)
         return value
 
     def check(self, value: object):
-        """Refuses a value, typed or by default, that is no whole number in the flag's range.
+        """Refuses a value, typed or by default, that is no whole number in the flag's range, where it has one.
 
         Raises:
             FlagError: names the flag, the value and what is allowed.
         """
+        if self.low is None:
+            return
         try:
             whole(self.label, value, self.low, self.high)
         except ConfigError as error:
@@ -132,7 +133,7 @@ def flag_of(declared: Declared, checks: bool = False) -> Flag:
         kind = "size" if declared.kind is int else "list"
     about = declared.option
     kind = "alone" if about.alone else kind
-    own = {"choices": about.choices, "low": about.low} if checks else {}
+    own: dict[str, Any] = {"choices": about.choices, "low": about.low} if checks else {}
     return Flag(about.flags, declared.name, kind, about.help, about.group,
                 about.metavar or _METAVARS.get(kind, "N"), nothing=about.nothing, **own)  # fmt: skip
 

@@ -29,7 +29,8 @@ class StepCallback(keras.callbacks.Callback):
 
     def __init__(self, steps_per_epoch: int | None):
         super().__init__()
-        self._given_steps = self.steps_per_epoch = steps_per_epoch
+        self._given_steps = steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch or 0
         self.first_batch = 0
         self.epoch = 0
 
@@ -39,7 +40,7 @@ class StepCallback(keras.callbacks.Callback):
             self.steps_per_epoch = self.known_steps() or 1
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.steps_per_epoch is None:
+        if not self.steps_per_epoch:
             self.on_train_begin()
         self.epoch = epoch
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+_Row = TypeVar("_Row", bound=Mapping)
 
 SAME_SPARSITY = 1e-3
 """Sparsities (fractions) that differ by less are the same: whole units seldom add up to one twice."""
 
 
-def best_row(rows: Sequence[Mapping], metric: str) -> Mapping:
+def best_row(rows: Sequence[_Row], metric: str) -> _Row:
     """The best epoch at the highest sparsity that a run has reached.
 
     It is either the last row or the best of the rows before it, so that a run which keeps the model of its best row

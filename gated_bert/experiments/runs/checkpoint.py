@@ -71,7 +71,7 @@ def stored_place(file: Path | BinaryIO) -> dict | None:
 def read_place(file: Path | BinaryIO) -> tuple[int, int] | None:
     """Epochs, and batches of the next one, that a checkpoint's run has done; None of a missing or damaged one."""
     place = stored_place(file)
-    return place and (place["epoch"], place["batches"])
+    return None if place is None else (place["epoch"], place["batches"])
 
 
 def _place_in(arrays: dict[str, np.ndarray], schema: type) -> dict:

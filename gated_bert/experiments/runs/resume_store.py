@@ -89,8 +89,11 @@ class ResumeStore:
             UserError: one of them cannot be read or written.
         """
         try:
+            found = self._furthest()
+            if found is None:
+                raise FileNotFoundError("no whole resume point is there")
             with arriving(folder) as new:
-                for name, entry in self._furthest()["files"].items():
+                for name, entry in found["files"].items():
                     (new / name).parent.mkdir(parents=True, exist_ok=True)
                     with self._fs.open(f"{self._root}/{entry['key']}", "rb") as source, open(new / name, "wb") as file:
                         shutil.copyfileobj(source, file, _CHUNK)
@@ -222,7 +225,13 @@ def check_place(url: str) -> None:
 
 
 def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
-    """The store of the run of `config` in `folder`: wherever that folder is, the same run has the same place."""
+    """The store of the run of `config` in `folder`: wherever that folder is, the same run has the same place.
+
+    Raises:
+        ValueError: the record names no place.
+    """
+    if config.checkpoint_dir is None:
+        raise ValueError("store_of: the record has no checkpoint_dir")
     digest = hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:12]
     return ResumeStore(config.checkpoint_dir, f"{folder.resolve().name}-{digest}")
 

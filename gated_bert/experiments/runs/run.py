@@ -15,7 +15,7 @@ import keras
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.reports.plots import plot_run
-from gated_bert.experiments.reports.results import PATTERN_SPARSITY, read_run
+from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, read_run
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.checkpoint import CheckpointCallback
 from gated_bert.experiments.runs.devices import with_counted_devices
@@ -103,7 +103,7 @@ def train(
     with opened_run(folder, resume, flag), kept_elsewhere(config, folder, resume):
         run = _Run(config, folder, resume, notify, training_loss)
         with unchanged_if_refused(folder, lambda: run.has_begun):
-            return run.keep_finished() if run.finished else run.train()
+            return run.keep_finished(run.finished) if run.finished else run.train()
 
 
 class _Run:
@@ -137,9 +137,8 @@ class _Run:
         """Whether what is in the folder is to stay, also if the run is refused."""
         return bool(self.folder.metadata or self.finished)
 
-    def keep_finished(self) -> RunResult:
+    def keep_finished(self, run: Run) -> RunResult:
         """Leaves a finished run as it is, but for what a kill after its last result left to do."""
-        run = self.finished
         rows, best, final = rows_of(run)
         if not has_plots(run):
             plot_run(run)
@@ -166,7 +165,8 @@ class _Run:
             began = time.time()
             with lifecycle(self._end, lambda: "stopped; the same command with --resume goes on", _log_fault) as work:
                 self.resources = ResourceLog(self.path, self.config.resource_seconds, bool(self.checkpoint))
-                several = data_parallel(self.config.devices) if self.config.devices > 1 else contextlib.nullcontext()
+                devices = self.config.device_count(1)
+                several = data_parallel(devices) if devices > 1 else contextlib.nullcontext()
                 with self.resources, several:
                     self._prepare()
                     self._fit()

@@ -65,8 +65,13 @@ def apply_ticket(model: EncoderClassifier, task: Task, config: GatedBertConfig, 
         dataset: the training data, indexable by batch; read by criteria that score on data.
         loss: the task's loss, for these criteria.
 
+    Raises:
+        ConfigError: no ticket.
+
     Paper: Frankle & Carbin 2019, The Lottery Ticket Hypothesis (https://arxiv.org/abs/1803.03635).
     """
+    if config.ticket is None:
+        raise ConfigError("ticket", None, "the folder of the model whose masks are the ticket")
     loaded = load_model(config.ticket)
     source, outputs = loaded.model, match_head(task_head(loaded.task), task)[0]
     layers = source.gated_layers(config.prunable_roles)

@@ -32,13 +32,11 @@ class RunningJob(Protocol):
 
 
 class Backend(Protocol):
-    """A place that runs up to `slots` jobs at a time.
+    """A place that runs up to `slots` jobs at a time."""
 
-    Attributes:
-        slots: jobs at a time.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Jobs at a time."""
 
     def start(self, job: Job, slot: int, resume: bool) -> RunningJob:
         """Starts `job` as the one in `slot` (0 to slots − 1)."""

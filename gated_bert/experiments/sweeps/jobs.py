@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,9 @@ def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]
     Raises:
         FlagError: a combination that has no meaning, or two whose folders have the same name.
     """
-    jobs, notes, first = {}, {}, None
+    jobs: dict[Path, Job] = {}
+    notes: dict[str, None] = {}
+    first: Settings | None = None
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         # How others are pruned is nothing to the dense baseline: one of them stands beside all.
@@ -97,7 +99,7 @@ def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]
         first = first or settings
         notes |= dict.fromkeys(settings.notes)
         planned = plan_jobs(settings, point).jobs
-        dense = iter(())
+        dense: Iterator[Job] = iter(())
         if unpruned != point and not all(job.config.enable_pruning for job in planned):
             # Of the others nothing is asked: what is left of a point need not make sense to a run that prunes.
             dense = iter(plan_jobs(dataclasses.replace(read(unpruned), methods=("baseline",)), unpruned).jobs)
@@ -106,6 +108,8 @@ def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]
             if jobs.setdefault(job.folder, job).config != job.config:
                 raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ "
                                 "in more than signs")  # fmt: skip
+    if first is None:
+        raise FlagError("a sweep without runs is refused; allowed: at least one value of each field")
     return Plan(dataclasses.replace(first, notes=tuple(notes)), tuple(jobs.values()))
 
 

@@ -150,7 +150,7 @@ class Display:
 
     def update(self, views: Sequence[JobView]) -> None:
         """Shows what has changed."""
-        if self._logs:
+        if self._logs and self._lines is not None:
             for line in self._lines.new(views):
                 self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         if self._live:
@@ -175,7 +175,7 @@ class Display:
             "",
             "epoch",
             "step",
-            metrics.pop() if len(metrics) == 1 else "metric",
+            str(metrics.pop()) if len(metrics) == 1 else "metric",
             "sparsity",
             "left",
         )
@@ -219,7 +219,7 @@ def _most_telling(views: Sequence[JobView], room: int) -> list[JobView]:
 
 
 def _summary(views: Sequence[JobView]) -> str:
-    counts = {}
+    counts: dict[str, int] = {}
     for view in views:
         counts[view.state] = counts.get(view.state, 0) + 1
     total = counts.pop("finished", 0) + counts.pop("skipped", 0)

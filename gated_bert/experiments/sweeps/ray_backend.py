@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -61,22 +63,22 @@ def connected(address: str | None, output: Path, configs: Sequence[GatedBertConf
         UserError: no cluster at that address, or none of its nodes has room for a job.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"address": address or "local"}
+    options: dict[str, Any] = {"address": address or "local"}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
         options["_system_config"] = {"enable_metrics_collection": False}
     # Nodes run the code of this process, whatever version of it they have installed.
-    code = {"py_modules": [str(Path(gated_bert.__file__).parent)]}
+    code: dict[str, Any] = {"py_modules": [str(Path(gated_bert.__file__).parent)]}
     nowhere = tempfile.TemporaryDirectory(prefix="gated_bert-")
     # Without one, Ray has its workers import from the folder that the launcher was started in.
     code["working_dir"] = nowhere.name
     try:
-        if address not in (None, "auto"):
+        if address is not None and address != "auto":
             # Ray itself would try for minutes.
             host, _, port = address.partition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
         with nowhere:
-            ray.init(**options, runtime_env=code, log_to_driver=False, logging_level="ERROR")
+            ray.init(**options, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         where = address or "a cluster on this machine"
@@ -103,7 +105,7 @@ def cluster_nodes() -> list[Machine]:
 def room(nodes: Sequence[Machine], cores: int, memory: int, gpus: int) -> int:
     """How many jobs that take so many cores, bytes and GPUs each fit on `nodes`."""
     return sum(
-        min(node.cores // cores, node.memory // memory, len(node.gpus) // gpus if gpus else math.inf) for node in nodes
+        min(node.cores // cores, node.memory // memory, *([len(node.gpus) // gpus] if gpus else ())) for node in nodes
     )
 
 

@@ -70,7 +70,7 @@ class RayWorker:
             Its exit status if it has ended; where no disk is shared, its status file, what is new in its log, and the
             stamp of its last checkpoint.
         """
-        code = self._process.poll()
+        code = self._running().poll()
         if self._shared:
             return code, b"", b"", None
         with open(self._folder / LOG_FILE, "rb") as log:
@@ -101,6 +101,8 @@ class RayWorker:
 
     def read(self, name: str, start: int) -> bytes:
         """A part of a file of the snapshot; empty at its end."""
+        if self._snapshot is None:
+            raise RuntimeError(f"{name}: no snapshot to read it from")
         return self._snapshot.read(name, start, CHUNK_BYTES)
 
     def remove(self, finished: bool):
@@ -115,10 +117,15 @@ class RayWorker:
                 store_of(config, self._folder).clear()
         shutil.rmtree(self._folder.parent)
 
+    def _running(self) -> LocalProcess:
+        if self._process is None:
+            raise RuntimeError(f"{self._folder}: no job was started")
+        return self._process
+
     def _close(self):
         if self._snapshot is not None:
             self._snapshot.close()
 
     def send_signal(self, number: int):
         """Sends a signal to the job and all that it started."""
-        self._process.send_signal(number)
+        self._running().send_signal(number)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.presets import PRESETS
 from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.support.machine import GIB, Machine, thread_environment
 
@@ -20,8 +19,7 @@ def parameters(config: GatedBertConfig) -> int:
     if source is not None and source.is_dir():
         files = (*source.iterdir(), *source.glob("model/*"))
         return max((file.stat().st_size for file in files if file.is_file()), default=0) // 4
-    preset = PRESETS[config.model_size]
-    layers, width, dff = (getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff"))
+    layers, width, _, dff = config.sizes()
     return (
         width * ((config.vocab_size or _BERT_VOCABULARY) + 514) + layers * (4 * width**2 + 2 * width * dff) + width**2
     )
@@ -34,10 +32,7 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     numbers a parameter), and the criterion's scores. A training step keeps for each token some sixteen numbers per
     hidden unit, four per FFN neuron, and three per head and other token.
     """
-    preset = PRESETS[config.model_size]
-    layers, width, dff, heads = (
-        getattr(config, name) or getattr(preset, name) for name in ("num_layers", "d_model", "dff", "num_heads")
-    )
+    layers, width, heads, dff = config.sizes()
     per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
     activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
     state = 8 + sum(score_numbers(config))
@@ -82,13 +77,13 @@ def parallel_limit(configs: list[GatedBertConfig], machine: Machine) -> tuple[in
         "GPUs" if machine.gpus else "cores": max(1, groups) if machine.gpus else machine.cores,
         f"memory, about {need / GIB:.1f} GiB a job": max(1, int(machine.memory // need)),
     }
-    reason = min(limits, key=limits.get)
+    reason = min(limits, key=limits.__getitem__)
     return limits[reason], f"limited by {reason}; {machine.describe()}"
 
 
 def devices_of(config: GatedBertConfig, machine: Machine) -> int:
     """How many devices a job trains on; with `all`, the GPUs of the machine."""
-    return max(1, len(machine.gpus)) if config.devices == "all" else config.devices
+    return config.device_count(max(1, len(machine.gpus)))
 
 
 def share(machine: Machine, slots: int, slot: int, devices: int = 1) -> dict[str, str]:

@@ -85,7 +85,7 @@ def _backend(plan: Plan, left: Sequence[Job], machine: Machine, slots: int) -> I
 
 
 def _check_devices(plan: Plan, machine: Machine):
-    for devices in {job.config.devices for job in plan.jobs} - {"all"}:
+    for devices in {each for each in (job.config.devices for job in plan.jobs) if isinstance(each, int)}:
         # Without GPUs the framework says what it divides the processor into, and refuses.
         if machine.gpus and devices > len(machine.gpus):
             allowed = f"1 to {len(machine.gpus)} (the GPUs of this machine), or all"
@@ -152,13 +152,14 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
     from gated_bert.models.run_family import run_tokenizer
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.own import own_data_notes
-    from gated_bert.tasks.task import TASKS
+    from gated_bert.tasks.task import get_task
 
-    notes = []
+    notes: list[str] = []
     for config in {job.config.task: job.config for job in jobs}.values():
         try:
-            task = TASKS.get(config.task)
-            if config.data != "embedded":
+            if config.data == "embedded":
+                task = get_task(config.task)
+            else:
                 data = load_task_data(config)
                 task = data.task
                 notes += own_data_notes(data.source)
@@ -166,7 +167,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
-    for place in {job.config.checkpoint_dir for job in jobs} - {None}:
+    for place in filter(None, {job.config.checkpoint_dir for job in jobs}):
         from gated_bert.experiments.runs.resume_store import check_place
 
         check_place(place)
