@@ -82,7 +82,7 @@ class Flag:
         self.check(value)
         return value
 
-    def check(self, value: object):
+    def check(self, value: object) -> None:
         """Refuses a value, typed or by default, that is no whole number in the flag's range, where it has one.
 
         Raises:

@@ -100,7 +100,9 @@ class EncoderClassifier(keras.Model):
         object.__setattr__(self, "_training_loss", loss)
         self.train_function = None
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
         loss = self.__dict__.get("_training_loss")
         if not training or loss is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -108,7 +110,7 @@ class EncoderClassifier(keras.Model):
         # Sums what is a tensor and, of a batch that devices share, takes each one's part.
         return sum(map(self._aggregate_additional_loss, terms))
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: dict[str, Tensor]) -> Tensor:
         """As Keras' own, but an empty batch is refused, as it is of an exported model.
 
         Raises:

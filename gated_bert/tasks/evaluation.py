@@ -32,7 +32,7 @@ class WindowedDataset(BucketedDataset):
         **options: those of `BucketedDataset`.
     """
 
-    def __init__(self, windows: Windows, **options):
+    def __init__(self, windows: Windows, **options: Any):
         super().__init__(windows.encoded, windows.labels, **options)
         self.windows = windows
 

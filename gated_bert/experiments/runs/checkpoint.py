@@ -6,9 +6,9 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from keras import ops
 from gated_bert.experiments.reports.run_layout import CHECKPOINT
 from gated_bert.experiments.runs.run_files import rest_after
 from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.pruning.criteria import Criterion
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.backend import assign_on_devices, values_on_devices
 from gated_bert.support.checks import MOST, number, shown, whole
@@ -44,7 +45,7 @@ def _variables(model: keras.Model) -> dict[str, list]:
     return {"model": model.variables, "optimizer": model.optimizer.variables}
 
 
-def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict) -> None:
+def write_checkpoint(path: Path, model: keras.Model, criterion: Criterion | None, place: dict) -> None:
     """Writes a checkpoint atomically.
 
     Args:
@@ -117,7 +118,7 @@ class Checkpoint:
         return UserError(f"{self.path}: was written by another model or run; remove this file, and --resume starts the "
                          "run afresh")  # fmt: skip
 
-    def restore(self, model: keras.Model, criterion) -> None:
+    def restore(self, model: keras.Model, criterion: Criterion | None) -> None:
         """Puts variables, optimiser and criterion back, once; `model` must be compiled and its optimiser built."""
         for name, variables in _variables(model).items():
             for i, variable in enumerate(variables):
@@ -175,26 +176,27 @@ class CheckpointCallback(StepCallback):
     """
 
     def __init__(
-        self, path: Path, criterion, steps_per_epoch: int, every: int, can_go_on, restored: Checkpoint | None, extra
+        self, path: Path, criterion: Criterion | None, steps_per_epoch: int, every: int,
+        can_go_on: Callable[[int], bool], restored: Checkpoint | None, extra: Callable[[], dict],
     ):
         super().__init__(steps_per_epoch)
         self.path, self.criterion, self.every, self.can_go_on = path, criterion, every, can_go_on
         self.restored, self.extra = restored, extra
         self._due, self._not_before = False, 0.0
 
-    def on_epoch_begin(self, epoch, logs=None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         if self.restored is not None and self.first_batch:
             self.restored.restore_metrics(self.model)
         self.restored = None
 
-    def on_train_batch_end(self, batch, logs=None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         done = self.batches_done(batch)
         self._due |= (self.epoch * self.steps_per_epoch + done) % self.every == 0
         if self._due and done < self.steps_per_epoch and self.can_go_on(done):
             self._write(self.epoch, done)
 
-    def on_epoch_end(self, epoch, logs=None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._due = True
         self._write(epoch + 1, 0)
 

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
@@ -29,7 +30,7 @@ class OrderCallback(StepCallback):
         super().__init__(len(train_set))
         self.train_set = train_set
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         self.train_set.set_epoch(epoch, self.first_batch)
 
@@ -57,7 +58,7 @@ class EpochCallback(StepCallback):
         self._before = seconds
         self._began = 0.0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         if self.folder.one_shot.keys() == {"before"}:
             self.folder.one_shot["after"] = self.evaluate()
@@ -70,14 +71,14 @@ class EpochCallback(StepCallback):
     def _seconds(self) -> float:
         return self._before + time.time() - self._began
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if not math.isfinite(logs["loss"]):
             raise UserError(
                 f"the training loss became {logs['loss']} at epoch {self.epoch + 1}, step {self.batches_done(batch)}; "
                 "the rows so far are kept. Try a lower --learning-rate, a longer --warmup or --precision float32"
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds, primary = self._seconds(), self.folder.task.metrics[0]
         validation = {f"val_{name}": value for name, value in self.evaluate().items()}
         if self.pruning is None:

@@ -123,11 +123,11 @@ class ResourceCallback(StepCallback):
         super().__init__(steps_per_epoch)
         self.log = log
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         self.log.read("epoch begin", epoch + 1)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.log.read("epoch end")
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -90,7 +91,7 @@ class RunFolder:
         }
         self.write(status="running")
 
-    def write(self, **fields) -> None:
+    def write(self, **fields: Any) -> None:
         """Adds to the metadata, and writes them."""
         self.metadata |= fields
         write_json_atomic(self.path / named(METADATA, self.config.label, self.stamp), self.metadata)
@@ -118,7 +119,7 @@ class RunFolder:
         if answers:
             write_json_atomic(self.path / PREDICTIONS, answers)
 
-    def save(self, name: str, model: keras.Model, **about) -> None:
+    def save(self, name: str, model: keras.Model, **about: Any) -> None:
         """Saves a model as folder `name`, with the metadata and what else there is to say about it."""
         save_model(self.path / name, model, self.tokenizer, self.task, self.metadata | about)
 

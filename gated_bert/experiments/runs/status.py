@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gated_bert.experiments.reports.run_layout import STATUS_FILE
 from gated_bert.pruning.callbacks import StepCallback
@@ -23,7 +24,7 @@ class Status:
         **fields: what stays the same (job, method, task, seed, epochs).
     """
 
-    def __init__(self, folder: Path, notify: Callable[[dict], None] | None = None, **fields):
+    def __init__(self, folder: Path, notify: Callable[[dict], None] | None = None, **fields: Any):
         self.path = folder / STATUS_FILE
         self.notify = notify
         self.fields = {
@@ -42,7 +43,7 @@ class Status:
         """Whether new values would be written now."""
         return time.monotonic() - self._written >= 0.5
 
-    def update(self, **fields) -> None:
+    def update(self, **fields: Any) -> None:
         """Takes in new values and writes them if it is time."""
         changed = fields.get("state", self.fields["state"]) != self.fields["state"] or "message" in fields
         self.fields |= fields
@@ -84,14 +85,14 @@ class StatusCallback(StepCallback):
         self.status, self.epochs, self.metric, self.sparsity = status, epochs, metric, sparsity
         self._began, self._done_before = time.time(), done
 
-    def on_epoch_begin(self, epoch, logs=None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         self.status.update(
             state="running", message="", epoch=epoch + 1, step=self.first_batch, steps=self.steps_per_epoch,
             sparsity=self.sparsity(),
         )  # fmt: skip
 
-    def on_train_batch_end(self, batch, logs=None) -> None:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         done = self.epoch * self.steps_per_epoch + self.batches_done(batch)
         pace = (time.time() - self._began) / max(done - self._done_before, 1)
         self.status.update(
@@ -101,7 +102,7 @@ class StatusCallback(StepCallback):
             **({"sparsity": self.sparsity()} if self.status.due else {}),
         )
 
-    def on_epoch_end(self, epoch, logs=None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.status.update(
             metric_name=self.metric, metric=logs[f"val_{self.metric}"], sparsity=logs["sparsity"],
             pattern_sparsity=logs["pattern_sparsity"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -36,12 +38,12 @@ class RewindCallback(StepCallback):
         if step > last:
             raise ConfigError("rewind_step", step, f"0 to {last}: before the last of the {last + 1} steps")
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         if epoch == self.first_batch == 0:
             self._save_at(0)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._save_at(self.epoch * self.steps_per_epoch + self.batches_done(batch))
 
     def _save_at(self, step: int):
@@ -50,7 +52,9 @@ class RewindCallback(StepCallback):
             self.folder.save_initial(self.model, step)
 
 
-def apply_ticket(model: EncoderClassifier, task: Task, config: GatedBertConfig, dataset, loss: keras.losses.Loss):
+def apply_ticket(
+    model: EncoderClassifier, task: Task, config: GatedBertConfig, dataset: Any, loss: keras.losses.Loss
+) -> None:
     """Closes in `model`, which holds the initial weights, what the ticket's model says.
 
     A ticket's mask closes the weights of the trained model `config.ticket` that score least, on top of those that

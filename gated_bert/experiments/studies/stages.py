@@ -39,7 +39,7 @@ def read_stages(words: Sequence[str] | None, tasks: Sequence[str]) -> tuple[floa
     return stages
 
 
-def use_device(device: int | str | None):
+def use_device(device: int | str | None) -> None:
     """Leaves the jobs GPU number `device` alone to run on; None changes nothing.
 
     Raises:
@@ -139,7 +139,7 @@ def starting_points(plan: Plan, mode: str) -> Plan:
     return dataclasses.replace(plan, jobs=tuple(jobs))
 
 
-def write_table(plan: Plan, done: Sequence[Plan], stages: Sequence[float]):
+def write_table(plan: Plan, done: Sequence[Plan], stages: Sequence[float]) -> None:
     """Writes `stages.csv` and `stages.png`, and prints the table without its columns per layer."""
     import pandas as pd
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import PRUNING_FIELDS
@@ -130,7 +131,7 @@ def run_folder_name(config: GatedBertConfig, numbered: bool = False, parts: Iter
     return file_name(named, LONGEST_FOLDER) + (f"_seed{config.seed}" if numbered else "")
 
 
-def dense_plan(plan: Plan, folder: Path, **changes) -> Plan:
+def dense_plan(plan: Plan, folder: Path, **changes: Any) -> Plan:
     """The dense runs that those of `plan` can start from, one per task and seed, in `folder`.
 
     Their records are the same whatever `plan` prunes, so that a command with other methods goes on from them.

@@ -154,7 +154,7 @@ class RayBackend:
         """Hands the job to the cluster, which starts it where there is room."""
         return RayJob(self, job, resume)
 
-    def place(self, job: Job):
+    def place(self, job: Job) -> Any:
         """A new worker for `job`, on a node that Ray chooses."""
         needed = {"num_cpus": self.cores, "num_gpus": self.gpus, "memory": self.memory}
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}

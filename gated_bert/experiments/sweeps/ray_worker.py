@@ -50,14 +50,14 @@ class RayWorker:
         """Whether this node sees the folder of the results."""
         return self._shared
 
-    def append(self, name: str, chunk: bytes):
+    def append(self, name: str, chunk: bytes) -> None:
         """Adds to a file of the run that starts from files of the head."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(own(path), "ab") as file:
             file.write(chunk)
 
-    def start(self, resume: bool):
+    def start(self, resume: bool) -> None:
         """Starts the job."""
         command = [*self._command, "--resume"] if resume else self._command
         variables = self._variables if self._shared else {**self._variables, KEEP_VARIABLE: "1"}
@@ -105,7 +105,7 @@ class RayWorker:
             raise RuntimeError(f"{name}: no snapshot to read it from")
         return self._snapshot.read(name, start, CHUNK_BYTES)
 
-    def remove(self, finished: bool):
+    def remove(self, finished: bool) -> None:
         """Removes the run's folder from a node that shares no disk, and of a finished one what is stored elsewhere."""
         self._close()
         config = GatedBertConfig.from_json(self._folder / JOB_FILE)
@@ -126,6 +126,6 @@ class RayWorker:
         if self._snapshot is not None:
             self._snapshot.close()
 
-    def send_signal(self, number: int):
+    def send_signal(self, number: int) -> None:
         """Sends a signal to the job and all that it started."""
         self._running().send_signal(number)
