@@ -50,7 +50,9 @@ def whole(name: str, value: object, low: int, high: int = MOST):
     """Raises ConfigError unless `value` is an int in [low, high]."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not is_whole or not low <= value <= high:
-        bounded = high != MOST or (is_whole and value > high)
+        # Digits that are still text are more than Python reads as a number.
+        is_huge = value > high if is_whole else isinstance(value, str) and value.isdecimal()
+        bounded = high != MOST or is_huge
         raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if bounded else " up"))
 
 
