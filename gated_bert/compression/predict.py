@@ -23,8 +23,8 @@ from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
 from gated_bert.tasks.tables import Table
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.token_cache import CACHED_FROM
 from gated_bert.tasks.windows import best_answers
-from gated_bert.tasks.wordpiece import CACHED_FROM
 
 CHUNK_ROWS = CACHED_FROM - CACHED_FROM % 32 - 32
 """Rows that are read, sorted by length and predicted at a time: too few for the tokens of a passing file to be kept."""

@@ -24,7 +24,7 @@ from gated_bert.config.criterion_options import (
 from gated_bert.config.input_options import InputOptions, usual_lengths
 from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
-from gated_bert.config.option import check_declared
+from gated_bert.config.option import check_declared, plainly_spelt, takes_other_spellings
 from gated_bert.config.presets import (
     END_SPARSITY,
     PRESETS,
@@ -44,6 +44,7 @@ NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
 """Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
 
 
+@takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
     TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
@@ -162,6 +163,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or values that are not allowed or do not fit together.
         """
+        changes = plainly_spelt(type(self), changes)
         self._refuse_unknown(changes)
         return type(self)(**{**self._given, **changes})
 
@@ -190,6 +192,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or a refused value.
         """
+        values = plainly_spelt(cls, values)
         cls._refuse_unknown(values)
         kinds = typing.get_type_hints(cls)
         for name, value in values.items():

@@ -8,6 +8,7 @@ import math
 import keras
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.models.backbone import is_backbone
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruning_record
 from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import StepContext, criterion_class
@@ -65,7 +66,8 @@ class PruningCallback(StepCallback):
 
     Args:
         config: the run's record.
-        model: a built `BertClassifier`, or any model that `gate` put gates on; for the latter `for_model` is shorter.
+        model: a built `EncoderClassifier`, as BERT's, or any model that `gate` put gates on; for the latter
+            `for_model` is shorter.
         dataset: the training data, indexable by batch; asked only by criteria that want a step's batch or score on
             data, which take an epoch's first batches: whoever reorders it does so before this callback is called.
         steps_per_epoch: batches in an epoch; None takes what `fit` says, else the dataset's length.
@@ -74,9 +76,9 @@ class PruningCallback(StepCallback):
     def __init__(self, config: GatedBertConfig, model: keras.Model, dataset, steps_per_epoch: int | None):
         super().__init__(steps_per_epoch)
         self.config, self.dataset = config, dataset
-        if hasattr(model, "bert_config"):
+        if is_backbone(model):
             self.layers = model.gated_layers(config.prunable_roles)
-            num_heads = [sizes.num_heads for sizes in model.bert_config.layers]
+            num_heads = model.architecture.num_heads
         else:
             self.layers, num_heads = layers_to_prune(model, config), ()
         for layer in self.layers:

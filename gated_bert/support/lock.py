@@ -38,7 +38,7 @@ def lock_folder(folder: Path) -> BaseFileLock:
     """
     lock = _acquired(folder / LOCK)
     # A byte before the number: on Windows nobody else may read the first one.
-    with open(folder / LOCK, "r+b") as file:
+    with open(own(folder / LOCK), "r+b") as file:
         if os.name == "nt":
             file.seek(1)
         content = f"\n{os.getpid()}\n".encode()

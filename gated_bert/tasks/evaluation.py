@@ -15,8 +15,8 @@ from gated_bert.tasks.metrics import evaluate_all
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 from gated_bert.tasks.windows import Windows, best_answers, encode_windows
-from gated_bert.tasks.wordpiece import Tokenizer
 
 PADDED = -3e4
 """Logit of tokens beyond a batch's length: no share in a softmax, and finite."""
@@ -44,7 +44,7 @@ def task_loss(task: Task) -> keras.losses.Loss:
 
 def make_dataset(
     task: Task,
-    tokenizer: Tokenizer,
+    tokenizer: TokenizerProtocol,
     examples: Examples,
     config: InputOptions,
     seed: int | None = None,

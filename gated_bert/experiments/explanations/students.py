@@ -38,6 +38,7 @@ from gated_bert.explain.student_training import (
     train_student,
 )
 from gated_bert.explain.tokens import TokenExplanations, read_token_explanations
+from gated_bert.models.family import family_mark
 from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError, one_line
@@ -241,7 +242,7 @@ def _train_one(opened: _Opened, study: Study, weight: float, seed: int, predicte
     student = train_student(_dataset(opened, study, 0, seed), vocab_size, weight, study.training, seed, step)
     seconds = time.perf_counter() - began
     classes = _classes(student, opened.judged, lambda done: None)
-    record = {
+    record = family_mark(opened.loaded.config.model_type) | {
         "xai_weight": weight, "seed": seed, "accuracy": float(np.mean(classes == opened.judged.labels)),
         "agreement": float(np.mean(classes == predicted)),
         **student_similarity(student, _dataset(opened, study, 1, None)),

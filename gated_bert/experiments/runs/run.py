@@ -36,9 +36,10 @@ from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
-from gated_bert.models.bert import TrainingLoss
+from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
+from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.callbacks import PruningCallback, StepCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
@@ -50,7 +51,6 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
-from gated_bert.tasks.tokenizer import load_tokenizer
 
 LOGGER = logging.getLogger("gated_bert")
 
@@ -185,7 +185,7 @@ class _Run:
         self.data = load_task_data(config)
         self.task = self.data.task
         self._say()
-        tokenizer = load_tokenizer(config)
+        tokenizer = run_tokenizer(config)
         self.train_set = make_dataset(
             self.task, tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
         )

@@ -27,7 +27,7 @@ from gated_bert.experiments.reports.run_layout import (
 from gated_bert.experiments.reports.run_record import free_stamp, next_order
 from gated_bert.experiments.runs.environment import hardware, versions
 from gated_bert.experiments.runs.lifecycle import FINISHED
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import same_model, save_model
 from gated_bert.support.files import write_csv_atomic, write_json_atomic
 from gated_bert.tasks.examples import TaskData
@@ -58,7 +58,7 @@ class RunFolder:
         self._saved_best: int | None = None
 
     def begin(
-        self, data: TaskData, tokenizer: Tokenizer, model: BertClassifier, schedule: Mapping | None
+        self, data: TaskData, tokenizer: Tokenizer, model: EncoderClassifier, schedule: Mapping | None
     ):
         """Writes how the run comes to be; from here on it has begun.
 
@@ -126,7 +126,7 @@ class RunFolder:
         """Saves the model of an early step, which lottery tickets go back to."""
         self.save(INITIAL_MODEL, model, step=step)
 
-    def finish(self, model: BertClassifier, seconds: float, message: str):
+    def finish(self, model: EncoderClassifier, seconds: float, message: str):
         """Saves the last model and the final results; from here on the run is finished, whatever happens.
 
         Args:

@@ -149,10 +149,10 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         UserError: missing or malformed data, or no way to write there.
     """
     from gated_bert.models.checkpoints import head_notes
+    from gated_bert.models.run_family import run_tokenizer
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.own import own_data_notes
     from gated_bert.tasks.task import TASKS
-    from gated_bert.tasks.tokenizer import load_tokenizer
 
     notes = []
     for config in {job.config.task: job.config for job in jobs}.values():
@@ -162,7 +162,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
                 data = load_task_data(config)
                 task = data.task
                 notes += own_data_notes(data.source)
-            load_tokenizer(config)
+            run_tokenizer(config)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
