@@ -75,7 +75,7 @@ def test_verbose_shows_the_traceback(monkeypatch, capsys):
 def test_an_unexpected_error_of_a_job_is_what_its_launcher_shows(tmp_path):
     """A fault inside a job: its sentence is the end of its log, which the launcher shows."""
     program = ("import sys; from gated_bert.commands import prepare_environment; prepare_environment(); "
-               "from gated_bert.experiments import run; run.build_model = lambda *a, **b: {}['fault']; "
+               "from gated_bert.experiments.runs import run; run.build_model = lambda *a, **b: {}['fault']; "
                "from gated_bert.cli.main import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
     words = ("-d", "embedded", "-t", "sst2", "-m", "tiny", "-e", "1", "-ml", "16", "-b", "16", "--train-examples", "32",
              "-p", "baseline", "--run-dir", "out")  # fmt: skip

@@ -7,13 +7,21 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 
-from gated_bert.support.lock import LOCK, InUseError, check_free, folder_lock, is_locked, lock_folder
+from gated_bert.support.lock import LOCK, InUseError, check_free, is_locked, lock_folder
 
 HOLDS = ("import sys, time\nfrom pathlib import Path\nfrom gated_bert.support.lock import lock_folder\n"
          "lock = lock_folder(Path(sys.argv[1]))\nprint('holds', flush=True)\ntime.sleep(60)")  # fmt: skip
+
+
+@contextmanager
+def folder_lock(folder):
+    lock = lock_folder(folder)
+    yield
+    lock.release()
 
 
 @pytest.fixture

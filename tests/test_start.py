@@ -105,7 +105,7 @@ def test_the_workers_of_ray_import_nothing_from_the_working_folder(trapped):
         "from pathlib import Path\n"
         "from gated_bert.start import leave_working_folder; leave_working_folder()\n"
         "from gated_bert.config import GatedBertConfig\n"
-        "from gated_bert.experiments import ray_backend\n"
+        "from gated_bert.experiments.sweeps import ray_backend\n"
         "ray_backend.job_memory = lambda config, on_gpu: 2**20\n"
         "configs = [GatedBertConfig(model_size='tiny', data='embedded')]\n"
         "with ray_backend.connected(None, Path('.'), configs, 1):\n"

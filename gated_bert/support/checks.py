@@ -54,7 +54,9 @@ def whole(name: str, value: object, low: int, high: int = MOST) -> None:
     """Raises ConfigError unless `value` is an int in [low, high]."""
     given = value if isinstance(value, int) and not isinstance(value, bool) else None
     if given is None or not low <= given <= high:
-        bounded = high != MOST or (given is not None and given > high)
+        # Digits that are still text are more than Python reads as a number.
+        is_huge = isinstance(value, str) and value.isdecimal() if given is None else given > high
+        bounded = high != MOST or is_huge
         raise ConfigError(name, value, f"a whole number from {low}" + (f" to {high}" if bounded else " up"))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,16 +43,6 @@ def lock_folder(folder: Path) -> BaseFileLock:
         file.write(content[file.tell() :])
         file.truncate()
     return lock
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder, see `lock_folder`."""
-    lock = lock_folder(folder)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def is_locked(folder: Path) -> bool | None:

@@ -49,7 +49,7 @@ def rows(folder):
 
 @pytest.mark.slow
 def test_two_devices_compute_what_one_does(runs):
-    for method in METHODS:
+    for method in (*METHODS, "loss"):
         one, two = runs / f"{method}_1", runs / f"{method}_2"
         pd.testing.assert_frame_equal(rows(two), rows(one), rtol=1e-5, atol=1e-6)
         assert rows(two)["sparsity"].iloc[-1] == pytest.approx(0.6, abs=1e-3)
@@ -59,6 +59,12 @@ def test_two_devices_compute_what_one_does(runs):
             np.testing.assert_allclose(*(keras.ops.convert_to_numpy(w) for w in (first, second)), atol=1e-5)
         closed, expected = read_masks(two / "model"), read_masks(one / "model")
         assert all(np.array_equal(closed[matrix], expected[matrix]) for matrix in expected)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_handed_in_is_shared_too(runs):
+    far, usual = rows(runs / "loss_2"), rows(runs / f"{METHODS[0]}_2")
+    assert (far["train_loss"] > usual["train_loss"] + 0.1).all()
 
 
 @pytest.mark.slow

@@ -238,7 +238,8 @@ def test_a_lost_nodes_job_goes_on_from_its_last_checkpoint(two_nodes, unbroken, 
 @pytest.mark.slow
 def test_a_killed_launcher_leaves_what_the_next_goes_on_from(two_nodes, unbroken, monkeypatch, tmp_path):
     """Without a shared disk: the checkpoint is here, so a sweep on a restarted head goes on from it."""
-    code = ("import sys; from tests.experiments import test_ray_backend as t; from gated_bert.experiments import jobs\n"
+    code = ("import sys; from tests.experiments import test_ray_backend as t\n"
+            "from gated_bert.experiments.sweeps import jobs\n"
             "t.ray_backend.Path.touch = lambda path: None; jobs.job_command = t.slow_command\n"
             "t.ray_backend.job_memory = lambda config, on_gpu: 2**20\nsys.exit(t.sweep(*sys.argv[1:]))")  # fmt: skip
     words = ["out", "movement", *TINY, "--backend", "ray", "--ray-address", two_nodes.address]

@@ -49,9 +49,9 @@ def test_json_has_no_nan_and_takes_numpy_and_paths(tmp_path):
 def test_a_write_that_is_killed_leaves_the_old_file(tmp_path):
     path = write_bytes_atomic(tmp_path / "a.csv", b"old")
     script = (
-        "import os, sys\nfrom gated_bert.experiments import results\n"
+        "import os, sys\nfrom gated_bert.support import files\n"
         "os.replace = lambda *names: os.kill(os.getpid(), 9)\n"
-        "results.write_bytes_atomic(sys.argv[1], b'new')"
+        "files.write_bytes_atomic(sys.argv[1], b'new')"
     )
     assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == -9
     assert path.read_bytes() == b"old"
@@ -246,7 +246,7 @@ def test_tables_of_several_tasks_keep_whole_counts(tmp_path):
 
 def test_reading_needs_no_framework():
     script = (
-        "import sys\nfrom gated_bert.experiments import aggregate, compare, plots, report, results\n"
+        "import sys\nfrom gated_bert.experiments.reports import aggregate, compare, plots, report, results\n"
         "sys.exit(bool({'pandas', 'matplotlib', 'keras', 'tensorflow', 'scipy', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -13,6 +13,7 @@ import pytest
 
 from gated_bert.cli import main as cli
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps import jobs, slurm
 from gated_bert.experiments.sweeps.resources import job_memory
 from gated_bert.start import ROOT
@@ -73,14 +74,14 @@ def test_each_task_runs_its_own_job_and_goes_on_where_it_was(place, fake_jobs, c
     done = submit(2, SLURM_CPUS_PER_TASK="7")
     assert done.returncode == 0 and done.stdout == done.stderr == ""
     folder = Path("my results/results_spt_sst2_seed2")
-    assert jobs.is_finished(folder) and len(list(folder.glob("ran-*"))) == 1
+    assert is_finished(folder) and len(list(folder.glob("ran-*"))) == 1
     assert "resume True, threads 7" in log(folder.name) and "epoch 2 done" in log(folder.name)
     record = json.loads((folder / "job.json").read_text())
     assert (record["pruning_method"], record["seed"], record["epochs"]) == ("spt", 2, 2)
 
     assert submit(2).returncode == 0
     assert len(list(folder.glob("ran-*"))) == 1, "a finished run is left alone"
-    assert not any(jobs.is_finished(Path("my results", f"results_{name}")) for name in
+    assert not any(is_finished(Path("my results", f"results_{name}")) for name in
                    ("spt_sst2_seed1", "magnitude_sst2_seed1", "magnitude_sst2_seed2"))  # fmt: skip
 
     assert write("--resume") == 0

@@ -186,7 +186,7 @@ def test_a_sweep_removes_what_killed_ones_left_in_its_folders(tmp_path):
     assert launch(tmp_path, "-p", "spt", "-e", "3").returncode == 0
     run = tmp_path / "out/results_spt_sst2"
     before = {folder: set(os.listdir(folder)) for folder in (run, run.parent)}
-    code = ("import os, sys\nfrom pathlib import Path\nfrom gated_bert.partial import partial, previous\n"
+    code = ("import os, sys\nfrom pathlib import Path\nfrom gated_bert.support.partial import partial, previous\n"
             "for name in ('status.json', 'checkpoint.npz', 'comparison.csv'):\n"
             "    partial(Path(sys.argv[1], name)).touch()\n"
             "partial(Path(sys.argv[1], 'arriving')).mkdir()\nos.kill(os.getpid(), 9)")  # fmt: skip

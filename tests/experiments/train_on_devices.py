@@ -3,7 +3,7 @@
     python train_on_devices.py FOLDER METHOD…
 
 Writes under FOLDER the runs `METHOD_1` and `METHOD_2`, the latter on two devices, and of the first method `resumed`, on
-two devices and stopped in the middle of its last epoch.
+two devices and stopped in the middle of its last epoch; `loss_1` and `loss_2` train it on a loss that is handed in.
 """
 
 import os
@@ -53,6 +53,12 @@ def train_broken(config: GatedBertConfig, folder: Path):
     run.train(config, folder, resume=True)
 
 
+def far(model, inputs, labels, outputs):
+    """The task's loss, and the distance of the logits to constant ones."""
+    task = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")(labels, outputs)
+    return task + 0.1 * keras.ops.sum(keras.ops.square(outputs - 3.0), axis=-1)
+
+
 def main(folder: Path, methods: list[str]):
     two_devices()
     run.plot_run = lambda results, failed: None
@@ -60,6 +66,9 @@ def main(folder: Path, methods: list[str]):
         for devices in (1, 2):
             config = GatedBertConfig(pruning_method=method, devices=devices, **RECORD)
             run.train(config, folder / f"{method}_{devices}")
+    for devices in (1, 2):
+        config = GatedBertConfig(pruning_method=methods[0], devices=devices, **RECORD)
+        run.train(config, folder / f"loss_{devices}", training_loss=far)
     train_broken(GatedBertConfig(pruning_method=methods[0], devices=2, **RECORD), folder / "resumed")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.names import short_names
+from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.models.checkpoints import read_head
 from gated_bert.models.folder import METADATA, WEIGHTS, is_model_folder, read_architecture, read_masks
 from gated_bert.models.keras_file import faults_text, not_finite
@@ -91,7 +92,7 @@ def _head_in_order(masks: dict, model: Path, first: Path) -> dict:
 
 
 def _model_folder(folder: Path) -> Path:
-    for model in (folder / "model", folder):
+    for model in (folder / MODEL, folder):
         if is_model_folder(model):
             return model
     raise UserError(f"{folder}: no model here; give a finished run's folder or a model folder")

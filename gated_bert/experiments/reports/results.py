@@ -7,10 +7,20 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.config.presets import PRESETS
+from gated_bert.experiments.reports.run_layout import (
+    BEST_MODEL,
+    LOG_FILE,
+    METADATA,
+    MODEL,
+    ROWS,
+    STATUS_FILE,
+    metadata_beside,
+)
 from gated_bert.experiments.reports.run_record import check_metadata, order_of, printable
 from gated_bert.support.checks import MOST
 from gated_bert.support.errors import UserError, one_line
@@ -151,7 +161,7 @@ def model_label(config: Mapping) -> str:
     if config.get("pretrained"):
         path = Path(str(config["pretrained"]))
         name = path.name or str(path)
-        if name in ("model", "model_best"):
+        if name in (MODEL, BEST_MODEL):
             name = re.sub(r"_seed\d+$", "", path.parent.name)
         return f"{name}, {_count(layers, 'layer')}" if layers else name
     size = str(config.get("model_size") or "model not recorded")
@@ -194,9 +204,9 @@ def find_runs(*folders: str | os.PathLike) -> list[Path]:
 def _is_run(name: str, files: Iterable[str]) -> bool:
     files = set(files)
     return (
-        any(_CSV_NAME.match(file) or (file.startswith("metadata_") and file.endswith(".json")) for file in files)
-        or "status.json" in files
-        or (name.startswith("results_") and "log.txt" in files)
+        any(_CSV_NAME.match(file) or fnmatchcase(file, METADATA) for file in files)
+        or STATUS_FILE in files
+        or (name.startswith("results_") and LOG_FILE in files)
     )
 
 
@@ -213,18 +223,14 @@ def read_run(folder: str | os.PathLike) -> Run:
         UserError: no CSV, a broken one, or no readable metadata beside it.
     """
     folder = Path(folder)
-    files = [path for path in folder.glob("results_*.csv") if _CSV_NAME.match(path.name) and path.is_file()]
+    files = [path for path in folder.glob(ROWS) if _CSV_NAME.match(path.name) and path.is_file()]
     if not files:
         raise UserError(f"{folder}: no results_*.csv: no epoch of this run is finished")
     path = max(files, key=_age) if len(files) > 1 else files[0]
-    rows, about = _read_rows(path), _metadata_path(path)
+    rows, about = _read_rows(path), metadata_beside(path)
     metadata = read_record(about, RunMetadata, remedy="without it the data and the configuration are unknown")
     check_metadata(about, metadata)
     return Run(folder, metadata, rows, path)
-
-
-def _metadata_path(path: Path) -> Path:
-    return path.with_name("metadata_" + path.stem.removeprefix("results_") + ".json")
 
 
 def _named(csv: Path) -> dict[str, str]:
@@ -236,7 +242,7 @@ def _named(csv: Path) -> dict[str, str]:
 def _age(file: Path) -> tuple[float, str, float]:
     """The time of the file comes last: copying a folder changes it."""
     timestamp = _named(file)["timestamp"]
-    metadata = read_record(_metadata_path(file), tolerant=True) or {}
+    metadata = read_record(metadata_beside(file), tolerant=True) or {}
     return order_of(metadata, timestamp), re.sub(r"\D", "", timestamp), file.stat().st_mtime
 
 
@@ -299,8 +305,8 @@ def read_runs(folders: Iterable[str | os.PathLike]) -> tuple[list[Run], list[str
 def read_failure(folder: str | os.PathLike, lines: int = 15) -> Failure | None:
     """What a failed run left behind: `status.json`'s message and its log's last lines; None if it did not fail."""
     folder = Path(folder)
-    status = read_record(folder / "status.json", JobStatus, nan=True, tolerant=True)
+    status = read_record(folder / STATUS_FILE, JobStatus, nan=True, tolerant=True)
     if status is None or status.get("state") != "failed":
         return None
     return Failure(str(status.get("job") or folder.name), str(status.get("message") or "failed"),
-                   log_tail(folder / "log.txt", lines))  # fmt: skip
+                   log_tail(folder / LOG_FILE, lines))  # fmt: skip

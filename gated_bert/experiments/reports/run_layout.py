@@ -28,3 +28,8 @@ def named(pattern: str, label: str, stamp: str) -> str:
 def metadata_beside(rows: Path) -> Path:
     """The metadata of the run whose rows are in `rows`."""
     return rows.with_name(METADATA.replace("*", rows.stem.removeprefix("results_")))
+
+
+def rows_beside(metadata: Path) -> Path:
+    """The rows of the run whose metadata are in `metadata`."""
+    return metadata.with_name(ROWS.replace("*", metadata.stem.removeprefix("metadata_")))

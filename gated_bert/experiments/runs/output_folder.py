@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, MODEL, ROWS, STATUS_FILE
 from gated_bert.support.checks import ConfigError
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
@@ -182,7 +182,7 @@ def set_run_aside(folder: Path, flag: str = OUTPUT) -> Path | None:
     Raises:
         UserError: it is in use, or cannot be moved.
     """
-    holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
+    holds_run = (folder / CHECKPOINT).exists() or any(folder.glob(ROWS)) or any(folder.glob(f"{MODEL}*"))
     return set_aside(folder.parent, [folder], False, flag) if holds_run else None
 
 

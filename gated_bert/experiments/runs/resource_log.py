@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from gated_bert.experiments.reports.drawing import png, tolerated
+from gated_bert.experiments.reports.run_layout import RESOURCES
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.backend import gpu_memory
 from gated_bert.support.disk import own
@@ -21,7 +22,6 @@ from gated_bert.support.machine import peak_memory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CSV = "resources.csv"
 COLUMNS = ("seconds", "event", "epoch", "memory_mb", "memory_peak_mb", "cpu_percent", "gpu_memory_mb",
            "gpu_memory_peak_mb", "time")  # fmt: skip
 MB = 1e6
@@ -43,7 +43,7 @@ class ResourceLog:
         name: name of the CSV.
     """
 
-    def __init__(self, folder: Path, interval: float, going_on: bool = False, name: str = CSV):
+    def __init__(self, folder: Path, interval: float, going_on: bool = False, name: str = RESOURCES):
         # Its thread reads on while a library is loaded from elsewhere.
         self.path, self.interval = Path(folder).absolute() / name, interval
         self._epoch = 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from gated_bert.compression.shrink import shrink
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, set_aside
 from gated_bert.experiments.runs.same_record import changes
 from gated_bert.experiments.studies.activation_config import UNPRUNED, ActivationConfig, ThresholdSet
@@ -65,7 +66,7 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
         status = sweep(Plan(settings, tuple(base)), compared=False)
         if status:
             return status
-        configs = [_from_folder(job.config, job.folder / "model", config.epochs)
+        configs = [_from_folder(job.config, job.folder / MODEL, config.epochs)
                    for job, config in zip(base, configs, strict=True)]  # fmt: skip
     for config in configs:
         starts = make_starts(config, study, settings.output / STARTS, resume)

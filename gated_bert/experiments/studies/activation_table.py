@@ -14,7 +14,8 @@ from gated_bert.compression.model_statistics import macs, measure_latency, param
 from gated_bert.experiments.reports.aggregate import statistics
 from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import files_there, label_text, png, tolerated
-from gated_bert.experiments.runs.resource_log import COLUMNS, CSV
+from gated_bert.experiments.reports.run_layout import MODEL, RESOURCES
+from gated_bert.experiments.runs.resource_log import COLUMNS
 from gated_bert.experiments.studies.activation_config import UNPRUNED
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.models.folder import WEIGHTS, load_model
@@ -65,7 +66,7 @@ def _variant(job: Job) -> str:
 
 def _rows_of_seed(jobs: dict[str, Job]) -> list[dict]:
     """One row per variant; their latencies are measured in turns."""
-    loaded = {variant: load_model(job.folder / "model") for variant, job in jobs.items()}
+    loaded = {variant: load_model(job.folder / MODEL) for variant, job in jobs.items()}
     longest = min(LENGTH, *(entry.config.max_position for entry in loaded.values()))
     seconds = measure_latency({name: entry.model for name, entry in loaded.items()}, BATCH, longest, REPEATS)
     rows = []
@@ -78,9 +79,9 @@ def _rows_of_seed(jobs: dict[str, Job]) -> list[dict]:
             "variant": variant, "seed": job.config.seed, **{name: scores[name] for name in (*METRICS, "loss")},
             "parameters": parameter_counts(entry.model)[0],
             "macs_per_token": macs(entry.config, longest).total,
-            "file_mb": (job.folder / "model" / WEIGHTS).stat().st_size / 1e6,
+            "file_mb": (job.folder / MODEL / WEIGHTS).stat().st_size / 1e6,
             "latency_ms": 1e3 * float(pd.Series(seconds[variant]).median()),
-            **memory(job.folder / CSV),
+            **memory(job.folder / RESOURCES),
             "layers": "; ".join(sizes.describe() for sizes in entry.config.layers),
         })  # fmt: skip
     return rows

@@ -11,6 +11,7 @@ from gated_bert.compression.onnx_export import export_file
 from gated_bert.compression.quantize import quantize_file
 from gated_bert.experiments.models.benchmark_table import PLOT, RECORD, TABLE
 from gated_bert.experiments.reports.drawing import files_there
+from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.studies.command_process import run_command
 from gated_bert.experiments.studies.compress_report import write_report
 from gated_bert.experiments.studies.oneshot import run_oneshot
@@ -46,7 +47,7 @@ def compress(output: Path, dense: Plan, pruned: Plan, levels: Sequence[float], s
         return status
     runs = {"base": dense.jobs[0].folder} if dense.jobs else {}
     runs |= {f"pruned_{level:g}": job.folder for level, job in zip(levels, pruned.jobs, strict=True)}
-    models = make_models(output / MODELS, {name: folder / "model" for name, folder in runs.items()})
+    models = make_models(output / MODELS, {name: folder / MODEL for name, folder in runs.items()})
     config = pruned.jobs[0].config
     status = measure_models(output / METRICS, models, config.data, config.allow_partial)
     if status:

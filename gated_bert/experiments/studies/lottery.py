@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.drawing import files_there, tolerated
-from gated_bert.experiments.reports.run_layout import INITIAL_MODEL
+from gated_bert.experiments.reports.run_layout import INITIAL_MODEL, MODEL
 from gated_bert.experiments.runs.output_folder import set_tables_aside
 from gated_bert.experiments.studies.lottery_table import lottery_summary, lottery_table, write_lottery_plot
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, run_folder_name
@@ -126,7 +126,7 @@ def _ticket(job: Job, sparsity: float, initial: Path, scored: Path, control: str
     return job.config.replace(
         end_sparsity=sparsity,
         pretrained=str(initial.resolve()),
-        ticket=str((scored / "model").resolve()),
+        ticket=str((scored / MODEL).resolve()),
         ticket_control=control,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.space import ENCODER_ROLES
+from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.sweeps.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
 from gated_bert.experiments.sweeps.overview import configuration_text
 from gated_bert.support.errors import UserError
@@ -138,7 +139,7 @@ def _pruned_job(job: Job, point: Point, sizes: tuple[int, int, int], plan: Plan,
     sparsity = point.sparsity_in(*sizes, per_dimension=job.config.sparsity_per_dim)
     config = job.config.replace(end_sparsity=sparsity)
     if from_dense:
-        model = dense_folder(plan.output / DENSE, config) / "model"
+        model = dense_folder(plan.output / DENSE, config) / MODEL
         config = config.replace(pretrained=str(model.resolve()))
     several = len(plan.settings.seeds) > 1
     folder = plan.output / run_folder_name(config, several, (point.name,))

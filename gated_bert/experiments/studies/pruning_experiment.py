@@ -17,7 +17,7 @@ from gated_bert.config.methods import METHODS
 from gated_bert.config.presets import PRESETS
 from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.experiments.reports.results import Run, read_run
-from gated_bert.experiments.reports.run_layout import INITIAL_MODEL, LOG_FILE
+from gated_bert.experiments.reports.run_layout import INITIAL_MODEL, LOG_FILE, MODEL
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, model_sizes
 from gated_bert.experiments.studies.oneshot_table import SPARSITIES
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command
@@ -166,7 +166,7 @@ class PruningExperiment:
         trained = None
         if self.is_LTH:
             trained = self._train(dense.replace(rewind_step=0), "dense")
-            models = {"pretrained": INITIAL_MODEL, "ticket": "model"}
+            models = {"pretrained": INITIAL_MODEL, "ticket": MODEL}
             changes |= {name: str((trained.folder / model).resolve()) for name, model in models.items()}
         return self._write_results(self._train(dense.replace(**changes), "pruned"), trained)
 

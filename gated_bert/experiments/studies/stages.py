@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gated_bert.experiments.reports.drawing import files_there, tolerated
 from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import set_tables_aside
 from gated_bert.experiments.studies.stage_table import stage_rows, write_stage_plot
 from gated_bert.experiments.sweeps.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
@@ -108,7 +109,7 @@ def _stage_job(job: Job, stage: float, folder: Path, plan: Plan, done: Sequence[
     changes["pruning_end_epoch"] = job.config.epochs
     if done:
         before = done[-1].jobs[plan.jobs.index(job)]
-        changes["pretrained"] = str((before.folder / "model").resolve())
+        changes["pretrained"] = str((before.folder / MODEL).resolve())
     config = job.config.replace(**changes)
     several = len(plan.settings.seeds) > 1
     run = folder / run_folder_name(config, numbered=several)
@@ -129,7 +130,7 @@ def starting_points(plan: Plan, mode: str) -> Plan:
         return plan
     jobs = []
     for job in plan.jobs:
-        model = dense_folder(pretrain, job.config) / "model"
+        model = dense_folder(pretrain, job.config) / MODEL
         if not model.is_dir():
             raise UserError(
                 f"--mode prune: no model in {model}; run --mode pretrain first with the same flags, or name a model "

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import METADATA, rows_beside
 from gated_bert.experiments.runs.output_folder import OUTPUT
 from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, Plan
@@ -107,9 +108,9 @@ def read_paces(output: Path) -> Paces:
     Beside the epochs are data, model, first compilation and the files at the end, not the start of the process.
     """
     found: Paces = {}
-    for path in output.glob("results_*/metadata_*.json"):
+    for path in output.glob(f"results_*/{METADATA}"):
         metadata = read_record(path, RunMetadata, tolerant=True) or {}
-        rows = path.with_name(f"results_{path.stem.removeprefix('metadata_')}.csv")
+        rows = rows_beside(path)
         seconds = _epoch_seconds(rows) if metadata.get("status") == "finished" else []
         if seconds:
             # A resumed run has the seconds since then alone.
