@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
-from gated_bert.config.methods import CRITERIA, METHODS
+from gated_bert.config.methods import METHODS
+from gated_bert.config.parts import CRITERIA
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import MOST, FlagError, as_number, did_you_mean, whole
 from gated_bert.support.environ import check_backend

@@ -13,6 +13,7 @@ from gated_bert.config.option import DATA, MODEL, OUTPUT, PRUNING, RUN, TRAINING
 from gated_bert.config.presets import END_SPARSITY, START_SPARSITY, usual_max_len
 from gated_bert.config.pruning_options import PruningOptions
 from gated_bert.support.checks import FlagError, as_number, did_you_mean
+from gated_bert.support.paths import user_path
 
 SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 """Words of a flag that is true or false."""
@@ -25,9 +26,10 @@ class Flag:
     Attributes:
         options: its spellings, short one first.
         name: the field of `GatedBertConfig` or of the launcher that it sets.
-        kind: "int", "float", "text", "list" (commas or spaces), "assignments" (name=value), "size" (32x16, or 32 for
-            32x32), "switch" (true or false, alone: true) or "alone".
+        kind: "int", "float", "text", "list" (commas or spaces), "files" (the flag again for each), "assignments"
+            (name=value), "size" (32x16, or 32 for 32x32), "switch" (true or false, alone: true) or "alone".
         help: what it sets; shown by `-h`.
+        names: what `-h` lists after that.
         group: the heading in `-h`.
         metavar: what stands for the value in `-h`.
         choices: all that is allowed, where that is a fixed list no record checks.
@@ -42,6 +44,12 @@ class Flag:
     metavar: str = "N"
     choices: Collection[str] = ()
     nothing: str | None = None
+    names: Collection[str] = ()
+
+    @property
+    def text(self) -> str:
+        """The help with the names as they are now: plug-ins add to them."""
+        return ": ".join(part for part in (self.help, ", ".join(self.names)) if part)
 
     @property
     def label(self) -> str:
@@ -52,6 +60,8 @@ class Flag:
         """The value of `words`; what is no number stays text, for the record to refuse and say what is allowed."""
         if self.kind == "list":
             value = tuple(item for word in words for item in word.replace(",", " ").split())
+        elif self.kind == "files":
+            value = tuple(str(user_path(word).resolve()) for word in words)
         elif self.kind == "int":
             value = as_number(words[0], int)
         elif self.kind == "size":
@@ -101,10 +111,10 @@ def flag_of(declared: Declared) -> Flag:
     """The flag of a declared field."""
     kind = _KINDS.get(declared.kind, "assignments")
     if declared.several:
-        kind = "size" if declared.kind is int else "list"
+        kind = "size" if declared.kind is int else "files" if declared.option.metavar == "FILE" else "list"
     about = declared.option
     return Flag(about.flags, declared.name, kind, about.help, about.group,
-                about.metavar or _METAVARS.get(kind, "N"), (), about.nothing)  # fmt: skip
+                about.metavar or _METAVARS.get(kind, "N"), (), about.nothing, about.names)  # fmt: skip
 
 
 def flags_of(*records: type) -> tuple[Flag, ...]:
@@ -114,7 +124,7 @@ def flags_of(*records: type) -> tuple[Flag, ...]:
 
 
 _CHOSEN = (
-    Flag(("-p", "--pruning-methods"), "methods", "list", ", ".join(METHODS), RUN, "METHOD", METHOD_WORDS),
+    Flag(("-p", "--pruning-methods"), "methods", "list", "", RUN, "METHOD", METHOD_WORDS, names=METHODS),
     Flag(("-t", "--task"), "tasks", "list", "one or more tasks, or all (those of GLUE)", RUN, "TASK"),
 )
 RUN_FLAGS = _CHOSEN + flags_of(GatedBertConfig) + (

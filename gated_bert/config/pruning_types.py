@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gated_bert.config.parts import part_of
 from gated_bert.support.checks import ConfigError, choose
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ PRUNING_TYPES = {0: ("head", None), 1: ("head_dim", None), 2: ("k_tile", "k"), 3
                  8: ("tile", "kn")}  # fmt: skip
 """Number → pattern and, where it has them, dimensions of tiles."""
 VARIANTS = ("readme", "code")
-_SIGNED = ("movement", "spt")
 
 
 def fields_of_type(config: GatedBertConfig) -> dict[str, object]:
@@ -67,7 +67,7 @@ def _fields_of_number(config: GatedBertConfig, number: int, variant: str) -> dic
 def _fields_of_code(config: GatedBertConfig, number: int) -> dict[str, object]:
     """What TileSparsity's code does without being told; whatever a record says stays."""
     fields = {}
-    if config.pooling is None and config.criterion not in (None, *_SIGNED):
+    if config.pooling is None and config.criterion and not part_of(config).options.SIGNED:
         fields["pooling"] = "published"
     if config.sparsity_per_dim is None and number in (6, 8):
         fields["sparsity_per_dim"] = True

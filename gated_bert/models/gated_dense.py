@@ -105,6 +105,11 @@ class GatedLayer:
         """The kernel without gates as a matrix W [in, out]."""
         raise NotImplementedError
 
+    def set_kernel(self, matrix):
+        """Takes new values of W [in, out], without gates."""
+        # Through NumPy: under JAX one variable must not take over another's buffer.
+        self._kernel.assign(ops.convert_to_numpy(self.kernel_shaped(ops.convert_to_tensor(matrix))))
+
     def kernel_shaped(self, matrix):
         """`matrix` [in, out] in the shape of the layer's own kernel."""
         return matrix
@@ -137,12 +142,6 @@ class GatedLayer:
         """
         gates = self.rule.gates(self, training)
         return ops.multiply(self.gates, gates) if self.gate_trainable else gates
-
-    def finalize_gates(self):
-        """Writes the deterministic gates into `mask_variable`, so that a layer with `gate_rule="fixed"` and the
-        same weights computes the same."""
-        # Through NumPy: under JAX one variable must not take over another's buffer.
-        self.mask_variable.assign(ops.convert_to_numpy(self.rule.gates(self, training=False)))
 
     def call(self, inputs, training=None):
         gates = ops.cast(self.effective_gates(training=bool(training)), self.compute_dtype)

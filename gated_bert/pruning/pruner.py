@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,12 +13,18 @@ import numpy as np
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.presets import MIN_KEPT
+from gated_bert.config.space import POOLINGS, SCOPES
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.closed import Before, OpenUnits, count_weights, open_weights, openness
-from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.check_parts import check_classes, check_parts
+from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness, outside
+from gated_bert.pruning.columns import choose_in_columns, is_due_in_columns
+from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.groups import BalancedGroup, Group
-from gated_bert.pruning.patterns import Pattern, get_pattern
-from gated_bert.pruning.selection import Pool, smallest_above_floors
+from gated_bert.pruning.patterns import Block, Pattern, get_pattern
+from gated_bert.pruning.schedules import Schedule, build_schedule
+from gated_bert.pruning.selection import Pool, smallest_above_floors, threads
+from gated_bert.support.checks import choose, number
 
 Read = Callable[[int, Group, int], np.ndarray]
 """Scores of every so manyth unit (third argument) of a group (second; the first is its number)."""
@@ -52,29 +57,85 @@ class Pruner:
     all masks anew.
 
     Args:
-        config: the run's record; what says how to prune is read, and the seed.
         layers: the prunable layers.
+        criterion: how important a weight is; it belongs to this pruner from then on.
+        pattern: what is removed at once; by default single weights.
+        scope: what competes: `layer`, `global`, `role`, or `output`, each column of a matrix alone.
+        schedule: sparsity over time, for the callback; `update` is told a sparsity.
         num_heads: attention heads of each encoder block; only patterns made of heads read it.
+        seed: what random choices depend on.
+        min_kept: fraction of every matrix (under the scope `output` of every column) that always stays.
+        pooling: how units pool their weights' scores, see `Group.pool`; None: as the criterion has it.
+        normalize_scores: whether the scores of each group are scaled to a root mean square of 1.
+        loss: what the criterion probes, `loss(model, inputs, labels, training=False)`; None: the compiled loss.
+
+    Raises:
+        ConfigError: parts that do not go together, or a value that is not allowed.
+
+    Example:
+
+    ```python
+    pruner = Pruner(gated_layers(model), Magnitude(), Block(4, 1), scope="global")
+    pruner.update(0.5)
+    ```
     """
 
-    def __init__(self, config: GatedBertConfig, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()):
-        self.config, self.layers, self.num_heads = config, list(layers), num_heads
-        self.pattern = get_pattern(config)
-        self.groups = self.pattern.groups(layers, num_heads)
-        self.criterion = criterion_class(config)(config, self.groups)
+    def __init__(
+        self,
+        layers: Sequence[GatedLayer],
+        criterion: Criterion,
+        pattern: Pattern | None = None,
+        scope: str = "layer",
+        *,
+        schedule: Schedule | None = None,
+        num_heads: Sequence[int] = (),
+        seed: int = 0,
+        min_kept: float = MIN_KEPT,
+        pooling: str | None = None,
+        normalize_scores: bool = False,
+        loss: Loss | None = None,
+    ):
+        check_classes(criterion=(criterion, Criterion), pattern=(pattern, Pattern, None),
+                      schedule=(schedule, Schedule, None))  # fmt: skip
+        choose("scope", scope, SCOPES)
+        number("min_kept", min_kept, 0, 1)
+        if pooling is not None:
+            choose("pooling", pooling, POOLINGS)
+        self.layers, self.num_heads, self.schedule = list(layers), num_heads, schedule
+        self.criterion, self.pattern, self.scope = criterion, Block() if pattern is None else pattern, scope
+        self.seed, self.min_kept, self.normalize_scores = seed, min_kept, normalize_scores
+        self.groups = self.pattern.groups(self.layers, num_heads)
+        check_parts(criterion, self.pattern, self.groups, scope, pooling)
+        criterion.bind(self.groups, seed, pooling, loss)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: GatedBertConfig,
+        layers: Sequence[GatedLayer],
+        num_heads: Sequence[int] = (),
+        loss: Loss | None = None,
+    ) -> Pruner:
+        """The pruner of a run's record; the arguments are those of the class."""
+        return cls(
+            layers, criterion_of(config), get_pattern(config), config.scope, schedule=build_schedule(config),
+            num_heads=num_heads, seed=config.seed, min_kept=config.min_kept, pooling=config.pooling,
+            normalize_scores=config.normalize_scores, loss=loss,
+        )  # fmt: skip
 
     def layers_of_groups(self) -> list[GatedLayer]:
         """The layers that the pattern prunes, each once."""
-        return _layers_of(self.groups)
+        return layers_of(self.groups)
 
     def competitors(self, groups: Sequence[Group], scope: str) -> list[list[int]]:
-        """Numbers of the groups that are ranked together, scope by scope."""
+        """Numbers of the groups that are ranked together, scope by scope; of `output`, those of a matrix."""
         return list(self._scopes(groups, scope).values())
 
     def _scopes(self, groups: Sequence[Group], scope: str) -> dict[object, list[int]]:
         keys = {
             "global": lambda group: 0,
             "layer": lambda group: tuple(id(layer) for layer in group.layers),
+            "output": lambda group: tuple(id(layer) for layer in group.layers),
             "role": lambda group: group.role,
         }
         scopes: dict[object, list[int]] = {}
@@ -97,14 +158,16 @@ class Pruner:
         last, share = steps[-1]
         if last.closes(1, share) is not None:
             return False
-        for members in self.competitors(self.groups, "global" if last.restores else self.config.scope):
+        if self.scope == "output":
+            return any(is_due_in_columns(now.is_open(layer), share, self.min_kept) for layer in self.layers_of_groups())
+        for members in self.competitors(self.groups, "global" if last.restores else self.scope):
             groups = [self.groups[index] for index in members]
             floors = self._floors(groups, now)
             gains = [now.least_closable(group, floor) for group, floor in zip(groups, floors, strict=True)]
             least = min((gain for gain in gains if gain), default=math.inf)
-            layers = _layers_of(groups)
+            layers = layers_of(groups)
             weights = count_weights(layers)
-            missing = share * weights - (weights - _open(groups, layers, now))
+            missing = share * weights - (weights - now.weights_of(groups, layers))
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
@@ -115,14 +178,14 @@ class Pruner:
             if pattern.closes(1, share) is None:
                 continue
             groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
-            for members in self.competitors(groups, self.config.scope):
+            for members in self.competitors(groups, self.scope):
                 ranked = [groups[index] for index in members]
                 units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
                 if left > max(units - pattern.closes(units, share), sum(self._floors(ranked, now))):
                     return True
         return False
 
-    def update(self, sparsity: float, step: int):
+    def update(self, sparsity: float, step: int = 0):
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
 
         Of a criterion that only closes, a scope in which more is closed stays as it is, and others do not pay for it.
@@ -133,7 +196,7 @@ class Pruner:
         """
         now = OpenUnits()
         if self._is_due(sparsity, now):
-            rng = np.random.default_rng([self.config.seed, step])
+            rng = np.random.default_rng([self.seed, step])
             steps = self.pattern.steps(sparsity)
             last, share = steps[-1]
             # Steps that count units all look at the gates as they were.
@@ -152,7 +215,15 @@ class Pruner:
                     limit = following[1] if following and not following[0].restores else None
                     read = functools.partial(self._ranked, ranking or now)
                     self._prune(groups, rng, Target(pattern, share, now, limit), read, on_top=pattern.on_top)
+            if self.criterion.updates_weights:
+                self._update_weights()
         self.criterion.after_update()
+
+    def _update_weights(self):
+        for layer in self.layers_of_groups():
+            kernel = self.criterion.new_kernel(layer, open_weights(layer))
+            if kernel is not None:
+                layer.set_kernel(kernel)
 
     def _arranged(self, index: int, group: Group, rng: np.random.Generator, now: OpenUnits) -> Group:
         if not isinstance(group, BalancedGroup):
@@ -168,11 +239,11 @@ class Pruner:
         scope: str = "",
         on_top: bool = False,
     ):
-        scopes = self._scopes(groups, scope or self.config.scope)
+        scopes = self._scopes(groups, scope or self.scope)
         # Of the pattern as a whole: where a step leaves out matrices, what is closed of them counts all the same.
         layers = {
-            key: _layers_of([self.groups[index] for index in members])
-            for key, members in self._scopes(self.groups, scope or self.config.scope).items()
+            key: layers_of([self.groups[index] for index in members])
+            for key, members in self._scopes(self.groups, scope or self.scope).items()
         }
 
         def choose(key: object, own: np.random.Generator) -> list[np.ndarray]:
@@ -180,7 +251,7 @@ class Pruner:
 
         chosen: dict[GatedLayer, list[tuple[Group, int, np.ndarray]]] = {}
         # Scopes are independent, and NumPy lets other threads run meanwhile.
-        with ThreadPoolExecutor(_threads()) as workers:
+        with ThreadPoolExecutor(threads()) as workers:
             for key, choices in zip(scopes, workers.map(choose, scopes, rng.spawn(len(scopes))), strict=True):
                 for index, closed in zip(scopes[key], choices, strict=True):
                     for place, layer in enumerate(groups[index].layers):
@@ -189,15 +260,14 @@ class Pruner:
             self._write(layer, choices, on_top, target.before)
 
     def _choose(
-        self,
-        groups: Sequence[Group],
-        numbers: Sequence[int],
-        layers: Sequence[GatedLayer],
-        rng: np.random.Generator,
-        target: Target,
-        read: Read,
-    ) -> list[np.ndarray]:
+        self, groups: Sequence[Group], numbers: Sequence[int], layers: Sequence[GatedLayer], rng: np.random.Generator,
+        target: Target, read: Read,
+    ) -> list[np.ndarray]:  # fmt: skip
         """Bits, packed, 1 where a unit is closed."""
+        if self.scope == "output":
+            ((number, group),) = zip(numbers, groups, strict=True)
+            scores = read(number, group, 1).reshape(group.layers[0].mask_variable.shape)
+            return [choose_in_columns(scores, target.sparsity, self.min_kept, rng, group.name)]
         pools = [
             Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
             for number, group in zip(numbers, groups, strict=True)
@@ -208,35 +278,30 @@ class Pruner:
             counted = [dataclasses.replace(pool, unit_weights=1) for pool in pools]
             return smallest_above_floors(counted, count, floors, rng, others_pay=False)
         if self.criterion.reopens:
-            return smallest_above_floors(pools, target.sparsity * weights - _outside(groups, layers), floors, rng)
+            return smallest_above_floors(pools, target.sparsity * weights - outside(groups, layers), floors, rng)
         if target.before:
             closed = sum(target.before[layer].closed for layer in layers)
             return smallest_above_floors(pools, max(target.sparsity * weights, closed), floors, rng)
         return self._close_more(pools, groups, layers, floors, rng, target)
 
     def _close_more(
-        self,
-        pools: Sequence[Pool],
-        groups: Sequence[Group],
-        layers: Sequence[GatedLayer],
-        floors: Sequence[int],
-        rng: np.random.Generator,
-        target: Target,
-    ) -> list[np.ndarray]:
+        self, pools: Sequence[Pool], groups: Sequence[Group], layers: Sequence[GatedLayer], floors: Sequence[int],
+        rng: np.random.Generator, target: Target,
+    ) -> list[np.ndarray]:  # fmt: skip
         """As `_choose` where closed weights stay closed, and count wherever they are."""
-        weights, outside = count_weights(layers), _outside(groups, layers)
-        closed = weights - _open(groups, layers, target.now)
+        weights, others = count_weights(layers), outside(groups, layers)
+        closed = weights - target.now.weights_of(groups, layers)
         whole = sum((group.num_units - target.now.count(group)) * group.unit_weights for group in groups)
         sparsity = target.sparsity
         if target.limit is not None:
-            found = smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
+            found = smallest_above_floors(pools, max(sparsity * weights - others, whole), floors, rng)
             added = sum(int(gain[np.unpackbits(bits, count=len(gain)) == 1].sum(dtype=np.int64))
                         for gain, bits in zip(map(target.now.gains, groups), found, strict=True))  # fmt: skip
             if closed + added <= target.limit * weights + groups[0].unit_weights / 2:
                 return found
             sparsity = target.limit
-        if whole + outside == closed and len({group.unit_weights for group in groups}) == 1:
-            return smallest_above_floors(pools, max(sparsity * weights - outside, whole), floors, rng)
+        if whole + others == closed and len({group.unit_weights for group in groups}) == 1:
+            return smallest_above_floors(pools, max(sparsity * weights - others, whole), floors, rng)
         pools = [
             dataclasses.replace(pool, gains=target.now.gains(group), ordered=isinstance(group, BalancedGroup))
             for pool, group in zip(pools, groups, strict=True)
@@ -249,7 +314,7 @@ class Pruner:
         """Units that each group keeps; of the groups of one matrix the first answers for it."""
         floors, seen = [], set()
         for group in groups:
-            floor = 0 if group.layers in seen else max(1, math.ceil(self.config.min_kept * group.num_units))
+            floor = 0 if group.layers in seen else max(1, math.ceil(self.min_kept * group.num_units))
             if floor and not self.criterion.reopens:
                 # What is closed below the floor stays closed.
                 floor = min(floor, group.num_units - before[group.layers[0]].closed if before else now.count(group))
@@ -283,7 +348,7 @@ class Pruner:
         return read
 
     def _normalized(self, scores: np.ndarray) -> np.ndarray:
-        if not self.config.normalize_scores:
+        if not self.normalize_scores:
             return scores
         size = float(np.sqrt(np.mean(np.square(scores), dtype=np.float64)))
         return scores / np.float32(size) if size else scores
@@ -317,26 +382,6 @@ class Pruner:
         elif before is not None:
             values = ops.convert_to_tensor(before[layer].values)
         mask.assign(ops.where(kept, values, 0.0))
-
-
-def _layers_of(groups: Sequence[Group]) -> list[GatedLayer]:
-    return list(dict.fromkeys(layer for group in groups for layer in group.layers))
-
-
-def _outside(groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
-    """Weights of `layers` in none of the groups: columns that an earlier step closed."""
-    return count_weights(layers) - sum(group.num_units * group.unit_weights for group in groups)
-
-
-def _open(groups: Sequence[Group], layers: Sequence[GatedLayer], now: OpenUnits) -> int:
-    """Open weights of `layers`, told from the groups where these are all of them."""
-    return now.weights(layers) if _outside(groups, layers) else sum(map(now.weights_in, groups))
-
-
-def _threads() -> int:
-    """Threads that this process should use: parallel jobs share the cores through this variable."""
-    words = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))
 
 
 def sparsity(layers: Sequence[GatedLayer]) -> float:

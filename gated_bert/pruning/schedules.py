@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.parts import claim
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
+from gated_bert.config.space import SCHEDULES
+from gated_bert.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Schedule:
         return self.start + progress * (self.end - self.start)
 
     def to_dict(self) -> dict:
-        """Class name and fields, enough for `schedule_from_dict`."""
+        """Class name and fields."""
         return {"class": type(self).__name__, **dataclasses.asdict(self)}
 
 
@@ -92,15 +95,25 @@ class OneShot(Schedule):
         return self.end if time >= self.first else 0.0
 
 
-_CLASSES = {cls.__name__: cls for cls in (Linear, Cubic, Steps, OneShot)}
+CLASSES: dict[str, type[Schedule]] = {"linear": Linear, "cubic": Cubic, "one_shot": OneShot}
+"""Name → class, of schedules that are made of two ends."""
 
 
-def schedule_from_dict(values: dict) -> Schedule:
-    """The schedule that `Schedule.to_dict` wrote down."""
-    fields = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "class"
-    }
-    return _CLASSES[values["class"]](**fields)
+def register_schedule(name: str, schedule: type[Schedule]):
+    """Makes a schedule of a user's own known by name, as a `--schedule`.
+
+    Args:
+        name: letters, digits and _.
+        schedule: a subclass of `Schedule`, which is made of `start`, `end`, `first` and `last` alone.
+
+    Raises:
+        UserError: a name that is taken or no name, or another class.
+    """
+    if not (isinstance(schedule, type) and issubclass(schedule, Schedule)):
+        raise UserError(f"register_schedule: {schedule!r} is refused; allowed: a subclass of Schedule")
+    claim("schedule", name, SCHEDULES)
+    SCHEDULES.append(name)
+    CLASSES[name] = schedule
 
 
 def resample(values: tuple[float, ...], count: int, highest: float) -> tuple[float, ...]:
@@ -120,4 +133,4 @@ def build_schedule(config: GatedBertConfig) -> Schedule:
         preset = tuple(step / 100 for step in STEP_PRESETS[schedule_size(config.model_size)])
         values = resample(preset, last - first + 1, config.end_sparsity)
         return Steps(values[0], values[-1], first, last, values)
-    return {"linear": Linear, "cubic": Cubic, "one_shot": OneShot}[config.schedule](*ends)
+    return CLASSES[config.schedule](*ends)

@@ -243,7 +243,7 @@ class _Run:
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         prunes = criterion and not config.ticket
-        self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if prunes else None
+        self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         self._start_metadata()
 

@@ -70,7 +70,7 @@ def apply_ticket(model: BertClassifier, task: Task, config: GatedBertConfig, dat
     loaded = load_model(config.ticket)
     source, outputs = loaded.model, match_head(task_head(loaded.task), task)[0]
     layers = source.gated_layers(config.prunable_roles)
-    pruner = Pruner(config, layers, [sizes.num_heads for sizes in source.bert_config.layers])
+    pruner = Pruner.from_config(config, layers, [sizes.num_heads for sizes in source.bert_config.layers])
     if config.ticket_control is None:
         if pruner.criterion.needs_data:
             source.compile(loss=loss)
