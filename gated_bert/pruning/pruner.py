@@ -18,9 +18,9 @@ from gated_bert.config.space import POOLINGS, SCOPES
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.check_parts import check_classes, check_parts
 from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness, outside
-from gated_bert.pruning.columns import choose_in_columns, is_due_in_columns
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.groups import BalancedGroup, Group
+from gated_bert.pruning.output_scope import choose_in_columns, is_due_in_columns
 from gated_bert.pruning.patterns import Block, Pattern, get_pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.pruning.selection import Pool, smallest_above_floors, threads

@@ -11,7 +11,7 @@ import gated_bert
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning import Magnitude, Movement, Pruner, PruningCallback, Saliency, Wanda
-from gated_bert.pruning.columns import choose_in_columns
+from gated_bert.pruning.output_scope import choose_in_columns
 from gated_bert.support.errors import UserError
 
 
