@@ -1,9 +1,10 @@
-"""How every process of the toolkit starts: nothing is imported from the working folder, and its streams can be used.
+"""How every process of the toolkit starts: it imports nothing from the working folder, and its streams can be used.
 
 `python …/gated_bert/start.py MODULE WORDS…` is `python -m MODULE WORDS…` without the working folder on the path. Python
 puts that first by `-m`, and for an empty entry of PYTHONPATH; `-P` and `-I` are too new, or forget too much.
 """
 
+import importlib
 import os
 import sys
 
@@ -24,12 +25,16 @@ def import_path() -> str:
 
 
 def leave_working_folder():
-    """Takes the working folder off the path, of this process and of those that it starts."""
+    """Takes the working folder off the path, of this process and of those it starts, and from what libraries read."""
     if "PYTHONPATH" in os.environ:
         os.environ["PYTHONPATH"] = import_path()
     sys.path[:] = [path for path in sys.path if not _is_working_folder(path) and path != _PACKAGE]
     if ROOT not in sys.path:
         sys.path.insert(0, ROOT)
+    from gated_bert.loading import load_from_elsewhere
+
+    # It takes a `matplotlibrc` in the working folder for the user's own, before any other.
+    load_from_elsewhere("matplotlib")
 
 
 def _is_working_folder(path: str) -> bool:
@@ -71,6 +76,11 @@ def in_utf8():
         shown = getattr(sys.stdout or sys.stderr, "encoding", None) or "ascii"
         settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": f"{shown}:replace"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **settings})
+
+
+def main() -> int:
+    """Where console scripts of earlier versions begin."""
+    return importlib.import_module("gated_bert.__main__").main()
 
 
 if __name__ == "__main__":

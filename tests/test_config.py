@@ -10,6 +10,7 @@ import pytest
 import gated_bert
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.methods import METHODS
+from gated_bert.config.model_options import ModelOptions
 from gated_bert.config.presets import PRESETS
 
 
@@ -219,3 +220,22 @@ def test_how_a_record_was_made_is_not_written():
 
 def test_the_json_is_plain():
     assert json.loads(GatedBertConfig(model_size="tiny").to_json())["prunable_roles"][0] == "query"
+
+
+def test_sizes_are_taken_by_both_of_their_names():
+    config = GatedBertConfig(model_size="tiny", hidden_size=64, num_heads=4, intermediate_size=96)
+    assert config == GatedBertConfig(model_size="tiny", d_model=64, num_heads=4, dff=96)
+    assert config.replace(hidden_size=32) == config.replace(d_model=32) == config.replace(hidden_size=32, d_model=32)
+    assert GatedBertConfig.from_dict({"model_size": "tiny", "intermediate_size": 96}).dff == 96
+    assert ModelOptions(hidden_size=8) == ModelOptions(d_model=8)
+    assert not {"hidden_size", "intermediate_size"} & json.loads(config.to_json()).keys()
+
+
+@pytest.mark.parametrize(
+    "make", [GatedBertConfig, GatedBertConfig().replace, lambda **values: GatedBertConfig.from_dict(values)]
+)
+def test_two_values_for_one_size_are_refused(make):
+    with pytest.raises(ConfigError, match=r"^intermediate_size: 96 is refused; allowed: dff=64, which is the same$"):
+        make(dff=64, intermediate_size=96)
+    with pytest.raises(ConfigError, match=r"^hidden_size: 'wide' is refused|^d_model: 'wide' is refused"):
+        make(hidden_size="wide")

@@ -251,6 +251,12 @@ def test_benchmark_refuses_what_cannot_be_compared(folder, capsys):
     assert "--batches: '1,0' is refused; allowed: whole numbers" in refusal(
         capsys, "benchmark", "pruned", "--batches", "1,0"
     )
+    for number in (str(2**31), "9" * 12, "9" * 5000):
+        assert "allowed: whole numbers from 1 to 2147483647" in refusal(
+            capsys, "benchmark", "pruned", "--batches", f"1,{number}"
+        )
+        message = refusal(capsys, "benchmark", "pruned", "--repeats", number)
+        assert "--repeats: " in message and "allowed: a whole number from 1 to 2147483647" in message
     assert "--threads: 'x' is refused" in refusal(capsys, "benchmark", "pruned", "--threads", "x")
     assert "--lengths: 17 is refused; allowed: 1 to 16" in refusal(capsys, "benchmark", "pruned", "--lengths", "8,17")
     assert "-d/--data: 'nowhere' is refused" in refusal(capsys, "benchmark", "pruned", "-d", "nowhere")

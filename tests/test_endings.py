@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -227,3 +229,15 @@ def test_a_refusal_after_the_framework_has_started_stands_alone(tmp_path, verbos
     done = subprocess.run(python_command("gated_bert", "inspect", "."), env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert (done.stderr.count("\n") == 1) == (verbose == "1"), done.stderr
+
+
+def test_a_refusal_quotes_no_more_of_a_file_than_a_screen_holds(tmp_path, capsys):
+    rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(20)]
+    rows[7]["label"] = "x" * 100_000
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = refusal(capsys, "train", "-d", str(tmp_path / "train.jsonl"), "-m", "tiny", "-e", "1", "--train-examples",
+                   "8", "--run-dir", str(tmp_path / "run"), "--task-type", "regression")  # fmt: skip
+    assert len(said) < 2000
+    long = UserError(f"{'a' * 5000}: file; {'b' * 5000}: remedy")
+    assert str(long).startswith("aaa") and str(long).endswith(": remedy") and len(str(long)) < 2000
+    assert pickle.loads(pickle.dumps(long)).args == long.args

@@ -1,15 +1,18 @@
 """What cannot be written is refused before anything is read, and what is refused leaves nothing behind."""
 
+import ast
 import itertools
 import os
 from pathlib import Path
 
 import pytest
 
+import gated_bert
 from gated_bert.cli.main import COMMANDS, main
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.runs.run_state import read_status
 from gated_bert.experiments.sweeps.jobs import Job, write_job
+from gated_bert.support.disk import own
 from tests.refused import refusal
 
 TINY = "train -m tiny -e 1 -b 2 -p baseline --num-layers 1 --d-model 8 --num-heads 2 --dff 8".split()
@@ -112,3 +115,46 @@ def test_a_refused_job_of_a_sweep_says_so_in_one_line_of_its_log(capsys):
     (line,) = Path("job/log.txt").read_text().splitlines()
     assert message.removeprefix("error: ") in line
     assert read_status(Path("job"))["state"] == "failed"
+
+
+def test_a_file_that_is_changed_in_place_is_no_link_and_no_pipe():
+    Path("real").write_text("x")
+    assert own(Path("real")) == Path("real") and own(Path("new")) == Path("new")
+    Path("link").symlink_to("FILE")
+    Path("broken").symlink_to("nowhere")
+    os.mkfifo("pipe")
+    for name in ("link", "broken", "pipe", "m"):
+        with pytest.raises(OSError, match="remove it"):
+            own(Path(name))
+
+
+def test_every_file_that_is_changed_in_place_is_looked_at_first():
+    found = 0
+    for path in Path(gated_bert.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", None))
+            words = [each.value for each in (*node.args, *(each.value for each in node.keywords))
+                     if isinstance(each, ast.Constant) and isinstance(each.value, str)]  # fmt: skip
+            in_place = name == "open" and any(set(word) <= set("abrtwx+") and set(word) & set("a+") for word in words)
+            if in_place or name == "FileHandler":
+                found += 1
+                assert ast.unparse(node.args[0]).startswith("own("), f"{path}, line {node.lineno}"
+    assert found >= 8
+
+
+RUN_FOLDER = "out/results_baseline_sst2"
+TRAINED = (*TINY, "-d", "embedded", "-t", "sst2", "-ml", "16", "--train-examples", "8")
+
+
+@pytest.mark.parametrize("words", [("train",), ("train", "--resume"), ("sweep", "--resume")])
+@pytest.mark.parametrize("name", [".lock", "log.txt"])
+def test_a_link_in_an_output_folder_leads_nowhere(capsys, words, name):
+    folder = Path(RUN_FOLDER) if words[0] == "train" or name != ".lock" else Path("out")
+    folder.mkdir(parents=True)
+    (folder / name).symlink_to(Path("FILE").absolute())
+    status = main([words[0], *TRAINED[1:], "-o", "out", *words[1:]])
+    said = capsys.readouterr().err
+    assert Path("FILE").read_text() == "x" and status in (1, 2)
+    assert f"{name}" in said or "a link, which is not followed" in said, said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import signal
 import subprocess
@@ -32,7 +33,8 @@ def _not_seen(monkeypatch):
 
 def in_another_process(code: str, *arguments: object) -> list[str]:
     """What a process prints that is killed before it could tidy up; it is gone on return."""
-    around = "import os, sys\nfrom pathlib import Path\nfrom gated_bert.partial import *\n{}\nos.kill(os.getpid(), 9)"
+    around = ("import os, sys\nfrom pathlib import Path\nfrom gated_bert.support.partial import *\n{}\n"
+              "os.kill(os.getpid(), 9)")  # fmt: skip
     words = [sys.executable, "-c", around.format(code), *map(str, arguments)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -72,7 +74,7 @@ def test_only_what_dead_processes_left_of_the_same_target_goes(tmp_path):
 
 
 def test_a_living_process_keeps_what_it_writes(tmp_path):
-    code = ("import sys, time\nfrom pathlib import Path\nfrom gated_bert.partial import partial\n"
+    code = ("import sys, time\nfrom pathlib import Path\nfrom gated_bert.support.partial import partial\n"
             "print(partial(Path(sys.argv[1])), flush=True)\ntime.sleep(60)")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "a.npz"], stdout=subprocess.PIPE, text=True)
     path = Path(process.stdout.readline().strip())
@@ -148,7 +150,7 @@ def test_temporary_folders_of_dead_processes_go_with_the_next(tmp_path, monkeypa
     job = Path(left, "results_spt_sst2")
     job.mkdir()
     with open(job / ".lock", "w") as lock:
-        partial.fcntl.flock(lock, partial.fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with temporary_folder() as folder:
             assert {left, str(folder)} == {str(path) for path in tmp_path.iterdir()}, "its job still ends there"
     rebooted = tmp_path / FOREIGN.format(f"gated_bert-{os.getuid()}", "partial")

@@ -8,7 +8,15 @@ import pytest
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import parse_record, read_record
-from gated_bert.support.schemas import ExplainedDocument, HuggingFaceConfig, JobStatus, ModelConfig, RunMetadata
+from gated_bert.support.schemas import (
+    ExplainedDocument,
+    HowMade,
+    HuggingFaceConfig,
+    InputsOfRun,
+    JobStatus,
+    ModelConfig,
+    RunMetadata,
+)
 from gated_bert.tasks.task import TASKS, get_task
 from tests.experiments.synthetic_runs import write_run
 from tests.refused import refusal
@@ -101,6 +109,14 @@ def test_types_are_those_of_the_schema_and_more_fields_may_stand_beside(schema, 
         parse_record(json.dumps(values), schema, where="a.json")
     assert message in str(error.value)
     assert parse_record('{"state": "x", "newer": [1]}', JobStatus, where="a")["newer"] == [1]
+
+
+@pytest.mark.parametrize("field", sorted(InputsOfRun.__annotations__))
+@pytest.mark.parametrize("value", [1.5, True, [], {}, ["text"]])
+def test_what_later_inputs_take_from_a_model_has_a_type(field, value):
+    with pytest.raises(UserError, match=f"config.{field} is "):
+        parse_record(json.dumps({"config": {field: value}}), HowMade, where="metadata.json")
+    assert parse_record(json.dumps({"config": {field: None, "other": value}}), HowMade, where="a")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from gated_bert.experiments.models.memory_probe import measure_peak_memory
 from gated_bert.experiments.sweeps.jobs import Job, job_command
 from gated_bert.experiments.sweeps.slurm import array_script
 from gated_bert.start import ROOT, import_path, python_command
+from tests.experiments.synthetic_runs import write_run
 
 NAMES = ("rich", "yaml", "datasets", "lime", "numpy", "keras", "json", "gated_bert", "pandas", "tensorflow",
          "tokenizers", "argparse", "runpy", "matplotlib", "h5py", "psutil", "ray", "pip", "venv", "config",
@@ -169,3 +170,18 @@ def test_a_folder_whose_name_is_not_utf8_will_do(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
         assert done.returncode == 0, (words, done.stderr)
     assert b"report.html" in os.listdir(place + b"/again")
+
+
+SETTINGS_OF_STRANGERS = {"words": b"nonsense: 3\nbackend: nosuch\ntext.usetex: True\n", "latin-1": b"# \xe9\n"}
+
+
+@pytest.mark.parametrize("kind", [*SETTINGS_OF_STRANGERS, "a pipe"])
+def test_plots_are_not_set_by_a_file_of_the_working_folder(trapped, kind):
+    write_run(trapped / "runs", epochs=2, several=False)
+    if kind == "a pipe":
+        os.mkfifo(trapped / "matplotlibrc")
+    else:
+        (trapped / "matplotlibrc").write_bytes(SETTINGS_OF_STRANGERS[kind])
+    done = in_folder(trapped, python_command("gated_bert", "compare", "runs", "-o", "out"))
+    assert (done.returncode, done.stderr, marks(trapped)) == (0, "", [])
+    assert list((trapped / "out").glob("*.png"))

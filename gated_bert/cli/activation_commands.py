@@ -8,7 +8,7 @@ import os
 from gated_bert.cli.common import prepare_environment
 from gated_bert.cli.parsing import make_parser, read_flags
 from gated_bert.cli.settings import read_settings
-from gated_bert.config.flag_table import Flag
+from gated_bert.config.flag_table import LAUNCHER_FLAGS, Flag
 from gated_bert.experiments.studies.activation_config import ActivationConfig, read_activation_config
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import FlagError, did_you_mean
@@ -24,10 +24,7 @@ FLAGS = (
     Flag(("-d", "--data"), "data", "text", "hub, embedded, a folder or a file", _GROUP, "SOURCE"),
     Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", _GROUP, "FROM"),
     Flag(("-o", "--output-dir"), "output", "text", "folder of the results", _GROUP, "FOLDER"),
-    Flag(("--publish",), "publish", "text", "copy tables, plots and records here", _GROUP, "FOLDER"),
-    Flag(("--resume",), "resume", "alone", "keep what is finished and go on with what is not", _GROUP),
-    Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "max_parallel_jobs", "int", "most runs at a time", _GROUP),
-    Flag(("--output-mode",), "output_mode", "text", "bars, logs, both", _GROUP, "MODE", ("bars", "logs", "both")),
+    *(LAUNCHER_FLAGS[name] for name in ("publish", "resume", "max_parallel_jobs", "output_mode")),
 )  # fmt: skip
 _SCALES = ("smoke", "standard", "full")
 
@@ -67,11 +64,11 @@ def activation_change_command(words: list[str]) -> int:
     from gated_bert.experiments.sweeps.sweep import sweep
 
     status = run_activation_change(study, settings, sweep)
-    if status == 0 and "publish" in settings.launcher:
+    if status == 0 and settings.launcher.publish:
         places = [settings.values.get(name) or "" for name in ("data", "pretrained")]
         publish(
             settings.output,
-            user_path(settings.launcher["publish"]),
+            user_path(settings.launcher.publish),
             [str(settings.output), *filter(os.path.isabs, places)],
         )
     return status

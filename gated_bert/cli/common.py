@@ -10,7 +10,7 @@ from gated_bert.cli.outputs import check_writable
 from gated_bert.cli.parsing import make_parser, read_flags
 from gated_bert.cli.positionals import split_words
 from gated_bert.config.flag_table import Flag
-from gated_bert.support.checks import FlagError, whole
+from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
 from gated_bert.support.paths import user_path
 from gated_bert.support.quiet import quieten
@@ -20,14 +20,13 @@ from gated_bert.tasks.data_source import find_data
 def shrink_command(words: list[str]) -> int:
     """`gated-bert shrink`: a pruned model as smaller matrices."""
     flags = (
-        Flag(("--round-to",), "round_to", "int", "round sizes up to multiples of this", "shrink"),
-        Flag(("--batch",), "batch", "int", "sequences in a prediction whose latency is measured", "shrink"),
-        Flag(("--length",), "length", "int", "tokens of each, also for the count of operations", "shrink"),
+        Flag(("--round-to",), "round_to", "int", "round sizes up to multiples of this", "shrink", low=1),
+        Flag(("--batch",), "batch", "int", "sequences in a prediction whose latency is measured", "shrink",
+             low=1),
+        Flag(("--length",), "length", "int", "tokens of each, also for the count of operations", "shrink", low=1),
     )
     text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
     source, out, typed = two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
-    for flag in flags:
-        whole(flag.label, typed.get(flag.name, 1), 1)
     prepare_environment()
     from gated_bert.compression.folders import shrink_folder
 

@@ -16,7 +16,7 @@ from gated_bert.support.errors import UserError
 
 _GROUP = "compression"
 LEVELS = "20,30,40"
-_OWN = {"strategy": "magnitude", "pattern": "head_neuron", "scope": "layer", "pooling": "l1", "levels": LEVELS}
+_OWN = {"methods": "magnitude", "pattern": "head_neuron", "scope": "layer", "pooling": "l1", "levels": LEVELS}
 
 FLAGS = (
     Flag(("--levels",), "levels", "list", "per cent of the pattern's units removed: 20,30,40", _GROUP, "PERCENT"),
@@ -32,13 +32,13 @@ def compress_command(words: list[str]) -> int:
     levels = numbers("--levels", asked, "percentages from 1 to 99, e.g. 20,30,40", 1, 99)
     dense_epochs = dense_epochs_of(typed)
     own = {name: value for name, value in _OWN.items() if name in ("pattern", "scope", "pooling")}
-    settings = read_settings({"methods": (_OWN["strategy"],), **own, **typed, **AT_ONCE}, {}, os.environ)
+    settings = read_settings({"methods": (_OWN["methods"],), **own, **typed, **AT_ONCE}, {}, os.environ)
     verbosity(os.environ)
     for name, label in (("methods", "--strategy"), ("tasks", "-t/--task")):
         if len(getattr(settings, name)) > 1:
             raise FlagError.refused(label, ",".join(getattr(settings, name)), "one of them")
     output = settings.output
-    if (output / "models").exists() and not settings.launcher.get("resume"):
+    if (output / "models").exists() and not settings.launcher.resume:
         raise UserError(f"{output}: holds compressed models; go on with --resume, or choose another folder with -o")
     from gated_bert.experiments.sweeps.jobs import plan_jobs
 

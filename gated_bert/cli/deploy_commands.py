@@ -109,7 +109,8 @@ def benchmark_command(words: list[str]) -> int:
 def _counts(flag: Flag, value: object) -> object:
     """A number, or a tuple of them."""
     words = value if isinstance(value, tuple) else (str(value),)
-    if not all(word.isdecimal() and 1 <= (as_number(word, int) if len(word) < 12 else 0) <= MOST for word in words):
+    numbers = [as_number(word, int) if word.isdecimal() else word for word in words]
+    if not all(isinstance(number, int) and 1 <= number <= MOST for number in numbers):
         kind = "whole numbers" if flag.kind == "list" else "a whole number"
         raise FlagError.refused(flag.label, ",".join(words), f"{kind} from 1 to {MOST}")
-    return tuple(dict.fromkeys(map(int, words))) if flag.kind == "list" else value
+    return tuple(dict.fromkeys(numbers)) if flag.kind == "list" else value

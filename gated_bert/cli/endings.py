@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError
 from gated_bert.config.flag_table import LABELS
-from gated_bert.support.errors import UserError
+from gated_bert.support.errors import UserError, printable
 
 REFUSED, UNEXPECTED, INTERRUPTED = 2, 70, 130
 """Exit statuses: something a user can mend, a fault of the toolkit (EX_SOFTWARE), and Ctrl-C as shells give it."""
@@ -70,7 +70,7 @@ def say(text: str):
 
 
 def _refuse(message: str) -> int:
-    say("error: " + " ".join(message.split()))
+    say("error: " + printable(" ".join(message.split())))
     return REFUSED
 
 
@@ -132,7 +132,7 @@ def _unexpected(error: BaseException, words: Sequence[str]) -> int:
         where = f"attach {_write_report(error, words)}"
     except OSError as failed:
         where = f"with VERBOSE=2 it shows the traceback to attach, which could not be written ({failed.strerror})"
-    say(f"error: unexpected {said}; this is a fault of gated_bert; please report it on {_TRACKER}: {where}")
+    say(f"error: unexpected {printable(said)}; this is a fault of gated_bert; please report it on {_TRACKER}: {where}")
     return UNEXPECTED
 
 
@@ -144,7 +144,9 @@ def _write_report(error: BaseException, words: Sequence[str]) -> Path:
     for folder in (_output_of(words), Path(tempfile.gettempdir())):
         try:
             if folder is not None and folder.is_dir():
-                (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+                # A folder of all users' may hold a link of that name.
+                with open(folder / name, "x", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text)
                 return folder / name
         except OSError:
             if folder != _output_of(words):

@@ -8,22 +8,25 @@ from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.positionals import split_words
 from gated_bert.compression.preconditions import check_model
 from gated_bert.config.flag_table import Flag
-from gated_bert.support.checks import FlagError, whole
+from gated_bert.support.checks import FlagError
 from gated_bert.support.errors import UserError
-from gated_bert.support.partial import LOCK, remove_leftovers_in
+from gated_bert.support.lock import LOCK
+from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import find_data
 
 _WHAT, _HOW, _OUT = "documents", "explanations", "output"
 DATA_COUNT = 100
 """Documents that are drawn from a task's data where it is not said how many."""
+LEAST_SAMPLES = 10
+"""Of a document: fewer say nothing."""
 
 SOURCE_FLAGS = (
     Flag(("-d", "--data"), "data", "text", "the task's data: hub, embedded, a folder or a file", _WHAT, "SOURCE"),
     Flag(("--split",), "split", "text", "which of its splits, or train; by default test, if any", _WHAT),
     Flag(("--allow-partial",), "allow_partial", "alone", "accept *_partial files", _WHAT),
     Flag(("--documents",), "count", "int", f"documents, drawn with a fixed seed; with -d {DATA_COUNT}, else all",
-         _WHAT),
+         _WHAT, low=1),
     Flag(("--per-class",), "per_class", "alone", "so many documents of each class", _WHAT),
     Flag(("--text-column",), "text_column", "text", "column of the text in FILE; by default by usual names", _WHAT,
          "NAME"),
@@ -32,10 +35,10 @@ SOURCE_FLAGS = (
 
 LIME_FLAGS = (
     Flag(("--classes",), "classes", "list", "predicted, gold, or all", _HOW, "CLASS", ("predicted", "gold", "all")),
-    Flag(("--num-features",), "num_features", "int", "most words of an explanation", _HOW),
-    Flag(("--num-samples",), "num_samples", "int", "samples of each document", _HOW),
-    Flag(("--seed",), "seed", "int", "seed of the samples", _HOW),
-    Flag(("-b", "--batch-size"), "batch_size", "int", "samples in a batch", _HOW),
+    Flag(("--num-features",), "num_features", "int", "most words of an explanation", _HOW, low=1),
+    Flag(("--num-samples",), "num_samples", "int", "samples of each document", _HOW, low=LEAST_SAMPLES),
+    Flag(("--seed",), "seed", "int", "seed of the samples", _HOW, low=0),
+    Flag(("-b", "--batch-size"), "batch_size", "int", "samples in a batch", _HOW, low=1),
     Flag(("-ml", "--max-len"), "max_len", "int", "longest text in tokens; by default that of training", _HOW),
 )
 
@@ -44,7 +47,6 @@ OUT_FLAGS = (
     Flag(("--resume",), "resume", "alone", "go on with what is in that folder", _OUT),
 )
 
-LEAST = {"num_features": 1, "num_samples": 10, "seed": 0, "batch_size": 1, "count": 1}
 LIME_DEFAULTS = {"classes": "predicted,gold", "num_features": 10, "num_samples": 500, "seed": 42, "batch_size": 32}
 
 
@@ -84,7 +86,7 @@ def explain_command(words: list[str]) -> int:
 
 def sp_lime_command(words: list[str]) -> int:
     """`gated-bert sp-lime`: documents whose explanations stand for all."""
-    pick = Flag(("--pick",), "pick", "int", "documents that each way picks", "pick")
+    pick = Flag(("--pick",), "pick", "int", "documents that each way picks", "pick", low=1)
     picked = Flag(("--picked",), "picked", "text", "write the explanations of the documents that cover most there, for "
                   "`compare-explanations`", "pick", "FOLDER")  # fmt: skip
     flags = (pick, picked, *SOURCE_FLAGS, *LIME_FLAGS[1:], *OUT_FLAGS)
@@ -95,7 +97,6 @@ def sp_lime_command(words: list[str]) -> int:
     prog = "gated-bert sp-lime FOLDER, or sp-lime MODEL [FILE]"
     typed = typed_flags(prog, text, flags, words, defaults)
     count = typed.pop("pick", defaults["pick"])
-    whole(pick.label, count, 1)
     if not 1 <= len(given) <= 2:
         raise FlagError(f"sp-lime: needs a folder of explanations, or a model and texts, {prog}")
     source, out = (user_path(name) for name in (given[0], typed.pop("output", defaults["output"])))
@@ -171,9 +172,6 @@ def read_lime(typed: dict, flags: tuple[Flag, ...]) -> dict:
     Raises:
         FlagError: a number that is refused.
     """
-    for flag in flags:
-        if flag.name in LEAST and flag.name in typed:
-            whole(flag.label, typed[flag.name], LEAST[flag.name])
     single = {"num_features": 100, "num_samples": 5000} if "text" in typed else {}
     names = [flag.name for flag in LIME_FLAGS]
     return single | {name: typed[name] for name in names if name in typed}

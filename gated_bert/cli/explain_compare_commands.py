@@ -10,13 +10,14 @@ from gated_bert.cli.explain_commands import LIME_DEFAULTS, LIME_FLAGS, OUT_FLAGS
 from gated_bert.cli.positionals import split_words
 from gated_bert.compression.preconditions import check_model
 from gated_bert.config.flag_table import Flag
-from gated_bert.support.checks import FlagError, whole
+from gated_bert.support.checks import FlagError
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 
 _FILE = Flag(("--file",), "file", "text", "a file of texts, one row each", "documents", "FILE")
 _NAMES = Flag(("--names",), "names", "list", "what tables and plots call them, in their order", "comparison", "NAME")
-_TOP_K = Flag(("-k", "--top-k"), "top_k", "int", "words of largest weight of an explanation", "comparison")
+_TOP_K = Flag(("-k", "--top-k"), "top_k", "int", "words of largest weight of an explanation", "comparison",
+              low=1)
 _NOISE = Flag(("--noise-floor",), "noise", "text", "BASE explained with another seed, so that it need not be",
               "comparison", "FOLDER")  # fmt: skip
 _RECORD = "record.json"
@@ -106,7 +107,6 @@ def _read(given: list[str], typed: dict, flags: tuple[Flag, ...], defaults: dict
     out, top_k = user_path(typed.get("output", defaults["output"])), typed.get("top_k", defaults["top_k"])
     if out.exists() and not out.is_dir():
         raise FlagError.refused("-o/--output-dir", str(out), "a folder")
-    whole(_TOP_K.label, top_k, 1)
     if models and (out / "explanations").is_dir() and not typed.get("resume"):
         raise UserError(f"{out}: holds explanations already; go on with them by --resume, or choose another folder")
     wanted, lime = None, read_lime(typed, flags)

@@ -10,22 +10,22 @@ from gated_bert.config.flag_table import DEFAULTS, SWEEP_FLAGS, Flag
 from gated_bert.config.space import TICKET_CONTROLS
 from gated_bert.experiments.studies.lottery import Lottery, lottery_parts, print_lottery, round_sparsities, run_lottery
 from gated_bert.experiments.sweeps.jobs import plan_jobs
-from gated_bert.support.checks import FlagError, whole
+from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
 
 _GROUP = "lottery tickets"
+MOST_ROUNDS = 1000
+"""Each has a training of its own, and the smallest share leaves no weight long before."""
 FLAGS = (
     Flag(("--rounds",), "rounds", "int", "rounds of scoring and training again; with -f each removes the same share "
-         "of what is left, so that the last reaches -f; else --round-share each", _GROUP),
+         "of what is left, so that the last reaches -f; else --round-share each", _GROUP, low=1, high=MOST_ROUNDS),
     Flag(("--round-share",), "round_share", "float", "share of the remaining weights that a round removes", _GROUP,
          "FRACTION"),
     Flag(("--rewind-step",), "rewind_step", "int", "go back to the weights after so many steps of the dense training; "
-         "0: to the initial ones", _GROUP),
+         "0: to the initial ones", _GROUP, low=0),
     Flag(("--controls",), "controls", "list", "random (a mask as sparse in every matrix), reinitialized (the ticket's "
          "mask on other initial weights), or none", _GROUP, "NAME", (*TICKET_CONTROLS, "none")),
 )  # fmt: skip
-MOST_ROUNDS = 1000
-"""Each has a training of its own, and the smallest share leaves no weight long before."""
 _LEFT_OUT = ("start_sparsity", "pruning_start_epoch", "pruning_end_epoch", "sparsity_steps", "schedule", "stages",
             "mode", "device")  # fmt: skip
 """Flags of a sweep that say when to prune: a ticket's mask is made once, before training."""
@@ -46,9 +46,6 @@ def read_lottery(typed: dict[str, object]) -> Lottery:
     step, controls = typed.pop("rewind_step", 0), typed.pop("controls", TICKET_CONTROLS)
     labels = {flag.name: flag.label for flag in FLAGS}
     target = typed.get("end_sparsity")
-    if rounds is not None:
-        whole(labels["rounds"], rounds, 1, MOST_ROUNDS)
-    whole(labels["rewind_step"], step, 0)
     if "none" in controls and len(controls) > 1:
         raise FlagError.refused(labels["controls"], " ".join(controls), "none alone, or " + ", ".join(TICKET_CONTROLS))
     if share is not None:

@@ -55,11 +55,11 @@ class Command:
 def train_command(words: list[str]) -> int:
     """`gated-bert train`: one run in this process."""
     typed = typed_flags("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
-    config, folder = _one_run(typed)
+    config, folder, flag = _one_run(typed)
     prepare_environment()
     from gated_bert.experiments.runs.job_process import run_job
 
-    return run_job(config, folder, bool(typed.get("resume")))
+    return run_job(config, folder, bool(typed.get("resume")), flag)
 
 
 def compare_command(words: list[str]) -> int:
@@ -104,7 +104,7 @@ def study_command(words: list[str]) -> int:
         Flag(("-o", "--output-dir"), "output", "text", "folder of the study", "study", "FOLDER"),
         Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
-        Flag(("-max-parallel-jobs",), "jobs", "text", "jobs at a time", "study", "N"),
+        Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs at a time", "study", low=1),
         Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),
     )
     from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
@@ -123,7 +123,7 @@ def study_command(words: list[str]) -> int:
     if "data" in typed:
         find_data(typed["data"], "-d/--data")
     output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
-    extra = ["-parallel", *(["-max-parallel-jobs", typed["jobs"]] if "jobs" in typed else [])]
+    extra = ["-parallel", *(["-max-parallel-jobs", str(typed["jobs"])] if "jobs" in typed else [])]
     status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra)
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
@@ -209,7 +209,9 @@ def _dispatch(words: list[str]) -> int:
     return COMMANDS[name].run(words[1:])
 
 
-def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
+def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:
+    """The run's record, its folder and the flag that named that."""
+    named_by = LABELS["run_dir" if "run_dir" in typed else "config_file" if "config_file" in typed else "output"]
     if "config_file" in typed:
         others = [LABELS[name] for name in typed if name not in ("config_file", "run_dir", "resume")]
         if others:
@@ -220,7 +222,7 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
         remedy = "give a JSON object of fields and values"
         record = read_record(path, where=f"--config-file: {path}", remedy=remedy)
         config = GatedBertConfig.from_dict(record)
-        return config, user_path(typed.get("run_dir", path.parent))
+        return config, user_path(typed.get("run_dir", path.parent)), named_by
     settings = read_settings(typed, {"methods": "spt"}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
@@ -229,4 +231,4 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path]:
     from gated_bert.experiments.sweeps.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
-    return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config))
+    return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config)), named_by

@@ -9,7 +9,7 @@ from gated_bert.cli.settings import read_settings
 from gated_bert.config.flag_table import DEFAULTS, SWEEP_FLAGS, Flag
 from gated_bert.config.methods import OF_TRAINED_MODELS
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, describe, oneshot_plans, run_oneshot
-from gated_bert.support.checks import FlagError, whole
+from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
 
 _GROUP = "one-shot pruning"
@@ -29,7 +29,7 @@ SHARED = (
     Flag(("--strategy",), "methods", "list", "what ranks the weights", _GROUP, "NAME", OF_TRAINED_MODELS,
          names=OF_TRAINED_MODELS),
     Flag(("--dense-epochs",), "dense_epochs", "int", "epochs of dense training before; 0 prunes the -pt weights as "
-         "they are; by default as many as -e", _GROUP),
+         "they are; by default as many as -e", _GROUP, low=0),
     *(flag for flag in SWEEP_FLAGS if flag.name not in _DECIDED),
 )  # fmt: skip
 """Flags of every command that prunes at once."""
@@ -77,8 +77,6 @@ def dense_epochs_of(typed: dict) -> int | None:
         FlagError: no number, or 0 without pretrained weights.
     """
     epochs = typed.pop("dense_epochs", None)
-    if epochs is not None:
-        whole("--dense-epochs", epochs, 0)
     if epochs == 0 and "pretrained" not in typed:
         raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
     return epochs

@@ -7,10 +7,9 @@ from pathlib import Path
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.compress_commands import FLAGS as COMPRESS_FLAGS
 from gated_bert.cli.compress_commands import LEVELS, compress_command
-from gated_bert.cli.explain_commands import LEAST, LIME_DEFAULTS
+from gated_bert.cli.explain_commands import LEAST_SAMPLES, LIME_DEFAULTS
 from gated_bert.cli.student_commands import DEFAULTS as STUDENT_DEFAULTS
 from gated_bert.config.flag_table import DEFAULTS, Flag
-from gated_bert.support.checks import whole
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import folder_task
@@ -24,14 +23,15 @@ _DEFAULTS = {
 }  # fmt: skip
 _OWN = (
     Flag(("--skip",), "skip", "list", "steps that are left out, of " + ", ".join(STEPS), _GROUP, "STEP", STEPS),
-    Flag(("--documents",), "documents", "int", "documents of each class that the base model is explained on", _GROUP),
-    Flag(("--pick",), "pick", "int", "documents that SP-LIME picks of them, for all models", _GROUP),
-    Flag(("--num-features",), "num_features", "int", "most words of an explanation", _GROUP),
-    Flag(("--num-samples",), "num_samples", "int", "LIME's samples of each document", _GROUP),
+    Flag(("--documents",), "documents", "int", "documents of each class that the base model is explained on", _GROUP,
+         low=1),
+    Flag(("--pick",), "pick", "int", "documents that SP-LIME picks of them, for all models", _GROUP, low=1),
+    Flag(("--num-features",), "num_features", "int", "most words of an explanation", _GROUP, low=1),
+    Flag(("--num-samples",), "num_samples", "int", "LIME's samples of each document", _GROUP, low=LEAST_SAMPLES),
     Flag(("--token-documents",), "token_documents", "int", "training documents of each class that students learn from",
-         _GROUP),
+         _GROUP, low=1),
     Flag(("--student-seeds",), "student_seeds", "list", "seeds of the students: 1,2,3", _GROUP, "SEED"),
-    Flag(("--student-epochs",), "student_epochs", "int", "passes of students over their documents", _GROUP),
+    Flag(("--student-epochs",), "student_epochs", "int", "passes of students over their documents", _GROUP, low=1),
     Flag(("--xai-weights",), "xai_weights", "list", "weights of the explanations in students' losses", _GROUP,
          "WEIGHT"),
 )  # fmt: skip
@@ -46,10 +46,6 @@ def pipeline_command(words: list[str]) -> int:
     shown = {**DEFAULTS, **_DEFAULTS, "levels": LEVELS, "dense_epochs": "as -e"}
     typed = typed_flags("gated-bert pipeline", text, (*_OWN, *COMPRESS_FLAGS), words, shown)
     values = _DEFAULTS | {name: value for name, value in typed.items() if name in _DEFAULTS}
-    for flag in _OWN:
-        value = values.get(flag.name)
-        if flag.kind == "int":
-            whole(flag.label, value, LEAST.get(flag.name, 1))
     output, skip = user_path(typed.get("output", "pipeline")), typed.get("skip", ())
     compress = [*_without_own(words), *(() if "output" in typed else ("-o", str(output)))]
     resume, dry = bool(typed.get("resume")), bool(typed.get("dry_run"))
@@ -65,7 +61,8 @@ def pipeline_command(words: list[str]) -> int:
     _check_task(output, typed, skip)
     data = [typed.get("data", DEFAULTS["data"])] + ["--allow-partial"] * bool(typed.get("allow_partial"))
     prepare_environment()
-    from gated_bert.experiments.studies.compression_pipeline import Pipeline, print_pipeline, run_pipeline
+    from gated_bert.experiments.studies.compression_pipeline import print_pipeline, run_pipeline
+    from gated_bert.experiments.studies.pipeline_plan import Pipeline
 
     if "pos" not in skip:
         from gated_bert.explain.pos import check_data

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
+from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA
 from gated_bert.experiments.sweeps.request import Settings
-from gated_bert.support.checks import MOST, FlagError, as_number, did_you_mean, whole
+from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean
 from gated_bert.support.environ import check_backend
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import FILE_ENDINGS, find_data, folder_task
@@ -47,7 +48,6 @@ def read_settings(
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
     _check_sources(values, environ, labels)
     notes += _take_task_of_folder(values, names, labels)
-    _check_parallel(values)
     methods, tasks, seeds = _methods(values, names, labels), _tasks(values, names, labels), _seeds(values)
     fields = record_fields() - {"seed"}
     return Settings(
@@ -57,7 +57,7 @@ def read_settings(
         tasks=tasks,
         seeds=seeds,
         output=user_path(values["output"]),
-        launcher={name: value for name, value in values.items() if name not in fields},
+        launcher=_launcher(values, labels),
         notes=notes,
         labels=labels,
     )
@@ -155,9 +155,11 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
     check_backend(environ)
 
 
-def _check_parallel(values: dict):
-    most = values.get("max_parallel_jobs", 1)
-    whole(LABELS["max_parallel_jobs"], most, 1)
+def _launcher(values: dict, labels: Mapping[str, str]) -> LauncherOptions:
+    try:
+        return LauncherOptions.among(values)
+    except ConfigError as error:
+        raise FlagError(error.describe(labels.get(error.field, error.field))) from None
 
 
 def _pretrained(name: str, label: str) -> str:

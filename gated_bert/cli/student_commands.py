@@ -9,7 +9,7 @@ from gated_bert.cli.explain_commands import OUT_FLAGS, SOURCE_FLAGS, check_outpu
 from gated_bert.cli.positionals import split_words
 from gated_bert.compression.preconditions import check_model
 from gated_bert.config.flag_table import Flag
-from gated_bert.support.checks import FlagError, whole
+from gated_bert.support.checks import FlagError
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import find_data
@@ -23,7 +23,7 @@ FLAGS = (
          "documents", "NAME"),
     SOURCE_FLAGS[2],
     Flag(("--documents",), "count", "int", "judge on so many documents, drawn with a fixed seed; by default all",
-         "documents"),
+         "documents", low=1),
     Flag(("--held-out",), "held_out", "float", "share of the explained documents that similarity is measured on",
          "documents", "SHARE"),
     Flag(("--model",), "model", "text", "the explained model, where it is no longer where it was", "documents",
@@ -31,10 +31,10 @@ FLAGS = (
     Flag(("--seeds",), "seeds", "list", "several seeds: 1,2,3", _TRAIN, "SEED"),
     Flag(("--xai-weights",), "xai_weights", "list", "weights of the explanations in the loss; 0, the vanilla student, "
          "is always among them", _TRAIN, "WEIGHT"),
-    Flag(("-e", "--epochs"), "epochs", "int", "passes over the documents", _TRAIN),
-    Flag(("-b", "--batch-size"), "batch_size", "int", "documents in a batch", _TRAIN),
+    Flag(("-e", "--epochs"), "epochs", "int", "passes over the documents", _TRAIN, low=1),
+    Flag(("-b", "--batch-size"), "batch_size", "int", "documents in a batch", _TRAIN, low=1),
     Flag(("-l", "--learning-rate"), "learning_rate", "float", "of Adam", _TRAIN, "RATE"),
-    Flag(("--threads",), "threads", "int", "threads of a product, in all models", _TRAIN),
+    Flag(("--threads",), "threads", "int", "threads of a product, in all models", _TRAIN, low=1),
     *OUT_FLAGS,
 )  # fmt: skip
 
@@ -80,9 +80,6 @@ def _read(typed: dict) -> dict:
         raise FlagError("-d/--data: needed, the task's data that students are judged on")
     find_data(data, "-d/--data")
     values = {name: value for name, value in {**DEFAULTS, **typed}.items() if name not in ("output", "resume")}
-    for name in ("epochs", "batch_size", "count", "threads"):
-        if name in values:
-            whole(labels[name], values[name], 1)
     for name, most in (("learning_rate", 10), ("held_out", 0.9)):
         if not (isinstance(values[name], float) and 0 < values[name] <= most):
             raise FlagError.refused(labels[name], values[name], f"a number above 0 and up to {most}")

@@ -10,23 +10,18 @@ from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.parsing import read_assignments
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.sweep_file import SweepFile, read_sweep_file
-from gated_bert.config.flag_table import DEFAULTS, SWEEP_FLAGS, Flag
+from gated_bert.config.flag_table import DEFAULTS, LAUNCHER_FLAGS, SWEEP_FLAGS, Flag
+from gated_bert.config.launcher_options import BEYOND
 from gated_bert.experiments.sweeps.jobs import Plan, plan_grid
 from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
 from gated_bert.support.paths import user_path
 
-_GROUP = "sweeps beyond one machine"
 FLAGS = (
     *SWEEP_FLAGS,
     Flag(("--sweep-file",), "sweep_file", "text", "methods, tasks, sizes, seeds, sparsities and other flags of a run "
-         "from a YAML file; a flag beside it wins", _GROUP, "FILE"),
-    Flag(("--backend",), "backend", "text", "local (processes of this machine) or ray (tasks of a Ray cluster)", _GROUP,
-         "NAME", ("local", "ray")),
-    Flag(("--ray-address",), "ray_address", "text", "a running cluster: auto, or HOST:PORT of its head; without it Ray "
-         "is started on this machine", _GROUP, "ADDRESS"),
-    Flag(("--slurm",), "slurm", "text", "write the records of all runs, and this script that submits them as an array "
-         "job; start nothing", _GROUP, "FILE"),
+         "from a YAML file; a flag beside it wins", BEYOND, "FILE"),
+    *(LAUNCHER_FLAGS[name] for name in ("backend", "ray_address", "slurm")),
 )  # fmt: skip
 _SHOWN = {"backend": "local"}
 _STAGES = ("stages", "mode", "device")

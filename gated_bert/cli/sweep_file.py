@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from gated_bert.config.flag_table import LABELS, SWEEP_FLAGS, Flag, record_fields
 from gated_bert.support.checks import FlagError, did_you_mean, shown
+from gated_bert.support.records import REMEDY, read_bytes
 
 if TYPE_CHECKING:
     import yaml
 
 FILE_LABEL = "--sweep-file"
+MOST_BYTES = 2**20
+"""Size of the largest file: many times what a person writes."""
 SHORT_KEYS = {"sizes": "model_size", "sparsities": "end_sparsity"}
 """Keys of a file that are called otherwise than the field they set."""
 _SETS = ("methods", "tasks", "seeds")
@@ -90,15 +93,23 @@ def _pairs(path: str) -> list[tuple[str, yaml.Node]]:
 
     if not Path(path).is_file():
         raise FlagError.refused(FILE_LABEL, path, "an existing YAML file")
+    content = read_bytes(Path(path), f"{FILE_LABEL}: {path}", REMEDY, MOST_BYTES)
     try:
-        document = yaml.compose(Path(path).read_bytes(), Loader=yaml.SafeLoader)
+        document = yaml.compose(content, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}, line {mark.line + 1}" if mark else path
         raise FlagError(f"{FILE_LABEL}: {place}: no valid YAML ({getattr(error, 'problem', None) or error})") from None
+    except RecursionError:
+        raise FlagError(f"{FILE_LABEL}: {path}: nested too deep; allowed: keys with values, or lists of them") from None
     if not isinstance(document, yaml.MappingNode) or not document.value:
         raise FlagError(f"{FILE_LABEL}: {path}: holds no keys with values, e.g. methods: [magnitude, movement]")
-    return [(str(key.value), node) for key, node in document.value]
+    # What refers to itself, or to the same list many times, is never written out.
+    for key, _ in document.value:
+        if key.id != "scalar":
+            place = f"{path}, line {key.start_mark.line + 1}"
+            raise FlagError(f"{FILE_LABEL}: {place}: a key that is a {key.id}; allowed: names of flags")
+    return [(key.value, node) for key, node in document.value]
 
 
 def _read(flag: Flag, node: yaml.Node) -> object:

@@ -13,7 +13,8 @@ from gated_bert.compression.inspect_onnx import onnx_nonzero, read_onnx
 from gated_bert.compression.model_statistics import gzipped_size, macs, measure_latency, open_macs, parameter_counts
 from gated_bert.compression.onnx_model import OnnxModel, is_onnx
 from gated_bert.compression.predict import evaluation_config
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import ConfigError
+from gated_bert.config.input_options import checked_inputs
 from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
@@ -138,7 +139,7 @@ def read_judged(
     recorded = loaded.metadata.get("config") or {}
     columns = ("text_column", "text_pair_column", "label_column")
     own = {} if task.name in TASKS else {name: recorded.get(name) for name in columns}
-    config = GatedBertConfig(model_size="tiny", task=task.name, data=data, allow_partial=allow_partial, **own)
+    config = checked_inputs(task=task.name, data=data, allow_partial=allow_partial, **own)
     try:
         found = load_task_data(config, task)
     except ConfigError as error:

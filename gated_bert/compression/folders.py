@@ -19,7 +19,7 @@ from gated_bert.compression.parity import (
 )
 from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
 from gated_bert.compression.source import load_source
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import WEIGHTS, is_model_folder, save_model, with_fixed_gates
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import temporary_folder
@@ -66,7 +66,7 @@ def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, le
     earlier = {name: loaded.metadata[name] for name in ("shrunk_from",) if name in loaded.metadata}
     save_model(out, small, loaded.tokenizer, loaded.task, loaded.metadata | {"shrunk_from": record | earlier})
     print(_headline(model, small, round_to))
-    print(small.bert_config.describe_layers(), end="\n\n")
+    print(small.architecture.describe_layers(), end="\n\n")
     print(comparison_table(before, after, (_weights_size(source, model), (out / WEIGHTS).stat().st_size), batch))
     print(f"\nlargest difference of a logit: {difference:.1e}, on {2 * CHECKED} sequences; written to {out}")
 
@@ -89,10 +89,10 @@ def export_folder(source: Path, out: Path, form: str):
     print(f"written to {out}; {100 * closed:.1f} % of the encoder's weights are zero")
 
 
-def _headline(model: BertClassifier, small: BertClassifier, round_to: int) -> str:
-    if small.bert_config.layers != model.bert_config.layers:
+def _headline(model: EncoderClassifier, small: EncoderClassifier, round_to: int) -> str:
+    if small.architecture.layers != model.architecture.layers:
         return "shrunk to"
-    if shrunk_config(model).layers != model.bert_config.layers:
+    if shrunk_config(model).layers != model.architecture.layers:
         return f"nothing to shrink: closed units do not reach down to a multiple of {round_to} (--round-to) anywhere"
     closed = 100 * (1 - _open_share(model))
     if not closed:
@@ -103,12 +103,12 @@ def _headline(model: BertClassifier, small: BertClassifier, round_to: int) -> st
     )
 
 
-def _open_share(model: BertClassifier) -> float:
+def _open_share(model: EncoderClassifier) -> float:
     kernels = [effective_kernel(layer) for layer in model.gated_layers() if layer.layer_index is not None]
     return sum(np.count_nonzero(kernel) for kernel in kernels) / max(1, sum(kernel.size for kernel in kernels))
 
 
-def _weights_size(source: Path, model: BertClassifier) -> int:
+def _weights_size(source: Path, model: EncoderClassifier) -> int:
     """Bytes of the model's `model.keras`, which weights of another tool do not have yet."""
     if is_model_folder(source):
         return (source / WEIGHTS).stat().st_size

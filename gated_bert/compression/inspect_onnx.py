@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gated_bert.compression.onnx_file import check_tensors
-from gated_bert.support.errors import UserError, one_line
+from gated_bert.compression.onnx_file import check_arrays, check_tensors
+from gated_bert.support.errors import UserError, one_line, printable
 from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     # What the library finds wrong with a file beside it has no error of its own.
     except Exception as error:
         raise UserError(f"{path}: not a whole ONNX file ({one_line(error)}); export it again") from error
+    check_arrays(path, model)
     if not model.graph.node:
         raise UserError(f"{path}: no operator in it; not a whole ONNX file, export it again")
     return model
@@ -82,6 +83,7 @@ def onnx_text(model: onnx.ModelProto, operators: Sequence[dict], initializers: S
         initializers: of `initializer_rows`.
         largest: how many of the initialisers are listed.
     """
+    maker = model.producer_name or "an unnamed tool"
     opsets = ", ".join(f"{each.domain or 'ai.onnx'} {each.version}" for each in model.opset_import)
     ends = [("input", *_end(each)) for each in model.graph.input if each.name not in _names(initializers)]
     ends += [("output", *_end(each)) for each in model.graph.output]
@@ -98,7 +100,7 @@ def onnx_text(model: onnx.ModelProto, operators: Sequence[dict], initializers: S
     nodes += [(row["operator"], row["domain"], f"{row['count']:,}") for row in operators]
     nodes.append(("all", "", f"{sum(row['count'] for row in operators):,}"))
     return "\n\n".join(
-        (f"opset: {opsets}; made by {model.producer_name or 'an unnamed tool'} {model.producer_version}".rstrip(),
+        (printable(f"opset: {opsets}; made by {maker} {model.producer_version}".rstrip()),
          aligned(ends, left=4), aligned(nodes, left=2), aligned(kinds), aligned(first, left=3))
     )  # fmt: skip
 
@@ -114,4 +116,6 @@ def _end(value: onnx.ValueInfoProto) -> tuple[str, str, str]:
     tensor = value.type.tensor_type
     dims = ", ".join(dim.dim_param or (str(dim.dim_value) if dim.HasField("dim_value") else "?")
                      for dim in tensor.shape.dim)  # fmt: skip
-    return value.name, onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), f"[{dims}]"
+    known = onnx.TensorProto.DataType.values()
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type in known else "unknown"
+    return value.name, kind, f"[{dims}]"

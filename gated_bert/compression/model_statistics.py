@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 
 from gated_bert.compression.shrink import effective_kernel, shrunk_config
-from gated_bert.models.architecture import BertConfig, LayerSizes
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.architecture import Architecture, LayerSizes
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.errors import UserError
 from gated_bert.support.text_table import aligned
 
@@ -29,7 +29,7 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of the matrix products of a BERT, per token.
+    """Multiply-accumulates of the matrix products of a model, per token.
 
     Attributes:
         length: tokens of a sequence.
@@ -69,7 +69,7 @@ def layer_macs(sizes: LayerSizes, hidden_size: int, length: int) -> dict[str, in
     }
 
 
-def macs(config: BertConfig, length: int) -> Macs:
+def macs(config: Architecture, length: int) -> Macs:
     """The MACs of an architecture: every weight counts, closed or not.
 
     Args:
@@ -82,7 +82,7 @@ def macs(config: BertConfig, length: int) -> Macs:
     return Macs(length, layers, config.hidden_size * (config.hidden_size + config.num_outputs) / length)
 
 
-def open_macs(model: BertClassifier, length: int) -> Macs:
+def open_macs(model: EncoderClassifier, length: int) -> Macs:
     """The MACs of a model if weights that are closed or zero cost nothing.
 
     Of attention scores and context those dimensions count that `shrink` keeps.
@@ -94,15 +94,13 @@ def open_macs(model: BertClassifier, length: int) -> Macs:
     shrunk = macs(shrunk_config(model), length)
     layers = []
     for block, products in zip(model.encoder.blocks, shrunk.layers, strict=True):
-        matrices = (block.attention.query, block.attention.key, block.attention.value, block.attention.output_dense,
-                    block.ffn.intermediate, block.ffn.output_dense)  # fmt: skip
-        counted = {matrix.role: _nonzero(effective_kernel(matrix)) for matrix in matrices if hasattr(matrix, "gates")}
+        counted = {role: _nonzero(effective_kernel(matrix)) for role, matrix in block.matrices().items()}
         layers.append({name: counted.get(name, least) for name, least in products.items()})
     head = sum(_nonzero(effective_kernel(layer)) for layer in model.gated_layers(("pooler", "classifier")))
-    return Macs(length, tuple(layers), head if model.bert_config.span_head else head / length)
+    return Macs(length, tuple(layers), head if model.architecture.span_head else head / length)
 
 
-def mac_record(model: BertClassifier, length: int) -> dict[str, object]:
+def mac_record(model: EncoderClassifier, length: int) -> dict[str, object]:
     """What a run's record says of MACs per token.
 
     Args:
@@ -114,7 +112,7 @@ def mac_record(model: BertClassifier, length: int) -> dict[str, object]:
         matrices that `shrink` makes) the `total` and the list `per_layer`.
     """
     found = {
-        "dense": macs(model.bert_config, length),
+        "dense": macs(model.architecture, length),
         "open": open_macs(model, length),
         "shrunk": macs(shrunk_config(model), length),
     }
@@ -123,7 +121,7 @@ def mac_record(model: BertClassifier, length: int) -> dict[str, object]:
     }
 
 
-def weight_arrays(model: BertClassifier) -> Iterator[tuple[int | None, str, np.ndarray]]:
+def weight_arrays(model: EncoderClassifier) -> Iterator[tuple[int | None, str, np.ndarray]]:
     """A model's weights as inference sees them: closed ones are zero, and there are no gates.
 
     Yields:
@@ -141,7 +139,7 @@ def weight_arrays(model: BertClassifier) -> Iterator[tuple[int | None, str, np.n
             yield int(block[1]) if block else None, name, ops.convert_to_numpy(variable)
 
 
-def parameter_counts(model: BertClassifier) -> tuple[int, int]:
+def parameter_counts(model: EncoderClassifier) -> tuple[int, int]:
     """Parameters of a model, and how many of them are not zero; a closed weight counts as zero, gates do not count."""
     counts = [(array.size, _nonzero(array)) for _, _, array in weight_arrays(model)]
     return sum(size for size, _ in counts), sum(nonzero for _, nonzero in counts)
@@ -160,7 +158,7 @@ def gzipped_size(path: Path) -> int:
     return size + len(packer.flush())
 
 
-def random_inputs(config: BertConfig, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
+def random_inputs(config: Architecture, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Random tokens without padding, int32 [batch, length].
 
     Raises:
@@ -169,11 +167,11 @@ def random_inputs(config: BertConfig, batch: int, length: int, seed: int = 0) ->
     if batch < 1 or length < 1:
         raise UserError(f"batch size {batch} and length {length} are refused; allowed: 1 or more of both")
     ids = np.random.default_rng(seed).integers(0, config.vocab_size, (batch, length), dtype=np.int32)
-    return {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": np.ones_like(ids)}
+    return config.model_inputs(ids, np.ones_like(ids), np.zeros_like(ids))
 
 
 def measure_latency(
-    models: Mapping[str, BertClassifier], batch: int, length: int, repeats: int = 15
+    models: Mapping[str, EncoderClassifier], batch: int, length: int, repeats: int = 15
 ) -> dict[str, np.ndarray]:
     """Seconds of a prediction, the models taking turns so that what else the machine does falls on all of them.
 
@@ -186,7 +184,7 @@ def measure_latency(
     Returns:
         Name → seconds [repeats].
     """
-    inputs = {name: random_inputs(model.bert_config, batch, length) for name, model in models.items()}
+    inputs = {name: random_inputs(model.architecture, batch, length) for name, model in models.items()}
     return take_turns({name: partial(model.predict_on_batch, inputs[name]) for name, model in models.items()}, repeats)
 
 
@@ -242,11 +240,11 @@ class ModelStatistics:
         }
 
 
-def model_statistics(model: BertClassifier, length: int, latency: Sequence[float]) -> ModelStatistics:
+def model_statistics(model: EncoderClassifier, length: int, latency: Sequence[float]) -> ModelStatistics:
     """The costs of a model at `length` tokens a sequence; `latency` holds the seconds of its predictions."""
     counts = parameter_counts(model)
     return ModelStatistics(
-        *counts, macs(model.bert_config, length), open_macs(model, length), float(np.median(latency))
+        *counts, macs(model.architecture, length), open_macs(model, length), float(np.median(latency))
     )
 
 

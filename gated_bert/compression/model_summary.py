@@ -10,11 +10,11 @@ import numpy as np
 from gated_bert.compression.model_statistics import macs, open_macs, weight_arrays
 from gated_bert.compression.shrink import shrunk_config
 from gated_bert.config.space import ENCODER_ROLES
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.text_table import aligned
 
 
-def matrix_rows(model: BertClassifier) -> list[dict[str, object]]:
+def matrix_rows(model: EncoderClassifier) -> list[dict[str, object]]:
     """A row per matrix, and one per encoder block for all of its biases and norms.
 
     Returns:
@@ -33,7 +33,7 @@ def matrix_rows(model: BertClassifier) -> list[dict[str, object]]:
     return list(rows.values())
 
 
-def layer_rows(model: BertClassifier, length: int) -> list[dict[str, object]]:
+def layer_rows(model: EncoderClassifier, length: int) -> list[dict[str, object]]:
     """A row per encoder block: its sizes, those that `shrink` would leave, and MACs per token.
 
     Args:
@@ -44,7 +44,7 @@ def layer_rows(model: BertClassifier, length: int) -> list[dict[str, object]]:
         `layer`; `heads`, `query_key_dim`, `value_dim` and `neurons`, each also with `_left`; `macs_per_token`, with
         `open_` where closed weights cost nothing, and `shrunk_` of the matrices that `shrink` makes.
     """
-    config, small = model.bert_config, shrunk_config(model)
+    config, small = model.architecture, shrunk_config(model)
     found = {"": macs(config, length), "open_": open_macs(model, length), "shrunk_": macs(small, length)}
     rows = []
     for layer, (sizes, left) in enumerate(zip(config.layers, small.layers, strict=True)):
@@ -56,7 +56,7 @@ def layer_rows(model: BertClassifier, length: int) -> list[dict[str, object]]:
     return rows
 
 
-def model_text(model: BertClassifier, matrices: Sequence[dict], layers: Sequence[dict], length: int) -> str:
+def model_text(model: EncoderClassifier, matrices: Sequence[dict], layers: Sequence[dict], length: int) -> str:
     """The rows of `matrix_rows` and `layer_rows` as tables: units left and sparsity by layer and role, totals, MACs."""
     sparsity = {(row["layer"], row["role"]): f"{100 * row['sparsity']:.1f}" for row in matrices}
     lines = [("layer", "heads", "query-key dim", "value dim", "neurons", *ENCODER_ROLES)]
@@ -67,7 +67,7 @@ def model_text(model: BertClassifier, matrices: Sequence[dict], layers: Sequence
     for role in dict.fromkeys(row["role"] for row in matrices):
         parts.append(_total(role, [row for row in matrices if row["role"] == role]))
     parts.append(_total("all", matrices))
-    dense, opened, small = (each.total for each in (macs(model.bert_config, length), open_macs(model, length),
+    dense, opened, small = (each.total for each in (macs(model.architecture, length), open_macs(model, length),
                                                     macs(shrunk_config(model), length)))  # fmt: skip
     return (
         "sizes (now → what shrinking leaves), and sparsity of each matrix in %\n"

@@ -32,12 +32,23 @@ def check_tensors(path: Path) -> onnx.ModelProto:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a whole ONNX file ({one_line(error)}); export it again") from error
-    for tensor in _tensors(model.graph, path):
+    check_arrays(path, model)
+    return model
+
+
+def check_arrays(path: Path, model: onnx.ModelProto):
+    """Refuses stored arrays that cannot be read; of those that are kept in other files, where these lie.
+
+    Raises:
+        UserError: as of `check_tensors`.
+    """
+    import onnx
+
+    for tensor in _tensors(model, path):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(path, tensor)
-        elif tensor.raw_data:
+        else:
             _check_size(path, tensor)
-    return model
 
 
 def not_finite(model: onnx.ModelProto) -> list[str]:
@@ -52,24 +63,28 @@ def not_finite(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-def _tensors(graph: onnx.GraphProto, path: Path) -> Iterator[onnx.TensorProto]:
-    waiting, seen = [graph], 0
+def _tensors(model: onnx.ModelProto, path: Path) -> Iterator[onnx.TensorProto]:
+    waiting, seen = [model.graph, *model.functions], 0
     while waiting:
         here = waiting.pop()
         seen += 1
         if seen > _MOST_GRAPHS:
             raise UserError(f"{path}: more than {_MOST_GRAPHS:,} graphs in one another; export it again")
-        yield from here.initializer
-        for each in here.sparse_initializer:
-            yield from (each.values, each.indices)
+        # A function has neither.
+        yield from getattr(here, "initializer", ())
+        sparse = [*getattr(here, "sparse_initializer", ())]
         for node in here.node:
             for attribute in node.attribute:
                 yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
+                sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+                           *attribute.sparse_tensors]  # fmt: skip
                 waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+        for each in sparse:
+            yield from (each.values, each.indices)
 
 
 def _check_size(path: Path, tensor: onnx.TensorProto):
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
     try:
         size = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -78,9 +93,14 @@ def _check_size(path: Path, tensor: onnx.TensorProto):
     count = math.prod(tensor.dims)
     stored = len(tensor.raw_data)
     fits = count <= 4 * stored if tensor.data_type in _PACKED else count * size == stored
-    if not fits or any(dim < 0 for dim in tensor.dims):
+    if any(dim < 0 for dim in tensor.dims) or (tensor.HasField("raw_data") and not fits):
         raise UserError(f"{path}: {tensor.name} declares {count:,} values, and {stored:,} bytes are there; "
                         "export it again")  # fmt: skip
+    try:
+        # Of bytes a view; what is kept number by number is small, or its dimensions do not fit it.
+        numpy_helper.to_array(tensor)
+    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{path}: {tensor.name} cannot be read ({one_line(error)}); export it again") from error
 
 
 def _check_external(path: Path, tensor: onnx.TensorProto):

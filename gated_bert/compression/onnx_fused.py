@@ -5,26 +5,30 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from gated_bert.compression.onnx_model import INPUTS
+from gated_bert.compression.onnx_bert import bert_embeddings
 from gated_bert.compression.shrink import effective_kernel
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock
 from gated_bert.models.gated_dense import GatedDense
+from gated_bert.support.errors import UserError
 
 OPSET = 17
 RUNTIME = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
+EMBEDDINGS = {"bert": bert_embeddings}
+"""Family → what adds its embeddings to a graph: of the builder, and of name → value of the model's inputs, the name of
+what the first block reads."""
 
-def fused_graph(model: BertClassifier):
+
+def fused_graph(model: EncoderClassifier):
     """The ONNX model of `model` in inference, the gates multiplied into the kernels; runs in ONNX Runtime alone.
 
     Args:
         model: a model that computes in float32; any Keras backend.
 
     Returns:
-        An `onnx.ModelProto`: int64 [batch, length] `input_ids`, `attention_mask` and `token_type_ids` to float32
-        `logits`.
+        An `onnx.ModelProto`: the model's inputs, int64 [batch, length], to float32 `logits`.
     """
     return GraphBuilder(model).build()
 
@@ -55,10 +59,11 @@ class Graph:
         self.arrays[name] = array if array.dtype == np.int64 else np.ascontiguousarray(array, dtype=np.float32)
         return name
 
-    def to_model(self, inputs: dict[str, list], outputs: dict[str, list], input_type: int):
+    def to_model(self, name: str, inputs: dict[str, list], outputs: dict[str, list], input_type: int):
         """The graph as an `onnx.ModelProto`.
 
         Args:
+            name: what the graph is called.
             inputs: name → dimensions, numbers or names.
             outputs: the same of the outputs, which are float32.
             input_type: an `onnx.TensorProto` type.
@@ -71,7 +76,7 @@ class Graph:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(RUNTIME, 1)]
         # The oldest format that has this opset, so that older runtimes read it too.
         version = helper.find_min_ir_version_for(opsets[:1])
-        graph = helper.make_graph(self.nodes, "bert", ins, outs, tensors)
+        graph = helper.make_graph(self.nodes, name, ins, outs, tensors)
         return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="gated_bert")
 
 
@@ -79,33 +84,35 @@ class GraphBuilder(Graph):
     """Adds the nodes of a model one after the other.
 
     Args:
-        model: the model.
+        model: the model, of post-norm blocks.
+
+    Raises:
+        UserError: its family is not in `EMBEDDINGS`.
     """
 
-    def __init__(self, model: BertClassifier):
+    RUNTIME = RUNTIME
+
+    def __init__(self, model: EncoderClassifier):
         super().__init__()
-        self.model, self.config = model, model.bert_config
+        self.model, self.config = model, model.architecture
+        self._embeddings = EMBEDDINGS.get(self.config.model_type)
+        if self._embeddings is None:
+            raise UserError(f"--fused, --tiled: {self.config.model_type!r} is no family whose fused graph is known; "
+                            f"known: {', '.join(EMBEDDINGS)}; export without it")  # fmt: skip
 
     def build(self):
         """The whole model as an `onnx.ModelProto`."""
         from onnx import TensorProto
 
-        ids, mask, types = (self.add("Cast", [name], to=TensorProto.INT32) for name in INPUTS)
-        hidden = self._embed(ids, types)
+        names = self.config.input_names
+        inputs = {name: self.add("Cast", [name], to=TensorProto.INT32) for name in names}
+        hidden, mask = self._embeddings(self, inputs), inputs["attention_mask"]
         for block in self.model.encoder.blocks:
             hidden = self._normalise(self._attend(block, hidden, mask), hidden, block.attention_norm)
             hidden = self._normalise(self._transform(block, hidden), hidden, block.ffn_norm)
         shape = self._head(hidden, mask)
-        return self.to_model({name: ["batch", "length"] for name in INPUTS}, {"logits": shape}, TensorProto.INT64)
-
-    def _embed(self, ids: str, types: str) -> str:
-        parts = self.model.encoder.embeddings
-        tables = {"token": parts.token.embeddings, "position": parts.position, "type": parts.token_type.embeddings,
-                  "gamma": parts.norm.gamma, "beta": parts.norm.beta}  # fmt: skip
-        names = [self.constant(f"embeddings_{name}", values) for name, values in tables.items()]
-        outputs = ["embedded", "embedded_lengths"]
-        return self.add("EmbedLayerNormalization", [ids, types, *names], outputs, domain=RUNTIME,
-                        epsilon=self.config.layer_norm_epsilon)  # fmt: skip
+        return self.to_model(self.config.model_type, {name: ["batch", "length"] for name in names}, {"logits": shape},
+                             TensorProto.INT64)  # fmt: skip
 
     def _attend(self, block: EncoderBlock, hidden: str, mask: str) -> tuple[str | None, str]:
         """The product of the output projection, None without heads, and its bias."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from gated_bert.compression.onnx_file import check_tensors
 from gated_bert.compression.preconditions import session_source
-from gated_bert.models.architecture import BertConfig
-from gated_bert.models.bert import refuse_empty_batch
+from gated_bert.models.backbone import refuse_empty_batch
+from gated_bert.models.family import get_family, read_architecture_of
 from gated_bert.models.folder import LoadedModel, load_model
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.paths import user_path
@@ -19,10 +19,9 @@ from gated_bert.support.records import read_record
 from gated_bert.support.schemas import OnnxRecord
 from gated_bert.tasks.download import checksum
 from gated_bert.tasks.task import Task
-from gated_bert.tasks.wordpiece import Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 SUFFIX = ".onnx"
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TASK_PROPERTY = "gated_bert_task"
 """Key of the task's name in an ONNX file's own metadata, by which a record of another file is seen."""
 
@@ -32,7 +31,7 @@ class OnnxModel:
 
     Attributes:
         path: the ONNX file.
-        bert_config: the architecture it was exported from.
+        architecture: that of the model it was exported from.
         record: what stands beside the file in JSON: `architecture`, `task`, `graph` (standard or fused), `precision`
             (fp32, fp16, int8 or int8-static) and `metadata`.
         session: the `onnxruntime.InferenceSession`.
@@ -48,18 +47,29 @@ class OnnxModel:
 
     def __init__(self, path: Path, record: dict, threads: int | None = None):
         self.path, self.record = path, record
-        self.bert_config = BertConfig.from_dict(record["architecture"], str(beside(path)[0]))
+        self.architecture = read_architecture_of(record["architecture"], str(beside(path)[0]))
         self.session = _open_session(path, threads)
         self._inputs = [each.name for each in self.session.get_inputs()]
 
     def predict_on_batch(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Logits, float32, of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length].
+        """Logits, float32, of a batch: name → input of the model, int [batch, length].
 
         Raises:
-            UserError: no sequence in it.
+            UserError: no sequence in it, or a graph that computes no logits of it.
         """
         refuse_empty_batch(inputs["input_ids"])
-        return self.session.run(None, {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs})[0]
+        arrays = {name: inputs[name].astype(np.int64, copy=False) for name in self._inputs}
+        try:
+            found = self.session.run(None, arrays)[0]
+        except session_errors() as error:
+            raise UserError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from error
+        rows, length = inputs["input_ids"].shape
+        shape = (rows, self.architecture.num_outputs, *[length] * self.architecture.span_head)
+        if getattr(found, "shape", None) != shape or found.dtype.kind != "f":
+            what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise UserError(f"{self.path}: its output is {what}; allowed: floating-point numbers {list(shape)}; export "
+                            "it again")  # fmt: skip
+        return found
 
     def predict(self, dataset, verbose: int = 0) -> np.ndarray:
         """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
@@ -111,12 +121,12 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
     check_tensors(path)
     model = OnnxModel(path, record, threads)
     _check_together(model, task)
-    tokenizer = Tokenizer.from_file(tokenizer_path)
-    tokenizer.check_rows(model.bert_config.vocab_size)
-    return LoadedModel(model, tokenizer, task, model.bert_config, record["metadata"])
+    tokenizer = get_family(model.architecture.model_type).tokenizer.from_file(tokenizer_path)
+    tokenizer.check_rows(model.architecture.vocab_size)
+    return LoadedModel(model, tokenizer, task, model.architecture, record["metadata"])
 
 
-def write_record(path: Path, record: dict, tokenizer: Tokenizer):
+def write_record(path: Path, record: dict, tokenizer: TokenizerProtocol):
     """Writes what stands beside an ONNX file, with the checksum of its bytes."""
     record_path, tokenizer_path = beside(path)
     record = {**record, "sha256": checksum(path)}
@@ -127,11 +137,11 @@ def write_record(path: Path, record: dict, tokenizer: Tokenizer):
 
 
 def session_options(threads: int | None = None):
-    """Options of an `onnxruntime.InferenceSession`: errors alone are logged, and so many threads."""
+    """Options of an `onnxruntime.InferenceSession`: nothing is logged that is raised too, and so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
@@ -140,14 +150,20 @@ def session_options(threads: int | None = None):
 def _open_session(path: Path, threads: int | None):
     import onnxruntime
 
-    errors = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         return onnxruntime.InferenceSession(
             session_source(path), session_options(threads), providers=["CPUExecutionProvider"]
         )
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
-            errors.InvalidArgument, errors.NoSuchFile) as error:  # fmt: skip
+    except session_errors() as error:
         raise UserError(f"{path}: ONNX Runtime cannot load it ({one_line(error)}); export it again") from error
+
+
+def session_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises where a graph cannot be loaded or computed."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    return (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
+            errors.InvalidArgument, errors.NoSuchFile)  # fmt: skip
 
 
 def check_bytes(path: Path, record: Mapping[str, object]) -> bool:
@@ -169,6 +185,11 @@ def _check_together(model: OnnxModel, task: Task):
         trained = f"for task {found}" if found else "by another tool"
         raise UserError(f"{model.path}: exported {trained}, and {beside(model.path)[0].name} beside it is of task "
                         f"{task.name}; copy the files of one export")  # fmt: skip
-    missing = set(model._inputs) - set(INPUTS)
-    if missing or "input_ids" not in model._inputs:
-        raise UserError(f"{model.path}: its inputs are {', '.join(model._inputs)}; allowed: {', '.join(INPUTS)}")
+    known = model.architecture.input_names
+    if set(model._inputs) - set(known) or "input_ids" not in model._inputs:
+        raise UserError(f"{model.path}: its inputs are {', '.join(model._inputs)}; allowed: {', '.join(known)}")
+    logits = next((each.shape for each in model.session.get_outputs()), None)
+    # A size that is only known once the graph runs has a name, or none.
+    if not logits or (isinstance(logits[-1], int) and logits[-1] != task.num_outputs):
+        raise UserError(f"{model.path}: its output is of shape {logits}, and the task in {beside(model.path)[0].name} "
+                        f"has {task.num_outputs} for each text; copy the files of one export")  # fmt: skip

@@ -8,9 +8,8 @@ import math
 import keras
 import numpy as np
 
-from gated_bert.compression.onnx_model import INPUTS
 from gated_bert.compression.shrink import effective_kernel
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.gated_dense import output_hook
 from gated_bert.support.errors import UserError
 
@@ -18,15 +17,14 @@ OPSET = 18
 """From here on ONNX Runtime's optimiser fuses the layer norms."""
 
 
-def standard_graph(model: BertClassifier):
+def standard_graph(model: EncoderClassifier):
     """The ONNX model of `model` in inference, the gates multiplied into the kernels.
 
     Args:
         model: a model that computes in float32.
 
     Returns:
-        An `onnx.ModelProto`: int64 [batch, length] `input_ids`, `attention_mask` and `token_type_ids` to float32
-        `logits`.
+        An `onnx.ModelProto`: the model's inputs, int64 [batch, length], to float32 `logits`.
 
     Raises:
         UserError: a Keras backend other than TensorFlow, whose graphs tf2onnx reads.
@@ -38,6 +36,7 @@ def standard_graph(model: BertClassifier):
     import tensorflow
     import tf2onnx
 
+    names = model.architecture.input_names
     kernels = {id(layer): effective_kernel(layer) for layer in model.gated_layers()}
 
     def with_folded_gates(layer, inputs, outputs):
@@ -46,10 +45,10 @@ def standard_graph(model: BertClassifier):
 
     def call(*inputs):
         with output_hook(with_folded_gates):
-            logits = model(dict(zip(INPUTS, inputs, strict=True)), training=False)
+            logits = model(dict(zip(names, inputs, strict=True)), training=False)
         return {"logits": logits}
 
-    signature = [tensorflow.TensorSpec((None, None), tensorflow.int64, name=name) for name in INPUTS]
+    signature = [tensorflow.TensorSpec((None, None), tensorflow.int64, name=name) for name in names]
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = tensorflow.function(call, input_signature=signature)
     graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)

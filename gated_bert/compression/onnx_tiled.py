@@ -12,13 +12,13 @@ from keras import ops
 from gated_bert.compression.onnx_fused import RUNTIME, GraphBuilder
 from gated_bert.compression.shrink import effective_kernel, shrink
 from gated_bert.compression.tiles import Tile, find_tiles
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
 
 
-def tiled_graph(model: BertClassifier):
+def tiled_graph(model: EncoderClassifier):
     """The ONNX model of `model` in inference with tile-wise products; runs in ONNX Runtime alone.
 
     The model is shrunk first: neurons and heads that are closed as a whole take part in no product.
@@ -47,7 +47,7 @@ class TiledBuilder(GraphBuilder):
         tiles: name of a layer → its tiles, where it has some.
     """
 
-    def __init__(self, model: BertClassifier):
+    def __init__(self, model: EncoderClassifier):
         super().__init__(model)
         layers = [layer for layer in model.gated_layers() if layer.layer_index is not None]
         found = {layer.name: find_tiles(_open(layer)) for layer in layers}

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from gated_bert.compression.model_statistics import random_inputs
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
 from gated_bert.support.errors import UserError
@@ -27,17 +27,17 @@ class Predictor(Protocol):
     """A model that predicts batches: of Keras, or exported."""
 
     def predict_on_batch(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Logits of a batch of `input_ids`, `attention_mask` and `token_type_ids`, int [batch, length]."""
+        """Logits of a batch: name → input of the model, int [batch, length]."""
 
 
 def check_inputs(loaded: LoadedModel) -> list[dict[str, np.ndarray]]:
     """Two batches that a model's logits are compared on: random tokens with padding, and embedded texts."""
     config, rng = loaded.config, np.random.default_rng(0)
     length = min(128, config.max_position)
-    tokens = random_inputs(config, CHECKED, length)
+    ids = random_inputs(config, CHECKED, length)["input_ids"]
     ends = rng.integers(1, length + 1, (CHECKED, 1))
-    tokens["attention_mask"] = (np.arange(length) < ends).astype(np.int32)
-    tokens["token_type_ids"] = (np.arange(length) >= ends // 2).astype(np.int32) * (config.type_vocab_size > 1)
+    real, second = (each.astype(np.int32) for each in (np.arange(length) < ends, np.arange(length) >= ends // 2))
+    tokens = config.model_inputs(ids, real, second)
     task = loaded.task.name if loaded.task.name in RECIPES else "mnli" if loaded.task.pair else "sst2"
     texts, _ = embedded_examples(task)
     texts = texts.take(range(CHECKED))
@@ -50,7 +50,7 @@ def largest_difference(one: Predictor, other: Predictor, batches: Sequence[dict[
     return max(float(np.abs(one.predict_on_batch(batch) - other.predict_on_batch(batch)).max()) for batch in batches)
 
 
-def refuse_not_finite(model: BertClassifier):
+def refuse_not_finite(model: EncoderClassifier):
     """Refuses a model with weights that are no finite numbers, of which nothing else can be said.
 
     Raises:
@@ -61,11 +61,11 @@ def refuse_not_finite(model: BertClassifier):
         raise UserError(f"{faults_text(faulty)}; nothing was written")
 
 
-def in_float32(model: BertClassifier) -> BertClassifier:
+def in_float32(model: EncoderClassifier) -> EncoderClassifier:
     """The model, or its copy that computes in float32."""
     if model.compute_dtype == model.variable_dtype == "float32":
         return model
-    copy = type(model)(model.bert_config, name=model.name, dtype="float32")
+    copy = model.rebuilt(dtype="float32")
     for source, target in zip(model.weights, copy.weights, strict=True):
         target.assign(np.asarray(ops.convert_to_numpy(source), dtype=np.float32))
     return copy

@@ -10,7 +10,8 @@ import numpy as np
 from scipy import special
 
 from gated_bert.compression.model_statistics import random_inputs
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError
+from gated_bert.config.input_options import InputOptions, checked_inputs
 from gated_bert.config.presets import usual_max_len
 from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
@@ -22,8 +23,8 @@ from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
 from gated_bert.tasks.tables import Table
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.token_cache import CACHED_FROM
 from gated_bert.tasks.windows import best_answers
-from gated_bert.tasks.wordpiece import CACHED_FROM
 
 CHUNK_ROWS = CACHED_FROM - CACHED_FROM % 32 - 32
 """Rows that are read, sorted by length and predicted at a time: too few for the tokens of a passing file to be kept."""
@@ -50,7 +51,7 @@ class Predicted:
     model_seconds: float
 
 
-def evaluation_config(loaded: LoadedModel, batch_size: int, max_len: int | None = None) -> GatedBertConfig:
+def evaluation_config(loaded: LoadedModel, batch_size: int, max_len: int | None = None) -> InputOptions:
     """How a model's inputs are made, as far as its training run recorded it.
 
     Args:
@@ -60,7 +61,7 @@ def evaluation_config(loaded: LoadedModel, batch_size: int, max_len: int | None 
 
     Raises:
         ConfigError: a refused `max_len` or `batch_size`.
-        UserError: `max_len` is more than the model takes.
+        UserError: `max_len` is more than the model takes, or what is recorded is refused.
     """
     recorded = loaded.metadata.get("config") or {}
     longest = loaded.config.max_position
@@ -69,11 +70,17 @@ def evaluation_config(loaded: LoadedModel, batch_size: int, max_len: int | None 
     if values["max_len"] > longest:
         raise UserError(f"-ml/--max-len: {values['max_len']} is refused; allowed: 8 to {longest}, the model's longest "
                         "input")  # fmt: skip
-    return GatedBertConfig(model_size="tiny", task=loaded.task.name, batch_size=batch_size, **values)
+    try:
+        return checked_inputs(task=loaded.task.name, batch_size=batch_size, **values)
+    except ConfigError as error:
+        if error.field not in recorded or (error.field == "max_len" and max_len):
+            raise
+        # No flag of the command that is typed, perhaps.
+        raise UserError(f"config in the model's record: {error}; save or copy it again") from None
 
 
 def predict_tables(
-    loaded: LoadedModel, tables: Iterable[Table], columns: Columns, config: GatedBertConfig
+    loaded: LoadedModel, tables: Iterable[Table], columns: Columns, config: InputOptions
 ) -> Iterator[Predicted]:
     """Predictions for one table after the other, each when it is asked for.
 
@@ -99,7 +106,7 @@ def predict_tables(
         yield Predicted(examples, outputs, answers, tokenized - began, time.perf_counter() - tokenized)
 
 
-def _predict(loaded: LoadedModel, dataset: BucketedDataset, examples: Examples, config: GatedBertConfig):
+def _predict(loaded: LoadedModel, dataset: BucketedDataset, examples: Examples, config: InputOptions):
     if loaded.task.kind == "span":
         logits = span_logits(loaded.model, dataset)
         answers = best_answers(dataset.windows, logits, examples, config.n_best_size, config.max_answer_length)

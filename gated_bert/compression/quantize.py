@@ -6,7 +6,7 @@ import contextlib
 import logging
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,13 @@ from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, 
 from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_file import not_finite
-from gated_bert.compression.onnx_model import INPUTS, open_model, write_record
+from gated_bert.compression.onnx_model import open_model, session_errors, write_record
 from gated_bert.compression.preconditions import PRECISIONS, has_utf8_name
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
 from gated_bert.support.checks import choose
-from gated_bert.support.errors import UserError
+from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.partial import temporaries_in, temporary_folder
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -79,7 +79,11 @@ def quantize(
         else:
             with _plain_names(source, new) as (read, written):
                 if precision == "int8-static":
-                    _quantize_statically(read, written, reduce_range, loaded, calibration)
+                    try:
+                        _quantize_statically(read, written, reduce_range, loaded, calibration)
+                    except session_errors() as error:
+                        raise UserError(f"{source}: ONNX Runtime cannot compute it ({one_line(error)}); export it "
+                                        "again") from error  # fmt: skip
                 else:
                     quantize_dynamically(read, written, reduce_range)
         bits = {} if precision == "fp16" else {"reduce_range": reduce_range}
@@ -152,11 +156,13 @@ def _quantize_statically(
     if calibration is None:
         raise UserError("int8-static: needs data to take the ranges of activations from; name some with -d")
 
+    names = loaded.model.architecture.input_names
+
     class Reader(CalibrationDataReader):
         """Batches as the calibrator asks for them."""
 
         def __init__(self):
-            self.batches = _calibration_inputs(calibration)
+            self.batches = _calibration_inputs(calibration, names)
 
         def get_next(self):
             return next(self.batches, None)
@@ -174,11 +180,11 @@ def _calibration_data(loaded: LoadedModel, judged: JudgedOn) -> BucketedDataset:
     return make_dataset(judged.task, loaded.tokenizer, judged.train.take(np.sort(rows)), config)
 
 
-def _calibration_inputs(dataset: BucketedDataset) -> Iterator[dict[str, np.ndarray]]:
+def _calibration_inputs(dataset: BucketedDataset, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
     for index in range(min(CALIBRATION_BATCHES, len(dataset))):
         batch = dataset[index]
         inputs = batch[0] if isinstance(batch, tuple) else batch
-        yield {name: inputs[name].astype(np.int64) for name in INPUTS}
+        yield {name: inputs[name].astype(np.int64) for name in names}
 
 
 def _store_in_16_bits(source: Path, out: Path):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig, LayerSizes
+from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.attention import SelfAttention
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import EncoderBlock, FeedForward
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
@@ -33,7 +33,7 @@ class KeptUnits:
     neurons: np.ndarray
 
 
-def shrink(model: BertClassifier, round_to: int = 1) -> BertClassifier:
+def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
     """A model of smaller matrices that computes in inference what `model` computes, whatever its biases.
 
     It looks at weights that multiply by zero, closed or zero themselves, and at no pattern. A value dimension or
@@ -49,15 +49,14 @@ def shrink(model: BertClassifier, round_to: int = 1) -> BertClassifier:
             heads (to the greatest common divisor with their present number), heads × dimensions.
 
     Returns:
-        The smaller model, with `gate_rule="fixed"`, not compiled. Where nothing can be shrunk, its `bert_config.layers`
-        are those of `model`.
+        The smaller model, with `gate_rule="fixed"`, not compiled. Where nothing can be shrunk, the layers of its
+        `architecture` are those of `model`.
 
     Raises:
         UserError: `round_to` is no whole number from 1 up.
     """
     kept = kept_units(model, round_to)
-    config = model.bert_config.replace(layers=tuple(units.sizes for units in kept), gate_rule="fixed")
-    small = type(model)(config, name=model.name, dtype=model.dtype_policy)
+    small = model.rebuilt(model.architecture.replace(layers=tuple(units.sizes for units in kept), gate_rule="fixed"))
     _copy_around_blocks(model, small)
     for source, target, units in zip(model.encoder.blocks, small.encoder.blocks, kept, strict=True):
         _shrink_attention(source.attention, target.attention, units)
@@ -65,12 +64,12 @@ def shrink(model: BertClassifier, round_to: int = 1) -> BertClassifier:
     return small
 
 
-def shrunk_config(model: BertClassifier, round_to: int = 1) -> BertConfig:
+def shrunk_config(model: EncoderClassifier, round_to: int = 1) -> Architecture:
     """The architecture that `shrink` would give, without making the model; arguments as there."""
-    return model.bert_config.replace(layers=tuple(units.sizes for units in kept_units(model, round_to)))
+    return model.architecture.replace(layers=tuple(units.sizes for units in kept_units(model, round_to)))
 
 
-def kept_units(model: BertClassifier, round_to: int = 1) -> list[KeptUnits]:
+def kept_units(model: EncoderClassifier, round_to: int = 1) -> list[KeptUnits]:
     """What `shrink` keeps of every encoder layer; arguments as there."""
     if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
         raise UserError(f"round_to: {round_to!r} is refused; allowed: a whole number from 1 up")
@@ -151,7 +150,7 @@ def _head_columns(is_open: np.ndarray, heads: np.ndarray, dim: int) -> np.ndarra
     return np.concatenate([head * is_open.shape[1] + _choose(is_open[head], dim) for head in heads])
 
 
-def _copy_around_blocks(model: BertClassifier, small: BertClassifier):
+def _copy_around_blocks(model: EncoderClassifier, small: EncoderClassifier):
     """Everything but the matrices of the encoder blocks: embeddings, norms, pooler and head."""
     values = {variable.path: variable for variable in model.weights}
     for variable in small.weights:

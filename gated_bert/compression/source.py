@@ -1,11 +1,10 @@
-"""Models to be compressed: a model folder, or a pruned BERT of another tool."""
+"""Models to be compressed: a model folder, or pruned weights of another tool."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 
-from gated_bert.models.bert import BertClassifier
 from gated_bert.models.checkpoints import open_checkpoint
 from gated_bert.models.folder import LoadedModel, is_model_folder, load_model
 from gated_bert.models.heads import Head
@@ -37,14 +36,14 @@ def load_source(folder: str | Path) -> LoadedModel:
     if not head.kind:
         warnings.warn(f"{checkpoint.weights_path}: no classifier in it; it starts from random values", stacklevel=2)
     task = _head_task(folder, head)
-    tokenizer = tokenizer_from_folder(folder)
+    tokenizer = tokenizer_from_folder(folder, kind=checkpoint.family.tokenizer)
     if tokenizer is None:
         raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put that of the model there")
     tokenizer.check_rows(config.vocab_size)
-    model = BertClassifier(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
+    model = checkpoint.family.model()(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
     load_pretrained(model, str(folder), task)
     close_zeros(model)
-    return LoadedModel(model, tokenizer, task, model.bert_config, {})
+    return LoadedModel(model, tokenizer, task, model.architecture, {})
 
 
 def _head_task(folder: Path, head: Head) -> Task:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.criterion_options import CRITERION_SECTIONS
+from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHOD_WORDS, METHODS
 from gated_bert.config.option import DATA, MODEL, OUTPUT, PRUNING, RUN, TRAINING, Declared, declared_fields
 from gated_bert.config.presets import END_SPARSITY, START_SPARSITY, usual_max_len
 from gated_bert.config.pruning_options import PruningOptions
-from gated_bert.support.checks import FlagError, as_number, did_you_mean
+from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean, whole
 from gated_bert.support.paths import user_path
 
 SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -34,6 +35,7 @@ class Flag:
         metavar: what stands for the value in `-h`.
         choices: all that is allowed, where that is a fixed list no record checks.
         nothing: the word that stands for None, e.g. "none".
+        low, high: the range of a whole number that no record checks.
     """
 
     options: tuple[str, ...]
@@ -45,6 +47,8 @@ class Flag:
     choices: Collection[str] = ()
     nothing: str | None = None
     names: Collection[str] = ()
+    low: int | None = None
+    high: int = MOST
 
     @property
     def text(self) -> str:
@@ -57,7 +61,11 @@ class Flag:
         return "/".join(self.options)
 
     def read(self, words: list[str]) -> object:
-        """The value of `words`; what is no number stays text, for the record to refuse and say what is allowed."""
+        """The value of `words`; what is no number stays text, for the record to refuse and say what is allowed.
+
+        Raises:
+            FlagError: a value that the flag itself refuses, by its choices or its range.
+        """
         if self.kind == "list":
             value = tuple(item for word in words for item in word.replace(",", " ").split())
         elif self.kind == "files":
@@ -79,7 +87,20 @@ class Flag:
             _choose(self, item)
         if self.choices and self.kind == "text":
             _choose(self, value)
+        if self.low is not None:
+            self.check(value)
         return value
+
+    def check(self, value: object):
+        """Refuses a value, typed or by default, that is no whole number in the flag's range.
+
+        Raises:
+            FlagError: names the flag, the value and what is allowed.
+        """
+        try:
+            whole(self.label, value, self.low, self.high)
+        except ConfigError as error:
+            raise FlagError(str(error)) from None
 
 
 def _switch(flag: Flag, word: str) -> bool:
@@ -107,14 +128,22 @@ _METAVARS = {"switch": "true|false", "text": "NAME"}
 _GROUPS = (RUN, DATA, MODEL, TRAINING, PRUNING, OUTPUT)
 
 
-def flag_of(declared: Declared) -> Flag:
-    """The flag of a declared field."""
+def flag_of(declared: Declared, checks: bool = False) -> Flag:
+    """The flag of a declared field.
+
+    Args:
+        declared: the field.
+        checks: whether the flag refuses what the declaration does; else that is left to the record.
+    """
     kind = _KINDS.get(declared.kind, "assignments")
     if declared.several:
         kind = "size" if declared.kind is int else "files" if declared.option.metavar == "FILE" else "list"
     about = declared.option
+    kind = "alone" if about.alone else kind
+    own = {"choices": about.choices, "low": about.low} if checks else {}
     return Flag(about.flags, declared.name, kind, about.help, about.group,
-                about.metavar or _METAVARS.get(kind, "N"), (), about.nothing, about.names)  # fmt: skip
+                about.metavar or _METAVARS.get(kind, "N"), nothing=about.nothing,
+                names=about.names, **own)  # fmt: skip
 
 
 def flags_of(*records: type) -> tuple[Flag, ...]:
@@ -127,21 +156,20 @@ _CHOSEN = (
     Flag(("-p", "--pruning-methods"), "methods", "list", "", RUN, "METHOD", METHOD_WORDS, names=METHODS),
     Flag(("-t", "--task"), "tasks", "list", "one or more tasks, or all (those of GLUE)", RUN, "TASK"),
 )
+LAUNCHER_FLAGS = {name: flag_of(declared, checks=True) for name, declared in declared_fields(LauncherOptions).items()}
+"""Name of a field → its flag; which of them a command has, it says itself."""
 RUN_FLAGS = _CHOSEN + flags_of(GatedBertConfig) + (
     Flag(("-o", "--output-dir"), "output", "text", "folder of the results", OUTPUT, "FOLDER"),
-    Flag(("--resume",), "resume", "alone", "skip what is finished and go on with what is not", OUTPUT),
+    LAUNCHER_FLAGS["resume"],
 )  # fmt: skip
 
 SWEEP_FLAGS = RUN_FLAGS + (
     Flag(("--seeds",), "seeds", "list", "several seeds: 1,2,3", OUTPUT, "SEED"),
-    Flag(("-parallel", "--parallel"), "parallel", "alone", "run jobs at the same time", OUTPUT),
-    Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "max_parallel_jobs", "int",
-         "most jobs at a time; by default what cores, memory and GPUs allow", OUTPUT),
-    Flag(("--output-mode",), "output_mode", "text", "bars, logs, both", OUTPUT, "MODE", ("bars", "logs", "both")),
+    *(LAUNCHER_FLAGS[name] for name in ("parallel", "max_parallel_jobs", "output_mode")),
     Flag(("--stages",), "stages", "list", "prune in stages, each from the last weights: 25,50,75", OUTPUT, "PERCENT"),
     Flag(("--mode",), "mode", "text", "of stages: pretrain (dense models) or prune (from them, or from -pt)", OUTPUT,
          "MODE", ("pretrain", "prune")),
-    Flag(("--device",), "device", "int", "the GPU that stages run on", OUTPUT),
+    Flag(("--device",), "device", "int", "the number of the GPU that stages run on", OUTPUT, low=0),
     Flag(("--dry-run",), "dry_run", "alone", "show the configuration and the jobs, start nothing", OUTPUT),
     Flag(("--check",), "check", "alone", "only check the flags", OUTPUT),
 )  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
-from gated_bert.config.option import DATA, RUN, option
+from gated_bert.config.option import DATA, RUN, check_declared, option
+from gated_bert.config.presets import usual_max_len
 from gated_bert.config.space import TASK_TYPES
-from gated_bert.support.checks import MOST
+from gated_bert.support.checks import MOST, whole
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,41 @@ class InputOptions:
     max_answer_length: int = option(30, "squad: most tokens of an answer", "--max-answer-length", group=DATA, low=1,
                                     high=512)  # fmt: skip
     batch_size: int = option(96, "examples in a batch", "-b", "--batch-size", group=RUN, low=1)
+
+
+def usual_lengths(options: InputOptions) -> dict[str, int | None]:
+    """`max_len` and `doc_stride`, with those of the task where they are not given.
+
+    Raises:
+        ConfigError: a refused length.
+    """
+    max_len, stride = options.max_len, options.doc_stride
+    if max_len is None:
+        max_len = usual_max_len(options.task)
+    whole("max_len", max_len, 8, 512)
+    if options.task == "squad" and stride is None:
+        stride = min(128, max_len // 3)
+    return {"max_len": max_len, "doc_stride": stride}
+
+
+def check_stride(options: InputOptions):
+    """Refuses windows that would leave out what lies between them.
+
+    Raises:
+        ConfigError: a stride that is not below the longest text.
+    """
+    if options.doc_stride is not None:
+        whole("doc_stride", options.doc_stride, 1, options.max_len - 1)
+
+
+def checked_inputs(**values) -> InputOptions:
+    """The section with these values, filled in and checked as in a run's record.
+
+    Raises:
+        ConfigError: a refused value.
+    """
+    options = InputOptions(**values)
+    options = dataclasses.replace(options, **usual_lengths(options))
+    check_declared(options)
+    check_stride(options)
+    return options

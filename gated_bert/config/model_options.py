@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gated_bert.config.option import MODEL, RUN, option
+from gated_bert.config.option import MODEL, RUN, option, takes_other_spellings
 from gated_bert.config.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH, PRESETS
 
 
+@takes_other_spellings
 @dataclass(frozen=True)
 class ModelOptions:
     """Sizes and weights; sizes left at None are those of the preset, or of the pretrained weights."""
@@ -16,10 +17,11 @@ class ModelOptions:
                              choices=tuple(PRESETS))  # fmt: skip
     num_layers: int | None = option(None, "encoder layers; of pretrained weights the first so many", "--num-layers",
                                     group=MODEL, low=1, high=MOST_LAYERS)  # fmt: skip
-    d_model: int | None = option(None, "hidden size", "--d-model", "--hidden-size", group=MODEL, low=1, high=MOST_WIDTH)
+    d_model: int | None = option(None, "hidden size", "--d-model", "--hidden-size", group=MODEL, low=1, high=MOST_WIDTH,
+                                 also="hidden_size")  # fmt: skip
     num_heads: int | None = option(None, "attention heads", "--num-heads", group=MODEL, low=1, high=MOST_WIDTH)
     dff: int | None = option(None, "intermediate size", "--dff", "--intermediate-size", group=MODEL, low=1,
-                             high=MOST_WIDTH)  # fmt: skip
+                             high=MOST_WIDTH, also="intermediate_size")  # fmt: skip
     vocab_size: int | None = option(None, "rows of the token embedding", "--vocab-size", group=MODEL, low=1,
                                     high=MOST_ROWS)  # fmt: skip
     dropout_rate: float = option(0.0, "dropout rate", "--dropout", group=MODEL, metavar="RATE", low=0, high=0.99,

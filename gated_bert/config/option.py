@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 
@@ -32,6 +32,8 @@ class Option:
         nothing: word of a command line that stands for None.
         any_model: whether `gate` and `PruningCallback.for_model` take it for models that are not BERT.
         fraction: a percentage is a likely slip.
+        also: another spelling of the field, which makers of the record take too.
+        alone: its flag stands without a value, for True.
     """
 
     help: str
@@ -46,6 +48,8 @@ class Option:
     nothing: str | None = None
     any_model: bool = False
     fraction: bool = False
+    also: str | None = None
+    alone: bool = False
 
 
 def option(default, text: str, *flags: str, **declared):
@@ -123,6 +127,32 @@ def declared_fields(record: type) -> dict[str, Declared]:
         found[field.name] = Declared(field.name, field.default, field.metadata["option"], kind, bool(tuples),
                                      NoneType in parts, texts)  # fmt: skip
     return found
+
+
+def plainly_spelt(record: type, values: Mapping[str, object]) -> dict[str, object]:
+    """Values of a record's fields by the fields' names, whichever spelling they were given by.
+
+    Raises:
+        ConfigError: two values for one field.
+    """
+    names = {each.option.also: name for name, each in declared_fields(record).items() if each.option.also}
+    found = {name: value for name, value in values.items() if name not in names}
+    for spelling, name in names.items():
+        if spelling in values and found.setdefault(name, values[spelling]) != values[spelling]:
+            raise ConfigError(spelling, values[spelling], f"{name}={found[name]}, which is the same")
+    return found
+
+
+def takes_other_spellings(record: type) -> type:
+    """A record whose constructor takes the other spellings of its fields too; a decorator."""
+    plain = record.__init__
+
+    @functools.wraps(plain)
+    def __init__(self, *args, **values):
+        plain(self, *args, **plainly_spelt(record, values))
+
+    record.__init__ = __init__
+    return record
 
 
 def check_declared(record: object):

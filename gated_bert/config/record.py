@@ -22,10 +22,10 @@ from gated_bert.config.criterion_options import (
     SptOptions,
     TaylorOptions,
 )
-from gated_bert.config.input_options import InputOptions
+from gated_bert.config.input_options import InputOptions, usual_lengths
 from gated_bert.config.methods import METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
-from gated_bert.config.option import check_declared, declared_fields
+from gated_bert.config.option import check_declared, declared_fields, plainly_spelt, takes_other_spellings
 from gated_bert.config.parts import CRITERIA, options_of
 from gated_bert.config.plugins import load_installed
 from gated_bert.config.presets import (
@@ -35,14 +35,13 @@ from gated_bert.config.presets import (
     movement_frequency,
     schedule_size,
     spt_epsilon,
-    usual_max_len,
 )
 from gated_bert.config.pruning_options import PruningOptions, TicketOptions
 from gated_bert.config.pruning_types import fields_of_type
 from gated_bert.config.record_checks import check_together
 from gated_bert.config.space import PATTERNS, SCHEDULES
 from gated_bert.config.training_options import TrainingOptions
-from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose, whole
+from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose
 from gated_bert.support.records import parse_record, read_record, type_fault
 
 NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir", "plugins"})
@@ -56,6 +55,7 @@ class _Assigned(dict):
         return hash(frozenset(self.items()))
 
 
+@takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
     TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
@@ -124,11 +124,7 @@ class GatedBertConfig(
             self._set(scope="layer" if usual.scope == "output" and self.pattern != "element" else usual.scope)
         if self.schedule is None:
             self._set(schedule=self._default_schedule(usual.schedule))
-        if self.max_len is None:
-            self._set(max_len=usual_max_len(self.task))
-        whole("max_len", self.max_len, 8, 512)
-        if self.task == "squad" and self.doc_stride is None:
-            self._set(doc_stride=min(128, self.max_len // 3))
+        self._set(**usual_lengths(self))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": START_SPARSITY,
@@ -177,6 +173,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or values that are not allowed or do not fit together.
         """
+        changes = plainly_spelt(type(self), changes)
         self._refuse_unknown(changes)
         return type(self)(**{**self._given, **changes})
 
@@ -205,6 +202,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or a refused value.
         """
+        values = plainly_spelt(cls, values)
         cls._refuse_unknown(values)
         kinds = typing.get_type_hints(cls)
         for name, value in values.items():

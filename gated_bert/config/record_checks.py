@@ -6,10 +6,11 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from gated_bert.config.input_options import check_stride
 from gated_bert.config.parts import options_of, part_of, trained
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
 from gated_bert.config.space import ROLES, TIED_ROLES
-from gated_bert.support.checks import ConfigError, choose, whole
+from gated_bert.support.checks import ConfigError, choose
 
 if TYPE_CHECKING:
     from gated_bert.config import GatedBertConfig
@@ -36,8 +37,7 @@ def check_together(config: GatedBertConfig):
         raise ConfigError("prunable_roles", (), "at least one of " + ", ".join(ROLES))
     if len(config.block_size) != 2:
         raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
-    if config.doc_stride is not None:
-        whole("doc_stride", config.doc_stride, 1, config.max_len - 1)
+    check_stride(config)
     if config.d_model and config.num_heads and config.d_model % config.num_heads:
         raise ConfigError("num_heads", config.num_heads, f"a divisor of d_model={config.d_model}")
     if isinstance(config.sparsity_steps, str):

@@ -14,12 +14,12 @@ from gated_bert.compression.onnx_model import OnnxModel
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.encoded import Encoded
 from gated_bert.tasks.evaluation import predicted_batches
 from gated_bert.tasks.graphemes import between_words
 from gated_bert.tasks.graphemes import words as words_of
 from gated_bert.tasks.pipeline import BUCKET_LENGTHS, BucketedDataset
 from gated_bert.tasks.task import Task
-from gated_bert.tasks.wordpiece import Encoded
 
 BATCH_SIZE = 32
 SAMPLES_TOGETHER = 2000

@@ -14,6 +14,7 @@ from keras import ops
 
 from gated_bert.explain.student import Student, explanation_loss, explanation_similarity
 from gated_bert.explain.tokens import TokenExplanations
+from gated_bert.models.family import marked_family
 from gated_bert.models.folder import replaced_folder
 from gated_bert.models.keras_file import read_keras
 from gated_bert.support.backend import always_compiles
@@ -21,9 +22,10 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.support.records import check_record, read_record
 from gated_bert.support.schemas import OfTask
+from gated_bert.tasks.encoded import IDS, Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import Task
-from gated_bert.tasks.wordpiece import Encoded, Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 MODEL, TOKENIZER, RECORD = STUDENT_FILES = ("student.keras", "tokenizer.json", "record.json")
 
@@ -39,7 +41,7 @@ class ExplainedDataset(BucketedDataset):
 
     def __init__(self, explanations: TokenExplanations, rows: np.ndarray, **options):
         ids = explanations.input_ids
-        encoded = Encoded(ids, np.zeros_like(ids), explanations.offsets).take(rows)
+        encoded = Encoded({IDS: ids}, explanations.offsets).take(rows)
         super().__init__(encoded, explanations.labels[rows], **options)
         ends = explanations.offsets
         self.weights = [explanations.weights[ends[row] : ends[row + 1]] for row in rows]
@@ -151,13 +153,13 @@ class TrainedStudent:
 
     Attributes:
         model: the student.
-        tokenizer: BERT's, which makes its inputs.
+        tokenizer: that of the explained model, which makes its inputs; `record` names its family.
         task: what it classifies.
         record: how it was trained, and what it is worth.
     """
 
     model: Student
-    tokenizer: Tokenizer
+    tokenizer: TokenizerProtocol
     task: Task
     record: dict
 
@@ -204,7 +206,7 @@ def load_student(folder: str | Path) -> TrainedStudent:
             raise UserError(f"{folder}: no {name} in it; a student's folder holds {', '.join(STUDENT_FILES)}")
     record = read_record(folder / RECORD, OfTask)
     task = Task.from_dict(record.pop("task"), str(folder / RECORD))
-    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+    tokenizer = marked_family(record, str(folder / RECORD)).tokenizer.from_file(folder / TOKENIZER)
 
     def count(stored: dict) -> int:
         sizes = check_record(stored, StudentSizes, where=f"{folder / MODEL}: config.json")

@@ -8,7 +8,7 @@ A token-level folder, as `gated-bert explain --token-level` writes it, holds `re
 | `documents` | [n] int64 | row of each document in its file or split, from 1 |
 | `labels` | [n] int32 | index of its class, −1 where it is not known |
 | `offsets` | [n + 1] int64 | document i has the tokens `offsets[i]:offsets[i + 1]` |
-| `input_ids` | [tokens] int32 | what the model reads: [CLS], word pieces cut to its longest input, [SEP] |
+| `input_ids` | [tokens] int32 | what the model reads: pieces cut to its longest input, special tokens around them |
 | `weights` | [tokens, classes] float32 | LIME weights for the probability of each class |
 | `probabilities` | [n, classes] float32 | the model's probabilities |
 | `intercepts` | [n, classes] float32 | what the local models say of a text without any word |
@@ -29,7 +29,7 @@ import numpy as np
 from gated_bert.explain.lime import Explanation
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.wordpiece import Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 SHARDS = "tokens_*.npz"
 
@@ -52,7 +52,7 @@ class TokenExplanations:
 
 
 def token_weights(
-    tokenizer: Tokenizer, text: str, explanations: Sequence[Explanation], max_len: int
+    tokenizer: TokenizerProtocol, text: str, explanations: Sequence[Explanation], max_len: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights of words as weights of a text's tokens.
 
@@ -68,7 +68,8 @@ def token_weights(
     ids = tokenizer.encode([text], None, max_len).input_ids
     weights = np.zeros((len(ids), len(explanations)), np.float32)
     _, characters, _ = tokenizer.places([text])
-    starts, ends = characters[: len(ids) - 2].T
+    template = tokenizer.template
+    starts, ends = characters[: len(ids) - template.around(1)].T
     pieces: dict[str, np.ndarray] = {}
     for column, each in enumerate(explanations):
         for word, places, weight in zip(each.words, each.positions, each.weights, strict=True):
@@ -76,7 +77,7 @@ def token_weights(
                 inside = [np.flatnonzero((starts < place + len(word)) & (ends > place)) for place in places]
                 pieces[word] = np.concatenate(inside)
             # One piece may hold letters of two words, where accents stand as characters of their own.
-            np.add.at(weights[:, column], pieces[word] + 1, weight / max(1, len(pieces[word])))
+            np.add.at(weights[:, column], pieces[word] + len(template.begin), weight / max(1, len(pieces[word])))
     return ids, weights
 
 

@@ -1,4 +1,4 @@
-"""The sizes of a BERT, layer by layer."""
+"""The sizes of a model, layer by layer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import dataclasses
 import itertools
 import json
 from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
 
 from gated_bert.config.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import check_record, parse_record
 
 MOST_PARAMETERS = 10**11
+_UNNAMED = "bert"
+"""The family of an architecture that names none: records of BERT are older than the others."""
 ACTIVATIONS = {
     **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh"),
@@ -55,8 +60,127 @@ class LayerSizes:
         return f"{heads}, {neurons if self.intermediate_size else 'no neurons'}"
 
 
+class Architecture:
+    """What the records of sizes of all families share; each is a frozen dataclass that names at least these fields.
+
+    Attributes:
+        model_type: the family, as in `config.json` of transformers; written down but for BERT's.
+        input_names: the inputs of its models, in the order that exported ones have them.
+        vocab_size, hidden_size, layers, original_head_dim, max_position, dropout_rate, hidden_act, num_outputs,
+            span_head, gate_init_value, gate_trainable, gate_rule: see `BertConfig`.
+    """
+
+    model_type: ClassVar[str]
+    input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+
+    vocab_size: int
+    hidden_size: int
+    layers: tuple[LayerSizes, ...]
+    original_head_dim: int
+    max_position: int
+    dropout_rate: float
+    hidden_act: str
+    num_outputs: int
+    span_head: bool
+    gate_init_value: float
+    gate_trainable: bool
+    gate_rule: str
+
+    def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
+        """A batch as the model reads it, all int32 [batch, length].
+
+        Args:
+            ids: token ids.
+            real: 1 where a token is none of the padding.
+            second: 1 in the second text of a pair.
+        """
+        return {"input_ids": ids, "attention_mask": real}
+
+    def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
+        """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
+        raise NotImplementedError
+
+    def weight_counts(self) -> dict[str, int]:
+        """Weights of each role's matrices over all layers, without biases."""
+        raise NotImplementedError
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters of the model, gates and scores left out."""
+        raise NotImplementedError
+
+    @property
+    def num_layers(self) -> int:
+        """Number of encoder layers."""
+        return len(self.layers)
+
+    @property
+    def num_heads(self) -> list[int]:
+        """Attention heads of each encoder layer."""
+        return [sizes.num_heads for sizes in self.layers]
+
+    @property
+    def activation(self) -> str:
+        """The activation function of the feed-forward networks; several names of `hidden_act` mean the same."""
+        return ACTIVATIONS[self.hidden_act]
+
+    def describe_layers(self) -> str:
+        """The encoder layers in words, a line for each run of equal ones: `layers 0–2: 12 heads of 64, …`."""
+        lines = []
+        for sizes, group in itertools.groupby(enumerate(self.layers), key=lambda pair: pair[1]):
+            indices = [index for index, _ in group]
+            which = f"layers {indices[0]}–{indices[-1]}" if len(indices) > 1 else f"layer {indices[0]}"
+            lines.append(f"{which}: {sizes.describe()}")
+        return "\n".join(lines)
+
+    def replace(self, **changes) -> Architecture:
+        """A copy with `changes`."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        """The fields as plain values that JSON can hold."""
+        named = {} if self.model_type == _UNNAMED else {"model_type": self.model_type}
+        return {**named, **dataclasses.asdict(self), "layers": [dataclasses.asdict(sizes) for sizes in self.layers]}
+
+    @classmethod
+    def from_dict(cls, values: dict, where: str = "the architecture") -> Architecture:
+        """The inverse of `to_dict`, of this family; `models.family.read_architecture_of` reads any.
+
+        Args:
+            values: the fields.
+            where: the file they stand in, for messages.
+
+        Raises:
+            UserError: a field is missing, unknown or of another type, or a size makes no model.
+        """
+        named = values.get("model_type", _UNNAMED) if isinstance(values, dict) else _UNNAMED
+        if named != cls.model_type:
+            raise UserError(f"{where}: model_type is {str(named)[:60]!r}; allowed: {cls.model_type}")
+        try:
+            config = check_record(values, cls, where=where)
+        except SizeError as error:
+            raise UserError(f"{where}: {error}") from None
+        # A field that is not known would change what the model computes.
+        fields = {name: value for name, value in values.items() if name != "model_type"}
+        for known, given in ((cls, fields), *((LayerSizes, sizes) for sizes in values["layers"])):
+            unknown = given.keys() - {field.name for field in dataclasses.fields(known)}
+            if unknown:
+                raise UserError(f"{where}: the architecture's field {min(unknown)!r} is unknown; a newer version may "
+                                "read it")  # fmt: skip
+        return config
+
+    def to_json(self) -> str:
+        """The architecture as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """The inverse of `to_json`."""
+        return cls.from_dict(parse_record(text, where="the architecture"))
+
+
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(Architecture):
     """Architecture of a BERT with gates; writes and reads JSON.
 
     Args:
@@ -80,6 +204,9 @@ class BertConfig:
     Raises:
         UserError: a size that makes no model, or an unknown activation function.
     """
+
+    model_type: ClassVar[str] = "bert"
+    input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "token_type_ids")
 
     vocab_size: int
     hidden_size: int
@@ -153,15 +280,9 @@ class BertConfig:
         sizes = LayerSizes(num_heads, head_dim, head_dim, dff)
         return cls(vocab_size, d_model, (sizes,) * num_layers, original_head_dim=head_dim, **others)
 
-    @property
-    def num_layers(self) -> int:
-        """Number of encoder layers."""
-        return len(self.layers)
-
-    @property
-    def activation(self) -> str:
-        """The activation function of the feed-forward networks; several names of `hidden_act` mean the same."""
-        return ACTIVATIONS[self.hidden_act]
+    def model_inputs(self, ids, real, second):
+        segments = (second * (self.type_vocab_size > 1)).astype(np.int32)
+        return super().model_inputs(ids, real, second) | {"token_type_ids": segments}
 
     def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
         """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
@@ -198,55 +319,6 @@ class BertConfig:
             biases += sizes.num_heads * (2 * sizes.query_key_dim + sizes.value_dim) + sizes.intermediate_size
             biases += 6 * hidden  # Of the two outputs, and scale and shift of two layer norms.
         return embeddings + biases + sum(self.weight_counts().values())
-
-    def describe_layers(self) -> str:
-        """The encoder layers in words, a line for each run of equal ones: `layers 0–2: 12 heads of 64, …`."""
-        lines = []
-        for sizes, group in itertools.groupby(enumerate(self.layers), key=lambda pair: pair[1]):
-            indices = [index for index, _ in group]
-            which = f"layers {indices[0]}–{indices[-1]}" if len(indices) > 1 else f"layer {indices[0]}"
-            lines.append(f"{which}: {sizes.describe()}")
-        return "\n".join(lines)
-
-    def replace(self, **changes) -> BertConfig:
-        """A copy with `changes`."""
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict:
-        """The fields as plain values that JSON can hold."""
-        return {**dataclasses.asdict(self), "layers": [dataclasses.asdict(sizes) for sizes in self.layers]}
-
-    @classmethod
-    def from_dict(cls, values: dict, where: str = "the architecture") -> BertConfig:
-        """The inverse of `to_dict`.
-
-        Args:
-            values: the fields.
-            where: the file they stand in, for messages.
-
-        Raises:
-            UserError: a field is missing, unknown or of another type, or a size makes no model.
-        """
-        try:
-            config = check_record(values, cls, where=where)
-        except SizeError as error:
-            raise UserError(f"{where}: {error}") from None
-        # A field that is not known would change what the model computes.
-        for known, given in ((cls, values), *((LayerSizes, sizes) for sizes in values["layers"])):
-            unknown = given.keys() - {field.name for field in dataclasses.fields(known)}
-            if unknown:
-                raise UserError(f"{where}: the architecture's field {min(unknown)!r} is unknown; a newer version may "
-                                "read it")  # fmt: skip
-        return config
-
-    def to_json(self) -> str:
-        """The architecture as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> BertConfig:
-        """The inverse of `to_json`."""
-        return cls.from_dict(parse_record(text, where="the architecture"))
 
 
 def _check_size(name: str, value: object, low: int, high: int):

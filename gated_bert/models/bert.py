@@ -6,14 +6,13 @@ import keras
 from keras import ops
 
 from gated_bert.models.architecture import BertConfig
-from gated_bert.models.encoder import MASKED, BertEncoder
-from gated_bert.models.gated_dense import GatedDense
-from gated_bert.models.layers import ConstantOutput, gated_dense
-from gated_bert.support.errors import UserError
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.encoder import MASKED, PLACES, BertEncoder
+from gated_bert.models.layers import gated_dense
 
 
 @keras.saving.register_keras_serializable(package="gated_bert")
-class BertClassifier(keras.Model):
+class BertClassifier(EncoderClassifier):
     """BERT out of `GatedDense` layers, with a linear head on the pooled first token, or on every token for spans.
 
     Its weights exist as soon as it is made. A `.keras` file holds all of it: architecture, weights and gates.
@@ -29,6 +28,8 @@ class BertClassifier(keras.Model):
     logits = model({"input_ids": [[2, 7, 3]], "token_type_ids": [[0, 0, 0]], "attention_mask": [[1, 1, 1]]})
     ```
     """
+
+    STORED = "bert_config"
 
     def __init__(self, bert_config: BertConfig | dict, name: str = "bert_classifier", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -67,60 +68,14 @@ class BertClassifier(keras.Model):
             return logits
         return ops.where(ops.cast(attention_mask, "bool")[:, None, :], logits, MASKED)
 
-    def predict_on_batch(self, x):
-        """As Keras' own, but an empty batch is refused, as it is of an exported model.
-
-        Raises:
-            UserError: no sequence in it.
-        """
-        refuse_empty_batch(x["input_ids"])
-        return super().predict_on_batch(x)
-
-    def gated_layers(self, roles: tuple[str, ...] | None = None) -> list[GatedDense]:
-        """The gated layers from input to output.
-
-        Args:
-            roles: only these roles; None for all.
-
-        Returns:
-            For every block query, key, value, attention output and the two of the feed-forward network, as far as
-            the block has them; then pooler, which a span head has not, and classifier.
-        """
-        layers = []
-        for block in self.encoder.blocks:
-            attention, ffn = block.attention, block.ffn
-            layers += [attention.query, attention.key, attention.value, attention.output_dense]
-            layers += [ffn.intermediate, ffn.output_dense]
-        layers += [self.encoder.pooler, self.classifier]
-        gated = [layer for layer in layers if layer is not None and not isinstance(layer, ConstantOutput)]
-        return [layer for layer in gated if roles is None or layer.role in roles]
-
-    def get_config(self):
-        base = {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-        }
-        return {**base, "bert_config": self.bert_config.to_dict()}
+    @property
+    def architecture(self) -> BertConfig:
+        """Its sizes: `bert_config`, by the name that models of every family have."""
+        return self.bert_config
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["dtype"] = keras.dtype_policies.deserialize(config["dtype"], custom_objects=custom_objects)
-        trainable = config.pop("trainable", True)
-        model = cls(**config)
-        model.trainable = trainable
-        return model
-
-    def get_build_config(self):
-        return None
-
-
-def refuse_empty_batch(input_ids):
-    """Refuses a batch [0, length], for which parts of exported models have no shape.
-
-    Raises:
-        UserError: no sequence in it.
-    """
-    if not len(input_ids):
-        raise UserError("predict: a batch of 0 texts is refused; allowed: 1 or more")
+    def stored_matrices(cls, architecture):
+        blocks = range(architecture.num_layers)
+        stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
+                 for block in blocks for role, place in PLACES.items()}  # fmt: skip
+        return stems | {(None, "pooler"): "encoder/pooler", (None, "classifier"): "classifier"}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.models.architecture import BertConfig
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.architecture import Architecture
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.family import get_family
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.models.run_family import run_family
 from gated_bert.tasks.task import Task
 
 
-def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule: str = "fixed") -> BertClassifier:
-    """The BERT of a run, with its weights: pretrained ones where the run names them, random ones otherwise.
+def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule: str = "fixed") -> EncoderClassifier:
+    """The model of a run, with its weights: pretrained ones where the run names them, random ones otherwise.
 
     Args:
         config: the run.
@@ -25,13 +27,14 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
         ConfigError: sizes in `config` that the tokeniser or the pretrained weights contradict.
         UserError: pretrained weights that cannot be read.
     """
-    model = BertClassifier(run_architecture(config, task, vocab_size, gate_rule), dtype=config.precision)
+    architecture = run_architecture(config, task, vocab_size, gate_rule)
+    model = get_family(architecture.model_type).model()(architecture, dtype=config.precision)
     if config.pretrained is not None:
         load_pretrained(model, config.pretrained, task)
     return model
 
 
-def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule: str = "fixed") -> BertConfig:
+def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule: str = "fixed") -> Architecture:
     """The architecture of a run; arguments and errors are those of `build_model`.
 
     Raises:
@@ -50,14 +53,14 @@ def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_
         if config.vocab_size is not None and config.vocab_size < vocab_size:
             raise ConfigError("vocab_size", config.vocab_size, f"at least the tokeniser's {vocab_size} tokens")
         sizes = (config.num_layers, config.d_model, config.num_heads, config.dff)
-        bert_config = BertConfig.uniform(*sizes, vocab_size=config.vocab_size or vocab_size, **options)
-        return bert_config
-    bert_config = read_pretrained_architecture(config.pretrained, config.num_layers).replace(**options)
-    _check_sizes(config, bert_config, vocab_size)
-    return bert_config
+        architecture = run_family(config).architecture
+        return architecture.uniform(*sizes, vocab_size=config.vocab_size or vocab_size, **options)
+    found = read_pretrained_architecture(config.pretrained, config.num_layers).replace(**options)
+    _check_sizes(config, found, vocab_size)
+    return found
 
 
-def _check_sizes(config: GatedBertConfig, found: BertConfig, vocab_size: int):
+def _check_sizes(config: GatedBertConfig, found: Architecture, vocab_size: int):
     """Refuses sizes of the run that the pretrained weights in `found` contradict."""
     where = f"of the pretrained weights in {config.pretrained}"
     allowed = {"d_model": {found.hidden_size}, "vocab_size": {found.vocab_size}}

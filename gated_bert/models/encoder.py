@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import operator
+
 import keras
 from keras import ops
 
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.attention import SelfAttention
+from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ACTIVATION_FUNCTIONS, ConstantOutput, LayerNorm, gated_dense, initializer
 
 # Large enough to vanish in a softmax, small enough to be finite in float16.
 MASKED = -3e4
+
+# No attribute of the block: Keras looks through those when it saves.
+PLACES = {
+    "query": "attention/query",
+    "key": "attention/key",
+    "value": "attention/value",
+    "attention_output": "attention/output_dense",
+    "ffn_intermediate": "ffn/intermediate",
+    "ffn_output": "ffn/output_dense",
+}
+"""Role of a matrix → the attributes of its block that lead to it, and the place where Keras stores it."""
 
 
 def padding_bias(attention_mask):
@@ -113,6 +127,11 @@ class EncoderBlock(keras.layers.Layer):
         self.attention_dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
         self.ffn_dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
 
+    def matrices(self) -> dict[str, GatedDense]:
+        """Role → matrix, from input to output, as far as the block has them."""
+        found = {role: operator.attrgetter(place.replace("/", "."))(self) for role, place in PLACES.items()}
+        return {role: layer for role, layer in found.items() if isinstance(layer, GatedDense)}
+
     def build(self, input_shape):
         for layer in (self.attention, self.attention_norm, self.ffn, self.ffn_norm):
             layer.build(input_shape)
@@ -167,12 +186,16 @@ class BertEncoder(keras.layers.Layer):
             The last hidden states [batch, length, hidden_size] and the pooled first token [batch, hidden_size]; None in
             its place where the head reads every token.
         """
+        hidden = self.embed(inputs, training=training)
+        return self.encode(hidden, inputs.get("attention_mask"), training=training)
+
+    def embed(self, inputs, training=None):
+        """Embeds a batch, see `call`, as [batch, length, hidden_size]."""
         token_ids = inputs["input_ids"]
         token_type_ids = inputs.get("token_type_ids")
         if token_type_ids is None:
             token_type_ids = ops.zeros_like(token_ids)
-        hidden = self.embeddings(token_ids, token_type_ids, training=training)
-        return self.encode(hidden, inputs.get("attention_mask"), training=training)
+        return self.embeddings(token_ids, token_type_ids, training=training)
 
     def encode(self, hidden, attention_mask=None, training=None):
         """Encodes embedded tokens [batch, length, hidden_size]; returns what `call` returns."""

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.architecture import Architecture
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.family import get_family, read_architecture_of
 from gated_bert.models.keras_file import read_keras, stored_arrays
 from gated_bert.support.disk import sync_folder, sync_tree
 from gated_bert.support.errors import UserError, one_line
@@ -23,14 +25,9 @@ from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import HowMade, ModelConfig
 from gated_bert.tasks.task import Task
-from gated_bert.tasks.wordpiece import Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 CONFIG, WEIGHTS, TOKENIZER, METADATA = FILES = ("config.json", "model.keras", "tokenizer.json", "metadata.json")
-
-_PLACES = {"query": "attention/query", "key": "attention/key", "value": "attention/value",
-           "attention_output": "attention/output_dense", "ffn_intermediate": "ffn/intermediate",
-           "ffn_output": "ffn/output_dense"}  # fmt: skip
-"""Where Keras puts the matrices of an encoder block, by role."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,14 @@ class LoadedModel:
         metadata: how it came to be.
     """
 
-    model: BertClassifier
-    tokenizer: Tokenizer
+    model: EncoderClassifier
+    tokenizer: TokenizerProtocol
     task: Task
-    config: BertConfig
+    config: Architecture
     metadata: dict
 
 
-def save_model(folder: str | Path, model: BertClassifier, tokenizer: Tokenizer, task: Task, metadata: dict):
+def save_model(folder: str | Path, model: EncoderClassifier, tokenizer: TokenizerProtocol, task: Task, metadata: dict):
     """Writes a model folder; one that is there is replaced as a whole.
 
     The saved model computes what `model` computes in inference, with `gate_rule="fixed"`, and carries no optimiser.
@@ -71,7 +68,7 @@ def save_model(folder: str | Path, model: BertClassifier, tokenizer: Tokenizer, 
     with replaced_folder(Path(folder)) as new:
         saved.save(new / WEIGHTS)
         tokenizer.save(new / TOKENIZER)
-        record = {"architecture": saved.bert_config.to_dict(), "task": task.to_dict()}
+        record = {"architecture": saved.architecture.to_dict(), "task": task.to_dict()}
         (new / CONFIG).write_text(json.dumps(record, indent=2), encoding="utf-8")
         (new / METADATA).write_text(json.dumps(metadata, indent=2), encoding="utf-8")
 
@@ -131,7 +128,8 @@ def load_model(folder: str | Path) -> LoadedModel:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name} in it; a model folder holds {', '.join(FILES)}")
     config = read_architecture(folder)
-    tokenizer = Tokenizer.from_file(folder / TOKENIZER)
+    family = get_family(config.model_type)
+    tokenizer = family.tokenizer.from_file(folder / TOKENIZER)
     tokenizer.check_rows(config.vocab_size)
     task = Task.from_dict(read_record(folder / CONFIG, ModelConfig)["task"], str(folder / CONFIG))
     if task.num_outputs != config.num_outputs:
@@ -139,11 +137,11 @@ def load_model(folder: str | Path) -> LoadedModel:
                         "of the task; save or copy it again")  # fmt: skip
 
     def count(stored: dict) -> int:
-        if BertConfig.from_dict(stored.get("bert_config"), str(folder / WEIGHTS)) != config:
+        if read_architecture_of(stored.get(family.model().STORED), str(folder / WEIGHTS)) != config:
             raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
         return config.num_parameters
 
-    model = read_keras(folder / WEIGHTS, "gated_bert>BertClassifier", count)
+    model = read_keras(folder / WEIGHTS, keras.saving.get_registered_name(family.model()), count)
     return LoadedModel(model, tokenizer, task, config, read_record(folder / METADATA, HowMade, nan=True))
 
 
@@ -152,14 +150,14 @@ def is_model_folder(path: str | Path) -> bool:
     return (surviving(user_path(path)) / WEIGHTS).is_file()
 
 
-def read_architecture(folder: str | Path) -> BertConfig:
+def read_architecture(folder: str | Path) -> Architecture:
     """The architecture in a model folder, without loading its weights.
 
     Raises:
         UserError: a missing or malformed `config.json`.
     """
     path = surviving(user_path(folder)) / CONFIG
-    return BertConfig.from_dict(read_record(path, ModelConfig)["architecture"], str(path))
+    return read_architecture_of(read_record(path, ModelConfig)["architecture"], str(path))
 
 
 def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
@@ -177,10 +175,7 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
     """
     folder = surviving(user_path(folder))
     config = read_architecture(folder)
-    blocks = range(config.num_layers)
-    stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
-             for block in blocks for role, place in _PLACES.items()}  # fmt: skip
-    stems |= {(None, "pooler"): "encoder/pooler", (None, "classifier"): "classifier"}
+    stems = get_family(config.model_type).model().stored_matrices(config)
     masks, shapes = {}, config.matrix_shapes()
     with stored_arrays(folder / WEIGHTS, config.num_parameters) as file:
         for matrix, stem in stems.items():
@@ -194,7 +189,7 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
     return masks
 
 
-def with_fixed_gates(model: BertClassifier) -> BertClassifier:
+def with_fixed_gates(model: EncoderClassifier) -> EncoderClassifier:
     """A copy of a model that computes what it computes in inference, with its gates written down.
 
     Args:
@@ -203,8 +198,7 @@ def with_fixed_gates(model: BertClassifier) -> BertClassifier:
     Returns:
         The model with `gate_rule="fixed"`, not compiled.
     """
-    config = model.bert_config.replace(gate_rule="fixed")
-    copy = BertClassifier(config, name=model.name, dtype=model.dtype_policy)
+    copy = model.rebuilt(model.architecture.replace(gate_rule="fixed"))
     values = {variable.path: variable for variable in model.weights}
     for variable in copy.weights:
         # Through NumPy: under JAX one variable must not take over another's buffer.

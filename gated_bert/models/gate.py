@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from gated_bert.models.backbone import is_backbone
 from gated_bert.models.gated_dense import GatedDense, GatedLayer
 from gated_bert.models.gated_einsum import GatedEinsumDense, matrix_view
 from gated_bert.support.errors import UserError
@@ -68,7 +69,7 @@ def ungate(model: keras.Model) -> keras.Model:
         UserError: the model has no gates that `gate` put on.
     """
     layers = gated_layers(model)
-    if not layers or hasattr(model, "bert_config"):
+    if not layers or is_backbone(model):
         raise UserError(f"ungate: {model.name} has no gates that gate(model) put on")
     for layer in layers:
         kernel = ops.multiply(layer._kernel, layer.kernel_shaped(layer.effective_gates()))

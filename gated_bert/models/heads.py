@@ -14,15 +14,16 @@ CLASSES, TARGET, SPANS = "classification", "regression", "span"
 TOKENS, CHOICE, LANGUAGE = "token classification", "multiple choice", "masked language modelling"
 NEXT_SENTENCE, PRETRAINING = "next sentence prediction", "pretraining"
 _ARCHITECTURES = {
-    "BertForSequenceClassification": CLASSES,
-    "BertForQuestionAnswering": SPANS,
-    "BertForTokenClassification": TOKENS,
-    "BertForMultipleChoice": CHOICE,
-    "BertForMaskedLM": LANGUAGE,
-    "BertLMHeadModel": LANGUAGE,
-    "BertForNextSentencePrediction": NEXT_SENTENCE,
-    "BertForPreTraining": PRETRAINING,
+    "ForSequenceClassification": CLASSES,
+    "ForQuestionAnswering": SPANS,
+    "ForTokenClassification": TOKENS,
+    "ForMultipleChoice": CHOICE,
+    "ForMaskedLM": LANGUAGE,
+    "LMHeadModel": LANGUAGE,
+    "ForNextSentencePrediction": NEXT_SENTENCE,
+    "ForPreTraining": PRETRAINING,
 }
+"""Ends of the names of transformers' classes, which begin with their family's."""
 _CLASSIFIER = "classifier.weight"
 _TENSORS = {
     SPANS: ("qa_outputs.weight",),
@@ -66,7 +67,9 @@ class Head:
         return {TARGET: "a regression", SPANS: "answers as spans"}.get(self.kind, self.kind)
 
 
-def hugging_face_head(config: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> Head:
+def hugging_face_head(
+    config: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]], class_prefix: str
+) -> Head:
     """The head in a folder of transformers.
 
     `architectures` decides, where the tensors of such a head are there; otherwise the tensors, the names of the classes
@@ -74,10 +77,12 @@ def hugging_face_head(config: Mapping[str, object], shapes: Mapping[str, tuple[i
 
     Args:
         config: `config.json`.
-        shapes: shapes of the tensors, without a leading `bert.`.
+        shapes: shapes of the tensors, without what their family's names begin with.
+        class_prefix: what the names of the family's classes begin with.
     """
     named = config.get("architectures")
-    kinds = (_ARCHITECTURES.get(name) for name in (named if isinstance(named, list) else ()) if isinstance(name, str))
+    names = [name for name in (named if isinstance(named, list) else ()) if isinstance(name, str)]
+    kinds = (_ARCHITECTURES.get(name.removeprefix(class_prefix)) for name in names if name.startswith(class_prefix))
     # No other head has tensors like those of spans, whatever a configuration that was copied along says.
     given = SPANS if _has(SPANS, shapes) else next((kind for kind in kinds if kind and _has(kind, shapes)), None)
     kind = given or next((kind for kind in _TENSORS if _has(kind, shapes)), "")

@@ -55,7 +55,7 @@ def stored_config(path: Path, kind: str) -> dict:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            check_members(archive, path)
+            check_members(archive)
             text = archive.read(_CONFIG)
     except _FAULTS as error:
         raise not_whole(path, error) from error
@@ -63,7 +63,22 @@ def stored_config(path: Path, kind: str) -> dict:
     config = found.get("config")
     if found.get("registered_name") != kind or not isinstance(config, dict):
         raise UserError(f"{path}: holds {str(found.get('registered_name'))[:60]!r}, not {kind!r}; copy the model again")
+    other = next(_objects(config), None)
+    if other is not None:
+        raise UserError(f"{path}: holds an object {str(other)[:60]!r} within the model, which has none; copy it again")
     return config
+
+
+def _objects(values: object) -> Iterator[object]:
+    """Names of what Keras would make beside the model, before its sizes are known: of all but types of numbers."""
+    waiting = [values]
+    while waiting:
+        here = waiting.pop()
+        waiting += here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()
+        if isinstance(here, dict) and {"class_name", "registered_name"} & here.keys():
+            is_type = here.get("class_name") == "DTypePolicy" and here.get("registered_name") is None
+            if not is_type:
+                yield here.get("registered_name") or here.get("class_name")
 
 
 @contextmanager
@@ -80,7 +95,7 @@ def stored_arrays(path: Path, parameters: int) -> Iterator[h5py.File]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            check_members(archive, path)
+            check_members(archive)
             size = archive.getinfo(_ARRAYS).file_size
             low, high = 2 * parameters, 8 * _COPIES * parameters + _BESIDE
             if not low <= size <= high:

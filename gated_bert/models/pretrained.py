@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
-from gated_bert.models.bert import BertClassifier
-from gated_bert.models.checkpoints import HEAD, SPAN_HEAD, open_checkpoint
+from gated_bert.models.architecture import Architecture
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.checkpoints import open_checkpoint
+from gated_bert.models.family import family_of
 from gated_bert.models.folder import is_model_folder, load_model, read_architecture
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.heads import Head, match_head, task_head
@@ -22,7 +23,7 @@ PRUNED_SHARE = 0.05
 """Share of zeros from which on weights were pruned; fewer are what rounding leaves, and train like others."""
 
 
-def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None) -> BertConfig:
+def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None) -> Architecture:
     """The sizes of pretrained weights.
 
     Args:
@@ -47,7 +48,7 @@ def read_pretrained_architecture(path_or_id: str, num_layers: int | None = None)
     return config.replace(layers=config.layers[:num_layers])
 
 
-def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = None):
+def load_pretrained(model: EncoderClassifier, path_or_id: str, task: Task | None = None):
     """Puts pretrained weights into a model, whose layers may be the first few of them.
 
     The head is taken over where the checkpoint has one for the same task, its outputs in the order of the task's
@@ -65,25 +66,29 @@ def load_pretrained(model: BertClassifier, path_or_id: str, task: Task | None = 
     if is_model_folder(path_or_id):
         _load_from_model_folder(model, path_or_id, task)
         return
-    checkpoint = open_checkpoint(path_or_id)
+    checkpoint, family = open_checkpoint(path_or_id), family_of(model)
+    if checkpoint.family is not family:
+        raise UserError(f"{path_or_id}: its model_type is {checkpoint.family.model_type}, the model's is "
+                        f"{family.model_type}; weights and sizes do not belong together")  # fmt: skip
     rows = _head_rows(checkpoint.head(), model, path_or_id, task)
-    _check_activation(checkpoint.architecture(), model.bert_config, path_or_id)
-    variables = checkpoint_variables(model)
+    _check_activation(checkpoint.architecture(), model.architecture, path_or_id)
+    variables = family.variables(model)
     arrays = checkpoint.read(variables)
     _order_head(arrays, model, rows, str(checkpoint.weights_path))
-    if model.encoder.pooler is not None and "pooler/dense/kernel" not in arrays:
+    pooler = model.encoder.pooler
+    if pooler is not None and not any(variables[name] is pooler.raw_kernel for name in arrays):
         warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
     for name, variable in variables.items():
         if name in arrays:
             _assign(variable, arrays[name], f"{checkpoint.weights_path}: {name}")
-        elif not name.startswith(("pooler/", *HEAD, *SPAN_HEAD)):
-            raise UserError(f"{checkpoint.weights_path}: no {name} in it; weights of a BERT are needed")
+        elif not name.startswith(family.optional):
+            raise UserError(f"{checkpoint.weights_path}: no {name} in it; weights of a {family.title} are needed")
     share = close_zeros(model, PRUNED_SHARE)
     if share:
         warnings.warn(f"{path_or_id}: {share:.1%} of the weights are zeros, which count as closed", stacklevel=2)
 
 
-def close_zeros(model: BertClassifier, least: float = 0.0) -> float:
+def close_zeros(model: EncoderClassifier, least: float = 0.0) -> float:
     """Closes the gates of zeros: a tool that prunes by zeroing leaves nothing else to see it by.
 
     Args:
@@ -106,51 +111,15 @@ def close_zeros(model: BertClassifier, least: float = 0.0) -> float:
     return share
 
 
-def checkpoint_variables(model: BertClassifier) -> dict[str, keras.Variable]:
-    """The variables of the model that a checkpoint can hold, under the names of `checkpoints`."""
-    bert = model.encoder
-    named = {
-        "embeddings/word_embeddings": bert.embeddings.token.embeddings,
-        "embeddings/position_embeddings": bert.embeddings.position,
-        "embeddings/token_type_embeddings": bert.embeddings.token_type.embeddings,
-        **_norm("embeddings", bert.embeddings.norm),
-    }
-    for index, block in enumerate(bert.blocks):
-        stem = f"encoder/layer_{index}"
-        for role in ("query", "key", "value"):
-            named |= _dense(f"{stem}/attention/self/{role}", getattr(block.attention, role))
-        named |= _dense(f"{stem}/attention/output/dense", block.attention.output_dense)
-        named |= _norm(f"{stem}/attention/output", block.attention_norm)
-        named |= _dense(f"{stem}/intermediate/dense", block.ffn.intermediate)
-        named |= _dense(f"{stem}/output/dense", block.ffn.output_dense)
-        named |= _norm(f"{stem}/output", block.ffn_norm)
-    if bert.pooler is not None:
-        named |= _dense("pooler/dense", bert.pooler)
-    return named | dict(zip(_head(model), (model.classifier.raw_kernel, model.classifier.bias), strict=True))
-
-
-def _head(model: BertClassifier) -> tuple[str, ...]:
-    """Names of the head's kernel and bias: a classifier is no span head, whatever its shape."""
-    return tuple(SPAN_HEAD if model.bert_config.span_head else HEAD)
-
-
-def _dense(stem: str, layer) -> dict:
-    return {f"{stem}/kernel": layer.raw_kernel, f"{stem}/bias": layer.bias}
-
-
-def _norm(stem: str, layer) -> dict:
-    return {f"{stem}/LayerNorm/gamma": layer.gamma, f"{stem}/LayerNorm/beta": layer.beta}
-
-
-def _head_rows(head: Head, model: BertClassifier, where: str, task: Task | None) -> list[int] | None:
+def _head_rows(head: Head, model: EncoderClassifier, where: str, task: Task | None) -> list[int] | None:
     """The outputs of a head in the order of the model's; None for a new head."""
-    rows, sentence = match_head(head, task or _task_like(model.bert_config, head))
+    rows, sentence = match_head(head, task or _task_like(model.architecture, head))
     if sentence:
         warnings.warn(f"{where}: {sentence}", stacklevel=3)
     return rows
 
 
-def _task_like(config: BertConfig, head: Head) -> Task:
+def _task_like(config: Architecture, head: Head) -> Task:
     """What a model learns of which only the outputs are known: the head's own classes where it has as many."""
     unnamed = tuple(f"LABEL_{index}" for index in range(config.num_outputs))
     names = {label for label in head.labels if label.strip()}
@@ -160,15 +129,15 @@ def _task_like(config: BertConfig, head: Head) -> Task:
     return Task("model", "the model", labels=labels)
 
 
-def _check_activation(found: BertConfig, wanted: BertConfig, where: str):
+def _check_activation(found: Architecture, wanted: Architecture, where: str):
     if found.activation != wanted.activation:
         raise UserError(f"{where}: its hidden_act is {found.hidden_act!r}, the model's is {wanted.hidden_act!r}; "
                         "weights and activation function do not belong together")  # fmt: skip
 
 
-def _order_head(arrays: dict[str, np.ndarray], model: BertClassifier, rows: Sequence[int] | None, where: str):
+def _order_head(arrays: dict[str, np.ndarray], model: EncoderClassifier, rows: Sequence[int] | None, where: str):
     """Puts the head among `arrays` into the order of `rows`; None drops it."""
-    names = _head(model)
+    names = family_of(model).head_names(model.architecture.span_head)
     head = [arrays.pop(name, None) for name in names]
     if rows is not None and all(array is not None for array in head):
         # Checkpoints hold the head as [outputs, hidden].
@@ -188,11 +157,12 @@ def _assign(variable: keras.Variable, array: np.ndarray, where: str):
     variable.assign(array)
 
 
-def _load_from_model_folder(model: BertClassifier, folder: str, task: Task | None):
+def _load_from_model_folder(model: EncoderClassifier, folder: str, task: Task | None):
     loaded = load_model(folder)
     source = loaded.model
-    found, wanted = source.bert_config, model.bert_config
+    found, wanted = source.architecture, model.architecture
     for name, there, here in (
+        ("model_type", found.model_type, wanted.model_type),
         ("vocab_size", found.vocab_size, wanted.vocab_size),
         ("hidden_size", found.hidden_size, wanted.hidden_size),
         ("max_position", found.max_position, wanted.max_position),
@@ -218,7 +188,7 @@ def _load_from_model_folder(model: BertClassifier, folder: str, task: Task | Non
                 _translate_gates(by_name[layer.name], layer)
 
 
-def _order_classifier(model: BertClassifier, rows: Sequence[int] | None):
+def _order_classifier(model: EncoderClassifier, rows: Sequence[int] | None):
     """Puts all that the head has for each output, gates and scores included, into the order of `rows`."""
     if rows is None or list(rows) == list(range(len(rows))):
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedDense
 
@@ -38,7 +38,7 @@ class KeptLayer:
     neurons: np.ndarray
 
 
-def activation_changes(model: BertClassifier, batches: Sequence[dict[str, np.ndarray]]) -> ActivationChanges:
+def activation_changes(model: EncoderClassifier, batches: Sequence[dict[str, np.ndarray]]) -> ActivationChanges:
     """How much activations differ between consecutive batches, in inference mode.
 
     The change of a unit is the mean over positions of the mean over the batch of |a₂ − a₁|, where both batches have a
@@ -46,7 +46,7 @@ def activation_changes(model: BertClassifier, batches: Sequence[dict[str, np.nda
 
     Args:
         model: a model with any gates; it is not changed.
-        batches: at least two dictionaries of `input_ids`, `token_type_ids` and `attention_mask`, int [batch, length],
+        batches: at least two dictionaries of the model's inputs, int [batch, length],
             of as many sequences each; shorter ones are padded to the longest.
 
     Raises:
@@ -69,12 +69,12 @@ def activation_changes(model: BertClassifier, batches: Sequence[dict[str, np.nda
     layers = tuple({name: mean for (index, name), mean in means.items() if index == layer} for layer in range(count))
     heads = tuple(
         layer["context"].reshape(sizes.num_heads, -1).mean(axis=1) if "context" in layer else np.empty(0)
-        for layer, sizes in zip(layers, model.bert_config.layers, strict=True)
+        for layer, sizes in zip(layers, model.architecture.layers, strict=True)
     )
     return ActivationChanges(layers, means.get((count, "pooler"), np.empty(0)), heads)
 
 
-def tracked_activations(model: BertClassifier, batch: dict[str, np.ndarray]) -> dict[tuple[int, str], np.ndarray]:
+def tracked_activations(model: EncoderClassifier, batch: dict[str, np.ndarray]) -> dict[tuple[int, str], np.ndarray]:
     """(layer, name) → activation of a batch in inference; the pooler counts as the layer after the last.
 
     Returns:
@@ -82,7 +82,7 @@ def tracked_activations(model: BertClassifier, batch: dict[str, np.ndarray]) -> 
         [batch, hidden_size].
     """
     encoder, found = model.encoder, {}
-    hidden = encoder.embeddings(batch["input_ids"], batch["token_type_ids"], training=False)
+    hidden = encoder.embed(batch, training=False)
     bias = padding_bias(ops.convert_to_tensor(batch["attention_mask"]))
     for index, block in enumerate(encoder.blocks):
         hidden = _track_block(block, hidden, bias, index, found)
@@ -170,7 +170,7 @@ def kept_layers(
     ]
 
 
-def close_units(model: BertClassifier, kept: Sequence[KeptLayer]):
+def close_units(model: EncoderClassifier, kept: Sequence[KeptLayer]):
     """Closes heads and neurons: their columns, and the rows of the next matrix that read them."""
     for block, layer in zip(model.encoder.blocks, kept, strict=True):
         attention, ffn = block.attention, block.ffn

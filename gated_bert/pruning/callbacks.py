@@ -8,9 +8,10 @@ import math
 import keras
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.models.backbone import is_backbone
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruner_of
 from gated_bert.pruning.check_parts import check_gate_rule
-from gated_bert.pruning.closed import count_weights, open_weights
+from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import Criterion, Loss, StepContext, criterion_class
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
@@ -113,14 +114,15 @@ class PruningCallback(StepCallback):
 
         Args:
             config: the record.
-            model: a built `BertClassifier`, or a model that `gate` put gates on; for the latter `for_model` is shorter.
+            model: a built `EncoderClassifier`, as BERT's, or any model that `gate` put gates on; for the latter
+                `for_model` is shorter.
             dataset: as for the class.
             steps_per_epoch: as for the class.
             loss: what the criterion probes; None: the compiled loss.
         """
-        if hasattr(model, "bert_config"):
+        if is_backbone(model):
             layers = model.gated_layers(config.prunable_roles)
-            num_heads = [sizes.num_heads for sizes in model.bert_config.layers]
+            num_heads = model.architecture.num_heads
         else:
             layers, num_heads = layers_to_prune(model, criterion_class(config).gate_rule, config.pruning_method), ()
         pruner = Pruner.from_config(config, layers, num_heads, loss)
@@ -234,6 +236,17 @@ class PruningCallback(StepCallback):
         if not self.criterion.every_step or self._jumps(epoch + 1.0):
             self._update(epoch + 1.0, epoch * self.steps_per_epoch)
 
+    def go_on(self, epoch: int, batches: int):
+        """Tells the pruner which update the masks of a restored checkpoint are from.
+
+        Args:
+            epoch: whole epochs done.
+            batches: batches done of the next one.
+        """
+        began = epoch + 1 if batches else epoch
+        if self.criterion.selects and self.schedule(float(began)) > 0:
+            self.pruner.settle(self.schedule(float(began)))
+
     def on_train_batch_end(self, batch, logs=None):
         done = self.batches_done(batch)
         step = self.epoch * self.steps_per_epoch + done
@@ -284,7 +297,7 @@ class PruningCallback(StepCallback):
 
     def _say_what_opens(self):
         total = count_weights(self.layers)
-        is_open = sum(int(open_weights(layer).sum()) for layer in self.layers) if self.criterion.reopens else total
+        is_open = OpenUnits().weights(self.layers) if self.criterion.reopens else total
         if is_open < total and not self._started:
             LOGGER.warning(
                 "%s chooses all masks anew: of the %.1f %% of the weights closed at its start some may open again",

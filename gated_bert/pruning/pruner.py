@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from keras import ops
@@ -17,36 +16,14 @@ from gated_bert.config.presets import MIN_KEPT
 from gated_bert.config.space import POOLINGS, SCOPES
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.check_parts import check_classes, check_parts
-from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness, outside
+from gated_bert.pruning.choice import Choice, Read, Target, count_open, layers_of
+from gated_bert.pruning.closed import Before, OpenUnits, count_weights, open_weights, openness
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.groups import BalancedGroup, Group
-from gated_bert.pruning.output_scope import choose_in_columns, is_due_in_columns
+from gated_bert.pruning.output_scope import is_due_in_columns
 from gated_bert.pruning.patterns import Block, Pattern, get_pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
-from gated_bert.pruning.selection import Pool, smallest_above_floors, threads
 from gated_bert.support.checks import choose, number
-
-Read = Callable[[int, Group, int], np.ndarray]
-"""Scores of every so manyth unit (third argument) of a group (second; the first is its number)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """How much one step of a mask update closes.
-
-    Args:
-        pattern: the step's pattern.
-        sparsity: fraction of the weights of a scope.
-        now: what is open before the step.
-        limit: of a step whose sparsity counts whole units only, what may be closed of all weights.
-        before: of a step that restores single weights, the gates before the update; they may be restored, no others.
-    """
-
-    pattern: Pattern
-    sparsity: float
-    now: OpenUnits
-    limit: float | None = None
-    before: dict[GatedLayer, Before] | None = None
 
 
 class Pruner:
@@ -107,6 +84,8 @@ class Pruner:
         self.groups = self.pattern.groups(self.layers, num_heads)
         check_parts(criterion, self.pattern, self.groups, scope, pooling)
         criterion.bind(self.groups, seed, pooling, loss)
+        self._choice = Choice(criterion.reopens, min_kept, in_columns=scope == "output")
+        self._settled: tuple[float, dict[GatedLayer, int]] | None = None
 
     @classmethod
     def from_config(
@@ -147,13 +126,18 @@ class Pruner:
         """Whether `update` may change a mask.
 
         It may where the criterion opens units again, and else where less of a scope is closed than is asked for and a
-        unit above the floors would bring it nearer.
+        unit above the floors would bring it nearer; but not where the last update was to the same sparsity and nothing
+        has opened since: what it did not close, it will not close now.
         """
         return self._is_due(sparsity, OpenUnits())
 
     def _is_due(self, sparsity: float, now: OpenUnits) -> bool:
+        if self.criterion.reopens:
+            return True
+        if self._is_settled(sparsity, now):
+            return False
         steps = self.pattern.steps(sparsity)
-        if self.criterion.reopens or self._few_closed(steps, now):
+        if self._few_closed(steps, now):
             return True
         last, share = steps[-1]
         if last.closes(1, share) is not None:
@@ -162,15 +146,27 @@ class Pruner:
             return any(is_due_in_columns(now.is_open(layer), share, self.min_kept) for layer in self.layers_of_groups())
         for members in self.competitors(self.groups, "global" if last.restores else self.scope):
             groups = [self.groups[index] for index in members]
-            floors = self._floors(groups, now)
+            floors = self._choice.floors(groups, now)
             gains = [now.least_closable(group, floor) for group, floor in zip(groups, floors, strict=True)]
             least = min((gain for gain in gains if gain), default=math.inf)
             layers = layers_of(groups)
             weights = count_weights(layers)
-            missing = share * weights - (weights - now.weights_of(groups, layers))
+            missing = share * weights - (weights - count_open(groups, layers, now))
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
+
+    def settle(self, sparsity: float):
+        """Takes the gates as they are for what an update to `sparsity` leaves, as of a stopped run that goes on."""
+        # Of units that are partly open, or made of what is open, the gates alone do not say that nothing is left to do.
+        if not self.criterion.reopens and any(group.unit_weights > 1 for group in self.groups):
+            now = OpenUnits()
+            self._settled = sparsity, {layer: now.weights([layer]) for layer in self.layers_of_groups()}
+
+    def _is_settled(self, sparsity: float, now: OpenUnits) -> bool:
+        if self._settled is None or self._settled[0] != sparsity:
+            return False
+        return all(now.weights([layer]) <= left for layer, left in self._settled[1].items())
 
     def _few_closed(self, steps: Sequence[tuple[Pattern, float]], now: OpenUnits) -> bool:
         """Whether a pattern that counts units has fewer of them closed than it would close."""
@@ -181,7 +177,7 @@ class Pruner:
             for members in self.competitors(groups, self.scope):
                 ranked = [groups[index] for index in members]
                 units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
-                if left > max(units - pattern.closes(units, share), sum(self._floors(ranked, now))):
+                if left > max(units - pattern.closes(units, share), sum(self._choice.floors(ranked, now))):
                     return True
         return False
 
@@ -217,6 +213,7 @@ class Pruner:
                     self._prune(groups, rng, Target(pattern, share, now, limit), read, on_top=pattern.on_top)
             if self.criterion.updates_weights:
                 self._update_weights()
+            self.settle(sparsity)
         self.criterion.after_update()
 
     def _update_weights(self):
@@ -247,80 +244,18 @@ class Pruner:
         }
 
         def choose(key: object, own: np.random.Generator) -> list[np.ndarray]:
-            return self._choose([groups[index] for index in scopes[key]], scopes[key], layers[key], own, target, read)
+            members = [groups[index] for index in scopes[key]]
+            return self._choice.closed_units(members, scopes[key], layers[key], own, target, read)
 
         chosen: dict[GatedLayer, list[tuple[Group, int, np.ndarray]]] = {}
         # Scopes are independent, and NumPy lets other threads run meanwhile.
-        with ThreadPoolExecutor(threads()) as workers:
+        with ThreadPoolExecutor(_threads()) as workers:
             for key, choices in zip(scopes, workers.map(choose, scopes, rng.spawn(len(scopes))), strict=True):
                 for index, closed in zip(scopes[key], choices, strict=True):
                     for place, layer in enumerate(groups[index].layers):
                         chosen.setdefault(layer, []).append((groups[index], place, closed))
         for layer, choices in chosen.items():
             self._write(layer, choices, on_top, target.before)
-
-    def _choose(
-        self, groups: Sequence[Group], numbers: Sequence[int], layers: Sequence[GatedLayer], rng: np.random.Generator,
-        target: Target, read: Read,
-    ) -> list[np.ndarray]:  # fmt: skip
-        """Bits, packed, 1 where a unit is closed."""
-        if self.scope == "output":
-            ((number, group),) = zip(numbers, groups, strict=True)
-            scores = read(number, group, 1).reshape(group.layers[0].mask_variable.shape)
-            return [choose_in_columns(scores, target.sparsity, self.min_kept, rng, group.name)]
-        pools = [
-            Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
-            for number, group in zip(numbers, groups, strict=True)
-        ]
-        floors, weights = self._floors(groups, target.now, target.before), count_weights(layers)
-        count = target.pattern.closes(sum(group.num_units for group in groups), target.sparsity)
-        if count is not None:
-            counted = [dataclasses.replace(pool, unit_weights=1) for pool in pools]
-            return smallest_above_floors(counted, count, floors, rng, others_pay=False)
-        if self.criterion.reopens:
-            return smallest_above_floors(pools, target.sparsity * weights - outside(groups, layers), floors, rng)
-        if target.before:
-            closed = sum(target.before[layer].closed for layer in layers)
-            return smallest_above_floors(pools, max(target.sparsity * weights, closed), floors, rng)
-        return self._close_more(pools, groups, layers, floors, rng, target)
-
-    def _close_more(
-        self, pools: Sequence[Pool], groups: Sequence[Group], layers: Sequence[GatedLayer], floors: Sequence[int],
-        rng: np.random.Generator, target: Target,
-    ) -> list[np.ndarray]:  # fmt: skip
-        """As `_choose` where closed weights stay closed, and count wherever they are."""
-        weights, others = count_weights(layers), outside(groups, layers)
-        closed = weights - target.now.weights_of(groups, layers)
-        whole = sum((group.num_units - target.now.count(group)) * group.unit_weights for group in groups)
-        sparsity = target.sparsity
-        if target.limit is not None:
-            found = smallest_above_floors(pools, max(sparsity * weights - others, whole), floors, rng)
-            added = sum(int(gain[np.unpackbits(bits, count=len(gain)) == 1].sum(dtype=np.int64))
-                        for gain, bits in zip(map(target.now.gains, groups), found, strict=True))  # fmt: skip
-            if closed + added <= target.limit * weights + groups[0].unit_weights / 2:
-                return found
-            sparsity = target.limit
-        if whole + others == closed and len({group.unit_weights for group in groups}) == 1:
-            return smallest_above_floors(pools, max(sparsity * weights - others, whole), floors, rng)
-        pools = [
-            dataclasses.replace(pool, gains=target.now.gains(group), ordered=isinstance(group, BalancedGroup))
-            for pool, group in zip(pools, groups, strict=True)
-        ]
-        return smallest_above_floors(pools, max(sparsity * weights - closed, 0), floors, rng)
-
-    def _floors(
-        self, groups: Sequence[Group], now: OpenUnits, before: dict[GatedLayer, Before] | None = None
-    ) -> list[int]:
-        """Units that each group keeps; of the groups of one matrix the first answers for it."""
-        floors, seen = [], set()
-        for group in groups:
-            floor = 0 if group.layers in seen else max(1, math.ceil(self.min_kept * group.num_units))
-            if floor and not self.criterion.reopens:
-                # What is closed below the floor stays closed.
-                floor = min(floor, group.num_units - before[group.layers[0]].closed if before else now.count(group))
-            floors.append(floor)
-            seen.add(group.layers)
-        return floors
 
     def _ranked(self, seen: OpenUnits, index: int, group: Group, every: int) -> np.ndarray:
         """Scores of every so manyth unit, −inf where what was `seen` is closed."""
@@ -382,6 +317,12 @@ class Pruner:
         elif before is not None:
             values = ops.convert_to_tensor(before[layer].values)
         mask.assign(ops.where(kept, values, 0.0))
+
+
+def _threads() -> int:
+    """Threads that this process should use: parallel jobs share the cores through this variable."""
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))
 
 
 def sparsity(layers: Sequence[GatedLayer]) -> float:

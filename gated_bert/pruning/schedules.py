@@ -48,7 +48,7 @@ class Schedule:
         return self.start + progress * (self.end - self.start)
 
     def to_dict(self) -> dict:
-        """Class name and fields."""
+        """Class name and fields, as the metadata of a run hold them."""
         return {"class": type(self).__name__, **dataclasses.asdict(self)}
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -13,36 +17,47 @@ MOST_UNPACKED = 2**33
 """Bytes that all packed arrays of a file may unpack to."""
 _BEST_PACKING = 1032
 """No deflated byte gives more than so many."""
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError,
+)  # fmt: skip
 """What reading a damaged archive raises."""
 
 
-def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+def read_npz(file: Path | BinaryIO, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file, in memory.
 
     Args:
-        path: the file.
+        file: the file, by its name or open.
         names: those that are read, as far as they are there; all where it is None.
 
     Raises:
         one of `DAMAGED`: a file that is none, an array of objects, or sizes that contradict each other.
     """
-    with zipfile.ZipFile(path) as archive:
-        check_members(archive, path)
+    about = os.fstat(file.fileno()) if hasattr(file, "fileno") else os.stat(file)
+    # A pipe would be waited for.
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError("no file that can be read")
+    with zipfile.ZipFile(file) as archive:
+        check_members(archive)
         for entry in archive.infolist():
-            with archive.open(entry) as file:
-                _check_header(file, entry)
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files if names is None or name in names}
+            with archive.open(entry) as stored:
+                _check_header(stored, entry)
+        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        return {name: _array(archive, entry) for name, entry in entries.items() if names is None or name in names}
 
 
-def check_members(archive: zipfile.ZipFile, path: Path):
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(entry) as stored:
+        return np.lib.format.read_array(stored, allow_pickle=False)
+
+
+def check_members(archive: zipfile.ZipFile):
     """Refuses members whose declared sizes no file of this size can unpack to.
 
     Raises:
         ValueError: one of them, or the same name twice.
     """
-    entries, size = archive.infolist(), Path(path).stat().st_size
+    entries, size = archive.infolist(), archive.fp.seek(0, os.SEEK_END)
     if len({entry.filename for entry in entries}) != len(entries):
         raise ValueError("a name is in it twice")
     if sum(entry.compress_size for entry in entries) > size:

@@ -1,10 +1,30 @@
 """The error a user can act on, and what other libraries' errors say, for a line of it."""
 
+import re
+
 _LONGEST = 300
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LONGEST_MESSAGE = 1500
 
 
 class UserError(Exception):
-    """Something the user can mend: one line that says what was wrong, where, and what to do."""
+    """Something the user can mend: one line that says what was wrong, where, and what to do.
+
+    Args:
+        message: the line; of a very long one, which quotes what a file holds, the middle is left out.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(_shortened(str(message), _LONGEST_MESSAGE))
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"
+
+
+def printable(text: str) -> str:
+    """The text with its control characters, which a terminal would obey, as their escapes; tabs and lines stay."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def one_line(error: BaseException) -> str:
@@ -16,4 +36,4 @@ def one_line(error: BaseException) -> str:
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     end = next((number for number, line in enumerate(lines, start=1) if not line.endswith(":")), len(lines))
     said = " ".join(lines[:end]) or type(error).__name__
-    return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 2 :]}"
+    return _shortened(said, _LONGEST)

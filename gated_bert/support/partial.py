@@ -8,7 +8,6 @@ the folder, or age, says so.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -20,10 +19,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
 
-LOCK = ".lock"
-"""The file in a folder whose lock the process that writes there holds."""
+from gated_bert.support.lock import LOCK, is_locked, lock_folder
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 _NAME = re.compile(
     r"\.(?P<target>.+)\.(?P<node>[0-9a-f]{8})-(?P<pid>[1-9]\d*)-(?P<start>\d+)-[0-9a-f]{8}"
     r"\.(?P<kind>partial|previous)",
@@ -131,24 +133,24 @@ def temporary_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        _locks.pop(folder).release()
         shutil.rmtree(folder, ignore_errors=True)
-        _locks.pop(folder).close()
 
 
 def make_temporary_folder() -> Path:
     """The folder of `temporary_folder`, for the caller to remove."""
     # By user: what others made in the same place cannot be removed anyway.
-    target = Path(tempfile.gettempdir()).absolute() / f"gated_bert-{os.getuid()}"
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    target = Path(tempfile.gettempdir()).absolute() / f"gated_bert-{user}"
     _remove(target.parent, target.name)
     folder = partial(target)
     folder.mkdir(mode=0o700)
     # Held as long as this process lives: a node that was started anew has other numbers, and finds it free.
-    _locks[folder] = open(folder / LOCK, "w")
-    fcntl.flock(_locks[folder], fcntl.LOCK_EX)
+    _locks[folder] = lock_folder(folder)
     return folder
 
 
-_locks: dict[Path, TextIO] = {}
+_locks: dict[Path, BaseFileLock] = {}
 
 
 def _name(target: Path, kind: str) -> Path:
@@ -215,15 +217,8 @@ def _is_dead(path: Path, match: re.Match, held: bool) -> bool:
 
 def _is_locked(folder: Path) -> bool | None:
     """Whether a process holds a lock in `folder` or in a folder there; None without any lock's file."""
-    found = None
-    for path in (folder / LOCK, *folder.glob(f"*/{LOCK}")):
-        with contextlib.suppress(OSError), open(path) as file:
-            found = False
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-    return found
+    known = [is_locked(path.parent) for path in (folder / LOCK, *folder.glob(f"*/{LOCK}"))]
+    return True if True in known else False if False in known else None
 
 
 def _modified(path: Path) -> float:
@@ -244,6 +239,11 @@ def _node() -> str:
 
 
 def _lives(pid: int, start: str) -> bool:
+    if os.name == "nt":
+        # There `os.kill` ends the process, whatever the signal.
+        import psutil
+
+        return psutil.pid_exists(pid)
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

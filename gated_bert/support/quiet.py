@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+
+from gated_bert.loading import Load, load_by
+from gated_bert.support.errors import printable
 
 LIBRARY_LINE = re.compile(
     rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
@@ -17,13 +20,11 @@ LIBRARY_LINE = re.compile(
 """The beginning of a line that TensorFlow's native library writes."""
 _TAIL_BYTES = 2**17
 """Of a log's end, so that lines of the library do not push out what a run itself said."""
-_FRAMEWORK = "tensorflow"
 
 
 def quieten():
     """Holds back what TensorFlow's library writes while it is imported and looks for GPUs, whenever that will be."""
-    if _FRAMEWORK not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    load_by("tensorflow", _quietly)
 
 
 def without_library_lines(text: str) -> str:
@@ -44,27 +45,14 @@ def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
     if start:
         text = text.partition("\n")[2] or text
     own = text if os.environ.get("VERBOSE") == "2" else without_library_lines(text)
-    return "\n".join(own.splitlines()[-lines:])
+    return printable("\n".join(own.splitlines()[-lines:]))
 
 
-class _Finder:
-    """Finds TensorFlow as Python does, and has it loaded quietly."""
-
-    def find_spec(self, name: str, path=None, target=None):
-        if name != _FRAMEWORK:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def quietly(module):
-                with _held_back():
-                    load(module)
-                    # It looks for GPUs when it is first asked, and says so.
-                    module.config.list_physical_devices()
-
-            spec.loader.exec_module = quietly
-        return spec
+def _quietly(load: Load, module: ModuleType):
+    with _held_back():
+        load(module)
+        # It looks for GPUs when it is first asked, and says so.
+        module.config.list_physical_devices()
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def read_record(
     """
     where = where or str(path)
     try:
-        text = _read(path, where, remedy, most_bytes)
+        text = read_bytes(path, where, remedy, most_bytes)
         return parse_record(text, schema, where=where, remedy=remedy, nan=nan, file_names=file_names)
     except UserError:
         if tolerant:
@@ -148,7 +148,8 @@ def _type_words(schema: object) -> str:
     return f"a list, each {inner}"
 
 
-def _read(path: Path, where: str, remedy: str, most_bytes: int) -> bytes:
+def read_bytes(path: Path, where: str, remedy: str = REMEDY, most_bytes: int = MOST_BYTES) -> bytes:
+    """What a file holds; arguments and errors are those of `read_record`."""
     try:
         about = os.stat(path)
         if not stat.S_ISREG(about.st_mode):

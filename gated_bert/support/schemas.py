@@ -18,10 +18,22 @@ class ModelConfig(TypedDict):
     task: Object
 
 
+class InputsOfRun(TypedDict, total=False):
+    """What a model's later inputs take from the configuration of its training run."""
+
+    max_len: int | None
+    doc_stride: int | None
+    n_best_size: int | None
+    max_answer_length: int | None
+    text_column: str | None
+    text_pair_column: str | None
+    label_column: str | None
+
+
 class HowMade(TypedDict, total=False):
     """`metadata.json` of a model folder, and the same in the record of an exported file."""
 
-    config: Object | None
+    config: InputsOfRun | None
     shrunk_from: Object
     row: Object
 
@@ -113,15 +125,34 @@ class JobStatus(TypedDict, total=False):
     pid: int
 
 
+class StoredFile(TypedDict):
+    """Where a file of a stored resume point lies, from the run's place on, and its bytes."""
+
+    key: str
+    size: int
+
+
+class ResumePoint(TypedDict):
+    """`resume-*.json` of a place for resume points."""
+
+    place: tuple[int, int]
+    files: dict[str, StoredFile]
+
+
 class _Labels(TypedDict, total=False):
     labels: list[str] | None
 
 
-class Place(_Labels):
-    """Where a checkpoint's run stood; those of earlier versions have no labels."""
+class Reached(TypedDict):
+    """How far a checkpoint's run has come: epochs, and batches of the next one."""
 
     epoch: int
     batches: int
+
+
+class Place(Reached, _Labels):
+    """Where a checkpoint's run stood; those of earlier versions have no labels."""
+
     seconds: float
     rows: list[Object]
     one_shot: dict[str, Object]
@@ -287,6 +318,22 @@ class PipelineRecord(TypedDict):
     """What a pipeline has done."""
 
     steps: dict[str, PipelineStep]
+
+
+class SavedSplits(TypedDict):
+    """`dataset_dict.json` of a data set that the library `datasets` saved."""
+
+    splits: list[str]
+
+
+class _SavedFile(TypedDict):
+    filename: str
+
+
+class SavedState(TypedDict):
+    """`state.json` of a split of it."""
+
+    _data_files: list[_SavedFile]
 
 
 class SimilarityRecord(TypedDict, total=False):

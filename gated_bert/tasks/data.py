@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import ConfigError
+from gated_bert.config.input_options import InputOptions
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.examples import Examples, TaskData
@@ -20,7 +21,7 @@ from gated_bert.tasks.task import OWN_DATA_ONLY, TASKS, Task, get_task, own_task
 __all__ = ["Examples", "TaskData", "data_path", "load_task_data", "task_name"]
 
 
-def data_path(config: GatedBertConfig) -> Path | None:
+def data_path(config: InputOptions) -> Path | None:
     """The folder or file that `config.data` names; with `hub`, the folder in GATED_BERT_DATA where that is set.
 
     Returns:
@@ -42,7 +43,7 @@ def data_path(config: GatedBertConfig) -> Path | None:
     return path
 
 
-def task_name(config: GatedBertConfig) -> str:
+def task_name(config: InputOptions) -> str:
     """The name of the task that `config` will run, known without reading any data.
 
     Raises:
@@ -54,7 +55,7 @@ def task_name(config: GatedBertConfig) -> str:
     return own_task_name(path) if config.task in TASKS else config.task
 
 
-def load_task_data(config: GatedBertConfig, task: Task | None = None) -> TaskData:
+def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
     """The task and the examples that `config` names.
 
     Args:
@@ -62,7 +63,8 @@ def load_task_data(config: GatedBertConfig, task: Task | None = None) -> TaskDat
         task: what a model was trained for; the labels of own data are then its classes or targets.
 
     Returns:
-        The data; with `train_examples`, a subset drawn with `config.seed` (all of them where there are fewer).
+        The data; with `train_examples`, a subset (all of them where there are fewer), drawn with the `seed` of a
+        run's record.
 
     Raises:
         ConfigError: a refused field.
@@ -83,7 +85,7 @@ def load_task_data(config: GatedBertConfig, task: Task | None = None) -> TaskDat
     return _finish(_from_embedded(task) if config.data == "embedded" else _from_hub(task), config)
 
 
-def _is_own_data(config: GatedBertConfig, path: Path) -> bool:
+def _is_own_data(config: InputOptions, path: Path) -> bool:
     if path.is_file() or config.text_column is not None:
         return True
     if config.task in TASKS and (config.task not in LAYOUTS or find_task_folder(path, TASKS[config.task])):
@@ -120,12 +122,12 @@ def _from_hub(task: Task) -> TaskData:
     return {"squad": read_hub_squad, "ag_news": read_hub_ag_news}.get(task.name, read_hub_task)(task)
 
 
-def _finish(data: TaskData, config: GatedBertConfig) -> TaskData:
+def _finish(data: TaskData, config: InputOptions) -> TaskData:
     source = dict(data.source)
     train = data.train
     wanted = config.train_examples
     if wanted is not None and wanted < len(train):
-        chosen = np.random.default_rng(config.seed).permutation(len(train))[:wanted]
+        chosen = np.random.default_rng(getattr(config, "seed", None)).permutation(len(train))[:wanted]
         train = train.take(np.sort(chosen))
         source["label"] += f", {wanted:,} training examples"
     source["rows"] = {"train": len(train), **{split: len(examples) for split, examples in data.dev.items()}}

@@ -21,6 +21,7 @@ from gated_bert.tasks.ag_news import AG_NEWS_ID
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset
 from gated_bert.tasks.squad import SQUAD_ID
+from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.task import GLUE_TASKS, Task
 from gated_bert.tasks.tokenizer import BERT_ID
 
@@ -137,7 +138,7 @@ def _read_sums(place: Path) -> dict[str, str]:
     path = place / CHECKSUMS
     if not path.is_file():
         return {}
-    lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split("  ", 1) for line in read_text(path).splitlines()]
     if any(len(line) != 2 for line in lines):
         raise UserError(f"{path}: malformed (a line is `checksum  file`); remove it and {place}'s files to start again")
     return {name: value for value, name in lines}

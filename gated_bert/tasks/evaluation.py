@@ -8,15 +8,15 @@ import keras
 import numpy as np
 from scipy import special
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config.input_options import InputOptions
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.metrics import evaluate_all
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 from gated_bert.tasks.windows import Windows, best_answers, encode_windows
-from gated_bert.tasks.wordpiece import Tokenizer
 
 PADDED = -3e4
 """Logit of tokens beyond a batch's length: no share in a softmax, and finite."""
@@ -35,11 +35,18 @@ class WindowedDataset(BucketedDataset):
         self.windows = windows
 
 
+def task_loss(task: Task) -> keras.losses.Loss:
+    """The loss that a task is learnt by: of classes, tokens or a target."""
+    if task.kind == "regression":
+        return keras.losses.MeanSquaredError()
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
 def make_dataset(
     task: Task,
-    tokenizer: Tokenizer,
+    tokenizer: TokenizerProtocol,
     examples: Examples,
-    config: GatedBertConfig,
+    config: InputOptions,
     seed: int | None = None,
     multiple: int = 1,
 ) -> BucketedDataset:
@@ -69,7 +76,7 @@ def evaluate_model(
     task: Task,
     datasets: dict[str, BucketedDataset],
     examples: dict[str, Examples],
-    config: GatedBertConfig,
+    config: InputOptions,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Loss and metrics of a model.
 

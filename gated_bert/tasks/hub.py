@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import SavedSplits, SavedState
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.task import Task
@@ -20,6 +22,7 @@ ANSWER_SECONDS = 5.0
 
 NO_GLUE = "use -d embedded, or -d FOLDER with the GLUE files"
 SAVED_MARK = "dataset_dict.json"
+_SAVE_AGAIN = "save it again"
 
 
 def hub_answers(repo: str, repo_type: str) -> bool:
@@ -95,11 +98,15 @@ def load_hub_dataset(repo: str, name: str | None, remedy: str):
         remedy: what to do without a network, for the message.
 
     Raises:
-        UserError: neither the hub nor the cache has it.
+        UserError: neither the hub nor the cache has it, or a folder here has its name.
     """
     import datasets
     from huggingface_hub.errors import HTTPError
 
+    # The library takes such a folder for the data set, whoever made it.
+    if Path(repo).is_dir():
+        raise UserError(f"{repo}: a folder of the working folder has the name of a data set on the Hugging Face hub; "
+                        "work in another folder, or name this one with -d")  # fmt: skip
     switched_off = datasets.config.HF_HUB_OFFLINE
     offline = switched_off or not hub_answers(repo, "dataset")
     full_name = f"{repo} ({name})" if name else repo
@@ -142,12 +149,30 @@ def load_saved_dataset(folder: Path):
         UserError: a damaged folder.
     """
     import datasets
-    import pyarrow
 
+    for split in read_record(folder / SAVED_MARK, SavedSplits, remedy=_SAVE_AGAIN)["splits"]:
+        place = _inside(folder, split, folder / SAVED_MARK)
+        read_record(place / "dataset_info.json", remedy=_SAVE_AGAIN)
+        for entry in read_record(place / "state.json", SavedState, remedy=_SAVE_AGAIN)["_data_files"]:
+            if not _inside(place, entry["filename"], place / "state.json").is_file():
+                raise UserError(f"{place / entry['filename']}: no such file; {_SAVE_AGAIN}")
     try:
         return datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        raise UserError(f"{folder}: not a whole saved data set ({one_line(error)}); save it again") from error
+    # Whatever records of other types make the library raise.
+    except Exception as error:
+        raise UserError(f"{folder}: not a whole saved data set ({one_line(error)}); {_SAVE_AGAIN}") from error
+
+
+def _inside(folder: Path, name: str, where: Path) -> Path:
+    """What a record of a saved data set names, which lies in its own folder."""
+    path = folder / name
+    try:
+        inside = Path(name).name == name and path.resolve().parent == folder.resolve()
+    except (OSError, ValueError):
+        inside = False
+    if not inside:
+        raise UserError(f"{where}: {name!r:.80} is no name in {folder}; {_SAVE_AGAIN}")
+    return path
 
 
 def read_saved_dataset(folder: Path, task: Task) -> TaskData:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from gated_bert.tasks.wordpiece import Encoded
+from gated_bert.tasks.encoded import IDS, REAL, Encoded
 
 BUCKET_LENGTHS = (8, 16, 24, 32, 48, 64, 80, 96, 128, 192, 256, 384, 512)
 SMALLEST_SHARE = 0.05
@@ -62,7 +62,6 @@ class BucketedDataset(keras.utils.PyDataset):
         max_len: most tokens of an example.
         seed: seed of the order; `None` keeps the order of the data within each bucket, the same in every epoch.
         buckets: padded lengths, the last of which holds the longest example; by default `choose_buckets`.
-        pad_id: token id of the padding.
         multiple: of this the sizes of all batches are multiples; a smaller batch takes examples of its own again.
 
     Raises:
@@ -77,7 +76,6 @@ class BucketedDataset(keras.utils.PyDataset):
         max_len: int,
         seed: int | None = None,
         buckets: Sequence[int] | None = None,
-        pad_id: int = 0,
         multiple: int = 1,
     ):
         super().__init__(workers=1, use_multiprocessing=False)
@@ -88,8 +86,7 @@ class BucketedDataset(keras.utils.PyDataset):
         if lengths.max() > self.buckets[-1]:
             raise ValueError(f"an example has {lengths.max()} tokens, more than the last bucket, {self.buckets[-1]}")
         self.encoded, self.labels = encoded, labels
-        self.batch_size, self.seed, self.pad_id = batch_size, seed, pad_id
-        self.multiple = multiple
+        self.batch_size, self.seed, self.multiple = batch_size, seed, multiple
         self._bucket_of = np.searchsorted(self.buckets, lengths)
         self.set_epoch(0)
 
@@ -136,11 +133,10 @@ class BucketedDataset(keras.utils.PyDataset):
         places = starts + np.arange(length)
         real = places < ends
         places = np.where(real, places, 0)
-        return {
-            "input_ids": np.where(real, self.encoded.input_ids[places], np.int32(self.pad_id)),
-            "token_type_ids": np.where(real, self.encoded.token_type_ids[places], np.int32(0)),
-            "attention_mask": real.astype(np.int32),
-        }
+        padding = {IDS: self.encoded.pad_id}
+        inputs = {name: np.where(real, values[places], np.int32(padding.get(name, 0)))
+                  for name, values in self.encoded.inputs.items()}  # fmt: skip
+        return inputs | {REAL: real.astype(np.int32)}
 
     def _make_plan(self, epoch: int, first_batch: int) -> _Plan:
         random = None if self.seed is None else np.random.default_rng((self.seed, epoch))

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.encoded import Column, Encoded
 from gated_bert.tasks.examples import SpanExamples
-from gated_bert.tasks.wordpiece import Encoded, Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 MOST_QUESTION_TOKENS = 64
 """What a question is cut to, as in the published BERT."""
-SPECIAL = 3
-"""[CLS], and [SEP] after the question and after the context."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows `[CLS] question [SEP] part of the context [SEP]`, those of one question next to each other.
+    """Windows of a question and a part of its context, as pairs; those of one question next to each other.
 
     Attributes:
         encoded: token ids of the windows.
-        labels: [windows, 2] int32, first and last token of the answer; [CLS], 0, where it is not all in the window.
+        labels: [windows, 2] int32, first and last token of the answer; 0, the first token of all,
+            where it is not all in the window.
         question: [windows] index of the question.
         context_at: [windows] place of the context's first token in the window.
         tokens: [windows, 2] which tokens of `characters` the window shows: first, and one after the last.
@@ -39,7 +39,7 @@ class Windows:
     characters: np.ndarray
 
 
-def encode_windows(tokenizer: Tokenizer, examples: SpanExamples, max_len: int, stride: int) -> Windows:
+def encode_windows(tokenizer: TokenizerProtocol, examples: SpanExamples, max_len: int, stride: int) -> Windows:
     """Cuts each context into overlapping windows that fit behind its question.
 
     Args:
@@ -56,35 +56,28 @@ def encode_windows(tokenizer: Tokenizer, examples: SpanExamples, max_len: int, s
     contexts = {context: index for index, context in enumerate(dict.fromkeys(examples.pairs))}
     context_ids, characters, context_ends = tokenizer.places(list(contexts))
     question_ids, _, question_ends = tokenizer.places(examples.texts)
-    cls, sep = (np.array([tokenizer.special_id(token)], np.int32) for token in ("[CLS]", "[SEP]"))
-    ids, lengths, rows = [], [], []
+    template, rows = tokenizer.template, []
     for index, context in enumerate(examples.pairs):
-        question = question_ids[question_ends[index] : question_ends[index + 1]][:MOST_QUESTION_TOKENS]
+        asked = int(min(question_ends[index + 1] - question_ends[index], MOST_QUESTION_TOKENS))
         first, end = context_ends[contexts[context]], context_ends[contexts[context] + 1]
-        room = max_len - SPECIAL - len(question)
+        room = max_len - template.around(2) - asked
         if room < min(stride, max(end - first, 1)):
             raise UserError(
-                f"question {examples.ids[index]}: its {len(question)} tokens leave {max(room, 0)} of {max_len} for the "
+                f"question {examples.ids[index]}: its {asked} tokens leave {max(room, 0)} of {max_len} for the "
                 f"context, fewer than a step of {stride}; give a longer -ml or a shorter --doc-stride"
             )
         answer = _answer_tokens(characters[first:end], examples.labels[index])
         parts = _parts(int(end - first), room, stride)
         for (start, stop), owned in zip(parts, _owned(parts), strict=True):
-            ids += [cls, question, sep, context_ids[first + start : first + stop], sep]
-            lengths.append(len(question) + stop - start + SPECIAL)
-            at = len(question) + 2
+            at = len(template.begin) + asked + len(template.between)
             inside = answer is not None and start <= answer[0] and answer[1] < stop
             label = (at + answer[0] - start, at + answer[1] - start) if inside else (0, 0)
-            rows.append((*label, index, at, first + start, first + stop, first + owned[0], first + owned[1]))
+            rows.append((*label, index, at, first + start, first + stop, first + owned[0], first + owned[1], asked))
     table = np.array(rows, dtype=np.int64)
-    offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    flat = np.concatenate(ids)
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    types = (within >= np.repeat(table[:, 3], lengths)).astype(np.int32)
-    return Windows(
-        Encoded(flat, types, offsets), table[:, :2].astype(np.int32), table[:, 2], table[:, 3], table[:, 4:6],
-        table[:, 6:8], characters,
-    )  # fmt: skip
+    question, shown = table[:, 2], table[:, 4:6]
+    encoded = tokenizer.join(Column(question_ids, question_ends[question], table[:, 8]),
+                             Column(context_ids, shown[:, 0], shown[:, 1] - shown[:, 0]))  # fmt: skip
+    return Windows(encoded, table[:, :2].astype(np.int32), question, table[:, 3], shown, table[:, 6:8], characters)
 
 
 def _answer_tokens(characters: np.ndarray, answer: np.ndarray) -> tuple[int, int] | None:

@@ -1,65 +1,31 @@
-"""BERT's WordPiece tokeniser, with a cache of what was tokenised."""
+"""BERT's WordPiece tokeniser."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError
-from gated_bert.support.partial import partial, remove_leftovers
 from gated_bert.support.records import read_record
+from gated_bert.tasks.encoded import REAL, Column, Encoded, Template, arrange, kept_lengths
 from gated_bert.tasks.graphemes import whole_places
-from gated_bert.tasks.tables import read_text
+from gated_bert.tasks.token_cache import CACHED_FROM, cache_file, read_cache, write_cache
+from gated_bert.tasks.tokenizer_protocol import Special
 from gated_bert.tasks.tokenizer_rules import ROLES, AddedToken, WordPieceRules
+from gated_bert.tasks.wordpiece_files import FILES, read_vocabulary, read_wordpiece
 
 SPECIAL_TOKENS = tuple(ROLES)
+MEANINGS = {"pad": "[PAD]", "unk": "[UNK]", "begin": "[CLS]", "separator": "[SEP]", "mask": "[MASK]"}
+"""What a special token is for → BERT's spelling."""
 MOST_TOKENS = 10_000_000
-CACHED_FROM = 1000
-"""Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of n examples, one after the other.
-
-    Attributes:
-        input_ids: [tokens] int32.
-        token_type_ids: [tokens] int32, 0 in the first text and 1 in the second.
-        offsets: [n + 1] int64; example i is at `offsets[i]:offsets[i + 1]`.
-    """
-
-    input_ids: np.ndarray
-    token_type_ids: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each example, [n] int64."""
-        return np.diff(self.offsets)
-
-    def row(self, index: int) -> np.ndarray:
-        """Token ids of one example."""
-        return self.input_ids[self.offsets[index] : self.offsets[index + 1]]
-
-    def take(self, indices: Sequence[int]) -> Encoded:
-        """The examples at `indices`, in that order."""
-        lengths = self.lengths[indices]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        places = np.repeat(self.offsets[indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Encoded(self.input_ids[places], self.token_type_ids[places], offsets)
 
 
 class Tokenizer:
@@ -74,6 +40,9 @@ class Tokenizer:
     Raises:
         UserError: a special token is missing.
     """
+
+    input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
+    files: ClassVar[tuple[str, ...]] = FILES
 
     def __init__(
         self,
@@ -92,10 +61,20 @@ class Tokenizer:
         # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
         backend.no_truncation()
         backend.no_padding()
-        # What encode does, so that other tools do the same with the saved file.
-        ends = (self.special[token] for token in ("[SEP]", "[CLS]"))
-        backend.post_processor = processors.BertProcessing(*((token, backend.token_to_id(token)) for token in ends))
         self.backend, self.origin, self.max_length = backend, origin, max_length
+        # What encode does, so that other tools do the same with the saved file.
+        backend.post_processor = self._post_processor()
+
+    def _post_processor(self) -> processors.PostProcessor:
+        """The `template`, as the library has it."""
+        ends = (self.special[token] for token in ("[SEP]", "[CLS]"))
+        return processors.BertProcessing(*((token, self.backend.token_to_id(token)) for token in ends))
+
+    @property
+    def template(self) -> Template:
+        """`[CLS] text [SEP]`, and `[CLS] text [SEP] text [SEP]`."""
+        begin, separator = self.special_id("begin"), self.special_id("separator")
+        return Template((begin,), (separator,), (separator,))
 
     @classmethod
     def from_vocab(
@@ -156,11 +135,16 @@ class Tokenizer:
             raise _refused(error, f"{path}: not a tokenizer.json", remedy) from error
         return cls(backend, str(path), special, max_length)
 
+    @classmethod
+    def read(cls, path: Path, name: str | None = None) -> Tokenizer:
+        """A tokeniser from a file of others; see `wordpiece_files.read_wordpiece`."""
+        return read_wordpiece(path, name, cls)
+
     def save(self, path: str | os.PathLike):
         """Writes a `tokenizer.json` that `from_file` and other tools read."""
         if self.special["[PAD]"] != "[PAD]":
             # The only field of the format that names this token.
-            self.backend.enable_padding(pad_id=self.special_id("[PAD]"), pad_token=self.special["[PAD]"])
+            self.backend.enable_padding(pad_id=self.special_id("pad"), pad_token=self.special["[PAD]"])
         # Not by the library, which takes no name that is not UTF-8.
         Path(path).write_bytes(self.backend.to_str(pretty=True).encode())
         self.backend.no_padding()
@@ -196,33 +180,23 @@ class Tokenizer:
         """
         if not cached or len(texts) < CACHED_FROM:
             return self._encode(texts, pairs, max_len)
-        path = cache_folder() / "tokens" / f"{self._digest(texts, pairs, max_len)}.npz"
-        encoded = _read_cache(path, len(texts), self.vocab_size)
+        path = cache_file(f"{tokenizers.__version__} {max_len} {self.fingerprint}", texts, pairs)
+        encoded = read_cache(path, len(texts), self.input_names, self.vocab_size, self.special_id("pad"))
         if encoded is None:
             encoded = self._encode(texts, pairs, max_len)
-            _write_cache(path, encoded)
+            write_cache(path, encoded)
         return encoded
 
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> Encoded:
         # The library's own truncation keeps every part it cuts off, and for a pair every combination of parts: a minute
         # for texts of ten thousand words. So the tokens are cut and joined here.
-        columns = [self._tokens(column) for column in (texts, pairs) if column is not None]
-        kept = kept_lengths([np.diff(offsets) for _, offsets in columns], max_len - len(columns) - 1)
-        ends = np.cumsum(sum(kept) + len(columns) + 1)
-        offsets = np.concatenate([[0], ends]).astype(np.int64)
-        input_ids = np.full(offsets[-1], self.special_id("[SEP]"), dtype=np.int32)
-        token_type_ids = np.zeros(offsets[-1], dtype=np.int32)
-        input_ids[offsets[:-1]] = self.special_id("[CLS]")
-        place = offsets[:-1] + 1
-        for segment, ((tokens, starts), count) in enumerate(zip(columns, kept, strict=True)):
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            target = np.repeat(place, count) + within
-            input_ids[target] = tokens[np.repeat(starts[:-1], count) + within]
-            place = place + count
-            token_type_ids[target] = segment
-            token_type_ids[place] = segment
-            place = place + 1
-        return Encoded(input_ids, token_type_ids, offsets)
+        cut = [self._tokens(column) for column in (texts, pairs) if column is not None]
+        kept = kept_lengths([np.diff(offsets) for _, offsets in cut], max_len - self.template.around(len(cut)))
+        return self.join(*(Column(ids, starts[:-1], count) for (ids, starts), count in zip(cut, kept, strict=True)))
+
+    def join(self, *columns: Column) -> Encoded:
+        """Parts of texts with the special tokens around them; see `TokenizerProtocol`."""
+        return arrange(columns, self.template, self.input_names, self.special_id("pad"))
 
     def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         encodings = self._batch(self.backend.encode_batch_fast, texts)
@@ -260,30 +234,38 @@ class Tokenizer:
                     raise _refused(why, f"text {number + 1}, {text!r:.60}, cannot be tokenised", "correct it") from why
             raise refused from error
 
-    def special_id(self, token: str) -> int:
-        """The id of [CLS], [SEP], [PAD] or [UNK], however this vocabulary spells them."""
-        return self.backend.token_to_id(self.special[token])
+    def special_id(self, special: Special) -> int | None:
+        """The id of a special token, however this vocabulary spells it; None where it has none, as often of `mask`."""
+        return self.backend.token_to_id(self.special[MEANINGS[special]])
 
-    def _digest(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> str:
-        digest = hashlib.sha256(f"{tokenizers.__version__} {max_len} ".encode())
-        # Holds the post-processor, and with it the spelling of [CLS] and [SEP].
-        digest.update(self.backend.to_str().encode())
-        for column in (texts, pairs or ()):
-            for text in column:
-                data = text.encode()
-                digest.update(b"%d:" % len(data))
-                digest.update(data)
-            digest.update(b"|")
-        return digest.hexdigest()
+    @property
+    def fingerprint(self) -> str:
+        """All that decides how texts are encoded; the post-processor says how [CLS] and [SEP] are spelt."""
+        return self.backend.to_str()
 
-
-def read_vocabulary(path: str | os.PathLike) -> list[str]:
-    """The tokens of a `vocab.txt` in the order of their ids.
-
-    Raises:
-        UserError: an unreadable file.
-    """
-    return [line.rstrip("\r") for line in read_text(Path(path)).removesuffix("\n").split("\n")]
+    def transformers_files(self, longest: int) -> dict[str, str]:
+        """Name → content of the files that make transformers cut texts as `tokenizer.json` says, and those who read the
+        vocabulary alone nearly so; `longest` is the model's longest input in tokens."""
+        normalizer = self.backend.normalizer
+        special = {name: self.special[token] for token, name in ROLES.items()}
+        fields = {name: token for name, token in special.items() if self.backend.token_to_id(token) is not None}
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            fields |= {"do_lower_case": normalizer.lowercase, "strip_accents": normalizer.strip_accents,
+                       "tokenize_chinese_chars": normalizer.handle_chinese_chars}  # fmt: skip
+        settings = {
+            # BertTokenizer would take the vocabulary alone from the file and build the rest by rules of its own.
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": min(longest, self.max_length or longest),
+            "model_input_names": [*self.input_names, REAL],
+            **fields,
+        }
+        tokens = {index: token for token, index in self.backend.get_vocab().items()}
+        # Ids without a token get a name that no text holds.
+        vocabulary = [tokens.get(index, f"[unused_{index}]") for index in range(self.vocab_size)]
+        return {
+            "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
+            "vocab.txt": "\n".join(vocabulary) + "\n",
+        }
 
 
 def _own_spelling(backend: tokenizers.Tokenizer) -> dict[str, str]:
@@ -314,65 +296,3 @@ def _refused(error: BaseException, what: str, remedy: str) -> UserError:
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     return UserError(f"{what} ({' '.join(str(error).split())[:200]}); {remedy}")
-
-
-def kept_lengths(lengths: list[np.ndarray], room: int) -> list[np.ndarray]:
-    """How many tokens of each text are kept: of a pair the longer is cut first, then both alike.
-
-    Args:
-        lengths: tokens of the first texts, and of the second texts if there are any, each [n].
-        room: most tokens of an example, special tokens aside.
-
-    Returns:
-        Tokens kept, as `lengths`. An odd token goes to the longer text, to the second of equals, as in the
-        `tokenizers` library.
-    """
-    if len(lengths) == 1:
-        return [np.minimum(lengths[0], room)]
-    first, second = lengths
-    short = np.minimum(np.minimum(first, second), room // 2)
-    long = room - short
-    fits = first + second <= room
-    first_is_short = first <= second
-    return [
-        np.where(fits, first, np.where(first_is_short, short, long)),
-        np.where(fits, second, np.where(first_is_short, long, short)),
-    ]
-
-
-def cache_folder() -> Path:
-    """Where derived files are kept between runs: `gated_bert` in XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gated_bert"
-
-
-def _read_cache(path: Path, rows: int, tokens: int) -> Encoded | None:
-    try:
-        encoded = Encoded(**read_npz(path))
-    except (*DAMAGED, TypeError):
-        return None
-    arrays = (encoded.input_ids, encoded.token_type_ids, encoded.offsets)
-    whole = all(array.ndim == 1 and array.dtype.kind == "i" for array in arrays) and len(encoded) == rows
-    # A file of another's, whose places or ids lie outside, is made again.
-    whole = whole and encoded.offsets[0] == 0 and (encoded.lengths >= 0).all()
-    whole = whole and len(encoded.input_ids) == len(encoded.token_type_ids) == encoded.offsets[-1]
-    return encoded if whole and _ids_below(encoded.input_ids, tokens) else None
-
-
-def _ids_below(ids: np.ndarray, tokens: int) -> bool:
-    return not len(ids) or (ids.min() >= 0 and ids.max() < tokens)
-
-
-def _write_cache(path: Path, encoded: Encoded):
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        temporary = partial(path)
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **{name: getattr(encoded, name) for name in ("input_ids", "token_type_ids", "offsets")})
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError:
-        # The cache saves time only: a home folder that cannot be written to must not stop a run.
-        return

@@ -186,7 +186,8 @@ def test_every_tokeniser_comes_back_from_each_kind_of_folder(make_model, tmp_pat
         expected = tokenizer.encode(TEXTS, TEXTS[::-1], 2000)
         for each in (found, again):
             assert np.array_equal(each.encode(TEXTS, TEXTS[::-1], 2000).input_ids, expected.input_ids), name
-            assert [each.special_id(token) for token in TOKENS[:4]] == [tokenizer.special_id(t) for t in TOKENS[:4]]
+            special = ("pad", "unk", "begin", "separator")
+            assert [each.special_id(one) for one in special] == [tokenizer.special_id(one) for one in special]
     assert json.loads((tmp_path / "added" / "tokenizer_config.json").read_text())["model_max_length"] == 9
 
 
@@ -199,5 +200,5 @@ def test_transformers_cuts_texts_as_every_exported_tokeniser(make_model, tmp_pat
     lines = run(READ, *(tmp_path / name for name in ("texts.json", *kinds))).splitlines()
     for (name, tokenizer), line in zip(kinds.items(), lines, strict=True):
         encoded = tokenizer.encode(TEXTS, TEXTS[::-1], 2000)
-        ids, types = rows(encoded, encoded.input_ids), rows(encoded, encoded.token_type_ids)
+        ids, types = rows(encoded, encoded.input_ids), rows(encoded, encoded.inputs["token_type_ids"])
         assert json.loads(line) == [ids, types, ids, types], name

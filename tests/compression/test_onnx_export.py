@@ -244,6 +244,45 @@ def test_every_changed_byte_of_an_export_is_seen(tmp_path):
     open_model(tmp_path / "a.onnx")
 
 
+def fewer_rows(graph):
+    table = max(graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[:2], table.name))
+
+
+def fixed_batch(graph):
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+
+
+def no_output(graph):
+    del graph.output[:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (fewer_rows, "a.onnx: ONNX Runtime cannot compute it"),
+        (fixed_batch, "a.onnx: ONNX Runtime cannot compute it"),
+        (no_output, "a.onnx: its output is of shape None, and the task in a.json has"),
+        (lambda graph: None, "a.onnx: its output is of shape .*, and the task in a.json has 5 for each text"),
+    ],
+)
+def test_graphs_that_load_and_do_not_run_are_one_sentence(tmp_path, capfd, damage, message):
+    export_onnx(tmp_path / "a.onnx", loaded_model("classes"), "standard")
+    model = onnx.load(tmp_path / "a.onnx")
+    damage(model.graph)
+    onnx.save(model, tmp_path / "a.onnx")
+    without_checksum(tmp_path / "a.json")
+    if "5 for each" in message:
+        record = json.loads((tmp_path / "a.json").read_text())
+        record["task"]["labels"] = ["a", "b", "c", "d", "e"]
+        (tmp_path / "a.json").write_text(json.dumps(record))
+    capfd.readouterr()
+    with pytest.raises(UserError, match=message) as caught:
+        inputs = {name: np.full((2, 8), 4 if name == "input_ids" else 1) for name in INPUTS}
+        open_model(tmp_path / "a.onnx").model.predict_on_batch(inputs)
+    assert "\n" not in str(caught.value) and capfd.readouterr().err == ""
+
+
 def foreign(place, tensor):
     """An ONNX file that adds a stored array to its input."""
     graph = onnx.helper.make_graph(

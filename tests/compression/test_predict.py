@@ -114,5 +114,13 @@ def test_inputs_are_made_as_in_training(make_model):
         evaluation_config(recorded, 4, 4)
 
 
+@pytest.mark.parametrize("values", [{"max_len": -5}, {"max_len": 3}, {"doc_stride": -1}, {"n_best_size": 0},
+                                    {"max_answer_length": 10**12}])  # fmt: skip
+def test_what_a_model_records_out_of_bounds_is_laid_to_its_record_and_to_no_flag(make_model, values):
+    found = loaded(make_model, metadata={"config": values})
+    with pytest.raises(UserError, match=rf"^config in the model's record: {next(iter(values))}: .* is refused"):
+        evaluation_config(found, 4)
+
+
 def test_a_stream_leaves_no_tokens_in_the_cache():
     assert CHUNK_ROWS < CACHED_FROM

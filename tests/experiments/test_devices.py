@@ -18,8 +18,8 @@ from gated_bert.experiments.runs.devices import with_counted_devices
 from gated_bert.experiments.sweeps import sweep
 from gated_bert.models.folder import load_model, read_masks
 from gated_bert.support.machine import GIB, Machine
+from gated_bert.tasks.encoded import Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
-from gated_bert.tasks.wordpiece import Encoded
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
 METHODS = ("movement", "magnitude", "spt")
@@ -68,7 +68,8 @@ def test_a_stopped_run_on_two_devices_goes_on_exactly(runs):
 
 def test_every_batch_can_be_shared():
     lengths = np.full(11, 3)
-    encoded = Encoded(np.ones(33, np.int32), np.zeros(33, np.int32), np.concatenate([[0], np.cumsum(lengths)]))
+    inputs = {"input_ids": np.ones(33, np.int32), "token_type_ids": np.zeros(33, np.int32)}
+    encoded = Encoded(inputs, np.concatenate([[0], np.cumsum(lengths)]))
     dataset = BucketedDataset(encoded, np.arange(11), batch_size=8, max_len=8, multiple=4)
     assert [size for size, _ in dataset.shapes] == [8, 4]
     np.testing.assert_array_equal(dataset.row_order(), [*range(11), 8])

@@ -11,7 +11,7 @@ from gated_bert.experiments.explanations.explained import (
     read_explained,
 )
 from gated_bert.support.errors import UserError
-from tests.experiments.explained_folders import LABELS, TEXTS, WEIGHTS, write_folder
+from tests.experiments.explained_folders import CLASSES, LABELS, TEXTS, WEIGHTS, write_folder
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +32,9 @@ def test_a_folder_is_read_as_it_was_written():
         ({"seed": 1, "model": "gone/a"}, None),
         ({"seed": 1}, None),
         ({"model": "./gone/a"}, "b: of the same model and seed as a, gone/a; give each model once"),
-        ({"labels": ["a", "b"]}, "b: its labels is"),
+        ({"labels": CLASSES[::-1]}, "b: its labels is"),
         ({"task": "sst2"}, "b: its task is sst2, and that of a ag_news; explain both alike"),
-        ({"num_samples": 9}, "b: its num_samples is 9, and that of a 500"),
+        ({"num_samples": 90}, "b: its num_samples is 90, and that of a 500"),
         ({"texts": TEXTS | {2: "else"}}, "other documents than those of a (3 documents, and a 3, the first that"),
         ({"gold": LABELS | {5: "World"}}, "b: document 5 is of class World, and in a of None; explain both from the s"),
         ({"texts": {0: TEXTS[0]}}, "(1 documents, and a 3, the first that differs is document 2); explain the same"),
@@ -48,6 +48,23 @@ def test_only_the_same_documents_explained_alike_are_compared(change, message):
         with pytest.raises(UserError) as error:
             read_comparable(folders)
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_samples": 10**12}, "num_samples is 1000000000000; allowed: 10 to 1,000,000"),
+        ({"num_samples": 0}, "num_samples is 0; allowed: 10 to"),
+        ({"num_features": -1}, "num_features is -1; allowed: 1 to"),
+        ({"seed": -1}, "seed is -1; allowed: 0 to"),
+        ({"max_len": 10**20}, "max_len is 100000000000000000000; allowed: 8 to"),
+        ({"labels": ["World", "Business", "Sci/Tech"]}, "document 0: the label 'Sports' is no class of record.json"),
+        ({"gold": LABELS | {2: "Weather"}}, "document 2: the label 'Weather' is no class"),
+    ],
+)
+def test_what_other_models_could_not_be_explained_by_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        read_explained(write_folder(Path("a"), **change))
 
 
 def test_variants_share_the_seed_and_the_noise_floor_does_not():

@@ -1,6 +1,7 @@
 """What a finished run is worth: kept by --resume, set aside by a new run, whole wherever it was killed."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -16,10 +17,11 @@ import pytest
 from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.reports.run_layout import LOG_FILE
 from gated_bert.experiments.runs import job_process
 from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs.run import train
-from gated_bert.experiments.runs.run_state import LOG_FILE, newest_metadata, read_status
+from gated_bert.experiments.runs.run_state import newest_metadata, read_status
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
 
@@ -133,14 +135,26 @@ def used(folder):
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
-def test_a_second_run_is_refused_at_once(copy, capsys, monkeypatch, resume):
+@pytest.mark.parametrize("flag", ["--run-dir", "--config-file", "-o/--output-dir"])
+def test_a_second_run_is_refused_at_once_by_the_name_of_the_flag_that_was_given(
+    copy, tmp_path, capsys, monkeypatch, resume, flag
+):
+    words = [*FLAGS, "--run-dir", str(copy)]
+    if flag == "--config-file":
+        (copy / "job.json").write_text(json.dumps(dataclasses.asdict(config_of())))
+        words = [flag, str(copy / "job.json")]
+    elif flag != "--run-dir":
+        copy = copy.rename(tmp_path / "results_magnitude_sst2")
+        words = [*FLAGS, "-o", str(tmp_path)]
     monkeypatch.delenv(job_process.LAUNCHER_VARIABLE, raising=False)
     before = content(copy)
     with used(copy):
         began = time.monotonic()
-        assert main(["train", *FLAGS, "--run-dir", str(copy), *resume]) == 2
+        assert main(["train", *words, *resume]) == 2
         assert time.monotonic() - began < 5
-    assert "run is in use by another run (process 4711)" in capsys.readouterr().err and content(copy) == before
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {flag}: {copy} is in use by another run (process 4711)")
+    assert content(copy) == before
 
 
 def test_a_sweep_does_not_move_a_run_that_is_going_on(copy, tmp_path, capsys, jobs_here):

@@ -1,5 +1,7 @@
 """One-shot pruning: how much is pruned, what is written, what is refused."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,12 +9,15 @@ import pytest
 from gated_bert.cli.main import main
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.model_statistics import parameter_counts
+from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.studies.oneshot import Point, oneshot_plans
+from gated_bert.experiments.studies.oneshot_table import table_row
 from gated_bert.experiments.sweeps.jobs import plan_jobs
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
+from tests.experiments.synthetic_runs import write_run
 
 BASE = BertConfig.uniform(12, 768, 12, 3072, vocab_size=30522, num_outputs=2)
 MINILM = BertConfig.uniform(6, 384, 12, 1536, vocab_size=30522, num_outputs=2)
@@ -119,3 +124,16 @@ def test_what_is_refused(tmp_path, capsys, flags, message):
     assert oneshot(tmp_path / "out", *flags) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changes", [
+    {"one_shot": {"before": 3}}, {"one_shot": {"before": {"accuracy": "x"}}}, {"one_shot": {"after": {}}},
+    {"one_shot": None}, {"one_shot": {}}, {"parameters": None}, {"parameters": {"total": 5}},
+    {"parameters": {"total": 5, "remaining": 0}},
+])  # fmt: skip
+def test_a_finished_run_whose_metadata_lack_a_column_of_the_table_is_one_sentence(tmp_path, changes):
+    folder = write_run(tmp_path, several=False)
+    (path,) = folder.glob("metadata_*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=f"^{folder}.*(one_shot|parameters)"):
+        table_row(read_run(folder))

@@ -18,7 +18,7 @@ from gated_bert.experiments.reports.page import element, folded, html_image, htm
 from gated_bert.experiments.reports.plots import plot_run
 from gated_bert.experiments.reports.results import Failure, read_run
 from gated_bert.experiments.studies import pipeline_report
-from gated_bert.experiments.studies.compression_pipeline import Pipeline
+from gated_bert.experiments.studies.pipeline_plan import Pipeline
 from tests.experiments.explained_folders import write_folder
 from tests.experiments.synthetic_runs import write_run
 

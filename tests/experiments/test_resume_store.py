@@ -136,6 +136,11 @@ def test_of_two_writers_neither_takes_the_other_ones_files(url, tmp_path):
     '{"place": [9, 0], "files": {"checkpoint.npz": {"key": "k", "size": 0}, "../../evil": {"key": "k", "size": 0}}}',
     '{"place": [9, 0], "files": {"checkpoint.npz": {"key": "k", "size": 0}, "/evil": {"key": "k", "size": 0}}}',
     '{"place": [9, 0], "files": {"checkpoint.npz": {"key": "not there", "size": 3}}}',
+    '{"place": [9, 0, 0], "files": {"checkpoint.npz": {"key": "k", "size": 0}}}',
+    '{"place": [9, 0], "place": [8, 0], "files": {"checkpoint.npz": {"key": "k", "size": 0}}}',
+    '{"place": [9, 0], "files": {"checkpoint.npz": {"key": "k", "size": true}}}',
+    *(json.dumps({"place": [9, 0], "files": {CHECKPOINT: {"key": "k", "size": 0}, name: {"key": "k", "size": 0}}})
+      for name in ("a/../../evil", r"..\evil", r"a\b", "a\0b", "", "a//b", ".lock")),
 ])  # fmt: skip
 def test_a_pointer_that_is_none_is_passed_over(tmp_path, content):
     store = ResumeStore(str(tmp_path / "points"), "run")
@@ -235,7 +240,7 @@ def test_a_run_goes_on_elsewhere_with_the_rows_of_an_unbroken_one(url, tmp_path,
     assert not [thread for thread in threading.enumerate() if thread.name == "resume store"]
 
 
-def test_what_is_further_wins_and_a_run_begun_anew_forgets(tmp_path):
+def test_what_is_further_wins_and_a_run_begun_anew_forgets(tmp_path, monkeypatch):
     config = GatedBertConfig(checkpoint_dir=str(tmp_path / "points"), **SMALL)
     folder = tmp_path / "run"
     for here, there, wanted in (((1, 2), (1, 3), (1, 3)), ((2, 0), (1, 3), (2, 0)), (None, (0, 1), (0, 1))):
@@ -250,9 +255,36 @@ def test_what_is_further_wins_and_a_run_begun_anew_forgets(tmp_path):
             assert read_place(folder / CHECKPOINT) == wanted
             raise Stopped
         assert store_of(config, folder).place() == wanted
-    with contextlib.suppress(Stopped), resume_store.kept_elsewhere(config, tmp_path / "run", resume=False):
-        assert store_of(config, folder).place() is None
+    monkeypatch.setattr(resume_store, "_LOOK_SECONDS", 0.05)
+    shutil.rmtree(folder)
+    with contextlib.suppress(Stopped), resume_store.kept_elsewhere(config, folder, resume=False):
+        time.sleep(0.2)
+        assert store_of(config, folder).place() == (0, 1), "nothing to put in its place yet"
+        write_run(folder, 0, 0)
         raise Stopped
+    assert store_of(config, folder).place() == (0, 0), "less far, but of the run that was begun last"
+
+
+def test_a_start_that_is_refused_leaves_what_is_stored(tmp_path):
+    config = GatedBertConfig(checkpoint_dir=str(tmp_path / "points"), **SMALL | {"data": "no such folder"})
+    for resume in (False, True):
+        store_of(config, tmp_path / "run").put(write_run(tmp_path / "other", 1, 2))
+        with pytest.raises((ConfigError, UserError), match="no such folder"):
+            train(config, tmp_path / "run", resume=resume)
+        assert store_of(config, tmp_path / "run").place() == (1, 2)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_place_that_cannot_be_read_is_refused_before_the_run(tmp_path, monkeypatch, resume):
+    def down(*words, **options):
+        raise OSError("no route to host")
+
+    config = GatedBertConfig(checkpoint_dir=str(tmp_path / "points"), **SMALL)
+    monkeypatch.setattr(ResumeStore, "_listing", down)
+    with pytest.raises(UserError, match="--checkpoint-dir: .*no route to host"):
+        with resume_store.kept_elsewhere(config, tmp_path / "run", resume=resume):
+            pytest.fail("it was begun")
 
 
 def test_a_store_that_fails_does_not_stop_training(tmp_path, monkeypatch, caplog):

@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +18,11 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports import drawing
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.reports.run_record import next_order
-from gated_bert.experiments.runs import checkpoint
+from gated_bert.experiments.runs import checkpoint, run_folder
 from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.checkpoint import Checkpoint, read_place, write_checkpoint
 from gated_bert.experiments.runs.run import train
+from gated_bert.experiments.runs.same_record import refuse_other_config
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
 
@@ -86,8 +90,8 @@ KILLED = textwrap.dedent(
     """
     import os, sys
     from gated_bert.config import GatedBertConfig
-    from gated_bert.experiments import checkpoint
-    from gated_bert.experiments.run import train
+    from gated_bert.experiments.runs import checkpoint, run_folder
+    from gated_bert.experiments.runs.run import train
 
     kill_at, seen = int(sys.argv[3]), 0
     whole = checkpoint.CheckpointCallback.on_train_batch_end
@@ -128,6 +132,27 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
     pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
 
 
+@pytest.mark.parametrize("batches", [0, 2])
+def test_masks_whose_target_is_reached_stay_over_a_stop(tmp_path, monkeypatch, batches):
+    """Tiles made of open columns: more would close, were an update to the same sparsity done again."""
+    options = {"pruning_type": 8, "tilesparsity_variant": "code", "granularity": 4, "epochs": 4}
+    plan = {"schedule": "one_shot", "pruning_start_epoch": 1, "pruning_end_epoch": 1, "end_sparsity": 0.6}
+    config = config_of("magnitude", **options | plan, batch_size=16, train_examples=64, checkpoint_steps=2)
+
+    class Stopped(run_module.EpochCallback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if (self.epoch, batch) == (2, batches):
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "EpochCallback", Stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path)
+    rows = train(config, tmp_path, resume=True).rows
+    assert f"going on at epoch 3, step {batches}" in (tmp_path / "log.txt").read_text()
+    assert len({row["sparsity"] for row in rows}) == 1 and rows[0]["sparsity"] > 0.6
+
+
 @pytest.mark.parametrize(("takes", "written"), [(0.5, [2, 4, 6, 8, 10, 12]), (2.0, [2, 6, 10])])
 def test_checkpoints_take_no_more_than_a_twentieth_of_the_time(monkeypatch, takes, written):
     """Of twelve steps of 10 s, one due after every second."""
@@ -149,12 +174,9 @@ def test_checkpoints_take_no_more_than_a_twentieth_of_the_time(monkeypatch, take
 
 def test_another_record_is_not_resumed(tmp_path):
     config = config_of("baseline", epochs=1, train_examples=40)
-    run = run_module._Run(config, tmp_path, False, None)
-    run._refuse_other_config(json.loads(config.to_json()))
+    refuse_other_config(tmp_path, json.loads(config.to_json()), config)
     with pytest.raises(UserError, match="--resume with learning_rate=0.5, but the run was begun with 0.001"):
-        run_module._Run(config.replace(learning_rate=0.5), tmp_path, False, None)._refuse_other_config(
-            json.loads(config.to_json())
-        )
+        refuse_other_config(tmp_path, json.loads(config.to_json()), config.replace(learning_rate=0.5))
 
 
 def test_a_nan_loss_stops_the_run_and_keeps_the_rows(tmp_path, monkeypatch):
@@ -180,6 +202,9 @@ def test_a_folder_in_use_is_refused(tmp_path):
             train(config_of("baseline"), tmp_path)
 
 
+PLACE = {"epoch": 0, "batches": 0, "seconds": 0.0, "rows": [], "one_shot": {}, "stamp": "20250102-030405", "config": {}}
+
+
 def _array(path, **arrays):
     with open(path, "wb") as file:
         np.savez(file, **arrays)
@@ -192,6 +217,9 @@ def _array(path, **arrays):
     lambda path: _array(path, other=np.zeros(3)),
     lambda path: _array(path, place=np.array("[1, 2]")),
     lambda path: _array(path, place=np.array('{"epoch": 1}')),
+    *(lambda path, values=values: _array(path, place=np.array(json.dumps(PLACE | values))) for values in (
+        {"stamp": "../../elsewhere"}, {"stamp": "/etc/x"}, {"stamp": ""}, {"epoch": -1}, {"epoch": 2**40},
+        {"batches": -3}, {"seconds": -1.0}, {"seconds": 1e300}, {"epoch": True})),
 ])  # fmt: skip
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_afresh(tmp_path, write):
     write(tmp_path / "checkpoint.npz")
@@ -204,11 +232,74 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_afresh(tmp_path, w
     assert note in (tmp_path / "log.txt").read_text()
 
 
+def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint.npz")
+    assert read_place(tmp_path / "checkpoint.npz") is None
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        Checkpoint(tmp_path / "checkpoint.npz")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda arrays: arrays.pop("model/0"),
+    lambda arrays: arrays.pop("optimizer/1"),
+    lambda arrays: arrays.pop("criterion/q0"),
+    lambda arrays: arrays.update({"criterion/q0": arrays["criterion/q0"][:-1]}),
+    lambda arrays: arrays.update({"criterion/n0": np.full(arrays["criterion/n0"].shape, "x")}),
+    lambda arrays: arrays.update({"model/0": arrays["model/0"].T[:-1]}),
+    lambda arrays: arrays.update({"model/0": arrays["model/0"].astype("U8")}),
+    lambda arrays: arrays.update({"model/0": arrays["model/0"].astype(complex)}),
+    lambda arrays: arrays.pop("metrics/0"),
+    lambda arrays: arrays.update({"metrics/1": np.zeros((2, 2))}),
+])  # fmt: skip
+def test_a_checkpoint_whose_arrays_are_others_is_one_sentence(tmp_path, damage):
+    def model():
+        keras.utils.set_random_seed(1)
+        made = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        made.compile(keras.optimizers.Adam(), "mse")
+        made.train_on_batch(np.ones((2, 3)), np.ones((2, 2)))
+        return made
+
+    class Criterion:
+        def __init__(self):
+            self.arrays = {"q0": np.zeros(3), "n0": np.zeros(3)}
+
+        def state(self):
+            return self.arrays
+
+        def load_state(self, state):
+            for name, array in self.arrays.items():
+                array[:] = state[name]
+
+    path = tmp_path / "checkpoint.npz"
+    write_checkpoint(path, model(), Criterion(), PLACE)
+    Checkpoint(path).restore(model(), Criterion())
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    damage(arrays)
+    _array(path, **arrays)
+    with pytest.raises(UserError, match="was written by another model or run; remove this file, and --resume starts"):
+        found, into = Checkpoint(path), model()
+        found.restore(into, Criterion())
+        found.restore_metrics(into)
+
+
+@pytest.mark.parametrize(
+    "place", [{"epoch": 4, "rows": [{}] * 4}, {"batches": 10}, {"epoch": 1}, {"rows": [{"x": {}}]}]
+)
+def test_a_checkpoint_of_a_longer_run_is_one_sentence(tmp_path, place):
+    path = tmp_path / "checkpoint.npz"
+    _array(path, place=np.array(json.dumps(PLACE | {"epoch": 3, "rows": [{}] * 3})))
+    Checkpoint(path).check_within(epochs=3, steps=10)
+    _array(path, place=np.array(json.dumps(PLACE | place)))
+    with pytest.raises(UserError, match="was written by another model or run"):
+        Checkpoint(path).check_within(epochs=3, steps=10)
+
+
 def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path, monkeypatch):
     config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
     first = train(config, tmp_path / "results_a")
     (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
-    monkeypatch.setattr("gated_bert.experiments.runs.run.next_order", lambda folder, now: next_order(folder, 1e9))
+    monkeypatch.setattr(run_folder, "next_order", lambda folder, now: next_order(folder, 1e9))
     # One that failed, and whose files stay where it is begun again.
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"status": "failed"}))
     for model in ("model", "model_best"):

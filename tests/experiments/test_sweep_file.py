@@ -18,6 +18,9 @@ from gated_bert.support.machine import GIB
 from tests.refused import refusal
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "sweep.yaml"
+LAUGHS = "{key}  - &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
+    f"  - &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(9)) + "{value}"  # fmt: skip
+"""Lists that would be 3.5 billion words if they were written out."""
 GRID = """
 methods: [magnitude, baseline]
 tasks: [sst2, mrpc]
@@ -143,8 +146,16 @@ def test_what_is_typed_wins():
         ("output: [a, b]", "sweep.yaml: output: 'a, b' is refused; allowed: one folder"),
         ("criterion: spt\nmethods: magnitude", "sweep.yaml: criterion: names one point instead of sweep.yaml: methods"),
         ("methods: spt\n tasks: [", "--sweep-file: sweep.yaml, line 2: no valid YAML"),
+        ("epochs: " + "[" * 100_000, "--sweep-file: sweep.yaml: nested too deep"),
+        ("epochs: 1\n? [seeds, tasks]\n: 3", "sweep.yaml, line 2: a key that is a sequence; allowed: names of flags"),
         ("- spt", "--sweep-file: sweep.yaml: holds no keys with values"),
         ("", "--sweep-file: sweep.yaml: holds no keys with values"),
+        ("methods: " + "[" * 20_000 + "]" * 20_000, "--sweep-file: sweep.yaml: nested too deep"),
+        ("? [spt]\n: 1", "--sweep-file: sweep.yaml, line 1: a key that is a sequence"),
+        (LAUGHS.format(key="? \n", value="\n: 1\n"), "line 2: a key that is a sequence"),
+        (LAUGHS.format(key="methods:\n", value="\n"), "is refused; allowed: a value, or a list of values"),
+        (f"methods: spt # {'x' * 2**20}", "bytes; allowed: at most 1,048,576"),
+        ('"\\e]0;owned\\a": 1', "the key '\\x1b]0;owned\\x07' is refused"),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_in_one_line_that_names_the_file(capsys, text, message):
@@ -214,6 +225,17 @@ def test_time_is_told_by_finished_runs_like_it(capsys, tmp_path):
     cost = {line.split(":")[0].strip(): lines[number + 1] for number, line in enumerate(lines) if ": results/" in line}
     assert cost["magnitude sst2"].endswith("about 0:12:40") and cost["spt sst2"].endswith("time unknown")
     assert lines[-1].strip().startswith("time    about 0:12:40") and "1 job(s) unlike" in lines[-1]
+
+
+@pytest.mark.parametrize("content", [b"epoch,seconds\n1,abc\n", b"epoch,seconds\n1,nan\n", b"epoch,seconds\n1,1e400\n",
+                                     b"epoch,seconds\n1,-3\n", b"\xff\xfe", b"seconds\n\0\n", b"", b'seconds\n"' +
+                                     b"1" * 200_000])  # fmt: skip
+def test_a_finished_run_whose_table_is_damaged_does_not_stop_the_dry_run(capsys, content):
+    config = read_plan({"data": "embedded", "methods": ("magnitude",), "model_size": "tiny"}, {}, {}).jobs[0].config
+    run = write_run(Path("results"), "magnitude", epochs=2, several=False, batch_size=config.batch_size)
+    next(run.glob("results_*.csv")).write_bytes(content)
+    assert cli.main(["sweep", "-d", "embedded", "-m", "tiny", "-p", "magnitude", "--dry-run"]) == 0
+    assert "time    unknown" in capsys.readouterr().out and read_paces(Path("results")) == {}
 
 
 def test_sizes_and_sparsities_are_never_averaged(tmp_path):

@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
@@ -174,6 +175,27 @@ def test_another_class_is_never_made(folder):
     rewrite(folder / "model.keras", config=lambda values: values.update(registered_name=None, class_name="Lambda"))
     with pytest.raises(UserError, match="holds 'None', not 'gated_bert>BertClassifier'"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("field", ["dtype", "name", "trainable", "bert_config"])
+@pytest.mark.parametrize("kind", ["gated_bert>BertClassifier", "gated_bert>Student", None])
+def test_nothing_is_made_inside_the_model_before_its_sizes_are_known(folder, monkeypatch, field, kind):
+    def change(values):
+        # As large as a table may be: the sizes of the model itself are right.
+        inner = {**values["config"], "bert_config": {**values["config"]["bert_config"], "vocab_size": 9_000_000}}
+        values["config"][field] = [{"class_name": "Lambda", "registered_name": kind, "config": inner}]
+
+    rewrite(folder / "model.keras", config=change)
+    monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was asked"))
+    with pytest.raises(UserError, match="holds an object .* within the model"):
+        load_model(folder)
+
+
+def test_types_of_numbers_are_the_only_objects_in_a_model(tmp_path):
+    config = BertConfig.uniform(1, 8, 2, 16, vocab_size=7, max_position=8)
+    model = BertClassifier(config, dtype=keras.DTypePolicy("mixed_bfloat16"))
+    save_model(tmp_path / "m", model, Tokenizer.from_vocab(TOKENS), TASKS["sst2"], {})
+    assert load_model(tmp_path / "m").model.dtype_policy.name == "mixed_bfloat16"
 
 
 def test_a_tokeniser_of_another_model_is_refused_when_the_folder_is_read(folder):

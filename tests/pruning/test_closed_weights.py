@@ -150,6 +150,41 @@ def test_closed_stays_closed_and_the_rest_reaches_the_target(blocks, shape, scop
             layer.raw_kernel.assign(rng.standard_normal(SIZES[layer.role]).astype(np.float32))
 
 
+OF_CODE = [{"pruning_type": number, "tilesparsity_variant": "code", "vector_size": 4} for number in range(9)]
+
+
+@pytest.mark.parametrize("shape", SHAPES + OF_CODE, ids=lambda shape: "-".join(map(str, shape.values())))
+@many
+@given(st.integers(0, 10**6), st.floats(0.02, 0.95), st.sampled_from(["magnitude", "gradient_magnitude", "taylor"]))
+def test_a_second_update_to_the_same_sparsity_changes_nothing(blocks, shape, seed, target, method):
+    def new_scores():
+        for layer in pruner.layers:
+            for variable in (layer.raw_kernel, layer.scores):
+                if variable is not None:
+                    variable.assign(rng.random(SIZES[layer.role]).astype(np.float32))
+
+    rng = np.random.default_rng(seed)
+    pruner = pruner_of(blocks, rng, pruning_method=method, **shape)
+    random_masks(pruner.layers, rng)
+    before = gates(pruner.layers)
+    pruner.update(target, 0)
+    masks = gates(pruner.layers)
+    options = {"num_heads": [2], "seed": pruner.seed}
+    for again in (pruner, Pruner(pruner.layers, type(pruner.criterion)(), pruner.pattern, pruner.scope, **options)):
+        if again is not pruner:
+            # As of a run that was stopped after the update.
+            again.settle(target)
+            again.criterion = pruner.criterion
+        new_scores()
+        assert not again.due(target), "scores on data would be computed for nothing"
+        again.update(target, 1)
+        assert all((mask == masks[layer]).all() for layer, mask in gates(pruner.layers).items())
+    # Where gates were opened since, they are as due as at first.
+    for layer, mask in before.items():
+        layer.gates.assign(mask)
+    assert pruner.due(target) or all((masks[layer] == mask).all() for layer, mask in before.items())
+
+
 def closing_callback(model, end_sparsity, **options):
     return gated_bert.PruningCallback.for_model(model, end_sparsity=end_sparsity, pruning_end_epoch=3, **options)
 

@@ -3,16 +3,17 @@
 import keras
 import numpy as np
 
+from gated_bert.tasks.encoded import Encoded
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.wordpiece import Encoded
 
 # Nearly all examples are short: batches of one length in a row are the rule, except where the order prevents it.
 RANDOM = np.random.default_rng(0)
 LENGTHS = np.where(RANDOM.random(300) < 0.9, RANDOM.integers(2, 9, 300), RANDOM.integers(9, 25, 300))
 OFFSETS = np.concatenate([[0], np.cumsum(LENGTHS)])
-ENCODED = Encoded(RANDOM.integers(1, 20, OFFSETS[-1]).astype(np.int32), np.zeros(OFFSETS[-1], dtype=np.int32), OFFSETS)
+IDS = RANDOM.integers(1, 20, OFFSETS[-1]).astype(np.int32)
+ENCODED = Encoded({"input_ids": IDS, "token_type_ids": np.zeros_like(IDS)}, OFFSETS)
 LABELS = ENCODED.input_ids[OFFSETS[:-1]].astype(np.int32) % 2
 
 

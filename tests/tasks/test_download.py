@@ -98,6 +98,15 @@ def test_a_rerun_verifies_and_fetches_what_is_missing_or_damaged(tmp_path, hub_c
     assert (tmp_path / "glue" / "SHA256SUMS").read_text() == sums
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b"one word\n"])
+def test_checksums_that_are_none_are_one_sentence(tmp_path, hub_calls, content):
+    (tmp_path / "glue").mkdir()
+    (tmp_path / "glue" / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(UserError, match="SHA256SUMS"):
+        download("glue", tmp_path)
+    assert not hub_calls
+
+
 def test_files_of_ones_own_are_not_overwritten(tmp_path, hub_calls):
     (tmp_path / "glue" / "SST-2").mkdir(parents=True)
     (tmp_path / "glue" / "SST-2" / "dev.tsv").write_text("mine")

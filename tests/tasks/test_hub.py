@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -90,7 +91,39 @@ def test_a_data_set_saved_to_disk(tmp_path):
         data = load_task_data(GatedBertConfig(data=str(folder)))
         assert data.train.texts == ["fine", "bad", "good"] and data.source["kind"] == "folder"
     shutil.rmtree(tmp_path / "sst2" / "train")
-    with pytest.raises(UserError, match="sst2: not a whole saved data set"):
+    with pytest.raises(UserError, match="train/dataset_info.json: no such file; save it again"):
+        load_task_data(GatedBertConfig(data=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("train/state.json", {"_data_files": [{"filename": "{place}/other/x.arrow"}]}, "no name in .*sst2/train"),
+        ("train/state.json", {"_data_files": [{"filename": "../../other/x.arrow"}]}, "no name in"),
+        ("train/state.json", {"_data_files": [{"filename": ".."}]}, "no name in"),
+        ("train/state.json", {"_data_files": [{"filename": "link"}]}, "no name in"),
+        ("train/state.json", {"_data_files": [{"filename": "pipe"}]}, "pipe: no such file"),
+        ("train/state.json", {"_data_files": [{"filename": "a\0"}]}, "no name in"),
+        ("train/state.json", {"_data_files": None}, "_data_files is null; allowed: a list"),
+        ("train/state.json", {"_fingerprint": ["x"], "_split": 3}, "not a whole saved data set"),
+        ("train/dataset_info.json", {"features": {"sentence": {"_type": "Nothing"}}}, "not a whole saved data set"),
+        ("train/dataset_info.json", {"features": 3}, "not a whole saved data set"),
+        ("dataset_dict.json", {"splits": ["train", "../other"]}, "'../other' is no name in"),
+        ("dataset_dict.json", {"splits": ["train", "away"]}, "'away' is no name in"),
+        ("dataset_dict.json", {"splits": None}, "splits is null; allowed: a list"),
+    ],
+)
+def test_a_saved_data_set_is_read_from_its_own_folder_alone(tmp_path, name, change, message):
+    make_sst2().save_to_disk(str(tmp_path / "sst2"))
+    shutil.copytree(tmp_path / "sst2" / "train", tmp_path / "other")
+    next((tmp_path / "other").glob("*.arrow")).rename(tmp_path / "other" / "x.arrow")
+    (tmp_path / "sst2" / "train" / "link").symlink_to(tmp_path / "other" / "x.arrow")
+    (tmp_path / "sst2" / "away").symlink_to(tmp_path / "other")
+    os.mkfifo(tmp_path / "sst2" / "train" / "pipe")
+    path = tmp_path / "sst2" / name
+    values = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(values).replace("{place}", str(tmp_path)))
+    with pytest.raises(UserError, match=message):
         load_task_data(GatedBertConfig(data=str(tmp_path)))
 
 
@@ -181,3 +214,13 @@ def test_a_machine_without_a_network_is_told_so_within_seconds(tmp_path):
         "nyu-mll/glue (sst2) is not cached and the Hugging Face hub cannot be reached; "
         "use -d embedded, or -d FOLDER with the GLUE files"
     )
+
+
+@pytest.mark.parametrize(("repo", "task"), [("nyu-mll/glue", "sst2"), ("fancyzhx/ag_news", "ag_news"),
+                                            ("rajpurkar/squad", "squad")])  # fmt: skip
+def test_a_folder_of_the_working_folder_is_not_taken_for_the_hub(tmp_path, monkeypatch, repo, task):
+    monkeypatch.chdir(tmp_path)
+    Path(repo).mkdir(parents=True)
+    (Path(repo) / "train.csv").write_text("sentence,label\nof a stranger,1\n")
+    with pytest.raises(UserError, match=f"^{repo}: a folder of the working folder has the name of a data set"):
+        load_task_data(GatedBertConfig(task=task))

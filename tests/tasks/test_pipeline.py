@@ -10,20 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gated_bert.tasks.encoded import Encoded
 from gated_bert.tasks.glue import read_glue_folder
 from gated_bert.tasks.pipeline import BucketedDataset, choose_buckets
 from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.wordpiece import Encoded, Tokenizer
+from gated_bert.tasks.wordpiece import Tokenizer
 
 FIT_SCRIPT = Path(__file__).with_name("fit_buckets.py")
 
 
-def make_encoded(lengths):
+def make_encoded(lengths, pad_id=0):
     """Example i is the tokens i + 1, its second half of segment 1."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.repeat(np.arange(1, len(lengths) + 1), lengths).astype(np.int32)
     places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    return Encoded(ids, (places >= np.repeat(lengths, lengths) // 2).astype(np.int32), offsets)
+    segments = (places >= np.repeat(lengths, lengths) // 2).astype(np.int32)
+    return Encoded({"input_ids": ids, "token_type_ids": segments}, offsets, pad_id)
 
 
 def same_batch(one, other):
@@ -38,7 +40,7 @@ def test_a_batch_holds_what_it_should():
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
     assert labels.tolist() == [7, 8] and labels.dtype == np.int32
     assert {array.dtype for array in inputs.values()} == {np.dtype(np.int32)}
-    unlabelled = BucketedDataset(make_encoded([3, 2]), None, 2, 8, buckets=(4,), pad_id=9)[0]
+    unlabelled = BucketedDataset(make_encoded([3, 2], pad_id=9), None, 2, 8, buckets=(4,))[0]
     assert unlabelled["input_ids"].tolist() == [[1, 1, 1, 9], [2, 2, 9, 9]]
 
 

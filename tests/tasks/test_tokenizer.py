@@ -46,11 +46,11 @@ def test_wordpiece_as_bert_does_it(tokenizer, text, tokens):
 
 def test_pairs_have_two_segments(tokenizer):
     encoded = tokenizer.encode(["a b", "a"], ["c", "d e"])
-    assert encoded.input_ids.dtype == encoded.token_type_ids.dtype == np.int32
+    assert encoded.input_ids.dtype == encoded.inputs["token_type_ids"].dtype == np.int32
     assert encoded.offsets.tolist() == [0, 6, 12]
     assert encoded.lengths.tolist() == [6, 6]
     assert [VOCABULARY[index] for index in encoded.row(0)] == ["[CLS]", "a", "b", "[SEP]", "c", "[SEP]"]
-    assert encoded.token_type_ids.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1]
+    assert encoded.inputs["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_some_of_the_examples_in_another_order(tokenizer):
     encoded = tokenizer.encode(["the cafe", "", "a b c"])
     taken = encoded.take([2, 0, 2])
     assert [taken.row(index).tolist() for index in range(3)] == [encoded.row(index).tolist() for index in (2, 0, 2)]
-    assert taken.lengths.tolist() == [5, 4, 5] and len(taken.token_type_ids) == 14
+    assert taken.lengths.tolist() == [5, 4, 5] and len(taken.inputs["token_type_ids"]) == 14
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tokenizer, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_cutting_equals_the_librarys(tokenizer, max_len):
     tokenizer.backend.enable_truncation(max_len, strategy="longest_first")
     for index, theirs in enumerate(tokenizer.backend.encode_batch(list(zip(texts, pairs, strict=True)))):
         assert ours.row(index).tolist() == theirs.ids
-        assert ours.token_type_ids[ours.offsets[index] : ours.offsets[index + 1]].tolist() == theirs.type_ids
+        assert ours.inputs["token_type_ids"][ours.offsets[index] : ours.offsets[index + 1]].tolist() == theirs.type_ids
 
 
 @pytest.mark.real_data
@@ -198,7 +198,7 @@ def test_ids_equal_those_of_transformers(real_data, name, max_len):
     expected = reference(dev.texts, dev.pairs, truncation=True, max_length=max_len)
     assert len(encoded) == len(dev)
     np.testing.assert_array_equal(encoded.input_ids, np.concatenate(expected["input_ids"]))
-    np.testing.assert_array_equal(encoded.token_type_ids, np.concatenate(expected["token_type_ids"]))
+    np.testing.assert_array_equal(encoded.inputs["token_type_ids"], np.concatenate(expected["token_type_ids"]))
 
 
 def test_minilms_own_tokenizer_json_equals_its_vocabulary(minilm):

@@ -42,7 +42,7 @@ def test_windows_by_hand():
         "[CLS] who is [SEP] a b c d [SEP]", "[CLS] who is [SEP] c d e f [SEP]", "[CLS] who is [SEP] e f g [SEP]",
     ]  # fmt: skip
     assert windows.labels.tolist() == [[0, 0], [6, 7], [4, 5]], "an answer that is not all inside points at [CLS]"
-    assert windows.encoded.token_type_ids[:9].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert windows.encoded.inputs["token_type_ids"][:9].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert windows.question.tolist() == [0, 0, 0] and windows.context_at.tolist() == [4, 4, 4]
     assert windows.tokens.tolist() == [[0, 4], [2, 6], [4, 7]]
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.experiments.explanations.explanation_folder import AGAIN, RECORD, read_documents
+from gated_bert.experiments.explanations.explanation_folder import AGAIN, DOCUMENTS, RECORD, read_documents
+from gated_bert.support.checks import MOST
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import ExplanationRecord
 
+_REPEATED = {"num_features": (1, MOST), "num_samples": (10, 1_000_000), "seed": (0, MOST), "max_len": (8, MOST)}
+"""How explanations are made once more, of another model or seed, and the bounds of each."""
 SHARED = ("task", "labels", "num_features", "num_samples", "max_len")
 """What explanations must have in common to be compared, besides the documents and the seed."""
 
@@ -74,6 +77,7 @@ def read_explained(folder: Path) -> Explained:
     if not record["complete"]:
         raise UserError(f"{folder}: not all documents are explained; go on with `gated-bert explain … --resume`")
     lines = sorted(read_documents(folder), key=lambda line: line["document"])
+    _check_repeatable(folder, record, lines)
     texts, labels, predicted = ({line["document"]: line[name] for line in lines}
                                 for name in ("text", "label", "predicted"))  # fmt: skip
     weights = {
@@ -82,6 +86,19 @@ def read_explained(folder: Path) -> Explained:
         for each in line["explanations"]
     }
     return Explained(folder, record, texts, labels, predicted, weights)
+
+
+def _check_repeatable(folder: Path, record: dict, lines: Sequence[dict]):
+    """Refuses what other models could not be explained by alike: `explain` itself takes no such flags."""
+    for name, (low, high) in _REPEATED.items():
+        value = record[name]
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{folder / RECORD}: {name} is {value}; allowed: {low} to {high:,}; {AGAIN}")
+    for line in lines:
+        for name in ("label", "predicted"):
+            if line[name] is not None and line[name] not in record["labels"]:
+                raise UserError(f"{folder / DOCUMENTS}, document {line['document']}: the {name} {line[name]!r:.60} is "
+                                f"no class of {RECORD}; {AGAIN}")  # fmt: skip
 
 
 def read_comparable(folders: Sequence[Path]) -> list[Explained]:

@@ -16,16 +16,14 @@ from gated_bert.experiments.explanations.explanation_folder import (
     DOCUMENTS,
     RECORD,
     append_document,
-    close_record,
     document_line,
     go_on,
-    open_record,
+    making,
     read_documents,
     write_views,
 )
 from gated_bert.experiments.reports.names import short_names
 from gated_bert.experiments.runs.environment import versions
-from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.explain.lime import BATCH_SIZE, Explanation, check_explainable, explain_texts, predict_samples
 from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
@@ -67,7 +65,7 @@ class Opened:
         documents: the documents.
         shares: [documents, classes] the model's probabilities of them.
         max_len: longest text in tokens.
-        record: how the explanations are made, for `explanation_folder.open_record`.
+        record: how the explanations are made, for `explanation_folder.making`.
     """
 
     loaded: LoadedModel
@@ -118,24 +116,22 @@ def explain(source: Path, out: Path, wanted: Wanted | Documents, lime: Lime, res
     """
     opened = open_explained(source, wanted, lime)
     numbers = opened.documents.numbers
-    with locked(out):
-        open_record(out, opened.record, resume)
+    title = f"Explanations of {short_names([source])[0]}"
+    note = (f"{opened.documents.source} · LIME, {lime.num_samples:,} samples of each document, at most "
+            f"{lime.num_features} words, seed {lime.seed}")  # fmt: skip
+
+    def interrupted() -> str:
+        write_views(out, title, note)
+        return (f"stopped; {len(read_documents(out))} of {len(numbers)} documents are explained in {out}, and the same "
+                "command with --resume goes on")  # fmt: skip
+
+    with making(out, opened.record, resume, interrupted):
         done = {line["document"]: list(line["probabilities"].values()) for line in go_on(out)}
         rest = not_done(opened, done, out)
-        title = f"Explanations of {short_names([source])[0]}"
-        note = (f"{opened.documents.source} · LIME, {lime.num_samples:,} samples of each document, at most "
-                f"{lime.num_features} words, seed {lime.seed}")  # fmt: skip
         began = time.perf_counter()
-        try:
-            for index, explanations in explained(opened, rest, lime, lime.num_features):
-                append_document(out, _line(opened, index, explanations))
-        except KeyboardInterrupt:
-            write_views(out, title, note)
-            done = len(read_documents(out))
-            raise KeyboardInterrupt(f"stopped; {done} of {len(numbers)} documents are explained in {out}, and the "
-                                    "same command with --resume goes on") from None  # fmt: skip
+        for index, explanations in explained(opened, rest, lime, lime.num_features):
+            append_document(out, _line(opened, index, explanations))
         views = write_views(out, title, note)
-        close_record(out)
     lines = read_documents(out)
     print(_single(lines[0]) if len(lines) == 1 else _summary(lines, len(rest), time.perf_counter() - began))
     return [*views, out / DOCUMENTS, out / RECORD]

@@ -7,14 +7,20 @@ and the page are made from it, and `record.json` says how the explanations came 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
 from gated_bert.experiments.explanations.explanation_page import explanation_page
 from gated_bert.experiments.reports.names import short_names
+from gated_bert.experiments.runs.lifecycle import FINISHED, RUNNING, lifecycle
+from gated_bert.experiments.runs.output_folder import locked
+from gated_bert.experiments.runs.same_record import changes
 from gated_bert.explain.lime import Explanation
+from gated_bert.support.checks import shown
+from gated_bert.support.disk import own
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic, write_json_atomic
 from gated_bert.support.records import parse_record, read_record
@@ -22,32 +28,61 @@ from gated_bert.support.schemas import ExplainedDocument, ExplanationRecord
 
 DOCUMENTS, TABLE, PAGE, RECORD = "documents.jsonl", "explanations.csv", "explanations.html", "record.json"
 AGAIN = "explain the documents again"
-NOT_COMPARED = ("versions", "hardware", "complete")
+NOT_COMPARED = ("versions", "hardware", "complete", "state", "message")
 """What of a record may differ between a command and its continuation."""
 
 
-def open_record(out: Path, record: Mapping[str, object], resume: bool, what: str = "explanations"):
-    """Writes how explanations are going to be made; or sees that those in a folder were made so.
+@contextmanager
+def making(
+    out: Path, record: Mapping[str, object], resume: bool, interrupted: Callable[[], str], what: str = "explanations"
+) -> Iterator[None]:
+    """Holds a folder while what is made there is made, and says in its record how far that is.
 
     Args:
         out: the folder.
         record: JSON values; all but `NOT_COMPARED` must be the same to go on.
         resume: whether to go on with what is there.
+        interrupted: makes of what is there what can be made of it, and says what that is.
         what: what is made, for messages.
 
     Raises:
-        UserError: there are explanations already, without `resume` or made otherwise.
+        UserError: there are explanations already, without `resume` or made otherwise, or another uses the folder.
+        KeyboardInterrupt: stopped; its text is what `interrupted` says.
     """
-    path, record = out / RECORD, json.loads(json.dumps(record))
-    if path.is_file():
-        if not resume:
-            raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")
-        found = read_record(path)
-        for name, value in record.items():
-            if name not in NOT_COMPARED and found.get(name) != value:
-                raise UserError(f"--resume: {out} was begun with {name} {_short(found.get(name))}, not "
-                                f"{_short(value)}; give the same, or choose another folder")  # fmt: skip
-    write_json_atomic(path, {**record, "complete": False})
+    with locked(out):
+        before = _record_to_go_on_with(out, record, resume, what)
+        states = _states(out, record)
+        states(RUNNING, "")
+
+        def put_back(error: BaseException):
+            # What was whole is as whole when a command that had nothing to add to it is refused.
+            if before.get("complete"):
+                write_json_atomic(out / RECORD, before)
+
+        with lifecycle(states, interrupted, put_back):
+            yield
+
+
+def _record_to_go_on_with(out: Path, record: Mapping[str, object], resume: bool, what: str) -> dict:
+    if not (out / RECORD).is_file():
+        return {}
+    if not resume:
+        raise UserError(f"{out}: holds {what} already; go on with them by --resume, or choose another folder")
+    found = read_record(out / RECORD)
+    for name, (was, now) in changes(found, record, NOT_COMPARED).items():
+        raise UserError(f"--resume: {out} was begun with {name} {shown(was)}, not {shown(now)}; give the same, or "
+                        "choose another folder")  # fmt: skip
+    return found
+
+
+def _states(out: Path, record: Mapping[str, object]) -> Callable[[str, str], None]:
+    """Writes a record with a state, as `lifecycle` calls it; whole is what is finished."""
+
+    def write(state: str, message: str):
+        about = {"message": message} if message else {}
+        write_json_atomic(out / RECORD, {**record, "complete": state == FINISHED, "state": state, **about})
+
+    return write
 
 
 def go_on(out: Path) -> list[dict]:
@@ -63,16 +98,6 @@ def go_on(out: Path) -> list[dict]:
     if not content.endswith(b"\n"):
         write_bytes_atomic(path, content[: content.rfind(b"\n") + 1])
     return read_documents(out)
-
-
-def close_record(out: Path):
-    """Says in the record that all documents are explained."""
-    write_json_atomic(out / RECORD, {**read_record(out / RECORD), "complete": True})
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def document_line(
@@ -108,7 +133,7 @@ def _explanation_entry(each: Explanation, classes: Sequence[str]) -> dict:
 
 def append_document(out: Path, line: Mapping[str, object]):
     """Adds a document to the record, in one piece, so that a kill leaves whole lines."""
-    with open(out / DOCUMENTS, "ab", buffering=0) as file:
+    with open(own(out / DOCUMENTS), "ab", buffering=0) as file:
         file.write((json.dumps(line) + "\n").encode())
 
 
@@ -165,7 +190,7 @@ def write_some(folder: Path, out: Path, documents: Collection[int]):
     """
     record = read_record(folder / RECORD, ExplanationRecord, remedy=AGAIN)
     lines = [line for line in read_documents(folder) if line["document"] in documents]
-    write_json_atomic(out / RECORD, {**record, "complete": False})
+    write_json_atomic(out / RECORD, {**record, "complete": False, "state": RUNNING})
     write_bytes_atomic(out / DOCUMENTS, "".join(json.dumps(line) + "\n" for line in lines).encode())
     write_views(out, f"Explanations of {short_names([Path(record['model'])])[0]}", str(record["data"]))
     kept = [number for number in record.get("documents", sorted(documents)) if number in documents]

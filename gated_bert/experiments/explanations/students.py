@@ -19,15 +19,13 @@ from gated_bert.experiments.explanations.explanation_folder import (
     AGAIN,
     NOT_COMPARED,
     RECORD,
-    close_record,
-    open_record,
+    making,
 )
 from gated_bert.experiments.explanations.student_table import student_name, students_text, summarize, write_plot
 from gated_bert.experiments.reports.drawing import tolerated
 from gated_bert.experiments.reports.names import short_names
 from gated_bert.experiments.reports.plots import heading
 from gated_bert.experiments.runs.environment import hardware, versions
-from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.explain.student_training import (
     MODEL,
     STUDENT_FILES,
@@ -40,6 +38,7 @@ from gated_bert.explain.student_training import (
     train_student,
 )
 from gated_bert.explain.tokens import TokenExplanations, read_token_explanations
+from gated_bert.models.family import family_mark
 from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError, one_line
@@ -107,7 +106,7 @@ class _Opened:
         rows: those that students are trained on, and those that similarity is measured on.
         max_len: longest document in tokens.
         judged: batches of the documents that students are judged on.
-        record: for `explanation_folder.open_record`.
+        record: for `explanation_folder.making`.
     """
 
     source: Path
@@ -136,16 +135,16 @@ def train_students(folder: Path, out: Path, study: Study, resume: bool) -> list[
         KeyboardInterrupt: stopped; its text says what is there.
     """
     opened = _open(folder, study)
-    with locked(out):
-        open_record(out, opened.record, resume, "students")
-        places = {(weight, seed): out / FOLDERS / f"weight_{weight:g}_seed_{seed}"
-                  for weight in study.xai_weights for seed in study.seeds}  # fmt: skip
-        try:
-            predicted = _train_all(opened, study, out, places)
-        except KeyboardInterrupt:
-            there = sum(map(_is_student, places.values()))
-            raise KeyboardInterrupt(f"stopped; {there} of {len(places)} students are in {out}, and the same command "
-                                    "with --resume goes on") from None  # fmt: skip
+    places = {(weight, seed): out / FOLDERS / f"weight_{weight:g}_seed_{seed}"
+              for weight in study.xai_weights for seed in study.seeds}  # fmt: skip
+
+    def interrupted() -> str:
+        there = sum(map(_is_student, places.values()))
+        return (f"stopped; {there} of {len(places)} students are in {out}, and the same "
+                "command with --resume goes on")  # fmt: skip
+
+    with making(out, opened.record, resume, interrupted, "students"):
+        predicted = _train_all(opened, study, out, places)
         rows = [{"student": student_name(weight), **_read(place)} for (weight, _), place in places.items()]
         bert = {"student": short_names([opened.source])[0], **_bert_costs(opened),
                 "accuracy": float(np.mean(predicted == opened.judged.labels))}  # fmt: skip
@@ -154,7 +153,6 @@ def train_students(folder: Path, out: Path, study: Study, resume: bool) -> list[
         written = [write_csv_atomic(out / TABLE, rows), write_csv_atomic(out / SUMMARY, summary)]
         with tolerated(out / PLOT):
             written.append(write_plot(out / PLOT, summary, opened.record["data"]))
-        close_record(out)
     print(students_text(summary, opened.record))
     return [*written, *places.values(), out / RECORD]
 
@@ -244,7 +242,7 @@ def _train_one(opened: _Opened, study: Study, weight: float, seed: int, predicte
     student = train_student(_dataset(opened, study, 0, seed), vocab_size, weight, study.training, seed, step)
     seconds = time.perf_counter() - began
     classes = _classes(student, opened.judged, lambda done: None)
-    record = {
+    record = family_mark(opened.loaded.config.model_type) | {
         "xai_weight": weight, "seed": seed, "accuracy": float(np.mean(classes == opened.judged.labels)),
         "agreement": float(np.mean(classes == predicted)),
         **student_similarity(student, _dataset(opened, study, 1, None)),

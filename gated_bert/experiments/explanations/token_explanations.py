@@ -9,8 +9,7 @@ import numpy as np
 
 from gated_bert.experiments.explanations.documents import Wanted
 from gated_bert.experiments.explanations.explaining import Lime, Opened, explained, not_done, open_explained
-from gated_bert.experiments.explanations.explanation_folder import RECORD, close_record, open_record
-from gated_bert.experiments.runs.output_folder import locked
+from gated_bert.experiments.explanations.explanation_folder import RECORD, making
 from gated_bert.explain.lime import Explanation
 from gated_bert.explain.tokens import SHARDS, TokenExplanations, join, read_shard, token_weights
 from gated_bert.support.files import replaced_file
@@ -39,25 +38,23 @@ def explain_tokens(source: Path, out: Path, wanted: Wanted, lime: Lime, resume: 
     opened = open_explained(source, wanted, lime)
     opened.record.update(kind="tokens", classes=["all"], num_features=None)
     numbers = opened.documents.numbers
-    with locked(out):
-        open_record(out, opened.record, resume)
+    waiting: list[tuple[int, TokenExplanations]] = []
+
+    def interrupted() -> str:
+        _write(out, waiting)
+        return (f"stopped; {len(list(out.glob(SHARDS)))} files of documents are in {out}, and the same command with "
+                "--resume goes on")  # fmt: skip
+
+    with making(out, opened.record, resume, interrupted):
         shards = [read_shard(path) for path in out.glob(SHARDS)]
         done = {number: shares for each in shards
                 for number, shares in zip(each.documents.tolist(), each.probabilities, strict=True)}  # fmt: skip
         rest = not_done(opened, done, out)
-        waiting: list[tuple[int, TokenExplanations]] = []
-        try:
-            for index, explanations in explained(opened, rest, lime, num_features=None):
-                waiting.append((index, _document(opened, index, explanations)))
-                if len(waiting) == SHARD:
-                    _write(out, waiting)
-        except KeyboardInterrupt:
-            _write(out, waiting)
-            there = len(list(out.glob(SHARDS)))
-            raise KeyboardInterrupt(f"stopped; {there} files of documents are in {out}, and the same command with "
-                                    "--resume goes on") from None  # fmt: skip
+        for index, explanations in explained(opened, rest, lime, num_features=None):
+            waiting.append((index, _document(opened, index, explanations)))
+            if len(waiting) == SHARD:
+                _write(out, waiting)
         _write(out, waiting)
-        close_record(out)
     print(f"{len(numbers):,} documents, {len(opened.loaded.task.labels)} classes, every word piece")
     return [*sorted(out.glob(SHARDS)), out / RECORD]
 

@@ -16,7 +16,7 @@ from gated_bert.compression.shrink import effective_kernel
 from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.names import short_names
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import FILES, WEIGHTS, load_model
 from gated_bert.models.keras_file import faults_text
 from gated_bert.models.keras_file import not_finite as stored_faults
@@ -100,11 +100,11 @@ def _sizes(files: list[Path], packed: Path) -> str:
     return aligned([*lines, (f"{packed.name}, gzipped", f"{gzipped_size(packed):,}")])
 
 
-def mask_figure(model: BertClassifier, name: str) -> Figure:
+def mask_figure(model: EncoderClassifier, name: str) -> Figure:
     """Every matrix of a model, a row of panels per encoder block; the darker a cell, the more of it is open."""
     from matplotlib.figure import Figure
 
-    count = model.bert_config.num_layers
+    count = model.architecture.num_layers
     figure = Figure(figsize=(2 + 1.9 * len(ENCODER_ROLES), 1.4 + 1.55 * (count + 1)), layout="constrained")
     panels = figure.subplots(count + 1, len(ENCODER_ROLES), squeeze=False)
     for axes in panels.ravel():

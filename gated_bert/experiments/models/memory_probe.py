@@ -49,9 +49,11 @@ def _predict_onnx(path: Path, batch: int, length: int, threads: int):
     session = onnxruntime.InferenceSession(session_source(path), options, providers=["CPUExecutionProvider"])
     architecture = read_record(path.with_suffix(".json"), OnnxRecord, nan=True)["architecture"]
     ids = np.random.default_rng(0).integers(0, architecture["vocab_size"], (batch, length), dtype=np.int64)
-    arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    # What else a model reads, as segments, is 0 in a text without a second one.
+    feeds = {each.name: arrays.get(each.name, np.zeros_like(ids)) for each in session.get_inputs()}
     for _ in range(2):
-        session.run(None, {each.name: arrays[each.name] for each in session.get_inputs()})
+        session.run(None, feeds)
 
 
 def _predict_keras(folder: Path, batch: int, length: int):

@@ -55,7 +55,7 @@ def draw_patterns(path: Path, fraction: float, pretrained: str | None = None) ->
         warnings.simplefilter("ignore", UserWarning)
         model = build_model(base, get_task("sst2"), vocab_size=30522 if pretrained else 100)
     layers = model.gated_layers(base.prunable_roles)
-    heads = [sizes.num_heads for sizes in model.bert_config.layers]
+    heads = model.architecture.num_heads
     columns = 5
     figure = Figure(figsize=(14, 12.6), layout="constrained")
     panels = figure.subplots(-(-len(_PANELS) // columns), columns).ravel()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.config.presets import PRESETS
-from gated_bert.experiments.reports.run_record import check_metadata, order_of, shown
+from gated_bert.experiments.reports.run_record import check_metadata, order_of, printable
 from gated_bert.support.checks import MOST
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.quiet import log_tail
@@ -65,7 +65,7 @@ class Run:
     def method(self) -> str:
         """The name tables and legends show: the label of a point without a name, else the method."""
         recorded = self.metadata.get("label") or self.metadata.get("method")
-        return shown(recorded or _CSV_NAME.match(self.csv.name)["method"])
+        return printable(recorded or _CSV_NAME.match(self.csv.name)["method"])
 
     @property
     def timestamp(self) -> str:
@@ -78,11 +78,11 @@ class Run:
 
     @property
     def task(self) -> str:
-        return shown(self._task.get("name") or self.config.get("task"))
+        return printable(self._task.get("name") or self.config.get("task"))
 
     @property
     def task_title(self) -> str:
-        return shown(self._task.get("title") or self.task)
+        return printable(self._task.get("title") or self.task)
 
     @property
     def metric(self) -> str:
@@ -93,7 +93,7 @@ class Run:
     @property
     def data_label(self) -> str:
         data = self.metadata.get("data") or {}
-        label = shown(data.get("label") or self.config.get("data") or "data not recorded")
+        label = printable(data.get("label") or self.config.get("data") or "data not recorded")
         return f"{label} (partial training data)" if data.get("partial") and "partial" not in label.lower() else label
 
     @property
@@ -102,11 +102,11 @@ class Run:
 
     @property
     def model(self) -> str:
-        return shown(model_label(self.config))
+        return printable(model_label(self.config))
 
     @property
     def status(self) -> str:
-        return shown(self.metadata.get("status") or "unknown")
+        return printable(self.metadata.get("status") or "unknown")
 
     @property
     def finished(self) -> bool:

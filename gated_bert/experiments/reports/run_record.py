@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from gated_bert.experiments.reports.run_layout import METADATA
+from gated_bert.support.checks import shown
 from gated_bert.support.errors import UserError
+from gated_bert.support.errors import printable as without_controls
 from gated_bert.support.records import read_record
 
-METADATA = "metadata_*.json"
 _LONGEST = 300
 """Letters of a name: what is longer fits in no table and no plot."""
 _LONGEST_PATH = 4096
@@ -28,17 +30,12 @@ def check_metadata(path: Path, metadata: Mapping):
     """
     for name, (is_good, allowed) in _PARTS.items():
         if not is_good(metadata.get(name)):
-            raise UserError(f"{path}: {name}: {_short(metadata.get(name))} is refused; allowed: {allowed}")
+            raise UserError(f"{path}: {name}: {shown(metadata.get(name))} is refused; allowed: {allowed}")
 
 
-def shown(name: object) -> str:
-    """A name as tables and plots can hold it: what is no text, as a part of a file's name, as its escape."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:59]}…"
+def printable(name: object) -> str:
+    """A name as tables and plots can hold it: what is no text, or a control character, as its escape."""
+    return without_controls(str(name).encode("utf-8", "backslashreplace").decode())
 
 
 def _is_name(value: object) -> bool:
@@ -90,6 +87,10 @@ def _is_config(value: object) -> bool:
             and all(_maybe(_is_count)(value.get(name)) for name in counts))  # fmt: skip
 
 
+def _is_stages(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_all(_maybe(_is_number)), value.values()))
+
+
 def _is_macs(value: object) -> bool:
     if not isinstance(value, dict):
         return False
@@ -112,6 +113,7 @@ _PARTS: dict[str, tuple[Check, str]] = {
     "versions": (_maybe(lambda value: isinstance(value, dict)), "an object, or nothing"),
     "hardware": (_maybe(lambda value: isinstance(value, dict)), "an object, or nothing"),
     "parameters": (_maybe(_all(_is_number)), "an object of numbers, or nothing"),
+    "one_shot": (_maybe(_is_stages), "an object of stages, each an object of numbers, or nothing"),
     "macs_per_token": (_maybe(_is_macs), "an object with dense, open and shrunk, each with total and per_layer"),
 }
 

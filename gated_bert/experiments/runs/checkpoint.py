@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,15 +14,18 @@ import keras
 import numpy as np
 from keras import ops
 
+from gated_bert.experiments.reports.run_layout import CHECKPOINT
 from gated_bert.experiments.runs.run_files import rest_after
-from gated_bert.experiments.runs.run_state import CHECKPOINT
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.backend import assign_on_devices, values_on_devices
+from gated_bert.support.checks import MOST, number, shown, whole
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.files import replaced_file
 from gated_bert.support.records import parse_record
-from gated_bert.support.schemas import Place
+from gated_bert.support.schemas import Place, Reached
+
+_STAMP = re.compile(r"\d{8}-\d{6}", re.ASCII)
 
 
 def _arrays(model: keras.Model, criterion, place: dict) -> Iterator[tuple[str, np.ndarray]]:
@@ -56,14 +60,23 @@ def write_checkpoint(path: Path, model: keras.Model, criterion, place: dict):
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
+def stored_place(file: Path | BinaryIO) -> dict | None:
+    """What a checkpoint says of its run, `epoch` and `batches` at least; None of a missing or damaged one."""
+    try:
+        return _place_in(read_npz(file, ("place",)), Reached)
+    except (UserError, *DAMAGED):
+        return None
+
+
 def read_place(file: Path | BinaryIO) -> tuple[int, int] | None:
     """Epochs, and batches of the next one, that a checkpoint's run has done; None of a missing or damaged one."""
-    try:
-        with np.load(file) as arrays:
-            place = json.loads(str(arrays["place"]))
-        return int(place["epoch"]), int(place["batches"])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
-        return None
+    place = stored_place(file)
+    return place and (place["epoch"], place["batches"])
+
+
+def _place_in(arrays: dict[str, np.ndarray], schema: type) -> dict:
+    remedy = "not where a run stood"
+    return parse_record(str(arrays.pop("place")), schema, where="place", remedy=remedy, nan=True, lines=False)
 
 
 class Checkpoint:
@@ -80,34 +93,53 @@ class Checkpoint:
         self.path = path
         try:
             self._arrays = read_npz(path)
-            place = str(self._arrays.pop("place"))
-            self.place = parse_record(
-                place, Place, where="place", remedy="not where a run stood", nan=True, lines=False
-            )
+            self.place = _place_in(self._arrays, Place)
+            # The stamp becomes a part of files' names.
+            if not _STAMP.fullmatch(self.place["stamp"]):
+                raise UserError(f"place: stamp {shown(self.place['stamp'])} is no time")
+            for name in ("epoch", "batches"):
+                whole(f"place: {name}", self.place[name], 0)
+            number("place: seconds", self.place["seconds"], 0, MOST)
         except (UserError, *DAMAGED) as error:
             raise UserError(f"{path}: damaged checkpoint ({one_line(error)})") from error
+
+    def check_within(self, epochs: int, steps: int):
+        """Refuses a place that is none of a run of so many epochs of so many steps.
+
+        Raises:
+            UserError: one of these.
+        """
+        place = self.place
+        if place["epoch"] > epochs or place["batches"] >= steps or len(place["rows"]) != place["epoch"]:
+            raise self._of_another()
+
+    def _of_another(self) -> UserError:
+        return UserError(f"{self.path}: was written by another model or run; remove this file, and --resume starts the "
+                         "run afresh")  # fmt: skip
 
     def restore(self, model: keras.Model, criterion):
         """Puts variables, optimiser and criterion back, once; `model` must be compiled and its optimiser built."""
         for name, variables in _variables(model).items():
             for i, variable in enumerate(variables):
-                saved = self._arrays.get(f"{name}/{i}")
-                if saved is None or saved.shape != tuple(variable.shape):
-                    raise UserError(
-                        f"{self.path}: was written by another model; remove this file, and --resume starts the run "
-                        "afresh"
-                    )
-                variable.assign(saved)
+                variable.assign(self._saved(f"{name}/{i}", variable.shape))
         if criterion is not None:
-            prefix = "criterion/"
-            criterion.load_state({k.removeprefix(prefix): v for k, v in self._arrays.items() if k.startswith(prefix)})
+            names = {name: np.shape(array) for name, array in criterion.state().items()}
+            criterion.load_state({name: self._saved(f"criterion/{name}", shape) for name, shape in names.items()})
         # The run holds on to this object; what is in the variables now need not stay in memory twice.
         self._arrays = {name: array for name, array in self._arrays.items() if name.startswith("metrics/")}
 
     def restore_metrics(self, model: keras.Model):
         """Puts the broken epoch's running means back; `fit` has just reset them."""
         for i, variable in enumerate(model.metrics_variables):
-            assign_on_devices(variable, self._arrays[f"metrics/{i}"])
+            name = f"metrics/{i}"
+            assign_on_devices(variable, self._saved(name, values_on_devices(variable).shape))
+
+    def _saved(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        saved = self._arrays.get(name)
+        # Of a type that NumPy does not know, as bfloat16 is, an array is of kind V.
+        if saved is None or saved.shape != tuple(shape) or saved.dtype.kind not in "biufV":
+            raise self._of_another()
+        return saved
 
 
 def last_checkpoint(folder: Path) -> tuple[Checkpoint | None, str]:

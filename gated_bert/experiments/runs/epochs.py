@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from keras import ops
 
-from gated_bert.experiments.reports.best import best_row
-from gated_bert.pruning.callbacks import StepCallback
+from gated_bert.experiments.runs.run_folder import RunFolder
+from gated_bert.pruning.callbacks import PruningCallback, StepCallback
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -39,24 +40,34 @@ class EpochCallback(StepCallback):
     Comes after the callback that prunes: of a model pruned once before training it also evaluates what that left.
 
     Args:
-        run: the run, for its data, model, rows and files.
+        folder: the run's folder.
+        evaluate: gives loss and metrics on the development sets.
+        pruning: the callback that prunes, None in a run without one.
+        steps_per_epoch: batches in an epoch.
+        examples: training examples in an epoch.
         seconds: seconds that an earlier, broken run spent in the epoch that this one goes on with.
     """
 
-    def __init__(self, run, seconds: float):
-        super().__init__(run.steps)
-        self.run = run
+    def __init__(
+        self, folder: RunFolder, evaluate: Callable[[], dict[str, float]], pruning: PruningCallback | None,
+        steps_per_epoch: int, examples: int, seconds: float,
+    ):  # fmt: skip
+        super().__init__(steps_per_epoch)
+        self.folder, self.evaluate, self.pruning, self.examples = folder, evaluate, pruning, examples
         self._before = seconds
         self._began = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch)
-        if self.run.one_shot.keys() == {"before"}:
-            self.run.one_shot["after"] = self.run.evaluate()
+        if self.folder.one_shot.keys() == {"before"}:
+            self.folder.one_shot["after"] = self.evaluate()
         self._began = time.time()
 
-    def seconds(self) -> float:
-        """Seconds spent training in this epoch, those before a stop included."""
+    def place(self) -> dict:
+        """What a checkpoint holds of the run beside its variables; seconds in this epoch, those before a stop too."""
+        return self.folder.place(self._seconds())
+
+    def _seconds(self) -> float:
         return self._before + time.time() - self._began
 
     def on_train_batch_end(self, batch, logs=None):
@@ -67,13 +78,12 @@ class EpochCallback(StepCallback):
             )
 
     def on_epoch_end(self, epoch, logs=None):
-        run, seconds = self.run, self.seconds()
-        primary = run.task.metrics[0]
-        validation = {f"val_{name}": value for name, value in run.evaluate().items()}
-        if run.pruning is None:
+        seconds, primary = self._seconds(), self.folder.task.metrics[0]
+        validation = {f"val_{name}": value for name, value in self.evaluate().items()}
+        if self.pruning is None:
             logs.update(self._sparsities())
         logs.update(validation)
-        optimizer = getattr(run.model.optimizer, "inner_optimizer", run.model.optimizer)
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         row = {
             "epoch": epoch + 1,
             "target_sparsity": logs["target_sparsity"],
@@ -83,33 +93,29 @@ class EpochCallback(StepCallback):
             **validation,
             "learning_rate": float(ops.convert_to_numpy(optimizer.learning_rate)),
             "seconds": seconds,
-            "examples_per_second": len(run.data.train.texts) / seconds,
+            "examples_per_second": self.examples / seconds,
             "pattern_sparsity": logs["pattern_sparsity"],
         }
-        row |= {name: logs[name] for name in (run.pruning.columns if run.pruning else ())}
-        run.rows.append({name: float(value) if name != "epoch" else value for name, value in row.items()})
-        run.write_rows()
-        if best_row(run.rows, run.primary) is run.rows[-1]:
-            run.save("model_best", run.rows[-1])
-            run.saved_best = epoch + 1
+        row |= {name: logs[name] for name in (self.pruning.columns if self.pruning else ())}
+        self.folder.add_row(row, self.model)
         self._before = 0.0
         LOGGER.info(
             "epoch %d: loss %.4f, %s %.4f, sparsity %.4f, %.1f s",
             epoch + 1,
             row["train_loss"],
-            run.primary,
-            row[run.primary],
+            self.folder.primary,
+            row[self.folder.primary],
             row["sparsity"],
             seconds,
         )
 
     def _sparsities(self) -> dict[str, float]:
         """What a callback that prunes would add to the logs of a run that has none: a dense one, or a ticket's."""
-        config, model = self.run.config, self.run.model
+        config, model = self.folder.config, self.model
         layers = model.gated_layers(config.prunable_roles)
         closed = sparsity(layers)
         if not config.ticket:
             return {"target_sparsity": 0.0, "sparsity": closed, "pattern_sparsity": closed}
-        pruner = Pruner.from_config(config, layers, [sizes.num_heads for sizes in model.bert_config.layers])
+        pruner = Pruner.from_config(config, layers, model.architecture.num_heads)
         return {"target_sparsity": pruner.pattern.total(config.end_sparsity), "sparsity": closed,
                 "pattern_sparsity": sparsity(pruner.layers_of_groups())}  # fmt: skip

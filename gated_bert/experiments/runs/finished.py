@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.results import Run, read_run
-from gated_bert.experiments.runs.run_state import CHECKPOINT
-from gated_bert.support.arrays import DAMAGED, read_npz
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, MODEL
+from gated_bert.experiments.runs.checkpoint import Checkpoint, last_checkpoint, stored_place
+from gated_bert.experiments.runs.lifecycle import FINISHED
+from gated_bert.experiments.runs.run_state import newest_metadata
+from gated_bert.experiments.runs.same_record import refuse_other_config
 from gated_bert.support.errors import UserError
-from gated_bert.support.records import parse_record
 
 
 def finished_run(folder: Path) -> Run | None:
@@ -20,17 +23,23 @@ def finished_run(folder: Path) -> Run | None:
         run = read_run(folder)
     except UserError:
         return None
-    stamp = _stamp(folder / CHECKPOINT)
-    return run if run.finished and stamp in (None, run.timestamp) else None
+    begun = (stored_place(folder / CHECKPOINT) or {}).get("stamp")
+    return run if run.finished and begun in (None, run.timestamp) else None
 
 
-def _stamp(checkpoint: Path) -> str | None:
-    """Which run a checkpoint is of; None where there is none that can be read."""
-    try:
-        place = str(read_npz(checkpoint, ("place",))["place"])
-        return parse_record(place, where="place", nan=True, lines=False).get("stamp")
-    except (UserError, *DAMAGED):
-        return None
+def checkpoint_to_go_on_from(folder: Path, config: GatedBertConfig) -> tuple[Checkpoint | None, str]:
+    """The checkpoint of an unfinished run, None where it starts afresh, and what there is to say of it.
+
+    Raises:
+        UserError: the run was begun with another record, or is finished but cannot be read.
+    """
+    checkpoint, note = last_checkpoint(folder)
+    before = newest_metadata(folder)
+    refuse_other_config(folder, checkpoint.place["config"] if checkpoint else before.get("config"), config)
+    if not checkpoint and (before.get("status") == FINISHED or (folder / MODEL).exists()):
+        raise UserError(f"{folder}: the run here is finished, but its results_*.csv or metadata_*.json cannot be read; "
+                        "leave --resume out to set it aside and start afresh")  # fmt: skip
+    return checkpoint, note
 
 
 def rows_of(run: Run) -> tuple[list[dict], dict, dict]:

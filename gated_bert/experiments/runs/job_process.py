@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.runs.output_folder import check_unused
+from gated_bert.experiments.runs.output_folder import OUTPUT, check_unused
 from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 from gated_bert.support.errors import UserError
 
@@ -18,13 +18,14 @@ _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0
 
 
-def run_job(config: GatedBertConfig, folder: Path, resume: bool) -> int:
+def run_job(config: GatedBertConfig, folder: Path, resume: bool, flag: str = OUTPUT) -> int:
     """Trains in this process, under the launcher's rules.
 
     Args:
         config: the record of the run.
         folder: the run's folder.
         resume: whether to go on from the folder's last resume point.
+        flag: what named the folder; of a launcher's job the launcher's.
 
     Returns:
         The exit status 0; errors and interruptions are raised.
@@ -32,12 +33,13 @@ def run_job(config: GatedBertConfig, folder: Path, resume: bool) -> int:
     stop_on_signals()
     watch_launcher()
     if LAUNCHER_VARIABLE in os.environ:
+        flag = OUTPUT
         wait_for_folder(folder)
     # Before the framework is imported, which takes a while.
-    check_unused(folder)
+    check_unused(folder, flag)
     from gated_bert.experiments.runs.run import train
 
-    train(config, folder, resume=resume)
+    train(config, folder, resume=resume, flag=flag)
     return 0
 
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.support.checks import ConfigError
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
-from gated_bert.support.partial import LOCK, remove_leftovers_in
+from gated_bert.support.lock import LOCK, InUseError, check_free, lock_folder
+from gated_bert.support.partial import remove_leftovers_in
 
 SAVED = "saved_results"
-_FLAG = "-o/--output-dir"
+OUTPUT = "-o/--output-dir"
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
+def locked(output: Path, flag: str = OUTPUT) -> Iterator[None]:
     """Makes `output`, a folder of one run or of several, and holds its lock, so that no two ever write into it.
+
+    Args:
+        output: the folder.
+        flag: what named it, for messages.
 
     Raises:
         UserError: it cannot be written, or another process uses it.
@@ -32,42 +35,45 @@ def locked(output: Path) -> Iterator[None]:
     made = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = open(output / LOCK, "a+")
+        lock = lock_folder(output)
+    except InUseError as error:
+        raise _in_use(output, error, flag) from None
     except OSError as error:
-        raise UserError(f"{_FLAG}: {output} cannot be written ({error.strerror}); choose another folder") from None
-    with file:
-        _lock(file, output)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        raise UserError(f"{flag}: {output} cannot be written ({error.strerror}); choose another folder") from None
+    try:
         # A launcher writes these of its jobs, which hold the lock.
         remove_leftovers_in(output, held=True, shared=(JOB_FILE, STATUS_FILE))
-        try:
-            yield
-        finally:
-            # What was refused leaves no folder behind.
-            if made and [path.name for path in output.iterdir()] == [LOCK]:
-                shutil.rmtree(output)
-                with contextlib.suppress(OSError):
-                    for path in made[1:]:
-                        path.rmdir()
+        yield
+    finally:
+        unused = made and [path.name for path in output.iterdir()] == [LOCK]
+        # Windows removes no file that is open; elsewhere nobody may take the lock of what is going to be removed.
+        if os.name == "nt":
+            lock.release()
+        # What was refused leaves no folder behind.
+        if unused:
+            shutil.rmtree(output)
+            with contextlib.suppress(OSError):
+                for path in made[1:]:
+                    path.rmdir()
+        lock.release()
 
 
 @contextmanager
-def opened_run(folder: Path, resume: bool) -> Iterator[None]:
+def opened_run(folder: Path, resume: bool, flag: str = OUTPUT) -> Iterator[None]:
     """The folder of a run, locked; without `resume` what was there is set aside, and put back if the block is refused.
 
     Args:
         folder: the run's folder.
         resume: whether the run goes on with what is there.
+        flag: what named the folder, for messages.
 
     Raises:
         UserError: it cannot be written or moved, or another process uses it.
     """
-    aside = None if resume else set_run_aside(folder)
+    aside = None if resume else set_run_aside(folder, flag)
     note_set_aside(f"the earlier results in {folder}", aside)
     try:
-        with locked(folder):
+        with locked(folder, flag):
             yield
     except (UserError, ConfigError):
         # Where a run has begun, its folder is there.
@@ -97,7 +103,7 @@ def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterato
         if has_begun() or (folder / JOB_FILE).exists():
             raise
         for path in folder.iterdir():
-            if path.is_file() and path.name not in sizes and path.name != ".lock":
+            if path.is_file() and path.name not in sizes and path.name != LOCK:
                 path.unlink()
         if LOG_FILE in sizes:
             os.truncate(folder / LOG_FILE, sizes[LOG_FILE])
@@ -106,33 +112,37 @@ def unchanged_if_refused(folder: Path, has_begun: Callable[[], bool]) -> Iterato
         raise
 
 
-def check_unused(folder: Path):
+def check_unused(folder: Path, flag: str = OUTPUT):
     """Refuses a folder that another process holds the lock of.
+
+    Args:
+        folder: the folder.
+        flag: what named it, for messages.
 
     Raises:
         UserError: names the process.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(folder / ".lock", "r+") as file:
-        _lock(file, folder)
-
-
-def _lock(file: TextIO, folder: Path):
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip()
-        raise UserError(f"{_FLAG}: {folder} is in use by another run (process {owner or 'unknown'}); "
-                        "wait for it, or choose another folder") from None  # fmt: skip
+        check_free(folder)
+    except InUseError as error:
+        raise _in_use(folder, error, flag) from None
 
 
-def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) -> Path | None:
+def _in_use(folder: Path, error: InUseError, flag: str) -> UserError:
+    return UserError(f"{flag}: {folder} is in use by another run (process {error.owner}); wait for it, or choose "
+                     "another folder")  # fmt: skip
+
+
+def set_aside(
+    output: Path, folders: Sequence[Path], made_of_them: bool = True, flag: str = OUTPUT
+) -> Path | None:
     """Moves what earlier commands left to `saved_results/{timestamp}/`.
 
     Args:
         output: the folder that `saved_results` is in.
         folders: folders, or files, in `output` that are going to be made anew.
         made_of_them: whether the tables, plots and pages in `output` are made anew, too.
+        flag: what named the folder, for messages.
 
     Returns:
         Where they are now; `None` if there were none.
@@ -144,7 +154,7 @@ def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) 
     if not there:
         return None
     for folder in there:
-        check_unused(folder)
+        check_unused(folder, flag)
     place = output / SAVED / time.strftime("%Y%m%d-%H%M%S")
     while place.exists():
         place = place.with_name(place.name + "-again")
@@ -156,12 +166,12 @@ def set_aside(output: Path, folders: Sequence[Path], made_of_them: bool = True) 
         for path in [*there, *tables * made_of_them]:
             os.replace(path, place / path.name)
     except OSError as error:
-        raise UserError(f"{_FLAG}: what is in {output} cannot be moved to {place} ({error.strerror}); choose another "
+        raise UserError(f"{flag}: what is in {output} cannot be moved to {place} ({error.strerror}); choose another "
                         "folder") from None  # fmt: skip
     return place
 
 
-def set_run_aside(folder: Path) -> Path | None:
+def set_run_aside(folder: Path, flag: str = OUTPUT) -> Path | None:
     """Moves the run in `folder` to `saved_results/{timestamp}/` beside it, as a sweep does with its earlier runs.
 
     A folder with nothing but a log, a status and a record, as launchers make it for a job, stays.
@@ -173,7 +183,7 @@ def set_run_aside(folder: Path) -> Path | None:
         UserError: it is in use, or cannot be moved.
     """
     holds_run = (folder / CHECKPOINT).exists() or any(folder.glob("results_*.csv")) or any(folder.glob("model*"))
-    return set_aside(folder.parent, [folder], made_of_them=False) if holds_run else None
+    return set_aside(folder.parent, [folder], False, flag) if holds_run else None
 
 
 def set_tables_aside(output: Path, names: Sequence[str]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.backend import gpu_memory
+from gated_bert.support.disk import own
 from gated_bert.support.files import write_bytes_atomic
 from gated_bert.support.machine import peak_memory
 
@@ -42,7 +44,8 @@ class ResourceLog:
     """
 
     def __init__(self, folder: Path, interval: float, going_on: bool = False, name: str = CSV):
-        self.path, self.interval = Path(folder) / name, interval
+        # Its thread reads on while a library is loaded from elsewhere.
+        self.path, self.interval = Path(folder).absolute() / name, interval
         self._epoch = 0
         self._began = time.time()
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -53,7 +56,7 @@ class ResourceLog:
             self._began = self._beginning() or self._began
         elif interval:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+            own(self.path).write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
 
     def __enter__(self) -> ResourceLog:
         if self.interval:
@@ -83,7 +86,7 @@ class ResourceLog:
             row = [f"{now - self._began:.6f}", event, self._epoch, f"{held / MB:.1f}",
                    f"{max(held, peak_memory()) / MB:.1f}", "" if share is None else f"{share:.1f}",
                    *([f"{value / MB:.1f}" for value in gpu] if gpu else ["", ""]), f"{now:.6f}"]  # fmt: skip
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
+            with open(own(self.path), "a", newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
 
     def plot(self, failed: list[str] | None = None):
@@ -98,9 +101,14 @@ class ResourceLog:
             self.read("interval")
 
     def _beginning(self) -> float | None:
-        with open(self.path, newline="", encoding="utf-8") as file:
-            first = next(csv.DictReader(file), None)
-        return float(first["time"]) - float(first["seconds"]) if first and first.get("time") else None
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                first = next(csv.DictReader(file), None)
+            began = float(first["time"]) - float(first["seconds"]) if first and first.get("time") else None
+        # The log goes on whatever stands in it.
+        except (OSError, ValueError, TypeError, KeyError, csv.Error):
+            return None
+        return began if began is not None and math.isfinite(began) else None
 
 
 class ResourceCallback(StepCallback):

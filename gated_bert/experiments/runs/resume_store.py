@@ -7,7 +7,6 @@ reader takes the furthest pointer whose files are all there, so nothing depends 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,15 +17,18 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import fsspec
 
-from gated_bert.config import NOT_COMPUTED, GatedBertConfig
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, STATUS_FILE
 from gated_bert.experiments.runs.checkpoint import read_place
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, arriving, rest_after, stamp_of
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, STATUS_FILE
+from gated_bert.experiments.runs.same_record import computed
 from gated_bert.support.errors import UserError, one_line
+from gated_bert.support.records import parse_record
+from gated_bert.support.schemas import ResumePoint
 
 LOGGER = logging.getLogger("gated_bert")
 _FLAG = "--checkpoint-dir"
@@ -193,17 +195,16 @@ def _sync(file):
 def _record(content: bytes) -> dict | None:
     """What a pointer says; None where it is half or none of ours."""
     try:
-        record = json.loads(content)
-        epoch, batches = record["place"]
-        files = record["files"]
-        good = isinstance(epoch, int) and isinstance(batches, int) and CHECKPOINT in files
-        for name, entry in files.items():
-            parts = PurePosixPath(name).parts
-            good &= bool(parts) and not any(part.startswith((".", "/")) for part in parts)
-            good &= isinstance(entry["key"], str) and isinstance(entry["size"], int)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        record = parse_record(content, ResumePoint, where="pointer")
+    except UserError:
         return None
-    return record if good else None
+    files = record["files"]
+    return record if CHECKPOINT in files and all(map(_stays_inside, files)) else None
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a name is one of ours: from a folder on, downwards, nothing hidden."""
+    return "\\" not in name and "\0" not in name and not any(part[:1] in ("", ".") for part in name.split("/"))
 
 
 def _refused(url: str, error: Exception) -> UserError:
@@ -222,8 +223,7 @@ def check_place(url: str):
 
 def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
     """The store of the run of `config` in `folder`: wherever that folder is, the same run has the same place."""
-    record = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_COMPUTED}
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:12]
     return ResumeStore(config.checkpoint_dir, f"{folder.resolve().name}-{digest}")
 
 
@@ -234,7 +234,8 @@ def kept_elsewhere(config: GatedBertConfig, folder: Path, resume: bool) -> Itera
     Args:
         config: the run's record; without `checkpoint_dir` nothing happens.
         folder: the run's folder, locked by the caller.
-        resume: whether the run goes on; from what is stored, where that is further than what is in `folder`.
+        resume: whether the run goes on; from what is stored, where that is further than what is in `folder`. Else what
+            is stored goes as soon as there is a checkpoint to put in its place: not where the start is refused.
 
     Raises:
         UserError: the place cannot be used. What fails later is told in the log, and tried again.
@@ -243,14 +244,15 @@ def kept_elsewhere(config: GatedBertConfig, folder: Path, resume: bool) -> Itera
         yield
         return
     store = store_of(config, folder)
-    if resume:
-        stored, here = store.place(), read_place(folder / CHECKPOINT)
-        if stored is not None and (here is None or stored > here):
+    # Also where the run does not go on: a place that cannot be read is refused before anything is trained.
+    stored = store.place()
+    if resume and stored is not None:
+        here = read_place(folder / CHECKPOINT)
+        if here is None or stored > here:
             store.fetch(folder)
-    else:
-        store.clear()
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(store, folder, stop), name="resume store", daemon=True)
+    words = (store, folder.absolute(), stop, not resume)
+    thread = threading.Thread(target=_follow, args=words, name="resume store", daemon=True)
     thread.start()
     try:
         yield
@@ -261,8 +263,15 @@ def kept_elsewhere(config: GatedBertConfig, folder: Path, resume: bool) -> Itera
         store.clear()
 
 
-def _follow(store: ResumeStore, folder: Path, stop: threading.Event):
-    """Stores every checkpoint that is written, or of many in a short time the last."""
+def _follow(store: ResumeStore, folder: Path, stop: threading.Event, anew: bool):
+    """Stores every checkpoint that is written, or of many in a short time the last.
+
+    Args:
+        store: the run's.
+        folder: the run's.
+        stop: set when the run is over.
+        anew: whether what is stored is of another run, which may have come further: it goes before the first one.
+    """
     stored, not_before = None, 0.0
     while True:
         stopped = stop.wait(_LOOK_SECONDS)
@@ -270,6 +279,9 @@ def _follow(store: ResumeStore, folder: Path, stop: threading.Event):
         began = time.monotonic()
         if stamp not in (None, stored) and (stopped or began >= not_before):
             try:
+                if anew:
+                    store.clear()
+                    anew = False
                 store.put(folder)
                 stored = stamp
             # Whatever a store's own library raises: training is worth more than one of its resume points.

@@ -3,64 +3,56 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import keras
-import numpy as np
-import pandas as pd
 
-from gated_bert.compression.model_statistics import mac_record
-from gated_bert.config import NOT_COMPUTED, ConfigError, GatedBertConfig
-from gated_bert.experiments.reports.best import best_row
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.reports.plots import plot_run
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, read_run
-from gated_bert.experiments.reports.run_record import free_stamp, next_order
-from gated_bert.experiments.runs.checkpoint import CheckpointCallback, last_checkpoint
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
+from gated_bert.experiments.runs.checkpoint import CheckpointCallback
 from gated_bert.experiments.runs.devices import with_counted_devices
-from gated_bert.experiments.runs.environment import hardware, versions
 from gated_bert.experiments.runs.epochs import EpochCallback, OrderCallback
-from gated_bert.experiments.runs.finished import finished_run, has_plots, headline, rows_of
+from gated_bert.experiments.runs.finished import (
+    checkpoint_to_go_on_from,
+    finished_run,
+    has_plots,
+    headline,
+    rows_of,
+)
+from gated_bert.experiments.runs.lifecycle import FINISHED, lifecycle, logged
 from gated_bert.experiments.runs.output_folder import opened_run, unchanged_if_refused
 from gated_bert.experiments.runs.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.runs.resume_store import kept_elsewhere
-from gated_bert.experiments.runs.run_state import (
-    CHECKPOINT,
-    LAUNCHER_VARIABLE,
-    is_finished,
-    newest_metadata,
-    read_status,
-)
+from gated_bert.experiments.runs.run_folder import RunFolder
+from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, read_status
+from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
+from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
-from gated_bert.models.folder import same_model, save_model
-from gated_bert.pruning.callbacks import PruningCallback
+from gated_bert.models.run_family import run_tokenizer
+from gated_bert.pruning.callbacks import PruningCallback, StepCallback
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import sparsity
 from gated_bert.support.backend import always_compiles, data_parallel
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
-from gated_bert.support.files import write_csv_atomic, write_json_atomic
 from gated_bert.tasks.data import load_task_data
-from gated_bert.tasks.evaluation import evaluate_model, make_dataset
+from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
-from gated_bert.tasks.tables import shorten
-from gated_bert.tasks.tokenizer import load_tokenizer
 
 LOGGER = logging.getLogger("gated_bert")
-PREDICTIONS = "predictions.json"
-"""The answers of the last evaluation, in the format that SQuAD's official script reads."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +77,8 @@ def train(
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     notify: Callable[[dict], None] | None = None,
+    flag: str = "run_dir",
+    training_loss: TrainingLoss | None = None,
 ) -> RunResult:
     """Trains, prunes and evaluates one model and writes its run folder.
 
@@ -94,6 +88,9 @@ def train(
         resume: go on from the folder's last checkpoint where there is one; a finished run stays as it is. Without it an
             earlier run in the folder is moved to `saved_results/` beside it.
         notify: called with the live status, twice a second at most.
+        flag: what messages call `run_dir`.
+        training_loss: what training minimises; by default the task's loss, which evaluation and criteria look at in any
+            case. No part of the run's record: whoever goes on with the run hands it in again.
 
     Returns:
         The rows of the results and the folder.
@@ -103,38 +100,31 @@ def train(
             with other settings.
     """
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
-    with opened_run(folder, resume), kept_elsewhere(config, folder, resume):
-        run = _Run(config, folder, resume, notify)
-        with unchanged_if_refused(folder, lambda: bool(run.metadata or run.finished)):
+    with opened_run(folder, resume, flag), kept_elsewhere(config, folder, resume):
+        run = _Run(config, folder, resume, notify, training_loss)
+        with unchanged_if_refused(folder, lambda: run.has_begun):
             return run.keep_finished() if run.finished else run.train()
 
 
 class _Run:
     """The state that one run's steps share."""
 
-    def __init__(self, config: GatedBertConfig, folder: Path, resume: bool, notify):
-        self.config, self.folder = with_counted_devices(config), folder
+    def __init__(
+        self, config: GatedBertConfig, path: Path, resume: bool, notify: Callable[[dict], None] | None,
+        training_loss: TrainingLoss | None = None,
+    ):  # fmt: skip
+        self.config, self.path, self.training_loss = with_counted_devices(config), path, training_loss
+        self.finished = finished_run(path) if resume else None
         self.checkpoint, self.note = None, ""
-        self.finished = finished_run(folder) if resume else None
         if self.finished:
-            self._refuse_other_config(self.finished.config)
+            refuse_other_config(path, self.finished.config, self.config)
         elif resume:
-            self.checkpoint, self.note = last_checkpoint(folder)
-            before = newest_metadata(folder)
-            self._refuse_other_config(self.checkpoint.place["config"] if self.checkpoint else before.get("config"))
-            if not self.checkpoint and (before.get("status") == "finished" or (folder / "model").exists()):
-                raise UserError(f"{folder}: the run here is finished, but its results_*.csv or metadata_*.json cannot "
-                                "be read; leave --resume out to set it aside and start afresh")  # fmt: skip
-        place = self.checkpoint.place if self.checkpoint else {}
-        self.stamp = place.get("stamp") or free_stamp(folder, datetime.now())
-        self.rows: list[dict] = place.get("rows", [])
-        self.one_shot: dict[str, dict] = place.get("one_shot", {})
-        self.metadata: dict = {}
-        self.saved_best: int | None = None
+            self.checkpoint, self.note = checkpoint_to_go_on_from(path, self.config)
+        self.folder = RunFolder(path, self.config, self.checkpoint.place if self.checkpoint else {})
         self.status = Status(
-            folder,
+            path,
             notify,
-            job=folder.name,
+            job=path.name,
             method=config.label,
             task=config.task,
             seed=config.seed,
@@ -142,21 +132,10 @@ class _Run:
             note=self.note,
         )
 
-    def _refuse_other_config(self, before: dict | None):
-        was, now = (dataclasses.asdict(each) for each in (GatedBertConfig.from_dict(before or {}), self.config))
-        for name, value in now.items() if before else ():
-            if was[name] != value and name not in NOT_COMPUTED:
-                raise UserError(
-                    f"{self.folder}: --resume with {name}={value!r}, but the run was begun with {was[name]!r}; "
-                    "give the same value, or leave --resume out to start afresh"
-                )
-
-    def _refuse_other_labels(self, before: list[str] | None):
-        if before is not None and tuple(before) != self.task.labels:
-            raise UserError(
-                f"{self.folder}: --resume with the classes {shorten(self.task.labels)}, but the run was begun with "
-                f"{shorten(before)}; restore the data, or leave --resume out to start afresh"
-            )
+    @property
+    def has_begun(self) -> bool:
+        """Whether what is in the folder is to stay, also if the run is refused."""
+        return bool(self.folder.metadata or self.finished)
 
     def keep_finished(self) -> RunResult:
         """Leaves a finished run as it is, but for what a kill after its last result left to do."""
@@ -164,57 +143,40 @@ class _Run:
         rows, best, final = rows_of(run)
         if not has_plots(run):
             plot_run(run)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
         reached = headline(final, f"val_{run.metric}")
-        if not is_finished(self.folder):
+        if not is_finished(self.path):
             self.status.update(
-                state="finished", message=reached, epoch=final["epoch"], metric_name=run.metric,
+                state=FINISHED, message=reached, epoch=final["epoch"], metric_name=run.metric,
                 **{name: final[name] for name in ("sparsity", PATTERN_SPARSITY)}, metric=final[f"val_{run.metric}"],
             )  # fmt: skip
         elif self.status.notify:
-            self.status.notify(read_status(self.folder))
+            self.status.notify(read_status(self.path))
         if verbosity(os.environ):
-            print(f"note: the run in {self.folder} is finished and stays as it is: {reached} after epoch "
+            print(f"note: the run in {self.path} is finished and stays as it is: {reached} after epoch "
                   f"{final['epoch']}, {headline(best, f'val_{run.metric}')} after its best, {best['epoch']}",
                   flush=True)  # fmt: skip
-        return RunResult(self.folder, rows, best, final)
+        return RunResult(self.path, rows, best, final)
 
     def train(self) -> RunResult:
-        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        LOGGER.addHandler(handler)
-        LOGGER.setLevel(logging.DEBUG if os.environ.get("VERBOSE") == "2" else logging.INFO)
-        LOGGER.propagate = False
-        self.status.update(state="starting", message="reading data")
-        if self.note:
-            LOGGER.warning("%s", self.note)
-        began = time.time()
-        try:
-            self.resources = ResourceLog(self.folder, self.config.resource_seconds, bool(self.checkpoint))
-            several = data_parallel(self.config.devices) if self.config.devices > 1 else contextlib.nullcontext()
-            with self.resources, several:
-                self._prepare()
-                self._fit()
-            result = self._finish(time.time() - began)
-        except KeyboardInterrupt:
-            self._end("stopped", "stopped; --resume goes on")
-            raise
-        except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-            if not isinstance(error, UserError | ConfigError):
-                LOGGER.exception("failed")
-            raise
-        finally:
-            LOGGER.removeHandler(handler)
-            handler.close()
-        return result
+        with logged(self.path / LOG_FILE):
+            self.status.update(state="starting", message="reading data")
+            if self.note:
+                LOGGER.warning("%s", self.note)
+            began = time.time()
+            with lifecycle(self._end, lambda: "stopped; the same command with --resume goes on", _log_fault) as work:
+                self.resources = ResourceLog(self.path, self.config.resource_seconds, bool(self.checkpoint))
+                several = data_parallel(self.config.devices) if self.config.devices > 1 else contextlib.nullcontext()
+                with self.resources, several:
+                    self._prepare()
+                    self._fit()
+                work.reached = self._finish(time.time() - began)
+        return RunResult(self.path, self.folder.rows, self.folder.best, self.folder.final)
 
     def _end(self, state: str, message: str):
         self.status.update(state=state, message=message)
         LOGGER.info("%s: %s", state, message)
-        # What came after the last result can be done again; the results stay those of a finished run.
-        if self.metadata and self.metadata["status"] != "finished":
-            self._write_metadata(status=state, message=message)
+        self.folder.end(state, message)
 
     def _prepare(self):
         config = self.config
@@ -223,29 +185,31 @@ class _Run:
         self.data = load_task_data(config)
         self.task = self.data.task
         self._say()
-        self.tokenizer = load_tokenizer(config)
+        tokenizer = run_tokenizer(config)
         self.train_set = make_dataset(
-            self.task, self.tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
+            self.task, tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
         )
         self.dev_sets = {
-            name: make_dataset(self.task, self.tokenizer, examples, config, multiple=config.devices)
+            name: make_dataset(self.task, tokenizer, examples, config, multiple=config.devices)
             for name, examples in self.data.dev.items()
         }
         self.status.update(message="building the model")
         criterion = criterion_class(config)
         rule = criterion.gate_rule if criterion else "fixed"
-        self.model = build_model(config, self.task, self.tokenizer.vocab_size, gate_rule=rule)
+        self.model = build_model(config, self.task, tokenizer.vocab_size, gate_rule=rule)
         self.steps = len(self.train_set)
         if config.ticket and not self.checkpoint:
-            apply_ticket(self.model, self.task, config, self.train_set, _loss(self.task))
+            apply_ticket(self.model, self.task, config, self.train_set, task_loss(self.task))
         score_rule = criterion.score_rule if criterion else "gradient"
         optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
         jit = config.jit_compile or always_compiles()
-        self.model.compile(optimizer, _loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
+        self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
+        self.model.train_on(self.training_loss)
         prunes = criterion and not config.ticket
         self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
-        self._start_metadata()
+        schedule = self.pruning.schedule.to_dict() if self.pruning else None
+        self.folder.begin(self.data, tokenizer, self.model, schedule)
 
     def _say(self):
         """Says what was decided on own data, and logs that and what there is to say about the head."""
@@ -257,60 +221,21 @@ class _Run:
         for note in notes + head_notes(self.config.pretrained, self.task) * alone:
             LOGGER.info("%s", note)
 
-    def _start_metadata(self):
-        self.prunable = self.model.gated_layers(self.config.prunable_roles)
-        weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in self.prunable)
-        gates = ("gates", "scores")
-        total = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables if v.name not in gates)
-        self.metadata = {
-            "method": self.config.label,
-            "label": self.config.label,
-            "config": dataclasses.asdict(self.config),
-            "task": {name: getattr(self.task, name) for name in ("name", "title", "kind", "labels", "metrics")},
-            "data": self.data.source,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "hardware": hardware(),
-            "parameters": {"total": total, "prunable": weights, "remaining": total},
-            "schedule": self.pruning.schedule.to_dict() if self.pruning else None,
-            "order": next_order(self.folder, time.time()),
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-        self._write_metadata(status="running")
-
-    def _write_metadata(self, **fields):
-        self.metadata |= fields
-        write_json_atomic(self.folder / f"metadata_{self.config.label}_{self.stamp}.json", self.metadata)
-
     def _fit(self):
         place = self.checkpoint.place if self.checkpoint else {"epoch": 0, "batches": 0, "seconds": 0.0}
         epoch, batches = place["epoch"], place["batches"]
         if self.checkpoint:
-            self._refuse_other_labels(self.checkpoint.place.get("labels"))
+            refuse_other_labels(self.path, place.get("labels"), self.task.labels)
+            self.checkpoint.check_within(self.config.epochs, self.steps)
             self.checkpoint.restore(self.model, self.criterion)
+            if self.pruning:
+                self.pruning.go_on(epoch, batches)
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
-            self.one_shot["after"] = self.evaluate()
+            self.folder.one_shot["after"] = self._evaluate()
         elif self.pruning and self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
-            self.one_shot["before"] = self.evaluate()
-        done = epoch * self.steps + batches
-        epochs = EpochCallback(self, place["seconds"])
-        saving = CheckpointCallback(
-            self.folder / CHECKPOINT,
-            self.criterion,
-            self.steps,
-            self.config.checkpoint_steps,
-            self.train_set.can_start_at,
-            self.checkpoint,
-            self._place(epochs),
-        )
-        closed = self.pruning.closed_share if self.pruning else functools.cache(lambda: sparsity(self.prunable))
-        status = StatusCallback(self.status, self.steps, self.config.epochs, self.task.metrics[0], done, closed)
-        resources = ResourceCallback(self.resources, self.steps) if self.config.resource_seconds else None
-        # Before the checkpoint, so that none is from after the step whose weights are missing.
-        rewind = RewindCallback(self, self.config.rewind_step) if self.config.rewind_step is not None else None
-        parts = (OrderCallback(self.train_set), self.pruning, rewind, epochs, status, saving, resources)
-        callbacks = [part for part in parts if part is not None]
+            self.folder.one_shot["before"] = self._evaluate()
+        callbacks = self._callbacks(epoch * self.steps + batches, place["seconds"])
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
             self.model.test_on_batch(*self.train_set[0])
@@ -322,80 +247,49 @@ class _Run:
             epoch += 1
         self._fit_epochs(callbacks, epoch, self.config.epochs)
 
-    def _place(self, epochs):
-        def extra() -> dict:
-            return {
-                "seconds": epochs.seconds(),
-                "rows": self.rows,
-                "one_shot": self.one_shot,
-                "stamp": self.stamp,
-                "labels": self.task.labels,
-                "config": dataclasses.asdict(self.config),
-            }
+    def _callbacks(self, done: int, seconds: float) -> list[StepCallback]:
+        """What looks at the training, in the order in which it has to; `done` steps and `seconds` are behind it."""
+        config, steps = self.config, self.steps
+        epochs = EpochCallback(
+            self.folder, self._evaluate, self.pruning, steps, len(self.data.train.texts), seconds
+        )
+        saving = CheckpointCallback(self.path / CHECKPOINT, self.criterion, steps, config.checkpoint_steps,
+                                    self.train_set.can_start_at, self.checkpoint, epochs.place)  # fmt: skip
+        prunable = self.model.gated_layers(config.prunable_roles)
+        closed = self.pruning.closed_share if self.pruning else functools.cache(lambda: sparsity(prunable))
+        status = StatusCallback(self.status, steps, config.epochs, self.task.metrics[0], done, closed)
+        resources = ResourceCallback(self.resources, steps) if config.resource_seconds else None
+        # Before the checkpoint, so that none is from after the step whose weights are missing.
+        rewind = RewindCallback(self.folder, steps, config.rewind_step) if config.rewind_step is not None else None
+        parts = (OrderCallback(self.train_set), self.pruning, rewind, epochs, status, saving, resources)
+        return [part for part in parts if part is not None]
 
-        return extra
-
-    def _fit_epochs(self, callbacks, first: int, last: int):
+    def _fit_epochs(self, callbacks: list[StepCallback], first: int, last: int):
         if first < last:
             self.train_set.set_epoch(first, callbacks[0].first_batch)
             self.model.fit(
                 self.train_set, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False
             )
 
-    def evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float]:
         """Loss and metrics on the development sets; of spans the answers are written beside the results."""
         scores, answers = evaluate_model(self.model, self.task, self.dev_sets, self.data.dev, self.config)
-        if answers:
-            write_json_atomic(self.folder / PREDICTIONS, answers)
+        self.folder.write_predictions(answers)
         return scores
 
-    def write_rows(self):
-        """Writes the results so far."""
-        write_csv_atomic(self.folder / f"results_{self.config.label}_{self.stamp}.csv", pd.DataFrame(self.rows))
-
-    def save(self, name: str, row: dict):
-        """Saves the model as folder `name`."""
-        metadata = self.metadata | {"row": row}
-        save_model(self.folder / name, self.model, self.tokenizer, self.task, metadata)
-
-    @property
-    def primary(self) -> str:
-        """Column of the validation metric that decides what is best."""
-        return f"val_{self.task.metrics[0]}"
-
-    def _finish(self, seconds: float) -> RunResult:
-        final, best = self.rows[-1], best_row(self.rows, self.primary)
-        if best is final and self.saved_best == final["epoch"]:
-            same_model(self.folder / "model_best", self.folder / "model")
-        else:
-            self.save("model", final)
-        remaining = self.metadata["parameters"]["total"] - round(
-            final["sparsity"] * self.metadata["parameters"]["prunable"]
-        )
-        self.metadata["parameters"]["remaining"] = remaining
-        self.metadata["macs_per_token"] = mac_record(self.model, self.config.max_len)
-        reached = headline(final, self.primary)
-        # From here on the run is finished, whatever happens: its models, its rows and this are on the disk.
-        self._write_metadata(
-            status="finished",
-            final=final,
-            best=best,
-            one_shot=self.one_shot or None,
-            seconds=round(seconds, 1),
-            message=reached,
-            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        )
+    def _finish(self, seconds: float) -> str:
+        """Writes what a run ends with; returns what it reached."""
+        reached = headline(self.folder.final, self.folder.primary)
+        self.folder.finish(self.model, seconds, reached)
         failed: list[str] = []
-        plot_run(read_run(self.folder), failed)
+        plot_run(read_run(self.path), failed)
         self.resources.plot(failed)
         if failed:
-            self._write_metadata(plots_failed=failed)
-        (self.folder / CHECKPOINT).unlink(missing_ok=True)
-        self._end("finished", reached)
-        return RunResult(self.folder, self.rows, best, final)
+            self.folder.write(plots_failed=failed)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        return reached
 
 
-def _loss(task) -> keras.losses.Loss:
-    if task.kind == "regression":
-        return keras.losses.MeanSquaredError()
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+def _log_fault(error: BaseException):
+    if not isinstance(error, UserError | ConfigError):
+        LOGGER.exception("failed")

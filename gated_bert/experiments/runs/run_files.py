@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gated_bert.experiments.runs.run_state import CHECKPOINT, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE, STATUS_FILE
+from gated_bert.support.disk import sync_file
 from gated_bert.support.partial import partial_folder, take_place
 
 KEEP_VARIABLE = "GATED_BERT_KEEP_RESUME_POINT"
@@ -118,6 +119,5 @@ def arriving(folder: Path) -> Iterator[Path]:
             if path.is_dir():
                 take_place(folder / path.name, path)
             else:
-                with open(path, "rb") as file:
-                    os.fsync(file.fileno())
+                sync_file(path)
                 path.replace(folder / path.name)

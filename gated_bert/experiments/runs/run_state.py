@@ -1,19 +1,13 @@
-"""The files of a run's folder, and how far the run in it has come."""
+"""How far the run in a folder has come, by what it wrote of itself."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gated_bert.experiments.reports.run_record import METADATA, order_of
+from gated_bert.experiments.reports.run_layout import METADATA, STATUS_FILE
+from gated_bert.experiments.reports.run_record import order_of
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import JobStatus, RunState
-
-JOB_FILE = "job.json"
-STATUS_FILE = "status.json"
-LOG_FILE = "log.txt"
-CHECKPOINT = "checkpoint.npz"
-INITIAL_MODEL = "model_initial"
-"""Model folder, inside a dense run's, of the weights that lottery tickets go back to."""
 
 
 def read_status(folder: Path) -> dict:

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gated_bert.experiments.reports.run_layout import STATUS_FILE
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.support.partial import partial
-
-STATUS = "status.json"
 
 
 class Status:
@@ -25,7 +24,7 @@ class Status:
     """
 
     def __init__(self, folder: Path, notify: Callable[[dict], None] | None = None, **fields):
-        self.path = folder / STATUS
+        self.path = folder / STATUS_FILE
         self.notify = notify
         self.fields = {
             "state": "starting",

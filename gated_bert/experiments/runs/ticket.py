@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.experiments.runs.run_state import INITIAL_MODEL
-from gated_bert.models.bert import BertClassifier
-from gated_bert.models.folder import load_model, save_model
+from gated_bert.experiments.runs.run_folder import RunFolder
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.folder import load_model
 from gated_bert.models.heads import match_head, task_head
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.pruning.pruner import Pruner
@@ -21,17 +21,18 @@ class RewindCallback(StepCallback):
     """Saves the model of an early step as `model_initial/`; step 0 is before training.
 
     Args:
-        run: the run.
+        folder: the run's folder.
+        steps_per_epoch: batches in an epoch.
         step: steps done.
 
     Raises:
         ConfigError: training has no such step before its last.
     """
 
-    def __init__(self, run, step: int):
-        super().__init__(run.steps)
-        self.run, self.step = run, step
-        last = run.steps * run.config.epochs - 1
+    def __init__(self, folder: RunFolder, steps_per_epoch: int, step: int):
+        super().__init__(steps_per_epoch)
+        self.folder, self.step = folder, step
+        last = steps_per_epoch * folder.config.epochs - 1
         if step > last:
             raise ConfigError("rewind_step", step, f"0 to {last}: before the last of the {last + 1} steps")
 
@@ -45,12 +46,11 @@ class RewindCallback(StepCallback):
 
     def _save_at(self, step: int):
         if step == self.step:
-            run = self.run
-            # Not the run's own reference: on JAX looking at `self.model` brings the trainer's state into the variables.
-            save_model(run.folder / INITIAL_MODEL, self.model, run.tokenizer, run.task, run.metadata | {"step": step})
+            # Not a reference of one's own: on JAX `self.model` brings the trainer's state into the variables.
+            self.folder.save_initial(self.model, step)
 
 
-def apply_ticket(model: BertClassifier, task: Task, config: GatedBertConfig, dataset, loss: keras.losses.Loss):
+def apply_ticket(model: EncoderClassifier, task: Task, config: GatedBertConfig, dataset, loss: keras.losses.Loss):
     """Closes in `model`, which holds the initial weights, what the ticket's model says.
 
     A ticket's mask closes the weights of the trained model `config.ticket` that score least, on top of those that
@@ -70,7 +70,7 @@ def apply_ticket(model: BertClassifier, task: Task, config: GatedBertConfig, dat
     loaded = load_model(config.ticket)
     source, outputs = loaded.model, match_head(task_head(loaded.task), task)[0]
     layers = source.gated_layers(config.prunable_roles)
-    pruner = Pruner.from_config(config, layers, [sizes.num_heads for sizes in source.bert_config.layers])
+    pruner = Pruner.from_config(config, layers, source.architecture.num_heads)
     if config.ticket_control is None:
         if pruner.criterion.needs_data:
             source.compile(loss=loss)
@@ -98,10 +98,10 @@ def _shuffle(pruner: Pruner, seed: int):
             layer.mask_variable.assign(np.broadcast_to(factor, tuple(layer.raw_kernel.shape)).astype(np.float32))
 
 
-def _reinitialize(model: BertClassifier, seed: int):
+def _reinitialize(model: EncoderClassifier, seed: int):
     other = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
     keras.utils.set_random_seed(other)
-    fresh = BertClassifier(model.bert_config, dtype=model.dtype_policy)
+    fresh = model.rebuilt()
     keras.utils.set_random_seed(seed)
     for variable, drawn in zip(model.weights, fresh.weights, strict=True):
         # Through NumPy: under JAX one variable must not take over another's buffer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,15 @@ import numpy as np
 from gated_bert.compression.shrink import shrink
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, set_aside
+from gated_bert.experiments.runs.same_record import changes
 from gated_bert.experiments.studies.activation_config import UNPRUNED, ActivationConfig, ThresholdSet
 from gated_bert.experiments.studies.activation_table import write_tables
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command
 from gated_bert.experiments.sweeps.request import Settings
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import METADATA, is_model_folder, load_model, save_model
+from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.activation_change import ActivationChanges, activation_changes, close_units, kept_layers
 from gated_bert.support.environ import data_label, verbosity
 from gated_bert.support.errors import UserError
@@ -30,8 +31,7 @@ from gated_bert.support.schemas import MadeByActivations
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.examples import TaskData
 from gated_bert.tasks.pipeline import BucketedDataset
-from gated_bert.tasks.tokenizer import load_tokenizer
-from gated_bert.tasks.wordpiece import Tokenizer
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 STARTS = "starts"
 
@@ -53,7 +53,7 @@ def run_activation_change(study: ActivationConfig, settings: Settings, sweep: Ca
     configs = [settings.config("baseline", settings.tasks[0], seed) for seed in settings.seeds]
     if verbosity(os.environ):
         print(_describe(study, settings, configs[0]), flush=True)
-    resume, jobs = bool(settings.launcher.get("resume")), []
+    resume, jobs = settings.launcher.resume, []
     with locked(settings.output):
         if resume:
             check_starts(study, settings)
@@ -84,15 +84,13 @@ def check_starts(study: ActivationConfig, settings: Settings):
     for seed in settings.seeds:
         for name, thresholds in study.thresholds.items():
             start = settings.output / STARTS / f"{name}_seed{seed}"
-            now = json.loads(json.dumps(_record(thresholds, study)))
             made = read_record(start / METADATA, MadeByActivations, nan=True, tolerant=True) or {}
-            found = made.get("activation_change", now)
-            for field, value in now.items():
-                if found.get(field) != value:
-                    raise UserError(
-                        f"--resume: {start} was made with {field} {found.get(field)} of the thresholds {name}, not "
-                        f"{value}; give the same, or leave out --resume to start anew"
-                    )
+            now = _record(thresholds, study)
+            for field, (was, value) in changes(made.get("activation_change", now), now).items():
+                raise UserError(
+                    f"--resume: {start} was made with {field} {was} of the thresholds {name}, not {value}; give the "
+                    "same, or leave out --resume to start anew"
+                )
 
 
 def _record(thresholds: ThresholdSet, study: ActivationConfig) -> dict:
@@ -150,11 +148,11 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
         return names
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    data, tokenizer = load_task_data(config), load_tokenizer(config)
+    data, tokenizer = load_task_data(config), run_tokenizer(config)
     if not data.task.labels:
         raise UserError(f"task_name: {data.task.name} is refused; allowed: a task of classes, for F1 and precision")
     model = build_model(config, data.task, tokenizer.vocab_size)
-    _check_layers(study.thresholds, model.bert_config.num_layers)
+    _check_layers(study.thresholds, model.architecture.num_layers)
     changes = activation_changes(model, activation_batches(data, tokenizer, config, study.activation_batches))
     write_csv_atomic(folder / f"changes_seed{config.seed}.csv", _change_rows(changes))
     save_model(names[UNPRUNED], model, tokenizer, data.task, {"seed": config.seed})
@@ -163,18 +161,18 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
         small = prune(pruned, changes, thresholds)
         record = {"seed": config.seed, "activation_change": _record(thresholds, study)}
         save_model(names[name], small, tokenizer, data.task, record)
-        print(f"{name} seed {config.seed}, pruned to\n{small.bert_config.describe_layers()}", flush=True)
+        print(f"{name} seed {config.seed}, pruned to\n{small.architecture.describe_layers()}", flush=True)
     return names
 
 
-def prune(model: BertClassifier, changes: ActivationChanges, thresholds: ThresholdSet) -> BertClassifier:
+def prune(model: EncoderClassifier, changes: ActivationChanges, thresholds: ThresholdSet) -> EncoderClassifier:
     """Closes what is below its layer's threshold in `model`, and returns the smaller model that computes the same."""
     close_units(model, kept_layers(changes, thresholds.attention, thresholds.ffn, thresholds.scale))
     return shrink(model)
 
 
 def activation_batches(
-    data: TaskData, tokenizer: Tokenizer, config: GatedBertConfig, count: int
+    data: TaskData, tokenizer: TokenizerProtocol, config: GatedBertConfig, count: int
 ) -> list[dict[str, np.ndarray]]:
     """`count` batches of equally many training texts, drawn with the run's seed and padded to one length.
 

@@ -12,12 +12,14 @@ import pandas as pd
 
 from gated_bert.compression.model_statistics import macs, measure_latency, parameter_counts
 from gated_bert.experiments.reports.aggregate import statistics
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import files_there, label_text, png, tolerated
-from gated_bert.experiments.runs.resource_log import CSV
+from gated_bert.experiments.runs.resource_log import COLUMNS, CSV
 from gated_bert.experiments.studies.activation_config import UNPRUNED
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.models.folder import WEIGHTS, load_model
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
+from gated_bert.support.text_table import aligned
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 
@@ -89,7 +91,7 @@ def memory(path: Path) -> dict[str, float]:
     process), how much of it came after the run had started, and the seconds of its epochs; NaN without a log."""
     if not path.is_file():
         return dict.fromkeys(("peak_memory_mb", "training_memory_mb", "seconds"), math.nan)
-    rows = pd.read_csv(path)
+    rows = read_csv(path, [name for name in COLUMNS if "memory" in name or name == "seconds"], ("event",))
     kind = "gpu_memory" if rows["gpu_memory_mb"].notna().any() else "memory"
     peak = float(rows[f"{kind}_peak_mb"].max())
     start = 0.0 if kind == "gpu_memory" else float(rows["memory_mb"].iloc[0])
@@ -130,8 +132,7 @@ def summary_text(rows: pd.DataFrame) -> str:
         changes = [row[f"change_{name}"] * scale for name in ("mean", "low", "high")]
         change = "" if row["variant"] == UNPRUNED else _interval(changes, "{:+.2f} points" if metric else "× {:.3f}")
         lines.append((row["variant"], str(row["n"]), row["measure"] + (" (%)" if metric else ""), values, change))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    return aligned(lines, left=5)
 
 
 def _interval(values: Sequence[float], form: str) -> str:

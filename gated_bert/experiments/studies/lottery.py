@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.drawing import files_there, tolerated
+from gated_bert.experiments.reports.run_layout import INITIAL_MODEL
 from gated_bert.experiments.runs.output_folder import set_tables_aside
-from gated_bert.experiments.runs.run_state import INITIAL_MODEL
 from gated_bert.experiments.studies.lottery_table import lottery_summary, lottery_table, write_lottery_plot
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, run_folder_name
 from gated_bert.experiments.sweeps.overview import configuration_text
@@ -80,7 +80,7 @@ def run_lottery(plan: Plan, parts: Sequence[tuple[str, Plan]], sweep: Callable[[
     Returns:
         The exit status of the first part in which a job failed, else 0.
     """
-    if not plan.settings.launcher.get("resume"):
+    if not plan.settings.launcher.resume:
         set_tables_aside(plan.output, (TABLE, SUMMARY, PLOT))
     for title, part in parts:
         print(f"\n{title}", flush=True)

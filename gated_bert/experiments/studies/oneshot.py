@@ -121,13 +121,13 @@ def run_oneshot(dense: Plan, pruned: Plan, sweep: Callable[[Plan], int]) -> int:
 def model_sizes(config: GatedBertConfig) -> tuple[int, int, int]:
     """Parameters of a run's model, how many of them are prunable, and how many in the matrices of its pattern."""
     from gated_bert.models.build import run_architecture
+    from gated_bert.models.run_family import run_tokenizer
     from gated_bert.pruning.patterns import get_pattern
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.task import TASKS
-    from gated_bert.tasks.tokenizer import load_tokenizer
 
     task = TASKS.get(config.task) or load_task_data(config).task
-    architecture = run_architecture(config, task, load_tokenizer(config).vocab_size)
+    architecture = run_architecture(config, task, run_tokenizer(config).vocab_size)
     roles = get_pattern(config).roles()
     weights = {role: count for role, count in architecture.weight_counts().items() if role in config.prunable_roles}
     own = sum(count for role, count in weights.items() if roles is None or role in roles)

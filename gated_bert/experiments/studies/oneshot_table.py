@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gated_bert.experiments.reports.aggregate import mac_reduction, method_rank, statistics
 from gated_bert.experiments.reports.drawing import files_there, label_text, png, tolerated
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, metric_scale, metric_title, read_run
+from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def table_row(run: Run) -> dict[str, object]:
         and compression (all parameters ÷ those left); `before`, `after` and `final` (pruned, then fine-tuned) of the
         primary metric, and the same of the loss (for regression the mean squared error) and of every other metric;
         parameters, and the theoretical speed-up: multiply-accumulates of the dense model ÷ those of open weights.
+
+    Raises:
+        UserError: its metadata lack one of these.
     """
+    _check(run)
     asked = _POINT.search(run.folder.name)
     parameters, final = run.metadata["parameters"], run.rows.iloc[-1]
     stages = {**run.metadata["one_shot"], "final": {name: final[f"val_{name}"] for name in _metrics(run)}}
@@ -53,6 +58,14 @@ def table_row(run: Run) -> dict[str, object]:
         "parameters": parameters["total"], "parameters_left": parameters["remaining"],
         "theoretical_speedup": speedup, "folder": run.folder.name,
     }  # fmt: skip
+
+
+def _check(run: Run):
+    counts, stages = run.metadata.get("parameters") or {}, run.metadata.get("one_shot") or {}
+    measured = {stage: [name for name in _metrics(run) if values.get(name) is None] for stage, values in stages.items()}
+    if not counts.get("total") or not counts.get("remaining") or not stages or any(measured.values()):
+        raise UserError(f"{run.folder}: its metadata have no whole parameters or one_shot; remove that folder, and "
+                        "--resume makes it again")  # fmt: skip
 
 
 def _metrics(run: Run) -> list[str]:

@@ -12,13 +12,14 @@ from gated_bert.compression.benchmark import cell_name
 from gated_bert.experiments.explanations.similarity_table import MARKS, NOISE, titles
 from gated_bert.experiments.models.benchmark_table import COLOURS
 from gated_bert.experiments.models.benchmark_table import RECORD as BENCHMARK
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import label_text, png, tolerated
 from gated_bert.experiments.reports.page import Html, element, html_image, html_table, joined, link, note, page
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.studies.compress import METRICS, REPORTS
 from gated_bert.experiments.studies.compress_report import FORMS, report_rows
 from gated_bert.experiments.studies.compress_report import TABLE as COMPRESSION
-from gated_bert.experiments.studies.compression_pipeline import POS, SIMILARITY, STUDENTS
+from gated_bert.experiments.studies.pipeline_plan import POS, SIMILARITY, STUDENTS
 from gated_bert.experiments.sweeps.overview import clock
 from gated_bert.explain.similarity import MEASURES
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
@@ -29,9 +30,12 @@ from gated_bert.support.text_table import aligned
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gated_bert.experiments.studies.compression_pipeline import Pipeline
+    from gated_bert.experiments.studies.pipeline_plan import Pipeline
 
 TABLE, PLOT, PAGE = "explanations.csv", "explanations.png", "report.html"
+_SIMILARITY = ("mean", "low", "high"), ("variant", "measure", "verdict")
+_POS_TESTS = ("p_value",), ("model", "tagset")
+"""Columns that are read, of numbers and others."""
 _STUDENTS = ("accuracy", "agreement", "cosine", "spearman")
 
 
@@ -68,8 +72,8 @@ def model_rows(pipeline: Pipeline) -> list[dict]:
         `_verdict`; `pos_p` of the chi-square test of Penn groups. The noise floor has a row of its own.
     """
     out = pipeline.output
-    similarity = _table(out / SIMILARITY / "similarity.csv")
-    tests = _table(out / POS / "pos_tests.csv")
+    similarity = _table(out / SIMILARITY / "similarity.csv", *_SIMILARITY)
+    tests = _table(out / POS / "pos_tests.csv", *_POS_TESTS)
     measured = read_record(out / METRICS / BENCHMARK, BenchmarkRecord, tolerant=True) or {"models": [], "lengths": [0]}
     known = {(row["kind"], row["level"], row["form"]): row
              for row in report_rows(measured["models"], out / "models")}  # fmt: skip
@@ -89,8 +93,8 @@ def model_rows(pipeline: Pipeline) -> list[dict]:
     return rows
 
 
-def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+def _table(path: Path, numbers: tuple[str, ...], others: tuple[str, ...]) -> pd.DataFrame:
+    return read_csv(path, numbers, others) if path.is_file() else pd.DataFrame()
 
 
 def _similarities(similarity: pd.DataFrame, name: str) -> dict:
@@ -220,7 +224,8 @@ def _similarity(pipeline: Pipeline, rows: Sequence[Mapping], about: Mapping) -> 
 
 def _pos(pipeline: Pipeline) -> list[Html]:
     out = pipeline.output
-    shares, tests = _table(out / POS / "pos.csv"), _table(out / POS / "pos_tests.csv")
+    shares = _table(out / POS / "pos.csv", ("share",), ("model", "tagset", "group"))
+    tests = _table(out / POS / "pos_tests.csv", *_POS_TESTS)
     if shares.empty:
         return []
     penn = shares[shares["tagset"] == "penn"]
@@ -239,7 +244,7 @@ def _pos(pipeline: Pipeline) -> list[Html]:
 
 def _students(pipeline: Pipeline) -> list[Html]:
     out = pipeline.output
-    summary = _table(out / STUDENTS / "students_summary.csv")
+    summary = _table(out / STUDENTS / "students_summary.csv", ("parameters",), ("student",))
     if summary.empty:
         return []
     cells = []

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import OF_TRAINED_MODELS
 from gated_bert.config.presets import PRESETS
 from gated_bert.experiments.reports.results import Run, read_run
-from gated_bert.experiments.runs.run_state import INITIAL_MODEL, LOG_FILE
+from gated_bert.experiments.reports.run_layout import INITIAL_MODEL, LOG_FILE
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, model_sizes
 from gated_bert.experiments.studies.oneshot_table import SPARSITIES
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command
@@ -170,7 +171,7 @@ class PruningExperiment:
         """A run in a process of its own, with its progress; one that is finished is read."""
         folder = self.folder / name
         nothing = {"values": {}, "typed": frozenset(), "methods": (), "tasks": (), "seeds": ()}
-        settings = Settings(**nothing, output=self.folder, launcher={"resume": True})
+        settings = Settings(**nothing, output=self.folder, launcher=LauncherOptions(resume=True))
         job = Job(f"{self.strategy} {name}", config, folder, job_command(folder))
         if sweep(Plan(settings, (job,)), compared=False):
             raise UserError(f"{folder}: the run did not finish; {folder / LOG_FILE} says why")

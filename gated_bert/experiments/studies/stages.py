@@ -85,7 +85,7 @@ def run_stages(plan: Plan, plans: Sequence[Plan], stages: Sequence[float], sweep
     Returns:
         The exit status of the first stage in which a job failed, else 0.
     """
-    if not plan.settings.launcher.get("resume"):
+    if not plan.settings.launcher.resume:
         set_tables_aside(plan.output, (TABLE, PLOT))
     for part in plans:
         status = sweep(part)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gated_bert.experiments.reports.compare import compare
+from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.results import find_runs
 from gated_bert.experiments.studies.catalogue import STUDIES
 from gated_bert.experiments.studies.stages import PLOT, TABLE
@@ -18,6 +19,7 @@ _STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
 _NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
 """Beginnings of names: the comparison of a part's runs, which the study's own holds, and texts' words one by one."""
+_OF_STAGES = ("stage", "value", "sparsity")
 _SP_LIME, _OF_TEXTS = "sp_lime.csv", ["text", "words"]
 """A table, and its columns that are not published: the data are others'."""
 
@@ -76,7 +78,7 @@ def _join_stages(tables: Sequence[Path], output: Path):
     from gated_bert.experiments.reports.drawing import tolerated
     from gated_bert.experiments.studies.stage_table import write_stage_plot
 
-    found = [pd.read_csv(table) for table in tables if table.exists()]
+    found = [read_csv(table, _OF_STAGES, ("task", "method", "metric")) for table in tables if table.exists()]
     if found:
         joined = pd.concat(found, ignore_index=True)
         write_csv_atomic(output / TABLE, joined)
@@ -110,9 +112,7 @@ def _copy(file: Path, target: Path, places: Sequence[str]):
         shutil.copyfile(file, target)
         return
     if file.name == _SP_LIME:
-        import pandas as pd
-
-        write_csv_atomic(target, pd.read_csv(file).drop(columns=_OF_TEXTS))
+        write_csv_atomic(target, read_csv(file, others=_OF_TEXTS).drop(columns=list(_OF_TEXTS)))
         return
     text = file.read_text(encoding="utf-8")
     for place in places:

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, LOG_FILE
+from gated_bert.experiments.reports.run_layout import LOG_FILE
+from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.resources import devices_of, share
 from gated_bert.start import import_path
+from gated_bert.support.disk import own
 from gated_bert.support.machine import Machine
 
 
@@ -74,7 +76,7 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
     environment = os.environ | {LAUNCHER_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     environment["PYTHONIOENCODING"] = "utf-8:replace"
     environment |= {"PYTHONPATH": import_path(), **variables}
-    with open(log, "ab") as file:
+    with open(own(log), "ab") as file:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

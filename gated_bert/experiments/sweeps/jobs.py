@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gated_bert.config import NOT_COMPUTED, GatedBertConfig
+from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import PRUNING_FIELDS
-from gated_bert.experiments.runs.run_state import JOB_FILE, STATUS_FILE, newest_metadata, read_status
+from gated_bert.experiments.reports.run_layout import JOB_FILE, STATUS_FILE
+from gated_bert.experiments.runs.run_state import newest_metadata, read_status
+from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.start import python_command
 from gated_bert.support.checks import FlagError
@@ -168,11 +169,9 @@ def check_same_record(job: Job):
     """
     # A run that `gated-bert train` made by flags has no record but its metadata.
     before = read_record(job.folder / JOB_FILE, tolerant=True) or newest_metadata(job.folder).get("config") or {}
-    now = json.loads(job.config.to_json())
-    apart = {*NOT_COMPUTED, *(("devices",) if now["devices"] == "all" else ())}
-    changed = [name for name in now if name in before and name not in apart and before[name] != now[name]]
+    changed = list(config_changes(before, job.config).items())
     if changed:
-        values = ", ".join(f"{name}={before[name]} (now {now[name]})" for name in changed[:3])
+        values = ", ".join(f"{name}={was} (now {now})" for name, (was, now) in changed[:3])
         raise UserError(f"--resume: {job.folder} was started with {values}; "
                         "repeat the flags of that sweep, or leave out --resume to start anew")  # fmt: skip
 

@@ -9,6 +9,7 @@ from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.experiments.runs.run_state import newest_metadata
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.support.environ import data_label
+from gated_bert.support.text_table import aligned
 
 _ROWS = (
     ("methods", "methods"), ("tasks", "tasks"), ("data", "data"), ("model size", "model_size"),
@@ -93,10 +94,7 @@ def result_table(rows: Sequence[tuple[Job, str, float | None]]) -> str:
     """
     head = ("job", "state", "metric", "final", "best", "sparsity", "time")
     lines = [head, *(_result(job, state, seconds) for job, state, seconds in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return aligned(lines, left=len(head))
 
 
 def _result(job: Job, state: str, seconds: float | None) -> tuple[str, ...]:

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.runs.output_folder import _FLAG
+from gated_bert.experiments.runs.output_folder import OUTPUT
 from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.experiments.sweeps.overview import clock, configuration_text
 from gated_bert.experiments.sweeps.resources import job_memory, kept_disk, working_disk
+from gated_bert.support.checks import MOST
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB
 from gated_bert.support.records import read_record
@@ -39,7 +40,7 @@ def print_plan(plan: Plan) -> int:
     their mean seconds per epoch × epochs, and what those runs took besides.
     """
     print(configuration_text(plan))
-    resumed = bool(plan.settings.launcher.get("resume"))
+    resumed = plan.settings.launcher.resume
     finished = {job for job in plan.jobs if resumed and is_finished(job.folder)}
     left = [job for job in plan.jobs if job not in finished]
     paces = read_paces(plan.output)
@@ -51,8 +52,8 @@ def print_plan(plan: Plan) -> int:
     if left:
         launcher = plan.settings.launcher
         # How many fit is decided where and when the sweep starts.
-        fitting = launcher.get("parallel") or launcher.get("backend") == "ray" or "slurm" in launcher
-        at_a_time = launcher.get("max_parallel_jobs", None if fitting else 1)
+        fitting = launcher.parallel or launcher.backend == "ray" or launcher.slurm
+        at_a_time = launcher.max_parallel_jobs or (None if fitting else 1)
         print("\n".join(("\nEstimated cost", *(f"  {line}" for line in _totals(left, paces, at_a_time)))))
     return 0
 
@@ -109,16 +110,25 @@ def read_paces(output: Path) -> Paces:
     for path in output.glob("results_*/metadata_*.json"):
         metadata = read_record(path, RunMetadata, tolerant=True) or {}
         rows = path.with_name(f"results_{path.stem.removeprefix('metadata_')}.csv")
-        if metadata.get("status") != "finished" or not rows.is_file():
-            continue
-        with open(rows, newline="", encoding="utf-8") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
+        seconds = _epoch_seconds(rows) if metadata.get("status") == "finished" else []
         if seconds:
             # A resumed run has the seconds since then alone.
-            beside = max(0.0, (metadata.get("seconds") or 0.0) - sum(seconds))
+            beside = min(MOST, max(0.0, (metadata.get("seconds") or 0.0) - sum(seconds)))
             pace = (beside, statistics.mean(seconds))
             found.setdefault(_pace_key(metadata.get("config") or {}), []).append(pace)
     return found
+
+
+def _epoch_seconds(rows: Path) -> list[float]:
+    """The seconds of a run's epochs; none of a table that cannot be read, for the estimate is one without it."""
+    if not rows.is_file():
+        return []
+    try:
+        with open(rows, newline="", encoding="utf-8") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row.get("seconds")]
+    except (OSError, ValueError, csv.Error):
+        return []
+    return seconds if all(0 <= each <= MOST for each in seconds) else []
 
 
 def check_room(output: Path, jobs: Sequence[Job], slots: int):
@@ -135,5 +145,5 @@ def check_room(output: Path, jobs: Sequence[Job], slots: int):
     working = sorted((working_disk(job.config) for job in jobs), reverse=True)[:slots]
     need, free = sum(kept_disk(job.config) for job in jobs) + sum(working), shutil.disk_usage(output).free
     if free < need:
-        raise UserError(f"{_FLAG}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
+        raise UserError(f"{OUTPUT}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
                         f"{need / GIB:.2f} GiB; free some, or choose another folder")  # fmt: skip

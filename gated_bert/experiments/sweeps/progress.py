@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gated_bert.experiments.runs.run_state import LOG_FILE
+from gated_bert.experiments.reports.run_layout import LOG_FILE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.overview import clock
 from gated_bert.support.quiet import without_library_lines

@@ -17,12 +17,14 @@ from ray.exceptions import RayError, RayTaskError
 
 import gated_bert
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.run_files import Stamp, arriving, rest_after, run_files
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE, is_finished
+from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, mark
 from gated_bert.experiments.sweeps.ray_worker import CHUNK_BYTES, RayWorker
 from gated_bert.experiments.sweeps.resources import devices_of, job_memory
 from gated_bert.start import python_command
+from gated_bert.support.disk import own
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB, Machine, thread_environment
 from gated_bert.support.partial import partial
@@ -302,7 +304,7 @@ class RayJob:
     def _take(self, status: bytes, log: bytes):
         """What a worker without a shared disk tells of its run."""
         if log:
-            with open(self._job.folder / LOG_FILE, "ab") as file:
+            with open(own(self._job.folder / LOG_FILE), "ab") as file:
                 file.write(log)
         # Finished is a run here once all its files are here.
         said = parse_record(status, JobStatus, where=STATUS_FILE, nan=True) if status else {}
@@ -329,7 +331,7 @@ class RayJob:
         return None
 
     def _log(self, line: str):
-        with open(self._job.folder / LOG_FILE, "a") as log:
+        with open(own(self._job.folder / LOG_FILE), "a") as log:
             log.write(f"{line}\n")
 
     def _fail(self, message: str) -> int:

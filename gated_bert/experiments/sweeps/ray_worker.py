@@ -9,10 +9,11 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.plugins import load_plugins
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, stamp_of
-from gated_bert.experiments.runs.run_state import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.sweeps.backends import LocalProcess, start_process
 from gated_bert.start import python_command
+from gated_bert.support.disk import own
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import make_temporary_folder
 from gated_bert.support.records import read_record
@@ -55,7 +56,7 @@ class RayWorker:
         """Adds to a file of the run that starts from files of the head."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
+        with open(own(path), "ab") as file:
             file.write(chunk)
 
     def start(self, resume: bool):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import LABELS, hint
+from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.matrix_checks import check_matrices
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA, own_options
@@ -26,7 +27,7 @@ class Settings:
         tasks: task names, in order, without repeats.
         seeds: seeds, in order, without repeats.
         output: folder of the results.
-        launcher: what concerns the launcher alone (parallel, resume, output_mode, …).
+        launcher: how the jobs are run.
         notes: sentences about values that were fitted to each other.
         labels: how messages call a field: by its flag, or by the file and the key that set it.
     """
@@ -37,7 +38,7 @@ class Settings:
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     output: Path
-    launcher: dict[str, object] = field(default_factory=dict)
+    launcher: LauncherOptions = LauncherOptions()
     notes: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: LABELS)
 

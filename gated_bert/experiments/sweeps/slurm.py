@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from gated_bert.experiments.reports.run_layout import LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.output_folder import locked, say_note
-from gated_bert.experiments.runs.run_state import LOG_FILE, STATUS_FILE
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, write_job
 from gated_bert.experiments.sweeps.plan_cost import check_room
 from gated_bert.experiments.sweeps.resources import job_memory
@@ -39,9 +39,9 @@ def write_array_job(plan: Plan, script: Path) -> int:
     if script.is_dir() or not script.absolute().parent.is_dir():
         raise FlagError.refused("--slurm", str(script), "a file in an existing folder")
     with locked(plan.output):
-        finished, _ = earlier_runs(plan, bool(plan.settings.launcher.get("resume")))
+        finished, _ = earlier_runs(plan, plan.settings.launcher.resume)
         left = [job for job in plan.jobs if job not in finished]
-        at_a_time = min(plan.settings.launcher.get("max_parallel_jobs", len(left)), len(left))
+        at_a_time = min(plan.settings.launcher.max_parallel_jobs or len(left), len(left))
         if left:
             for note in check_data(left):
                 say_note(note)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError
 from gated_bert.config.flag_table import LABELS
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
-from gated_bert.experiments.runs.run_state import CHECKPOINT, LOG_FILE, is_finished, read_status
+from gated_bert.experiments.runs.run_state import is_finished, read_status
 from gated_bert.experiments.sweeps.backends import Backend, LocalBackend, RunningJob
 from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job
 from gated_bert.experiments.sweeps.overview import configuration_text, result_table
@@ -25,6 +26,7 @@ from gated_bert.experiments.sweeps.progress import Display, JobView, make_views,
 from gated_bert.experiments.sweeps.resources import parallel_limit
 from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
+from gated_bert.support.errors import printable
 from gated_bert.support.machine import Machine, this_machine
 from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.quiet import log_tail
@@ -49,14 +51,14 @@ def sweep(plan: Plan, compared: bool = True) -> int:
     """
     launcher, silent = plan.settings.launcher, verbosity(os.environ) == 0
     machine = this_machine()
-    if launcher.get("backend") != "ray":
+    if launcher.backend != "ray":
         _check_devices(plan, machine)
     slots, why = _slots(plan, machine)
     if compared and not silent:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
-    mode = _output_mode(launcher.get("output_mode"), silent)
+    mode = _output_mode(launcher.output_mode, silent)
     with locked(plan.output):
-        skipped, resumed = earlier_runs(plan, bool(launcher.get("resume")))
+        skipped, resumed = earlier_runs(plan, launcher.resume)
         left = [job for job in plan.jobs if job not in skipped]
         if left:
             for note in check_data(left):
@@ -73,12 +75,12 @@ def sweep(plan: Plan, compared: bool = True) -> int:
 @contextmanager
 def _backend(plan: Plan, left: Sequence[Job], machine: Machine, slots: int) -> Iterator[Backend]:
     launcher = plan.settings.launcher
-    if launcher.get("backend") != "ray" or not left:
+    if launcher.backend != "ray" or not left:
         yield LocalBackend(machine, slots)
         return
     from gated_bert.experiments.sweeps.ray_backend import connected
 
-    with connected(launcher.get("ray_address"), plan.output, [job.config for job in left], slots) as backend:
+    with connected(launcher.ray_address, plan.output, [job.config for job in left], slots) as backend:
         yield backend
 
 
@@ -92,23 +94,23 @@ def _check_devices(plan: Plan, machine: Machine):
 
 def _slots(plan: Plan, machine: Machine) -> tuple[int, str]:
     launcher, count = plan.settings.launcher, len(plan.jobs)
-    wanted = launcher.get("max_parallel_jobs")
-    if launcher.get("backend") == "ray":
+    wanted = launcher.max_parallel_jobs
+    if launcher.backend == "ray":
         most = "" if wanted is None else f", up to {wanted}"
-        place = launcher.get("ray_address", "on this machine")
+        place = launcher.ray_address or "on this machine"
         return wanted or count, f"{count}, as many at a time as the Ray cluster ({place}) has room for{most}"
     if wanted is not None:
         slots = min(wanted, count)
         return slots, f"{count}, up to {slots} at a time (-max-parallel-jobs {wanted})"
-    if not launcher.get("parallel"):
+    if not launcher.parallel:
         return 1, f"{count}, one after another"
     slots, reason = parallel_limit([job.config for job in plan.jobs], machine)
     return slots, f"{count}, up to {slots} at a time ({reason})"
 
 
-def _output_mode(chosen: object, silent: bool) -> str:
+def _output_mode(chosen: str | None, silent: bool) -> str:
     if chosen or silent or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return str(chosen or "bars")
+        return chosen or "bars"
     while True:
         try:
             answer = input("Show progress as bars, logs or both? [bars] ").strip().lower() or "bars"
@@ -147,10 +149,10 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         UserError: missing or malformed data, or no way to write there.
     """
     from gated_bert.models.checkpoints import head_notes
+    from gated_bert.models.run_family import run_tokenizer
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.own import own_data_notes
     from gated_bert.tasks.task import TASKS
-    from gated_bert.tasks.tokenizer import load_tokenizer
 
     notes = []
     for config in {job.config.task: job.config for job in jobs}.values():
@@ -160,7 +162,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
                 data = load_task_data(config)
                 task = data.task
                 notes += own_data_notes(data.source)
-            load_tokenizer(config)
+            run_tokenizer(config)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
@@ -293,7 +295,8 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: b
             print(f"note: {view.job.name}: {view.status['note']}")
     for view in failed:
         folder = view.job.folder
-        print(f"\n{view.job.name} failed ({read_status(folder).get('message')}); the end of {folder / LOG_FILE}:")
+        why = printable(str(read_status(folder).get("message")))
+        print(f"\n{view.job.name} failed ({why}); the end of {folder / LOG_FILE}:")
         print(textwrap.indent(log_tail(folder / LOG_FILE), "  "))
     if interrupted:
         print("\nstopped; the same command with --resume goes on")

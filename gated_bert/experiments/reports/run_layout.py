@@ -1,0 +1,30 @@
+"""The names of the files in a run's folder, all in one list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+JOB_FILE = "job.json"
+"""What a launcher asks of the run."""
+STATUS_FILE = "status.json"
+"""The live state."""
+LOG_FILE = "log.txt"
+CHECKPOINT = "checkpoint.npz"
+METADATA, ROWS = "metadata_*.json", "results_*.csv"
+"""How the run came to be, and a row per epoch; the star is its method and when it began."""
+PREDICTIONS = "predictions.json"
+"""The answers of the last evaluation, in the format that SQuAD's official script reads."""
+RESOURCES = "resources.csv"
+MODEL, BEST_MODEL = "model", "model_best"
+INITIAL_MODEL = "model_initial"
+"""Model folder, inside a dense run's, of the weights that lottery tickets go back to."""
+
+
+def named(pattern: str, label: str, stamp: str) -> str:
+    """The name that `METADATA` or `ROWS` stands for in the run of a method that began at `stamp`."""
+    return pattern.replace("*", f"{label}_{stamp}")
+
+
+def metadata_beside(rows: Path) -> Path:
+    """The metadata of the run whose rows are in `rows`."""
+    return rows.with_name(METADATA.replace("*", rows.stem.removeprefix("results_")))
