@@ -34,10 +34,10 @@ def test_the_record_refuses_what_the_pruner_would(units, roles):
             return error.field
         return None
 
-    found = refused(lambda: Pruner(config, MODEL.gated_layers(roles), [2]))
+    found = refused(lambda: Pruner.from_config(config, MODEL.gated_layers(roles), [2]))
     # Only the run knows how many classes there are.
     known = [layer for layer in MODEL.gated_layers(roles) if layer.role != "classifier"]
-    by_classes = refused(lambda: Pruner(config, known, [2])) is None
+    by_classes = refused(lambda: Pruner.from_config(config, known, [2])) is None
     assert refused(lambda: check_matrices(config)) == (None if by_classes else found)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.closed import Before, OpenUnits, count_weights
 from gated_bert.pruning.groups import BalancedGroup, Group
+from gated_bert.pruning.output_scope import choose_in_columns
 from gated_bert.pruning.patterns import Pattern
 from gated_bert.pruning.selection import Pool, smallest_above_floors
 
@@ -45,11 +46,13 @@ class Choice:
 
     Args:
         reopens: whether closed units may open again.
-        min_kept: fraction of each group's units that stays open.
+        min_kept: fraction of each group's units, or of each column, that stays open.
+        in_columns: whether each column of a matrix, whose single weights are the units, is ranked alone.
     """
 
     reopens: bool
     min_kept: float
+    in_columns: bool = False
 
     def closed_units(
         self,
@@ -61,6 +64,10 @@ class Choice:
         read: Read,
     ) -> list[np.ndarray]:
         """Bits, packed, 1 where a unit is closed."""
+        if self.in_columns:
+            ((number, group),) = zip(numbers, groups, strict=True)
+            scores = read(number, group, 1).reshape(group.layers[0].mask_variable.shape)
+            return [choose_in_columns(scores, target.sparsity, self.min_kept, rng, group.name)]
         pools = [
             Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
             for number, group in zip(numbers, groups, strict=True)

@@ -54,7 +54,7 @@ class OpenUnits:
 
     def share(self, group: Group) -> np.ndarray:
         """The group's `openness`."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             # Not kept: of a large model no more than one matrix' should be in memory at once.
             return openness(group, self.is_open)
         if group not in self._shares:
@@ -63,7 +63,7 @@ class OpenUnits:
 
     def ceiling(self, group: Group, every: int) -> np.ndarray:
         """Of every so manyth unit +∞ where a weight of it is open, −∞ where none is, float32."""
-        if not _is_of_weights(group):
+        if not is_of_weights(group):
             found = self.share(group)[::every] - _TINY
         else:
             layer = group.layers[0]
@@ -84,19 +84,19 @@ class OpenUnits:
 
     def gains(self, group: Group) -> np.ndarray:
         """Open weights of each unit, which closing it would add to the closed ones: int [num_units]."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return self.is_open(group.layers[0]).ravel().view(np.int8)
         return np.rint(self.share(group) * group.unit_weights).astype(np.int64)
 
     def weights_in(self, group: Group) -> int:
         """How many weights of a group's units are open."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return self.count(group)
         return self.weights_in(group.base) if isinstance(group, BalancedGroup) else int(self.gains(group).sum())
 
     def count(self, group: Group) -> int:
         """Units with an open weight; of a balanced group, as many as the set that has most."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return self.weights(group.layers)
         if isinstance(group, BalancedGroup) and group.order is None:
             return int(self._per_set(group).max())
@@ -109,7 +109,7 @@ class OpenUnits:
         """
         if self.count(group) <= floor:
             return 0
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return 1
         if isinstance(group, BalancedGroup):
             per_set = self._per_set(group)
@@ -119,11 +119,12 @@ class OpenUnits:
 
     def _per_set(self, group: BalancedGroup) -> np.ndarray:
         base = group.base
-        is_open = self.is_open(base.layers[0]) if _is_of_weights(base) else self.share(base) > 0
+        is_open = self.is_open(base.layers[0]) if is_of_weights(base) else self.share(base) > 0
         return np.count_nonzero(is_open.reshape(group.shape), axis=group.axis)
 
 
-def _is_of_weights(group: Group) -> bool:
+def is_of_weights(group: Group) -> bool:
+    """Whether the units of a group are the single weights of a matrix."""
     return isinstance(group, BlockGroup) and group.unit_weights == 1
 
 

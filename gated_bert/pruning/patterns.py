@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config.parts import claim
+from gated_bert.config.space import PATTERNS
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group, TiedGroup, TileGroup
 from gated_bert.support.backend import view
+from gated_bert.support.errors import UserError
 
 
 class Pattern:
@@ -55,7 +58,7 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Blocks(Pattern):
+class Block(Pattern):
     """Blocks of `height` × `width` weights of one matrix; 0 means all rows or columns."""
 
     height: int = 1
@@ -164,7 +167,7 @@ class KTiles(Pattern):
         for layer in layers:
             rows, columns = shape(layer)
             _divides(layer, "granularity", self.granularity, columns, "columns")
-            base = Blocks(1, self.granularity).groups([layer])[0]
+            base = Block(1, self.granularity).groups([layer])[0]
             found.append(BalancedGroup.of(base, (rows, columns // self.granularity), 0))
         return found
 
@@ -177,7 +180,7 @@ class Vectors(Pattern):
     axis: str = "k"
 
     def groups(self, layers, num_heads=()):
-        return [self._group(layer, Blocks().groups([layer])[0]) for layer in layers]
+        return [self._group(layer, Block().groups([layer])[0]) for layer in layers]
 
     def _group(self, layer, base):
         rows, columns = shape(layer)
@@ -225,7 +228,7 @@ class ColumnsThenTiles(Tiles):
         return [(COLUMNS, 1 - math.sqrt(1 - sparsity)), (Tiles(self.granularity, surviving=True), sparsity)]
 
 
-class Restored(Blocks):
+class Restored(Block):
     """Single weights of which all that are open stay, so that a lower sparsity opens the best of the closed."""
 
     restores = True
@@ -258,7 +261,47 @@ class PerDimension(Pattern):
         return self.pattern.steps(1 - (1 - sparsity) ** 2)
 
 
-COLUMNS = Blocks(height=0, width=1)
+COLUMNS = Block(height=0, width=1)
+
+
+def _tiles(config: GatedBertConfig) -> Tiles:
+    return ColumnsThenTiles(config.granularity) if config.tile_dims == "kn" else Tiles(config.granularity)
+
+
+FACTORIES: dict[str, Callable[[GatedBertConfig], Pattern]] = {
+    "element": lambda config: Block(),
+    "row": lambda config: Block(height=1, width=0),
+    "column": lambda config: COLUMNS,
+    "block": lambda config: Block(*config.block_size),
+    "head": lambda config: HEADS,
+    "neuron": lambda config: NEURONS,
+    "head_neuron": lambda config: Several((HEADS, NEURONS)),
+    "head_dim": lambda config: HeadDims(),
+    "qkv_row": lambda config: QKV_ROWS,
+    "k_tile": lambda config: KTiles(config.granularity),
+    "vector": lambda config: Vectors(config.vector_size, config.vector_axis),
+    "tile": _tiles,
+    "tile_element": lambda config: TilesRestored(_tiles(config), config.g1percent / 100),
+}
+"""Name → what makes the pattern of a record."""
+
+
+def register_pattern(name: str, factory: Callable[[GatedBertConfig], Pattern]):
+    """Makes a pattern of a user's own known by name, as a `--pattern`.
+
+    Args:
+        name: letters, digits and _.
+        factory: makes the pattern of a run's record, whose sizes (`granularity`, `block_size` …) it may read.
+
+    Raises:
+        UserError: a name that is taken or no name, or a factory that cannot be called.
+    """
+    if not callable(factory):
+        raise UserError(f"register_pattern: {factory!r} is refused; allowed: a function of a record, that makes a "
+                        "Pattern")  # fmt: skip
+    claim("pattern", name, PATTERNS)
+    PATTERNS.append(name)
+    FACTORIES[name] = factory
 
 
 def get_pattern(config: GatedBertConfig) -> Pattern:
@@ -267,22 +310,9 @@ def get_pattern(config: GatedBertConfig) -> Pattern:
         from gated_bert.pruning.tilesparsity import published_pattern
 
         return published_pattern(config)
-    tiles = ColumnsThenTiles(config.granularity) if config.tile_dims == "kn" else Tiles(config.granularity)
-    pattern = {
-        "element": Blocks(),
-        "row": Blocks(height=1, width=0),
-        "column": COLUMNS,
-        "block": Blocks(*config.block_size),
-        "head": HEADS,
-        "neuron": NEURONS,
-        "head_neuron": Several((HEADS, NEURONS)),
-        "head_dim": HeadDims(),
-        "qkv_row": QKV_ROWS,
-        "k_tile": KTiles(config.granularity),
-        "vector": Vectors(config.vector_size, config.vector_axis),
-        "tile": tiles,
-        "tile_element": TilesRestored(tiles, config.g1percent / 100),
-    }[config.pattern]
+    pattern = FACTORIES[config.pattern](config)
+    if not isinstance(pattern, Pattern):
+        raise UserError(f"pattern {config.pattern}: what was registered made a {type(pattern).__name__}, no Pattern")
     return PerDimension(pattern) if config.sparsity_per_dim else pattern
 
 

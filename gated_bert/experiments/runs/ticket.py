@@ -79,7 +79,7 @@ def apply_ticket(
     loaded = load_model(config.ticket)
     source, outputs = loaded.model, match_head(task_head(loaded.task), task)[0]
     layers = source.gated_layers(config.prunable_roles)
-    pruner = Pruner(config, layers, source.architecture.num_heads)
+    pruner = Pruner.from_config(config, layers, source.architecture.num_heads)
     if config.ticket_control is None:
         if pruner.criterion.needs_data:
             source.compile(loss=loss)
