@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import os
 import sys
@@ -41,7 +42,8 @@ class _Finder:
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             usual = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: self._load(usual, module)
+            loads = functools.partial(self._load, usual)
+            spec.loader.exec_module = loads  # type: ignore[method-assign]  # of this one loader
         return spec
 
 

@@ -10,7 +10,7 @@ from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
 
 
-def load_named_plugins(words: list[str]):
+def load_named_plugins(words: list[str]) -> None:
     """Loads the plug-ins of installed packages, and those that a command line names by itself, in the record of its job
     or in its sweep file.
 

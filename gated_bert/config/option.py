@@ -129,9 +129,13 @@ def value_types(record: type) -> dict[str, Any]:
             for name, hint in hints.items()}  # fmt: skip
 
 
-@functools.cache
 def declared_fields(record: type) -> dict[str, Declared]:
     """The declared fields of a record, name → declaration, in their order."""
+    return _declared_fields(record)
+
+
+@functools.cache
+def _declared_fields(record: type) -> dict[str, Declared]:
     hints = value_types(record)
     found = {}
     for field in dataclasses.fields(record):
@@ -179,8 +183,7 @@ def check_declared(record: object) -> None:
     Raises:
         ConfigError: the first of them.
     """
-    kind: type = type(record)
-    for name, declared in declared_fields(kind).items():
+    for name, declared in declared_fields(type(record)).items():
         declared.check(getattr(record, name))
 
 

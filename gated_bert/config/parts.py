@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.config.criterion_options import (
     CRITERION_SECTIONS,
@@ -45,9 +45,9 @@ class Part:
     """
 
     options: type[CriterionOptions]
-    implementation: type | str
+    implementation: type[Any] | str
 
-    def load(self) -> type:
+    def load(self) -> type[Any]:
         """Its class, which imports the framework."""
         if not isinstance(self.implementation, str):
             return self.implementation
@@ -88,7 +88,13 @@ REGISTERED: list[str] = []
 
 
 def part_of(config: GatedBertConfig) -> Part:
-    """The criterion of a record that prunes, with its variant."""
+    """The criterion of a record, with its variant.
+
+    Raises:
+        ValueError: the record prunes nothing.
+    """
+    if config.criterion is None:
+        raise ValueError("part_of: the record prunes nothing")
     for (criterion, field, value), part in VARIANTS.items():
         if config.criterion == criterion and getattr(config, field) == value:
             return part
@@ -126,7 +132,7 @@ def trained() -> tuple[str, ...]:
     return tuple(name for name, part in CRITERIA.items() if part.options.TRAINS_SCORES)
 
 
-def claim(kind: str, name: str, taken: Collection[str]):
+def claim(kind: str, name: str, taken: Collection[str]) -> None:
     """Takes a name for a part of a user's own.
 
     Raises:

@@ -23,7 +23,7 @@ GROUP = "gated_bert.plugins"
 _loaded: set[str] = set()
 
 
-def load_plugins(files: Iterable[str | Path]):
+def load_plugins(files: Iterable[str | Path]) -> None:
     """Runs files that register parts; each once in a process, however often it is named.
 
     Args:
@@ -44,7 +44,7 @@ def has_installed() -> bool:
     return bool(importlib.metadata.entry_points(group=GROUP))
 
 
-def load_installed():
+def load_installed() -> None:
     """Imports the plug-ins of installed packages, once in a process.
 
     Raises:

@@ -166,7 +166,7 @@ class GatedBertConfig(
         pattern = self.pattern + "-kn" * (self.tile_dims == "kn") + "-code" * (self.tilesparsity_variant == "code")
         return "-".join([method, pattern, self.scope, self.schedule])
 
-    def replace(self, **changes) -> GatedBertConfig:
+    def replace(self, **changes: Any) -> GatedBertConfig:
         """The record that the same values with `changes` make.
 
         What this record was not given (a size, a schedule …) is filled in anew, so that

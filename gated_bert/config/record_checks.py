@@ -25,7 +25,7 @@ def _check_devices(config: GatedBertConfig):
         raise ConfigError("batch_size", config.batch_size, f"a multiple of devices={devices}, which share each batch")
 
 
-def check_together(config: GatedBertConfig):
+def check_together(config: GatedBertConfig) -> None:
     """Refuses values that do not fit together, each of which is allowed alone.
 
     Raises:

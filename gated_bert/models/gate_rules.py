@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import keras
 from keras import ops
 
 from gated_bert.config.parts import claim
 from gated_bert.support.errors import UserError
+from gated_bert.support.tensors import Tensor
+
+if TYPE_CHECKING:
+    from gated_bert.models.gated_dense import GatedLayer
 
 HARD_CONCRETE_INIT = 2.197
 HARD_CONCRETE_TEMPERATURE = 2 / 3
@@ -16,7 +21,7 @@ HARD_CONCRETE_LOW, HARD_CONCRETE_HIGH = -0.1, 1.1
 HARD_CONCRETE_KEPT = 0.5
 
 
-def register_gate_rule(name: str, rule: type[GateRule]):
+def register_gate_rule(name: str, rule: type[GateRule]) -> None:
     """Makes a gate rule of a user's own known by name, as the `gate_rule` of a criterion.
 
     Args:
@@ -53,17 +58,17 @@ class GateRule:
 
     variables: tuple[str, ...] = ()
 
-    def build(self, layer, shape: tuple[int, int]):
+    def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         """Adds the rule's variables to `layer`, whose kernel has `shape` [in, out]."""
 
-    def remove(self, layer):
+    def remove(self, layer: GatedLayer) -> None:
         """Takes off what `build` put on `layer` besides variables."""
 
-    def gates(self, layer, training: bool):
+    def gates(self, layer: GatedLayer, training: bool) -> Tensor:
         """Gates [in, out] that multiply the kernel."""
         raise NotImplementedError
 
-    def penalty(self, layer):
+    def penalty(self, layer: GatedLayer) -> Tensor | None:
         """Scalar added to the training loss, or None."""
         return None
 
@@ -100,7 +105,7 @@ class GateRule:
 class FixedGates(GateRule):
     """The gates are what the mask variable holds."""
 
-    def gates(self, layer, training):
+    def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         return ops.convert_to_tensor(layer.mask_variable)
 
 
@@ -112,17 +117,17 @@ class StraightThroughGates(GateRule):
 
     variables = ("scores",)
 
-    def build(self, layer, shape):
+    def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, 0.0)
 
-    def gates(self, layer, training):
+    def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         return straight_through(ops.convert_to_tensor(layer.mask_variable), layer.scores)
 
 
 class WeightedStraightThroughGates(StraightThroughGates):
     """As `straight_through`, but the scores' gradient is multiplied by the gated weights."""
 
-    def gates(self, layer, training):
+    def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         mask = ops.convert_to_tensor(layer.mask_variable)
         weights = ops.stop_gradient(ops.cast(layer.raw_kernel, "float32") * ops.cast(mask, "float32"))
         return ops.add(mask, (layer.scores - ops.stop_gradient(layer.scores)) * weights)
@@ -142,19 +147,19 @@ class SoftThresholdGates(GateRule):
 
     variables = ("scores", "threshold", "penalty_weight")
 
-    def build(self, layer, shape):
+    def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, 0.0)
         layer.threshold = self._add_scalar(layer, "threshold")
         layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
 
-    def gates(self, layer, training):
+    def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         above = ops.sigmoid(layer.scores) > layer.threshold
         is_open = ops.cond(
             self._is_poor(layer, above), lambda: ops.logical_or(above, self._best(layer)), lambda: above
         )
         return straight_through(ops.cast(is_open, "float32"), layer.scores)
 
-    def penalty(self, layer):
+    def penalty(self, layer: GatedLayer) -> Tensor | None:
         return ops.multiply(layer.penalty_weight, ops.mean(ops.sigmoid(layer.scores)))
 
 
@@ -171,16 +176,16 @@ class HardConcreteGates(GateRule):
 
     variables = ("scores", "penalty_weight")
 
-    def build(self, layer, shape):
+    def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, HARD_CONCRETE_INIT)
         layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
         layer.seed_generator = keras.random.SeedGenerator()
 
-    def remove(self, layer):
+    def remove(self, layer: GatedLayer) -> None:
         layer._tracker.untrack(layer.seed_generator)
         del layer.seed_generator
 
-    def gates(self, layer, training):
+    def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         log_alpha = ops.convert_to_tensor(layer.scores)
         if training:
             # The margin keeps both logarithms finite.
@@ -197,12 +202,12 @@ class HardConcreteGates(GateRule):
 
         return ops.cond(self._is_poor(layer, is_open), kept, lambda: gates)
 
-    def penalty(self, layer):
+    def penalty(self, layer: GatedLayer) -> Tensor | None:
         shift = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / HARD_CONCRETE_HIGH)
         return ops.multiply(layer.penalty_weight, ops.mean(ops.sigmoid(layer.scores - shift)))
 
 
-def straight_through(gates, scores):
+def straight_through(gates: Tensor, scores: Tensor) -> Tensor:
     """`gates` in value, with the gradient with respect to `scores` being that of the gates."""
     # The bracket is exactly zero, so the sum is exactly the gates; other spellings round.
     scores = ops.convert_to_tensor(scores)

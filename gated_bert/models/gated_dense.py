@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from gated_bert.config.presets import MIN_KEPT
 from gated_bert.models.gate_rules import get_gate_rule
+from gated_bert.support.tensors import Shape, Tensor
 
 _HOOK: ContextVar[Callable | None] = ContextVar("output_hook", default=None)
 
 
 @contextlib.contextmanager
-def output_hook(hook: Callable):
+def output_hook(hook: Callable) -> Iterator[None]:
     """Lets `hook(layer, inputs, outputs)` see every gated layer's call and return what it outputs instead.
 
     Outputs are those before the activation function. In a compiled function the hook acts while that is traced.
@@ -28,7 +31,14 @@ def output_hook(hook: Callable):
         _HOOK.reset(token)
 
 
-class GatedLayer:
+# Of which layer it is a mixin, its subclasses say.
+if TYPE_CHECKING:
+    from keras.layers import Layer as _Layer
+else:
+    _Layer = object
+
+
+class GatedLayer(_Layer):
     """Mixin over `Dense` and `EinsumDense`: a gate on every weight of the kernel.
 
     Everything that prunes sees a kernel as a matrix W [in, out]. With `gate_trainable` the gates are trained and a
@@ -46,18 +56,26 @@ class GatedLayer:
 
     Attributes:
         label: what errors and tables call the layer; its name, unless that is not unique.
+        threshold, penalty_weight: variables of the gate rules that have them.
     """
+
+    kernel: Any
+    bias: Any
+    activation: Any
+    _kernel: keras.Variable
+    threshold: keras.Variable
+    penalty_weight: keras.Variable
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         role: str | None = None,
         layer_index: int | None = None,
         gate_init_value: float = 1.0,
         gate_trainable: bool = False,
         gate_rule: str = "fixed",
         min_kept: float = MIN_KEPT,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self._set_gate_options(role, layer_index, gate_init_value, gate_trainable, gate_rule, min_kept)
@@ -73,7 +91,7 @@ class GatedLayer:
         self.scores = None
         self.label = self.name
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self._add_gates()
 
@@ -101,24 +119,24 @@ class GatedLayer:
         raise NotImplementedError
 
     @property
-    def raw_kernel(self):
+    def raw_kernel(self) -> Tensor:
         """The kernel without gates as a matrix W [in, out]."""
         raise NotImplementedError
 
-    def set_kernel(self, matrix):
+    def set_kernel(self, matrix: np.ndarray) -> None:
         """Takes new values of W [in, out], without gates."""
         # Through NumPy: under JAX one variable must not take over another's buffer.
         self._kernel.assign(ops.convert_to_numpy(self.kernel_shaped(ops.convert_to_tensor(matrix))))
 
-    def kernel_shaped(self, matrix):
+    def kernel_shaped(self, matrix: Tensor) -> Tensor:
         """`matrix` [in, out] in the shape of the layer's own kernel."""
         return matrix
 
-    def input_features(self, inputs):
+    def input_features(self, inputs: Tensor) -> Tensor:
         """Inputs of a call as a tensor [..., in]."""
         return inputs
 
-    def output_features(self, outputs):
+    def output_features(self, outputs: Tensor) -> Tensor:
         """Outputs of a call as a tensor [..., out]."""
         return outputs
 
@@ -127,11 +145,11 @@ class GatedLayer:
         raise NotImplementedError
 
     @property
-    def mask_variable(self):
+    def mask_variable(self) -> keras.Variable:
         """The variable [in, out] that pruning closes: the gates, or the mask where the gates are trained."""
         return self.mask if self.gate_trainable else self.gates
 
-    def effective_gates(self, training: bool = False):
+    def effective_gates(self, training: bool = False) -> Tensor:
         """Everything that multiplies the kernel.
 
         Args:
@@ -143,7 +161,7 @@ class GatedLayer:
         gates = self.rule.gates(self, training)
         return ops.multiply(self.gates, gates) if self.gate_trainable else gates
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         gates = ops.cast(self.effective_gates(training=bool(training)), self.compute_dtype)
         outputs = self._product(inputs, ops.multiply(self.kernel, self.kernel_shaped(gates)))
         if self.bias is not None:
@@ -165,13 +183,13 @@ class GatedLayer:
         return ["gates", *(["mask"] if self.gate_trainable else []), *self.rule.variables]
 
     @property
-    def variable_serialization_spec(self):
+    def variable_serialization_spec(self) -> dict:
         spec = dict(super().variable_serialization_spec)
         # The layer saves only what is listed here; what is not listed would be lost without an error.
         spec[None] = [*spec[None], *self.gate_variables]
         return spec
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "role": self.role,
@@ -206,7 +224,7 @@ class GatedDense(GatedLayer, keras.layers.Dense):
         return tuple(self._kernel.shape)
 
     @property
-    def raw_kernel(self):
+    def raw_kernel(self) -> Tensor:
         """The variable W [in, out], without gates."""
         return self._kernel
 

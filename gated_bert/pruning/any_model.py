@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.methods import METHODS
 from gated_bert.config.option import declared_fields
+from gated_bert.config.parts import part_of
 from gated_bert.config.pruning_options import PruningOptions
 from gated_bert.config.space import PATTERNS, TIED_ROLES
 from gated_bert.models.gate import gated_layers, put_gates
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.criteria import Criterion, Loss, criterion_class, criterion_of
+from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.patterns import Pattern, get_pattern
 from gated_bert.pruning.pruner import Pruner
 from gated_bert.pruning.schedules import Schedule, build_schedule
@@ -29,7 +31,7 @@ MATRIX_PATTERNS = ("element", "row", "column", "block", "k_tile", "vector", "til
 
 
 def gate(
-    model: keras.Model, method: str | Criterion = "magnitude", exclude: str | Sequence[str] = (), **options
+    model: keras.Model, method: str | Criterion = "magnitude", exclude: str | Sequence[str] = (), **options: Any
 ) -> keras.Model:
     """Puts gates on every `Dense` and `EinsumDense` layer of a built model, so that `PruningCallback` can prune it.
 
@@ -62,12 +64,12 @@ def gate(
         rule = method.gate_rule
     else:
         _check_options(method, options, ("taylor_variant", "spt_reward"))
-        rule = criterion_class(GatedBertConfig(pruning_method=method, **options)).gate_rule
+        rule = part_of(GatedBertConfig(pruning_method=method, **options)).load().gate_rule
     put_gates(model, rule, (exclude,) if isinstance(exclude, str) else exclude)
     return model
 
 
-def pruning_record(method: str, pruning_end_epoch: int, **options) -> GatedBertConfig:
+def pruning_record(method: str, pruning_end_epoch: int, **options: Any) -> GatedBertConfig:
     """The record of pruning a model of any kind: start at epoch 1 and 90 % of the weights unless `options` differ.
 
     Raises:
@@ -154,7 +156,7 @@ class Batches(keras.utils.PyDataset):
         batch_size: rows of a batch; a smaller rest is left out, unless it is all there is.
     """
 
-    def __init__(self, inputs, labels, batch_size: int):
+    def __init__(self, inputs: Any, labels: Any, batch_size: int):
         super().__init__()
         self.data, self.batch_size = (inputs, labels), batch_size
         self.rows = len(keras.tree.flatten(labels)[0])
@@ -167,7 +169,7 @@ class Batches(keras.utils.PyDataset):
         return keras.tree.map_structure(lambda array: array[rows], self.data)
 
 
-def as_batches(data, batch_size: int, method: str):
+def as_batches(data: Any, batch_size: int, method: str) -> Any:
     """`data`, a pair of arrays or a dataset indexable by batch, as the latter.
 
     Raises:

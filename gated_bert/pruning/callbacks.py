@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import keras
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.parts import part_of
 from gated_bert.models.backbone import is_backbone
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruner_of
 from gated_bert.pruning.check_parts import check_gate_rule
 from gated_bert.pruning.closed import OpenUnits, count_weights
-from gated_bert.pruning.criteria import Criterion, Loss, StepContext, criterion_class
+from gated_bert.pruning.criteria import Criterion, Loss, StepContext
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.schedules import Schedule
@@ -35,12 +37,12 @@ class StepCallback(keras.callbacks.Callback):
         self.first_batch = 0
         self.epoch = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         if self._given_steps is None:
             # Unknown for a generator; then nothing that counts steps is asked for.
             self.steps_per_epoch = self.known_steps() or 1
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if not self.steps_per_epoch:
             self.on_train_begin()
         self.epoch = epoch
@@ -84,21 +86,23 @@ class PruningCallback(StepCallback):
         pruner: Pruner,
         schedule: Schedule | None = None,
         model: keras.Model | None = None,
-        dataset=None,
+        dataset: Any = None,
         steps_per_epoch: int | None = None,
         method: str | None = None,
     ):
         super().__init__(steps_per_epoch)
         self.pruner, self.criterion, self.layers, self.dataset = pruner, pruner.criterion, pruner.layers, dataset
-        self.schedule = schedule or pruner.schedule
-        if self.schedule is None:
+        schedule = schedule or pruner.schedule
+        if schedule is None:
             raise UserError("PruningCallback: no schedule; allowed: a Schedule here, or one of the pruner")
+        self.schedule = schedule
         self.method = method or self.criterion.name
         check_gate_rule(self.criterion, self.layers, self.method)
         for layer in self.layers:
             layer.min_kept = pruner.min_kept
         self._made_optimizer = False
-        self._started, self._closed_share = False, None
+        self._started = False
+        self._closed_share: float | None = None
         if model is not None:
             self.set_model(model)
 
@@ -107,7 +111,7 @@ class PruningCallback(StepCallback):
         cls,
         config: GatedBertConfig,
         model: keras.Model,
-        dataset=None,
+        dataset: Any = None,
         steps_per_epoch: int | None = None,
         loss: Loss | None = None,
     ) -> PruningCallback:
@@ -125,7 +129,8 @@ class PruningCallback(StepCallback):
             layers = model.gated_layers(config.prunable_roles)
             num_heads = model.architecture.num_heads
         else:
-            layers, num_heads = layers_to_prune(model, criterion_class(config).gate_rule, config.pruning_method), ()
+            needed = part_of(config).load().gate_rule
+            layers, num_heads = layers_to_prune(model, needed, config.pruning_method), ()
         pruner = Pruner.from_config(config, layers, num_heads, loss)
         return cls(pruner, None, model, dataset, steps_per_epoch, config.pruning_method)
 
@@ -136,11 +141,11 @@ class PruningCallback(StepCallback):
         method: str | Criterion = "magnitude",
         *,
         pruning_end_epoch: int,
-        data=None,
+        data: Any = None,
         batch_size: int = 32,
         steps_per_epoch: int | None = None,
         loss: Loss | None = None,
-        **options,
+        **options: Any,
     ) -> PruningCallback:
         """The callback for a model that `gate(model, method)` put gates on.
 
@@ -174,7 +179,9 @@ class PruningCallback(StepCallback):
         batches = as_batches(data, batch_size, method) if looks else None
         return cls(pruner, None, model, batches, steps_per_epoch, method)
 
-    def optimizer(self, optimizer: keras.optimizers.Optimizer, score_multiplier: float | None = None):
+    def optimizer(
+        self, optimizer: keras.optimizers.Optimizer, score_multiplier: float | None = None
+    ) -> keras.optimizers.Optimizer:
         """A copy of `optimizer` that moves the criterion's scores as the criterion wants.
 
         Methods that keep scores (`movement`, `soft_movement`, `l0`, `taylor`, and `spt` with Taylor rewards) need it;
@@ -195,11 +202,11 @@ class PruningCallback(StepCallback):
             multiplier = self.criterion.options.movement_learning_rate / _rate(optimizer)
         return score_aware(optimizer, self.criterion.score_rule, multiplier, self.criterion.reward_alpha)
 
-    def known_steps(self):
+    def known_steps(self) -> int | None:
         found = super().known_steps()
         return len(self.dataset) if found is None and hasattr(self.dataset, "__len__") else found
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         method, criterion = self.method, self.criterion
         optimizer = getattr(self.model, "optimizer", None)
@@ -225,7 +232,7 @@ class PruningCallback(StepCallback):
         """Names of the criterion's columns in the results."""
         return self.criterion.columns
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch)
         self._sync()
         self._closed_share = None
@@ -237,7 +244,7 @@ class PruningCallback(StepCallback):
         if not self.criterion.every_step or self._jumps(epoch + 1.0):
             self._update(epoch + 1.0, epoch * self.steps_per_epoch)
 
-    def go_on(self, epoch: int, batches: int):
+    def go_on(self, epoch: int, batches: int) -> None:
         """Tells the pruner which update the masks of a restored checkpoint are from.
 
         Args:
@@ -248,7 +255,7 @@ class PruningCallback(StepCallback):
         if self.criterion.selects and self.schedule(float(began)) > 0:
             self.pruner.settle(self.schedule(float(began)))
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         done = self.batches_done(batch)
         step = self.epoch * self.steps_per_epoch + done
         if self.criterion.needs_batch:
@@ -261,7 +268,7 @@ class PruningCallback(StepCallback):
             inside = done < self.steps_per_epoch
             self._update(self.epoch + 1 + done / self.steps_per_epoch if inside else self._end(self.epoch), step)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._sync()
         self._closed_share = sparsity(self.layers)
         if logs is not None:

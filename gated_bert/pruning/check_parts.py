@@ -13,7 +13,7 @@ from gated_bert.pruning.patterns import Pattern
 from gated_bert.support.errors import UserError
 
 
-def check_classes(**parts: tuple):
+def check_classes(**parts: tuple) -> None:
     """Refuses what is not an object of its class.
 
     Args:
@@ -29,7 +29,9 @@ def check_classes(**parts: tuple):
             raise UserError(f"{name}: {value!r} is refused; allowed: an object of the class {kind.__name__}{hint}")
 
 
-def check_parts(criterion: Criterion, pattern: Pattern, groups: Sequence[Group], scope: str, pooling: str | None):
+def check_parts(
+    criterion: Criterion, pattern: Pattern, groups: Sequence[Group], scope: str, pooling: str | None
+) -> None:
     """Refuses parts that do not go together, as `record_checks` does by names.
 
     Raises:
@@ -45,7 +47,7 @@ def check_parts(criterion: Criterion, pattern: Pattern, groups: Sequence[Group],
         raise ConfigError("scope", "output", "layer, global or role; only single weights lie in single columns")
 
 
-def check_gate_rule(criterion: Criterion, layers: Sequence[GatedLayer], method: str):
+def check_gate_rule(criterion: Criterion, layers: Sequence[GatedLayer], method: str) -> None:
     """Refuses layers whose gates cannot hold what a criterion trains.
 
     Raises:

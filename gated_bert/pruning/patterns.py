@@ -64,7 +64,7 @@ class Block(Pattern):
     height: int = 1
     width: int = 1
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return [self._group(layer) for layer in layers]
 
     def _group(self, layer: GatedLayer) -> BlockGroup:
@@ -90,21 +90,21 @@ class Tied(Pattern):
     members: tuple[tuple[str, int], ...]
     per_head: bool = False
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         blocks: dict[int, dict[str, GatedLayer]] = {}
         roles = [role for role, _ in self.members]
         for layer in layers:
             if layer.role in roles:
                 blocks.setdefault(layer.layer_index, {})[layer.role] = layer
-        found = [self._group(index, block, num_heads) for index, block in sorted(blocks.items())]
-        found = [group for group in found if group]
+        made = [self._group(index, block, num_heads) for index, block in sorted(blocks.items())]
+        found: list[Group] = [group for group in made if group]
         if not found:
             raise ConfigError(
                 "prunable_roles", "none of the layers", f"{', '.join(roles)}, which {self.what} are made of"
             )
         return found
 
-    def roles(self):
+    def roles(self) -> frozenset[str]:
         return frozenset(role for role, _ in self.members)
 
     def _group(self, index: int, block: dict[str, GatedLayer], num_heads: Sequence[int]) -> TiedGroup | None:
@@ -133,18 +133,20 @@ class Several(Pattern):
 
     parts: tuple[Pattern, ...]
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return [group for part in self.parts for group in part.groups(layers, num_heads)]
 
-    def roles(self):
-        return frozenset().union(*(part.roles() for part in self.parts))
+    def roles(self) -> frozenset[str] | None:
+        found = [part.roles() for part in self.parts]
+        known = [roles for roles in found if roles is not None]
+        return frozenset().union(*known) if len(known) == len(found) else None
 
 
 class HeadDims(Pattern):
     """Dimensions of heads, equally many of every head of a block: query with key, value with the output's rows."""
 
-    def groups(self, layers, num_heads=()):
-        found = []
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
+        found: list[Group] = []
         for part in (_QUERY_KEY_DIMS, _VALUE_DIMS):
             for base in part.groups(layers):
                 heads = num_heads[base.layers[0].layer_index]
@@ -152,7 +154,7 @@ class HeadDims(Pattern):
                     found.append(BalancedGroup.of(base, (heads, base.num_units // heads), 1))
         return found
 
-    def roles(self):
+    def roles(self) -> frozenset[str] | None:
         return _QUERY_KEY_DIMS.roles() | _VALUE_DIMS.roles()
 
 
@@ -162,8 +164,8 @@ class KTiles(Pattern):
 
     granularity: int
 
-    def groups(self, layers, num_heads=()):
-        found = []
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
+        found: list[Group] = []
         for layer in layers:
             rows, columns = shape(layer)
             _divides(layer, "granularity", self.granularity, columns, "columns")
@@ -179,7 +181,7 @@ class Vectors(Pattern):
     size: int
     axis: str = "k"
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return [self._group(layer, Block().groups([layer])[0]) for layer in layers]
 
     def _group(self, layer, base):
@@ -204,11 +206,11 @@ class Tiles(Pattern):
     surviving: bool = False
 
     @property
-    def on_top(self):
+    def on_top(self) -> bool:  # type: ignore[override]  # of these patterns an option says it
         return self.surviving
 
-    def groups(self, layers, num_heads=()):
-        found = []
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
+        found: list[Group] = []
         for layer in layers:
             rows, total = shape(layer)
             columns = np.flatnonzero(view(layer.mask_variable).any(0)) if self.surviving else np.arange(total)
@@ -224,7 +226,7 @@ class Tiles(Pattern):
 class ColumnsThenTiles(Tiles):
     """Whole columns first, the survivors regrouped into tiles, then rows per tile (TileSparsity's TW in both dims)."""
 
-    def steps(self, sparsity):
+    def steps(self, sparsity: float) -> list[tuple[Pattern, float]]:
         return [(COLUMNS, 1 - math.sqrt(1 - sparsity)), (Tiles(self.granularity, surviving=True), sparsity)]
 
 
@@ -241,10 +243,10 @@ class TilesRestored(Pattern):
     tiles: Tiles
     delta: float
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return self.tiles.groups(layers, num_heads)
 
-    def steps(self, sparsity):
+    def steps(self, sparsity: float) -> list[tuple[Pattern, float]]:
         return [*self.tiles.steps(min(1.0, sparsity + self.delta)), (Restored(), sparsity)]
 
 
@@ -254,10 +256,10 @@ class PerDimension(Pattern):
 
     pattern: Pattern
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return self.pattern.groups(layers, num_heads)
 
-    def steps(self, sparsity):
+    def steps(self, sparsity: float) -> list[tuple[Pattern, float]]:
         return self.pattern.steps(1 - (1 - sparsity) ** 2)
 
 
@@ -286,7 +288,7 @@ FACTORIES: dict[str, Callable[[GatedBertConfig], Pattern]] = {
 """Name → what makes the pattern of a record."""
 
 
-def register_pattern(name: str, factory: Callable[[GatedBertConfig], Pattern]):
+def register_pattern(name: str, factory: Callable[[GatedBertConfig], Pattern]) -> None:
     """Makes a pattern of a user's own known by name, as a `--pattern`.
 
     Args:

@@ -156,7 +156,7 @@ class Pruner:
                 return True
         return False
 
-    def settle(self, sparsity: float):
+    def settle(self, sparsity: float) -> None:
         """Takes the gates as they are for what an update to `sparsity` leaves, as of a stopped run that goes on."""
         # Of units that are partly open, or made of what is open, the gates alone do not say that nothing is left to do.
         if not self.criterion.reopens and any(group.unit_weights > 1 for group in self.groups):
@@ -177,11 +177,12 @@ class Pruner:
             for members in self.competitors(groups, self.scope):
                 ranked = [groups[index] for index in members]
                 units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
-                if left > max(units - pattern.closes(units, share), sum(self._choice.floors(ranked, now))):
+                closed = pattern.closes(units, share) or 0
+                if left > max(units - closed, sum(self._choice.floors(ranked, now))):
                     return True
         return False
 
-    def update(self, sparsity: float, step: int = 0):
+    def update(self, sparsity: float, step: int = 0) -> None:
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
 
         Of a criterion that only closes, a scope in which more is closed stays as it is, and others do not pay for it.
@@ -197,7 +198,7 @@ class Pruner:
             last, share = steps[-1]
             # Steps that count units all look at the gates as they were.
             counts = len(steps) > 1 and last.closes(1, share) is not None
-            before = {layer: Before(layer) for layer in self.layers} if last.restores or counts else None
+            before = {layer: Before(layer) for layer in self.layers} if last.restores or counts else {}
             ranking = OpenUnits(lambda layer: before[layer].open) if counts else None
             for number, (pattern, share) in enumerate(steps):
                 groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
@@ -254,8 +255,8 @@ class Pruner:
                 for index, closed in zip(scopes[key], choices, strict=True):
                     for place, layer in enumerate(groups[index].layers):
                         chosen.setdefault(layer, []).append((groups[index], place, closed))
-        for layer, choices in chosen.items():
-            self._write(layer, choices, on_top, target.before)
+        for layer, units in chosen.items():
+            self._write(layer, units, on_top, target.before)
 
     def _ranked(self, seen: OpenUnits, index: int, group: Group, every: int) -> np.ndarray:
         """Scores of every so manyth unit, −inf where what was `seen` is closed."""

@@ -99,7 +99,7 @@ CLASSES: dict[str, type[Schedule]] = {"linear": Linear, "cubic": Cubic, "one_sho
 """Name → class, of schedules that are made of two ends."""
 
 
-def register_schedule(name: str, schedule: type[Schedule]):
+def register_schedule(name: str, schedule: type[Schedule]) -> None:
     """Makes a schedule of a user's own known by name, as a `--schedule`.
 
     Args:
@@ -126,7 +126,7 @@ def build_schedule(config: GatedBertConfig) -> Schedule:
     """The schedule a run's record names; the end of pruning is capped at the number of epochs."""
     first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, config.epochs)
     ends = (config.start_sparsity, config.end_sparsity, first, last)
-    if config.schedule == "steps":
+    if config.schedule == "steps" and isinstance(config.sparsity_steps, tuple):
         values = tuple(step / 100 for step in config.sparsity_steps)
         return Steps(values[0], values[-1], first, first + len(values) - 1, values)
     if config.schedule == "auto":

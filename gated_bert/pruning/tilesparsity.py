@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +27,10 @@ class Quantile(Pattern):
     pattern: Pattern
     on_top: bool = False
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return self.pattern.groups(layers, num_heads)
 
-    def closes(self, units, sparsity):
+    def closes(self, units: int, sparsity: float) -> int | None:
         # The quantile lies between two units, or on one, which then closes as well.
         return math.floor((units - 1) * sparsity + 1e-9) + 1 if sparsity > 0 else 0
 
@@ -36,7 +38,7 @@ class Quantile(Pattern):
 class TopOfVectors(Quantile):
     """Vectors that keep the whole part of their share, but one weight at least (the code keeps all where it is 0)."""
 
-    def closes(self, units, sparsity):
+    def closes(self, units: int, sparsity: float) -> int | None:
         return units - max(1, math.floor((1 - sparsity) * units + 1e-9))
 
 
@@ -47,7 +49,7 @@ class QkvApart(Pattern):
     qkv: Pattern
     others: Pattern
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         qkv = [layer for layer in layers if layer.role in _QKV]
         others = [layer for layer in layers if layer.role not in _QKV]
         parts = ((self.qkv, qkv), (self.others, others))
@@ -64,7 +66,7 @@ class InputHeads(Pattern):
 
     strided: bool = False
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         heads = [num_heads[layer.layer_index] for layer in layers]
         return [self._group(layer, count) for layer, count in zip(layers, heads, strict=True) if count]
 
@@ -85,7 +87,7 @@ class Runs(Pattern):
 
     granularity: int
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         widths = [min(self.granularity, shape(layer)[1]) for layer in layers]
         return [group for layer, g in zip(layers, widths, strict=True) for group in KTiles(g).groups([layer])]
 
@@ -96,11 +98,11 @@ class Spans(Pattern):
 
     granularity: int
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return [self._group(layer) for layer in layers]
 
     def _group(self, layer: GatedLayer) -> SpanGroup:
-        live = view(layer.mask_variable).any(0)
+        live = np.any(view(layer.mask_variable), axis=0)
         ends = np.flatnonzero(live)[self.granularity - 1 :: self.granularity] + 1
         starts = np.array([0, *ends[ends < len(live)]])
         rows, columns = shape(layer)
@@ -122,21 +124,21 @@ class TwoDims(Pattern):
     second: Pattern
     per_dim: bool
 
-    def groups(self, layers, num_heads=()):
+    def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         return self.first.groups(layers, num_heads)
 
-    def steps(self, sparsity):
+    def steps(self, sparsity: float) -> list[tuple[Pattern, float]]:
         share = sparsity if self.per_dim else 1 - math.sqrt(1 - sparsity)
         return [(self.first, share), (self.second, share)]
 
-    def total(self, sparsity):
+    def total(self, sparsity: float) -> float:
         return 1 - (1 - self.steps(sparsity)[-1][1]) ** 2
 
 
 def published_pattern(config: GatedBertConfig) -> Pattern:
     """What TileSparsity's code makes of the record's `pruning_type`."""
     k_tiles, per_dim = KTiles(config.granularity), config.sparsity_per_dim
-    return {
+    patterns: dict[int | None, Callable[[], Pattern]] = {
         0: lambda: Quantile(QkvApart(InputHeads(), k_tiles)),
         1: lambda: Quantile(QkvApart(InputHeads(strided=True), k_tiles)),
         2: lambda: Quantile(k_tiles),
@@ -148,7 +150,8 @@ def published_pattern(config: GatedBertConfig) -> Pattern:
         ),
         7: lambda: Quantile(Tiles(config.granularity)),
         8: lambda: TwoDims(Quantile(COLUMNS), Quantile(Spans(config.granularity), on_top=True), per_dim),
-    }[config.pruning_type]()  # fmt: skip
+    }  # fmt: skip
+    return patterns[config.pruning_type]()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +161,7 @@ class StridedRowsGroup(Group):
     def _sums(self, place, array):
         return array.sum(1).reshape(-1, self.num_units).sum(0)
 
-    def expand(self, units, xp=np):
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         rows = int(self.layers[0].mask_variable.shape[0])
         return [xp.expand_dims(xp.tile(units, rows // self.num_units), 1)]
 
@@ -175,8 +178,8 @@ class SpanGroup(Group):
         starts: the tiles' first columns.
     """
 
-    live: np.ndarray = None
-    starts: np.ndarray = None
+    live: np.ndarray
+    starts: np.ndarray
 
     @functools.cached_property
     def _widths(self) -> np.ndarray:
@@ -188,7 +191,7 @@ class SpanGroup(Group):
     def _sums(self, place, array):
         return np.add.reduceat(array * self.live, self.starts, axis=1).ravel()
 
-    def expand(self, units, xp=np):
+    def expand(self, units: np.ndarray, xp: Any = np) -> list:
         return [xp.repeat(xp.reshape(units, (-1, len(self.starts))), self._widths, axis=1)]
 
     def _unit(self):

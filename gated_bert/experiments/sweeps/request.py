@@ -70,6 +70,6 @@ class Settings:
     def _options_of(self, criterion: str | None, given: Mapping[str, object]) -> dict[str, object]:
         """What of the options of criteria of a user's own one of several methods takes; what none takes is refused."""
         names = {METHODS[method].criterion for method in self.methods} - {criterion, None}
-        others = {option for name in names for option in own_options(CRITERIA[name].options)}
+        others = {option for name in names if name for option in own_options(CRITERIA[name].options)}
         mine = own_options(CRITERIA[criterion].options) if criterion else ()
         return {name: value for name, value in given.items() if name in mine or name not in others}

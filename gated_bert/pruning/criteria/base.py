@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, VARIANTS, options_of
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import Group
+from gated_bert.support.tensors import Tensor
 
 if TYPE_CHECKING:
+    import keras
+
     from gated_bert.config import GatedBertConfig
 
 Loss = Callable[..., object]
@@ -77,6 +80,7 @@ class Criterion:
     """
 
     Options: ClassVar[type[CriterionOptions]] = CriterionOptions
+    options: Any
 
     default_pooling = "l2"
     gate_rule = "fixed"
@@ -92,7 +96,7 @@ class Criterion:
     score_multiplier: float | None = 10.0
     reward_alpha = 0.125
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         self.options = self.Options.of(**options)
         for (name, field, value), part in VARIANTS.items():
             if type(self) is CRITERIA[name].load() and getattr(self.options, field) == value:
@@ -110,7 +114,9 @@ class Criterion:
         """What messages call it."""
         return type(self).__name__
 
-    def bind(self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None):
+    def bind(
+        self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
+    ) -> None:
         """Makes it ready to score `groups`, with nothing remembered; the pruner calls this.
 
         Args:
@@ -126,13 +132,13 @@ class Criterion:
         self.pooling = pooling or self.default_pooling
         self.roles = list(dict.fromkeys(group.role for group in groups))
 
-    def probe(self, model, inputs, labels):
+    def probe(self, model: Any, inputs: Any, labels: Any) -> Tensor:
         """The loss of a batch in inference mode, a scalar, with `model`'s variables as they are."""
         if self.loss is not None:
             return self.loss(model, inputs, labels, training=False)
         return model.compute_loss(inputs, labels, model(inputs, training=False), training=False)
 
-    def prepare(self, model, dataset):
+    def prepare(self, model: keras.Model, dataset: Any) -> None:
         """Computes the scores of `needs_data` criteria.
 
         Args:
@@ -159,7 +165,7 @@ class Criterion:
                   for layer in group.layers]  # fmt: skip
         return group.pool(scores, self.pooling)
 
-    def after_step(self, context: StepContext):
+    def after_step(self, context: StepContext) -> None:
         """Looks at a step that was just done."""
 
     def new_kernel(self, layer: GatedLayer, keep: np.ndarray) -> np.ndarray | None:
@@ -176,8 +182,12 @@ class Criterion:
         """
         return None
 
-    def after_update(self):
+    def after_update(self) -> None:
         """Called after every mask update."""
+
+    def set_progress(self, progress: float) -> None:
+        """Closes weights as is due at a share `progress` of the schedule, of criteria that do not select masks."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it closes weights")
 
     def report(self) -> dict[str, float]:
         """The values of `columns`, at the end of an epoch."""
@@ -187,5 +197,5 @@ class Criterion:
         """Arrays outside the model that a stopped run needs to go on."""
         return {}
 
-    def load_state(self, state: dict[str, np.ndarray]):
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes back what `state` gave."""

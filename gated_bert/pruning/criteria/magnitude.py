@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gated_bert.config.criterion_options import MagnitudeOptions
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.backend import view
 
@@ -14,5 +15,5 @@ class Magnitude(Criterion):
 
     Options = MagnitudeOptions
 
-    def scores(self, layer):
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         return np.abs(view(layer.raw_kernel))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 from gated_bert.config.criterion_options import L0Options, MovementOptions, SoftMovementOptions
 from gated_bert.config.presets import movement_frequency
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.backend import view
 
@@ -20,16 +23,13 @@ class Movement(Criterion):
     reopens = True
     every_step = True
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**options)
         if not {"learning_rate", "movement_learning_rate"}.isdisjoint(options):
             self.score_multiplier = None
+        self.update_every = self.options.movement_pruning_frequency_steps or movement_frequency("base")
 
-    @property
-    def update_every(self):
-        return self.options.movement_pruning_frequency_steps or movement_frequency("base")
-
-    def scores(self, layer):
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         return view(layer.scores)
 
 
@@ -37,20 +37,20 @@ class Penalised(Movement):
     """Base of criteria whose gates close by themselves under a rising penalty, the mean over all prunable weights."""
 
     selects = False
-    columns = ("penalty_weight",)
+    columns: tuple[str, ...] = ("penalty_weight",)
 
     def final_penalty(self) -> float:
         """Weight of the penalty at the end of the schedule."""
         raise NotImplementedError(f"{type(self).__name__} does not say its penalty")
 
-    def set_progress(self, progress: float):
+    def set_progress(self, progress: float) -> None:
         """Moves the penalty to a share `progress` of its final weight."""
         layers = [group.layers[0] for group in self.groups]
         sizes = [int(np.prod(layer.mask_variable.shape)) for layer in layers]
         for layer, size in zip(layers, sizes, strict=True):
             layer.penalty_weight.assign(progress * self.final_penalty() * size / sum(sizes))
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         weights = [float(ops.convert_to_numpy(group.layers[0].penalty_weight)) for group in self.groups]
         return {"penalty_weight": sum(weights)}
 
@@ -62,15 +62,15 @@ class SoftMovement(Penalised):
     gate_rule = "soft_threshold"
     columns = ("threshold", "penalty_weight")
 
-    def final_penalty(self):
+    def final_penalty(self) -> float:
         return self.options.soft_movement_penalty
 
-    def set_progress(self, progress):
+    def set_progress(self, progress: float) -> None:
         super().set_progress(progress)
         for group in self.groups:
             group.layers[0].threshold.assign(progress * self.options.soft_movement_threshold)
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         return {"threshold": float(ops.convert_to_numpy(self.groups[0].layers[0].threshold)), **super().report()}
 
 
@@ -80,5 +80,5 @@ class L0(Penalised):
     Options = L0Options
     gate_rule = "hard_concrete"
 
-    def final_penalty(self):
+    def final_penalty(self) -> float:
         return self.options.l0_penalty

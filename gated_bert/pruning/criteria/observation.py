@@ -10,6 +10,7 @@ from keras import ops
 from gated_bert.config.criterion_options import SaliencyOptions
 from gated_bert.models.gated_dense import GatedLayer, output_hook
 from gated_bert.support.backend import compiled, with_gradients
+from gated_bert.support.tensors import Tensor
 
 # Gradients of 16-bit passes would vanish; a power of two is undone without rounding.
 _LOSS_SCALE = 256.0
@@ -34,11 +35,16 @@ class Tap:
         input_squares: layer → sums of squared inputs [in], over all calls.
     """
 
-    def __init__(self, attention_mask, noise_std: float, relative: bool, seed: keras.random.SeedGenerator):
+    def __init__(
+        self, attention_mask: Tensor | None, noise_std: float, relative: bool, seed: keras.random.SeedGenerator
+    ):
         self.attention_mask, self.noise_std, self.relative, self.seed = attention_mask, noise_std, relative, seed
-        self.sizes, self.inputs, self.outputs, self.input_squares = {}, {}, {}, {}
+        self.sizes: dict[GatedLayer, Tensor] = {}
+        self.inputs: dict[GatedLayer, Tensor] = {}
+        self.outputs: dict[GatedLayer, Tensor] = {}
+        self.input_squares: dict[GatedLayer, Tensor] = {}
 
-    def __call__(self, layer: GatedLayer, inputs, outputs):
+    def __call__(self, layer: GatedLayer, inputs: Tensor, outputs: Tensor) -> Tensor:
         features = layer.input_features(inputs)
         if self.noise_std:
             noise = keras.random.normal(ops.shape(outputs), dtype="float32", seed=self.seed)

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 
 from gated_bert.config.criterion_options import RandomOptions
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
 
 
@@ -15,6 +16,6 @@ class Random(Criterion):
 
     Options = RandomOptions
 
-    def scores(self, layer):
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         rng = np.random.default_rng([self.seed, zlib.crc32(layer.label.encode())])
         return rng.random(tuple(layer.mask_variable.shape), dtype=np.float32)

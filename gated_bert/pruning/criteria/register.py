@@ -15,7 +15,7 @@ from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.errors import UserError
 
 
-def register_criterion(name: str, criterion: type[Criterion], method: Method | None = None):
+def register_criterion(name: str, criterion: type[Criterion], method: Method | None = None) -> None:
     """Makes a criterion of a user's own known by name, as a `--criterion` and, for the point it stands for, a `-p`.
 
     Args:
@@ -51,7 +51,7 @@ def _check_options(name: str, options: type[CriterionOptions]):
         if field.name not in declared_fields(options):
             raise UserError(f"register_criterion: {name}: the option {field.name!r} is declared without "
                             "option(default, help)")  # fmt: skip
-    for field in own_options(options):
-        if field in declared_fields(GatedBertConfig):
-            raise UserError(f"register_criterion: {name}: the option {field!r} is taken by a field of every run; "
+    for own in own_options(options):
+        if own in declared_fields(GatedBertConfig):
+            raise UserError(f"register_criterion: {name}: the option {own!r} is taken by a field of every run; "
                             "choose another name")  # fmt: skip

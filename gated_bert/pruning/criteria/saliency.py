@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
 import keras
 import numpy as np
 from keras import ops
 
-from gated_bert.config.criterion_options import ActivationSaliencyOptions, SaliencyOptions
+from gated_bert.config.criterion_options import ActivationSaliencyOptions, CriterionOptions, SaliencyOptions
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.criteria.base import Criterion
+from gated_bert.pruning.criteria.base import Criterion, Loss
 from gated_bert.pruning.criteria.observation import observer, variables_of
+from gated_bert.pruning.groups import Group
+from gated_bert.support.tensors import Tensor
 
 
 class Saliency(Criterion):
@@ -25,28 +30,31 @@ class Saliency(Criterion):
         smooth: average over `smooth_passes` passes with fresh noise on every gated layer's output.
     """
 
-    Options = SaliencyOptions
+    Options: ClassVar[type[CriterionOptions]] = SaliencyOptions
     needs_data = True
     observes: tuple[str, ...] = ()
     smooth = False
 
-    def bind(self, groups, seed=0, pooling=None, loss=None):
+    def bind(
+        self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
+    ) -> None:
         super().bind(groups, seed, pooling, loss)
         self.layers = list(dict.fromkeys(layer for group in groups for layer in group.layers))
-        self._observe = None
+        self._observe: Any = None
         self._scores: dict[GatedLayer, np.ndarray] = {}
 
     def combine(self, kernel: np.ndarray, *seen: np.ndarray) -> np.ndarray:
         """Scores of a layer's weights, array [in, out], from its kernel [in, out] and what `observes` names."""
         raise NotImplementedError(f"{type(self).__name__} does not say its score")
 
-    def prepare(self, model, dataset):
+    def prepare(self, model: keras.Model, dataset: Any) -> None:
         if self._observe is None:
             noise = self.options if self.smooth else None
             self._observe = observer(model, self.layers, self.observes, self.probe, self.seed, noise)
         # The identity: no gradient could be taken of a variable that stands on several devices under TensorFlow.
         values = [ops.stop_gradient(variable) for variable in variables_of(model)]
-        sums, count = None, min(self.options.score_batches, len(dataset))
+        sums: Any = None
+        count = min(self.options.score_batches, len(dataset))
         for index in range(count):
             inputs, labels = dataset[index][:2]
             found = [self._of_batch(*seen) for seen in zip(*self._seen(values, inputs, labels, index), strict=True)]
@@ -57,7 +65,7 @@ class Saliency(Criterion):
     def _seen(self, values, inputs, labels, index: int) -> list:
         """What a batch's passes show on average: for each of `observes` a list of arrays, one per layer."""
         passes = self.options.smooth_passes if self.smooth else 1
-        total = None
+        total: Any = None
         for number in range(passes):
             # A function of seed, batch and pass alone, so that a run that goes on scores as it would have.
             seed = np.random.SeedSequence([self.seed, index, number]).generate_state(2)
@@ -74,16 +82,16 @@ class Saliency(Criterion):
         seen = [np.sqrt(array) if name == "input_norms" else array / np.float32(batches) for name, array in found]
         return self.combine(np.asarray(ops.convert_to_numpy(layer.raw_kernel)), *seen)
 
-    def scores(self, layer):
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         return self._scores[layer]
 
 
 class BatchSaliency(Saliency):
     """Base of criteria whose importance is that of a batch, of which the absolute values are summed over batches."""
 
-    observes = ("gradients",)
+    observes: tuple[str, ...] = ("gradients",)
 
-    def importance(self, *seen):
+    def importance(self, *seen: Tensor) -> Tensor:
         """Importance with its sign, array [in, out], from what `observes` names, also `kernels` [in, out]."""
         raise NotImplementedError(f"{type(self).__name__} does not say its score")
 
@@ -97,7 +105,7 @@ class BatchSaliency(Saliency):
 class GradientMagnitude(BatchSaliency):
     """|W g| (Blalock et al. 2020, ShrinkBench, MagGrad)."""
 
-    def importance(self, gradients):
+    def importance(self, gradients: Tensor) -> Tensor:
         return gradients
 
 
@@ -107,7 +115,7 @@ class ActivationMagnitude(BatchSaliency):
     Options = ActivationSaliencyOptions
     observes = ("kernels", "sizes")
 
-    def importance(self, kernels, inputs):
+    def importance(self, kernels: Tensor, inputs: Tensor) -> Tensor:
         return kernels * inputs[:, None]
 
 
@@ -122,7 +130,7 @@ class GradCam(BatchSaliency):
 
     observes = ("gradients", "outputs")
 
-    def importance(self, gradients, outputs):
+    def importance(self, gradients: Tensor, outputs: Tensor) -> Tensor:
         return gradients * outputs
 
 
@@ -131,7 +139,7 @@ class GradCamShift(BatchSaliency):
 
     observes = ("gradients", "outputs")
 
-    def importance(self, gradients, outputs):
+    def importance(self, gradients: Tensor, outputs: Tensor) -> Tensor:
         return gradients * (10.0 + outputs)
 
 

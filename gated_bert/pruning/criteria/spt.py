@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,11 +12,12 @@ from keras import ops
 from gated_bert.config import ConfigError
 from gated_bert.config.criterion_options import SptOptions, SptTaylorOptions
 from gated_bert.config.presets import spt_epsilon
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.closed import open_weights, openness
-from gated_bert.pruning.criteria.base import Criterion, StepContext
+from gated_bert.pruning.criteria.base import Criterion, Loss, StepContext
 from gated_bert.pruning.criteria.observation import variables_of
 from gated_bert.pruning.criteria.ridge import RidgeCredit
-from gated_bert.pruning.groups import BalancedGroup
+from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.support.backend import compiled, view
 
 _SMALL_GROUP = 4096
@@ -33,7 +37,9 @@ class Spt(Criterion):
     default_pooling = "mean"
     needs_batch = True
 
-    def bind(self, groups, seed=0, pooling=None, loss=None):
+    def bind(
+        self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
+    ) -> None:
         super().bind(groups, seed, pooling, loss)
         moving = next((group for group in groups if isinstance(group, BalancedGroup)), None)
         if moving is not None:
@@ -41,7 +47,7 @@ class Spt(Criterion):
         self.columns = tuple(f"reward_{role}" for role in self.roles)
         self.q = [np.full(group.num_units, np.nan, np.float32) for group in groups]
         self.explored = [np.zeros(group.num_units, np.int32) for group in groups]
-        self._probes = {}
+        self._probes: dict[Any, Any] = {}
         self._ridge = None
         if self.options.spt_credit == "regression":
             units = sum(group.num_units for group in groups)
@@ -54,7 +60,7 @@ class Spt(Criterion):
             self._ridge = RidgeCredit(units)
             self._offsets = np.cumsum([0, *(group.num_units for group in groups)])
 
-    def after_step(self, context: StepContext):
+    def after_step(self, context: StepContext) -> None:
         """Explores on the batch of the step just done (model in inference mode)."""
         role = self.roles[context.step % len(self.roles)] if self.options.spt_explore_per_layer else None
         members = [i for i, group in enumerate(self.groups) if role in (None, group.role)]
@@ -102,7 +108,7 @@ class Spt(Criterion):
 
         return probe
 
-    def credit(self, members: list[int], chosen: list[np.ndarray], reward: float):
+    def credit(self, members: list[int], chosen: list[np.ndarray], reward: float) -> None:
         """Gives `reward` to the explored units: `chosen[i]` are unit indices of group `members[i]`."""
         alpha = self.options.spt_reward_alpha
         for index, units in zip(members, chosen, strict=True):
@@ -114,7 +120,9 @@ class Spt(Criterion):
             together = [self._offsets[index] + units for index, units in zip(members, chosen, strict=True)]
             self._ridge.add(np.unique(np.concatenate(together)), reward)
 
-    def unit_scores(self, index, group, is_open=None):
+    def unit_scores(
+        self, index: int, group: Group, is_open: Callable[[GatedLayer], np.ndarray] | None = None
+    ) -> np.ndarray:
         if self._ridge is not None:
             return self._ridge.solve()[self._offsets[index] : self._offsets[index + 1]]
         return np.where(np.isnan(self.q[index]), np.float32(self._rank_of_unexplored()), self.q[index])
@@ -125,7 +133,7 @@ class Spt(Criterion):
         count = sum(int(np.count_nonzero(~np.isnan(q))) for q in self.q)
         return sum(float(np.nansum(q, dtype=np.float64)) for q in self.q) / count if count else 0.0
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         """Mean Q of the explored open units of each role; NaN before any was explored."""
         rewards = {}
         for role in self.roles:
@@ -133,15 +141,15 @@ class Spt(Criterion):
                 self.q[index][self._open(index) & (self.explored[index] > 0)]
                 for index, group in enumerate(self.groups) if group.role == role
             ]  # fmt: skip
-            values = np.concatenate(values)
-            rewards[f"reward_{role}"] = float(values.mean(dtype=np.float64)) if len(values) else float("nan")
+            earned = np.concatenate(values)
+            rewards[f"reward_{role}"] = float(earned.mean(dtype=np.float64)) if len(earned) else float("nan")
         return rewards
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         arrays = {f"q{i}": q for i, q in enumerate(self.q)} | {f"n{i}": n for i, n in enumerate(self.explored)}
         return arrays | (self._ridge.state() if self._ridge else {})
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
         for i in range(len(self.groups)):
             self.q[i][:], self.explored[i][:] = state[f"q{i}"], state[f"n{i}"]
         if self._ridge:
@@ -159,18 +167,20 @@ class SptTaylor(Criterion):
     gate_rule = "straight_through"
     score_rule = "reward"
 
-    @property
-    def reward_alpha(self):
-        return self.options.spt_reward_alpha
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.reward_alpha = self.options.spt_reward_alpha
 
-    def bind(self, groups, seed=0, pooling=None, loss=None):
+    def bind(
+        self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
+    ) -> None:
         super().bind(groups, seed, pooling, loss)
         self.columns = tuple(f"reward_{role}" for role in self.roles)
 
-    def scores(self, layer):
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         return view(layer.scores)
 
-    def report(self):
+    def report(self) -> dict[str, float]:
         """Mean Q of the open weights of each role."""
         rewards = {}
         for role in self.roles:

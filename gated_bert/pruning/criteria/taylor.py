@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gated_bert.config.criterion_options import TaylorOptions
+from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.backend import view
 
@@ -22,10 +23,10 @@ class Taylor(Criterion):
     gate_rule = "straight_through"
     score_rule = "squared"
 
-    def scores(self, layer):
+    def scores(self, layer: GatedLayer) -> np.ndarray:
         return view(layer.scores)
 
-    def after_update(self):
+    def after_update(self) -> None:
         for layer in dict.fromkeys(layer for group in self.groups for layer in group.layers):
             layer.scores.assign(np.zeros(tuple(layer.scores.shape), np.float32))
 

@@ -13,5 +13,6 @@ class Wanda(Saliency):
 
     observes = ("input_norms",)
 
-    def combine(self, kernel, input_norms):
+    # What it takes is what `observes` names.
+    def combine(self, kernel: np.ndarray, input_norms: np.ndarray) -> np.ndarray:  # type: ignore[override]
         return np.abs(kernel) * input_norms[:, None]
