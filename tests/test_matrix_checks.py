@@ -8,7 +8,7 @@ from gated_bert.config.matrix_checks import check_matrices
 from gated_bert.config.space import PATTERNS, ROLES, TIED_ROLES
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.pruning.patterns import get_pattern
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner
 
 SIZES = {"model_size": "tiny", "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24}

@@ -18,7 +18,7 @@ from gated_bert.config import ConfigError, GatedBertConfig, parts, plugins, spac
 from gated_bert.config.methods import METHODS
 from gated_bert.models import gate_rules
 from gated_bert.models.folder import load_model
-from gated_bert.pruning import patterns, schedules
+from gated_bert.pruning import named_patterns, schedules
 from gated_bert.start import import_path, python_command
 from gated_bert.support.errors import UserError
 
@@ -78,7 +78,7 @@ def files(tmp_path):
 @pytest.fixture
 def registries(monkeypatch):
     """Names registered in a test are forgotten after it."""
-    tables = (parts.CRITERIA, METHODS, patterns.FACTORIES, schedules.CLASSES, gate_rules.GATE_RULES)
+    tables = (parts.CRITERIA, METHODS, named_patterns.FACTORIES, schedules.CLASSES, gate_rules.GATE_RULES)
     lists = (space.PATTERNS, space.SCHEDULES, parts.REGISTERED)
     before, known, loaded = [dict(table) for table in tables], [list(each) for each in lists], set(plugins._loaded)
     yield

@@ -82,7 +82,7 @@ def quantize(
                     try:
                         _quantize_statically(read, written, reduce_range, loaded, calibration)
                     except session_errors() as error:
-                        raise UserError(f"{source}: ONNX Runtime cannot compute it ({one_line(error)}); export it "
+                        raise UserError(f"{source}: ONNX Runtime cannot run it ({one_line(error)}); export it "
                                         "again") from error  # fmt: skip
                 else:
                     quantize_dynamically(read, written, reduce_range)

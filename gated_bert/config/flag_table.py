@@ -47,9 +47,9 @@ class Flag:
     metavar: str = "N"
     choices: Collection[str] = ()
     nothing: str | None = None
-    names: Collection[str] = ()
     low: int | None = None
     high: int = MOST
+    names: Collection[str] = ()
 
     @property
     def text(self) -> str:
@@ -145,8 +145,7 @@ def flag_of(declared: Declared, checks: bool = False) -> Flag:
     kind = "alone" if about.alone else kind
     own: dict[str, Any] = {"choices": about.choices, "low": about.low} if checks else {}
     return Flag(about.flags, declared.name, kind, about.help, about.group,
-                about.metavar or _METAVARS.get(kind, "N"), nothing=about.nothing,
-                names=about.names, **own)  # fmt: skip
+                about.metavar or _METAVARS.get(kind, "N"), nothing=about.nothing, names=about.names, **own)  # fmt: skip
 
 
 def flags_of(*records: type) -> tuple[Flag, ...]:

@@ -137,8 +137,8 @@ class SoftThresholdGates(GateRule):
     """Gates 1 where σ(scores) > `threshold`, identity gradient to the scores.
 
     Where that would leave less than `min_kept` of a layer's weights, those with the largest scores stay, as in the
-    published code. The scores alone decide: the mask variable is not read. The penalty is `penalty_weight`
-    times the mean of σ(scores), of this layer; a mean over layers is the caller's weight
+    published code. The scores alone decide: the mask variable is only written, by `with_fixed_gates`. The penalty is
+    `penalty_weight` times the mean of σ(scores), of this layer; a mean over layers is the caller's weight
     divided by their number.
 
     Paper: Sanh et al. 2020, Movement Pruning (https://arxiv.org/abs/2005.07683), and its published code for the
@@ -168,7 +168,8 @@ class HardConcreteGates(GateRule):
 
     Where that would leave less than `min_kept` of a layer's weights, the closed ones among those with the largest
     scores are half open, as at log α = 0; the paper has no such floor, and whole layers can close. The mask variable
-    is not read. The penalty is `penalty_weight` times the expected share of open gates of this layer.
+    is only written, by `with_fixed_gates`. The penalty is `penalty_weight` times the expected share of open gates of
+    this layer.
 
     Paper: Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization
     (https://arxiv.org/abs/1712.01312), equations 10 to 13.

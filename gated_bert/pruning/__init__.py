@@ -22,8 +22,9 @@ _PUBLIC = {
     "Wanda": "criteria.wanda",
     **dict.fromkeys(
         ("Pattern", "Block", "Tied", "Several", "HeadDims", "KTiles", "Vectors", "Tiles", "ColumnsThenTiles",
-         "TilesRestored", "COLUMNS", "HEADS", "NEURONS", "QKV_ROWS", "register_pattern"), "patterns"
+         "TilesRestored", "COLUMNS", "HEADS", "NEURONS", "QKV_ROWS"), "patterns"
     ),
+    "register_pattern": "named_patterns",
     **dict.fromkeys(("Group", "BlockGroup", "TiedGroup", "TileGroup", "BalancedGroup"), "groups"),
     **dict.fromkeys(("Schedule", "Linear", "Cubic", "Steps", "OneShot", "register_schedule"), "schedules"),
     "register_criterion": "criteria.register",

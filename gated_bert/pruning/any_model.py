@@ -16,7 +16,8 @@ from gated_bert.config.space import PATTERNS, TIED_ROLES
 from gated_bert.models.gate import gated_layers, put_gates
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
-from gated_bert.pruning.patterns import Pattern, get_pattern
+from gated_bert.pruning.named_patterns import get_pattern
+from gated_bert.pruning.patterns import Pattern
 from gated_bert.pruning.pruner import Pruner
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.support.checks import choose

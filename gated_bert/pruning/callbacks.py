@@ -119,7 +119,7 @@ class PruningCallback(StepCallback):
 
         Args:
             config: the record.
-            model: a built `EncoderClassifier`, as BERT's, or any model that `gate` put gates on; for the latter
+            model: a built `EncoderClassifier`, as BERT's, or a model that `gate` put gates on; for the latter
                 `for_model` is shorter.
             dataset: as for the class.
             steps_per_epoch: as for the class.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,16 @@ def open_weights(layer: GatedLayer) -> np.ndarray:
 def count_weights(layers: Iterable[GatedLayer]) -> int:
     """Weights of all layers together."""
     return sum(math.prod(layer.mask_variable.shape) for layer in layers)
+
+
+def layers_of(groups: Iterable[Group]) -> list[GatedLayer]:
+    """The layers of groups, each once."""
+    return list(dict.fromkeys(layer for group in groups for layer in group.layers))
+
+
+def outside(groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
+    """Weights of `layers` in none of the groups: columns that an earlier step closed."""
+    return count_weights(layers) - sum(group.num_units * group.unit_weights for group in groups)
 
 
 def openness(group: Group, is_open: IsOpen = open_weights) -> np.ndarray:
@@ -51,6 +61,10 @@ class OpenUnits:
             if layer not in self._weights:
                 self._weights[layer] = int(np.count_nonzero(self.is_open(layer)))
         return sum(self._weights[layer] for layer in layers)
+
+    def weights_of(self, groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
+        """Open weights of `layers`, told from the groups where these are all of them."""
+        return self.weights(layers) if outside(groups, layers) else sum(map(self.weights_in, groups))
 
     def share(self, group: Group) -> np.ndarray:
         """The group's `openness`."""

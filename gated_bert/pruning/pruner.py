@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,13 +15,15 @@ from gated_bert.config.presets import MIN_KEPT
 from gated_bert.config.space import POOLINGS, SCOPES
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.check_parts import check_classes, check_parts
-from gated_bert.pruning.choice import Choice, Read, Target, count_open, layers_of
-from gated_bert.pruning.closed import Before, OpenUnits, count_weights, open_weights, openness
+from gated_bert.pruning.choice import Choice, Read, Target
+from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.groups import BalancedGroup, Group
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.output_scope import is_due_in_columns
-from gated_bert.pruning.patterns import Block, Pattern, get_pattern
+from gated_bert.pruning.patterns import Block, Pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
+from gated_bert.pruning.selection import threads
 from gated_bert.support.checks import choose, number
 
 
@@ -151,7 +152,7 @@ class Pruner:
             least = min((gain for gain in gains if gain), default=math.inf)
             layers = layers_of(groups)
             weights = count_weights(layers)
-            missing = share * weights - (weights - count_open(groups, layers, now))
+            missing = share * weights - (weights - now.weights_of(groups, layers))
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
@@ -250,7 +251,7 @@ class Pruner:
 
         chosen: dict[GatedLayer, list[tuple[Group, int, np.ndarray]]] = {}
         # Scopes are independent, and NumPy lets other threads run meanwhile.
-        with ThreadPoolExecutor(_threads()) as workers:
+        with ThreadPoolExecutor(threads()) as workers:
             for key, choices in zip(scopes, workers.map(choose, scopes, rng.spawn(len(scopes))), strict=True):
                 for index, closed in zip(scopes[key], choices, strict=True):
                     for place, layer in enumerate(groups[index].layers):
@@ -318,12 +319,6 @@ class Pruner:
         elif before is not None:
             values = ops.convert_to_tensor(before[layer].values)
         mask.assign(ops.where(kept, values, 0.0))
-
-
-def _threads() -> int:
-    """Threads that this process should use: parallel jobs share the cores through this variable."""
-    words = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))
 
 
 def sparsity(layers: Sequence[GatedLayer]) -> float:

@@ -260,8 +260,8 @@ def no_output(graph):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (fewer_rows, "a.onnx: ONNX Runtime cannot compute it"),
-        (fixed_batch, "a.onnx: ONNX Runtime cannot compute it"),
+        (fewer_rows, "a.onnx: ONNX Runtime cannot run it"),
+        (fixed_batch, "a.onnx: ONNX Runtime cannot run it"),
         (no_output, "a.onnx: its output is of shape None, and the task in a.json has"),
         (lambda graph: None, "a.onnx: its output is of shape .*, and the task in a.json has 5 for each text"),
     ],

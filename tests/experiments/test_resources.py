@@ -25,8 +25,8 @@ from gated_bert.experiments.sweeps.resources import (
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
-from gated_bert.pruning.patterns import get_pattern
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB, Machine
 

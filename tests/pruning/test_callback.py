@@ -11,8 +11,8 @@ from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import StepContext, criterion_class
 from gated_bert.pruning.criteria.ridge import RidgeCredit
 from gated_bert.pruning.criteria.spt import Spt
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
-from gated_bert.pruning.patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner, sparsity
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

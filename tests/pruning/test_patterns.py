@@ -14,7 +14,7 @@ from gated_bert.config.parts import CRITERIA
 from gated_bert.config.space import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
-from gated_bert.pruning.patterns import get_pattern
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner, sparsity
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -377,12 +377,3 @@ def test_scores_are_compared_matrix_by_matrix_where_asked(block):
     Pruner.from_config(config, layers).update(0.5, step=1)
     shares = [float(ops.convert_to_numpy(layer.gates).mean()) for layer in layers]
     assert 0.35 < min(shares) and max(shares) < 0.65
-
-
-def test_the_criteria_with_a_sign_are_those_that_pool_by_the_mean_and_square_nothing():
-    """The command line asks their options, as it cannot import the classes."""
-    classes = {name: criterion_class(GatedBertConfig(model_size="tiny", pruning_method=name, pruning_start_epoch=2))
-               for name in CRITERIA}  # fmt: skip
-    mean = {name for name, each in classes.items() if each.selects and each.default_pooling == "mean"}
-    signed = {name for name, part in CRITERIA.items() if part.options.SIGNED and not part.options.ELEMENT_ONLY}
-    assert {name for name in mean if classes[name].score_rule != "squared"} == signed
