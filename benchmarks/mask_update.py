@@ -31,7 +31,7 @@ def measure(options) -> list[Figure]:
     sizes = (config.num_layers, config.d_model, config.num_heads, config.dff)
     model = BertClassifier(BertConfig.uniform(*sizes, vocab_size=100, num_outputs=2))
     layers = model.gated_layers(config.prunable_roles)
-    pruners = {scope: Pruner(config.replace(scope=scope), layers) for scope in GOALS}
+    pruners = {scope: Pruner.from_config(config.replace(scope=scope), layers) for scope in GOALS}
     updates = {scope: lambda pruner=pruner: pruner.update(AFTER, 1) for scope, pruner in pruners.items()}
 
     def prepare(scope: str):

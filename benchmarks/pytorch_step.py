@@ -79,7 +79,7 @@ def movement_figures(size: str, inputs, labels, repeats: int, where: str) -> lis
 
     config = GatedBertConfig(model_size=size, pruning_method="movement")
     step, model = own_step(config, inputs, labels)
-    pruner = Pruner(config, model.gated_layers(config.prunable_roles))
+    pruner = Pruner.from_config(config, model.gated_layers(config.prunable_roles))
     rng = np.random.default_rng(0)
     for layer in pruner.layers:
         layer.scores.assign(rng.normal(0, 1e-3, tuple(layer.scores.shape)))

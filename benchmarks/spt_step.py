@@ -53,7 +53,7 @@ class Side:
         self.model = make_model(config, gate_rule=criterion.gate_rule if criterion else "fixed")
         compile_model(self.model, config, score_rule=criterion.score_rule if criterion else "gradient")
         if criterion:
-            self.callbacks = [PruningCallback(config, self.model, batches, len(batches))]
+            self.callbacks = [PruningCallback.from_config(config, self.model, batches, len(batches))]
 
     def block(self, timed: bool):
         """Trains one pass over the batches and notes the time of a step, fit's start and its first step left out."""

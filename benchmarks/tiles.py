@@ -30,7 +30,7 @@ def pruned(sizes: BertConfig, size: str, granularity: int, **pattern) -> BertCla
     record = {"pattern": "tile", "scope": "global", "granularity": granularity} | pattern
     config = GatedBertConfig(model_size=size, pruning_method="magnitude", **record)
     layers = model.gated_layers(ENCODER_ROLES)
-    Pruner(config, layers, [each.num_heads for each in sizes.layers]).update(SPARSITY, 0)
+    Pruner.from_config(config, layers, [each.num_heads for each in sizes.layers]).update(SPARSITY, 0)
     return model
 
 

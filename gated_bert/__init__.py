@@ -25,9 +25,17 @@ _PUBLIC = {
     "gated_layers": "gated_bert.models.gate",
     "Pruner": "gated_bert.pruning.pruner",
     "PruningCallback": "gated_bert.pruning.callbacks",
-    "Pattern": "gated_bert.pruning.patterns",
-    "Schedule": "gated_bert.pruning.schedules",
-}
+    **dict.fromkeys(
+        ("Criterion", "Magnitude", "Movement", "Wanda", "Pattern", "Block", "HEADS", "NEURONS", "Schedule", "Linear",
+         "Cubic", "Steps", "OneShot", "register_criterion", "register_pattern", "register_schedule"),
+        "gated_bert.pruning",
+    ),
+    "register_gate_rule": "gated_bert.models.gate_rules",
+    "GateRule": "gated_bert.models.gate_rules",
+    "CriterionOptions": "gated_bert.config.criterion_options",
+    "option": "gated_bert.config.option",
+    "load_plugins": "gated_bert.config.plugins",
+}  # fmt: skip
 
 __all__ = list(_PUBLIC)
 

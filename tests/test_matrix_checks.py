@@ -8,7 +8,7 @@ from gated_bert.config.matrix_checks import check_matrices
 from gated_bert.config.space import PATTERNS, ROLES, TIED_ROLES
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.pruning.patterns import get_pattern
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner
 
 SIZES = {"model_size": "tiny", "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24}
@@ -34,10 +34,10 @@ def test_the_record_refuses_what_the_pruner_would(units, roles):
             return error.field
         return None
 
-    found = refused(lambda: Pruner(config, MODEL.gated_layers(roles), [2]))
+    found = refused(lambda: Pruner.from_config(config, MODEL.gated_layers(roles), [2]))
     # Only the run knows how many classes there are.
     known = [layer for layer in MODEL.gated_layers(roles) if layer.role != "classifier"]
-    by_classes = refused(lambda: Pruner(config, known, [2])) is None
+    by_classes = refused(lambda: Pruner.from_config(config, known, [2])) is None
     assert refused(lambda: check_matrices(config)) == (None if by_classes else found)
 
 

@@ -49,7 +49,7 @@ def masks_of_all_patterns() -> dict[str, np.ndarray]:
         layers = model.gated_layers(config.prunable_roles)
         for layer in layers:
             layer.gates.assign(np.ones(layer.gates.shape, np.float32))
-        Pruner(config, layers, [4, 4]).update(0.5, step=3)
+        Pruner.from_config(config, layers, [4, 4]).update(0.5, step=3)
         masks |= {f"{options} {layer.path}": ops.convert_to_numpy(layer.gates) for layer in layers}
     return masks
 

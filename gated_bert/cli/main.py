@@ -28,6 +28,7 @@ from gated_bert.cli.lottery_commands import lottery_command
 from gated_bert.cli.oneshot_commands import oneshot_command
 from gated_bert.cli.outputs import check_writable
 from gated_bert.cli.pipeline_commands import pipeline_command
+from gated_bert.cli.plugin_words import load_named_plugins
 from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.student_commands import student_command
@@ -204,6 +205,7 @@ def _dispatch(words: list[str]) -> int:
     if not {"-h", "--help"} & set(words):
         check_backend(os.environ)
         verbosity(os.environ)
+    load_named_plugins(words[1:])
     return COMMANDS[name].run(words[1:])
 
 
@@ -221,7 +223,7 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:
         record = read_record(path, where=f"--config-file: {path}", remedy=remedy)
         config = GatedBertConfig.from_dict(record)
         return config, user_path(typed.get("run_dir", path.parent)), named_by
-    settings = read_settings({"methods": ("spt",), **typed}, {}, os.environ)
+    settings = read_settings(typed, {"methods": "spt"}, os.environ)
     if len(settings.methods) != 1 or len(settings.tasks) != 1:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
     if "run_dir" in typed and "output" in typed:

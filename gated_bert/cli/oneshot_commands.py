@@ -7,16 +7,12 @@ import os
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.settings import read_settings
 from gated_bert.config.flag_table import DEFAULTS, SWEEP_FLAGS, Flag
-from gated_bert.config.methods import METHODS
-from gated_bert.config.space import NEEDS_TRAINING
+from gated_bert.config.methods import OF_TRAINED_MODELS
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, describe, oneshot_plans, run_oneshot
 from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
 
 _GROUP = "one-shot pruning"
-_STRATEGIES = tuple(
-    name for name, method in METHODS.items() if method.criterion and method.criterion not in NEEDS_TRAINING
-)
 _DECIDED = {
     "methods", "criterion", "schedule", "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch",
     "sparsity_steps", "stages", "mode", "device", "movement_schedule", "movement_pruning_frequency_steps",
@@ -30,8 +26,8 @@ AT_ONCE = {
 """Fields of a run that prunes before it fine-tunes; each job has an end sparsity of its own."""
 
 SHARED = (
-    Flag(("--strategy",), "methods", "list", "what ranks the weights: " + ", ".join(_STRATEGIES), _GROUP, "NAME",
-         _STRATEGIES),
+    Flag(("--strategy",), "methods", "list", "what ranks the weights", _GROUP, "NAME", OF_TRAINED_MODELS,
+         names=OF_TRAINED_MODELS),
     Flag(("--dense-epochs",), "dense_epochs", "int", "epochs of dense training before; 0 prunes the -pt weights as "
          "they are; by default as many as -e", _GROUP, low=0),
     *(flag for flag in SWEEP_FLAGS if flag.name not in _DECIDED),

@@ -61,7 +61,8 @@ def make_parser(
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         default = f" (default {defaults[flag.name]})" if flag.name in defaults else ""
-        values = {"alone": {"action": "store_true"}, "list": {"nargs": "+"}, "switch": {"nargs": "?", "const": None}}
+        values = {"alone": {"action": "store_true"}, "list": {"nargs": "+"}, "files": {"action": "append"},
+                  "switch": {"nargs": "?", "const": None}}  # fmt: skip
         options = values.get(flag.kind, {"nargs": 1})
         if flag.kind != "alone":
             options["metavar"] = flag.metavar
@@ -69,7 +70,7 @@ def make_parser(
             *flag.options,
             dest=flag.name,
             default=argparse.SUPPRESS,
-            help=(flag.help + default).replace("%", "%%"),
+            help=(flag.text + default).replace("%", "%%"),
             **options,
         )
     parser.add_argument_group("help").add_argument("-h", "--help", action="help", help="show this and stop")
@@ -96,7 +97,7 @@ def read_flags(parser: argparse.ArgumentParser, flags: tuple[Flag, ...], words: 
             values = [word.replace(_MINUS, "-") for word in values]
             typed[flag.name] = True if flag.kind == "alone" else flag.read(values)
             if typed[flag.name] in ((), ""):
-                raise FlagError.refused(flag.label, " ".join(values), f"a value: {flag.help}")
+                raise FlagError.refused(flag.label, " ".join(values), f"a value: {flag.text}")
             if flag.name in outputs.NAMES:
                 outputs.check_writable(flag.label, typed[flag.name], flag.metavar == "FOLDER")
     return typed

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
 from gated_bert.config.launcher_options import LauncherOptions
-from gated_bert.config.methods import CRITERIA, METHODS
+from gated_bert.config.methods import METHODS
+from gated_bert.config.parts import CRITERIA
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean
 from gated_bert.support.environ import check_backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,15 @@ def read_sweep_file(path: str, typed: Collection[str]) -> SweepFile:
     return SweepFile(values, {name: tuple(several) for name, several in grid.items()}, labels)
 
 
+def plugins_of(path: str) -> list[str]:
+    """The plug-ins that a sweep file names, nothing where it cannot be read: that is told when it is read."""
+    with contextlib.suppress(FlagError, OSError):
+        named = [node for key, node in _pairs(path) if key == "plugins"]
+        items = [item for node in named for item in (node.value if node.id == "sequence" else [node])]
+        return [item.value for item in items if item.id == "scalar" and item.value]
+    return []
+
+
 class _Several(tuple):
     """The values of one field in different runs, unlike the tuple that is one value of a field such as steps."""
 
@@ -110,8 +120,8 @@ def _read(flag: Flag, node: yaml.Node) -> object:
         raise FlagError.refused(flag.label, "a list of lists" if several else "a mapping", allowed)
     words = [item.value.strip() for item in items]
     if not words or "" in words or any(item.tag.endswith(":null") for item in items):
-        raise FlagError.refused(flag.label, words if several else words[0], f"a value: {flag.help}")
-    if flag.kind == "list":
+        raise FlagError.refused(flag.label, words if several else words[0], f"a value: {flag.text}")
+    if flag.kind in ("list", "files"):
         read = flag.read(words)
         return _once(flag, read) if flag.name in _SETS else read
     if several and flag.name == "output":

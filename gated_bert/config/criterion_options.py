@@ -3,35 +3,85 @@
 from __future__ import annotations
 
 import functools
+import typing
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gated_bert.config.option import PRUNING, RUN, option
+from gated_bert.config.option import PRUNING, RUN, check_declared, declared_fields, option
 from gated_bert.config.space import PATTERNS
+from gated_bert.support.checks import ConfigError, did_you_mean
+from gated_bert.support.records import type_fault
 
 _option = functools.partial(option, group=PRUNING, any_model=True)
 
 
 @dataclass(frozen=True)
 class CriterionOptions:
-    """Base of the options of criteria; a criterion without any takes this.
+    """Base of the options of criteria, and what has to be known of a criterion before a framework is imported.
 
     Class attributes:
         PREFIX: what the names begin with in a flat record, and may be left out where the criterion is made by itself:
             `Movement(learning_rate=0.1)` for `movement_learning_rate`.
+        TRAINS_SCORES: scores come about during training: of a trained model alone the criterion knows nothing.
+        SIGNED: scores have a sign, so that a unit's is the mean of its weights': a norm would keep what is to go.
+        ELEMENT_ONLY: it closes single weights and no larger units.
+        SCORES_UNITS: it scores units, not weights, so that units must stay the same.
+        NUMBERS_A_WEIGHT: numbers of four bytes kept for every weight beside its gate: those that a resume point holds
+            too, and others.
+        FIRST_EPOCH: epoch, from 1, in which pruning may start.
+        LABELLED: fields whose values stand in a run's label where they are not the default.
+        PLACE: where tables list the method; None: after those that have a place, by name.
     """
 
     PREFIX: ClassVar[str] = ""
+    TRAINS_SCORES: ClassVar[bool] = False
+    SIGNED: ClassVar[bool] = False
+    ELEMENT_ONLY: ClassVar[bool] = False
+    SCORES_UNITS: ClassVar[bool] = False
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
+    FIRST_EPOCH: ClassVar[int] = 1
+    LABELLED: ClassVar[tuple[str, ...]] = ()
+    PLACE: ClassVar[int | None] = None
 
     @classmethod
     def of(cls, **values) -> CriterionOptions:
         """The options with `values`, whose names may lack the prefix.
 
         Raises:
-            TypeError: an unknown name.
+            ConfigError: an unknown name, or a value of another type or out of its range.
         """
-        fields = cls.__dataclass_fields__
-        return cls(**{name if name in fields else cls.PREFIX + name: value for name, value in values.items()})
+        fields = declared_fields(cls)
+        kinds = typing.get_type_hints(cls) if values else {}
+        full = {name if name in fields else cls.PREFIX + name: value for name, value in values.items()}
+        for (given, value), name in zip(values.items(), full, strict=True):
+            if name not in fields:
+                known = ", ".join(each.removeprefix(cls.PREFIX) for each in fields) or "no option"
+                raise ConfigError(given, value, known + did_you_mean(given, fields))
+            allowed = type_fault(value, kinds[name])
+            if allowed is not None:
+                raise ConfigError(given, value, allowed)
+        made = cls(**full)
+        check_declared(made)
+        return made
+
+    @classmethod
+    def numbers_a_weight(cls, pattern: str) -> tuple[int, int]:
+        """`NUMBERS_A_WEIGHT` of a run that prunes by `pattern`."""
+        return cls.NUMBERS_A_WEIGHT
+
+
+@dataclass(frozen=True)
+class MagnitudeOptions(CriterionOptions):
+    """Of `magnitude`, which has none."""
+
+    PLACE: ClassVar[int | None] = 1
+
+
+@dataclass(frozen=True)
+class RandomOptions(CriterionOptions):
+    """Of `random`, which has none."""
+
+    PLACE: ClassVar[int | None] = 6
 
 
 @dataclass(frozen=True)
@@ -39,6 +89,10 @@ class TaylorOptions(CriterionOptions):
     """Of `taylor`."""
 
     PREFIX: ClassVar[str] = "taylor_"
+    TRAINS_SCORES: ClassVar[bool] = True
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (1, 1)
+    FIRST_EPOCH: ClassVar[int] = 2
+    LABELLED: ClassVar[tuple[str, ...]] = ("taylor_variant",)
     taylor_variant: str = _option("default", "default, published", "--taylor-variant",
                                   choices=("default", "published"))  # fmt: skip
 
@@ -48,6 +102,7 @@ class ActivationOptions(CriterionOptions):
     """Of `activation_magnitude`."""
 
     PREFIX: ClassVar[str] = "activation_"
+    LABELLED: ClassVar[tuple[str, ...]] = ("activation_variant",)
     activation_variant: str = _option("default", "of activation_magnitude: default (mean |x|), or published (|mean x|)",
                                       "--activation-variant", choices=("default", "published"))  # fmt: skip
 
@@ -57,6 +112,11 @@ class SptOptions(CriterionOptions):
     """Of `spt`."""
 
     PREFIX: ClassVar[str] = "spt_"
+    TRAINS_SCORES: ClassVar[bool] = True
+    SIGNED: ClassVar[bool] = True
+    SCORES_UNITS: ClassVar[bool] = True
+    LABELLED: ClassVar[tuple[str, ...]] = ("spt_reward", "spt_credit", "spt_variant")
+    PLACE: ClassVar[int | None] = 5
     spt_epsilon: float | None = _option(None, "fraction of the open units explored a step", "--spt-epsilon",
                                         metavar="FRACTION", low=0, high=1, open_low=True)  # fmt: skip
     spt_explore_per_layer: bool = _option(False, "SPT explores one layer role a batch instead of all", "-se",
@@ -69,12 +129,33 @@ class SptOptions(CriterionOptions):
     spt_credit: str = _option("mean", "mean, regression", "--spt-credit", choices=("mean", "regression"))
     spt_variant: str = _option("default", "default, published", "--spt-variant", choices=("default", "published"))
 
+    @classmethod
+    def numbers_a_weight(cls, pattern):
+        # Reward and count of every unit; larger ones are few.
+        return (2, 0) if pattern == "element" else (0, 0)
+
+
+@dataclass(frozen=True)
+class SptTaylorOptions(SptOptions):
+    """Of `spt` whose rewards are of first order: the layers' scores hold them."""
+
+    SCORES_UNITS: ClassVar[bool] = False
+
+    @classmethod
+    def numbers_a_weight(cls, pattern):
+        return 1, 1
+
 
 @dataclass(frozen=True)
 class MovementOptions(CriterionOptions):
     """Of `movement` and those whose scores are trained as its are."""
 
     PREFIX: ClassVar[str] = "movement_"
+    TRAINS_SCORES: ClassVar[bool] = True
+    SIGNED: ClassVar[bool] = True
+    # The scores and the optimiser's two moments of them; their gradient.
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (3, 1)
+    PLACE: ClassVar[int | None] = 2
     movement_pruning_frequency_steps: int | None = _option(None, "steps between two masks", "--movement-frequency",
                                                            low=1)  # fmt: skip
     movement_schedule: str = _option("linear", "linear, cubic", "--movement-schedule", choices=("linear", "cubic"))
@@ -88,6 +169,8 @@ class SoftMovementOptions(MovementOptions):
     """Of `soft_movement`."""
 
     PREFIX: ClassVar[str] = "soft_movement_"
+    ELEMENT_ONLY: ClassVar[bool] = True
+    PLACE: ClassVar[int | None] = 3
     soft_movement_threshold: float = _option(0.1, "final threshold", "--soft-movement-threshold", metavar="VALUE",
                                              low=0, high=0.9999)  # fmt: skip
     soft_movement_penalty: float = _option(25.0, "weight of its penalty", "--soft-movement-penalty", metavar="WEIGHT",
@@ -99,6 +182,8 @@ class L0Options(MovementOptions):
     """Of `l0`."""
 
     PREFIX: ClassVar[str] = "l0_"
+    ELEMENT_ONLY: ClassVar[bool] = True
+    PLACE: ClassVar[int | None] = 4
     l0_penalty: float = _option(25.0, "weight of the expected-L0 penalty", "--l0-penalty", metavar="WEIGHT", low=0,
                                 high=1e6)  # fmt: skip
 
@@ -107,6 +192,7 @@ class L0Options(MovementOptions):
 class SaliencyOptions(CriterionOptions):
     """Of criteria that are scored on batches of data."""
 
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
     score_batches: int = _option(8, "batches that saliency scores are summed over", "--score-batches", low=1)
     noise: str = _option("constant", "of smooth_grad…: constant, or activation (times the deviation of a layer's "
                          "inputs)", "--noise", metavar="KIND", choices=("constant", "activation"))  # fmt: skip
@@ -114,6 +200,11 @@ class SaliencyOptions(CriterionOptions):
                                high=1e3)  # fmt: skip
     smooth_passes: int = _option(10, "noisy passes of a batch that smooth_grad… averages", "--smooth-passes",
                                  low=1)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ActivationSaliencyOptions(SaliencyOptions, ActivationOptions):
+    """Of `activation_magnitude`, which is scored on batches."""
 
 
 CRITERION_SECTIONS = (TaylorOptions, ActivationOptions, SptOptions, MovementOptions, SoftMovementOptions, L0Options,

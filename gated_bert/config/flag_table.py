@@ -14,6 +14,7 @@ from gated_bert.config.option import DATA, MODEL, OUTPUT, PRUNING, RUN, TRAINING
 from gated_bert.config.presets import END_SPARSITY, START_SPARSITY, usual_max_len
 from gated_bert.config.pruning_options import PruningOptions
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean, whole
+from gated_bert.support.paths import user_path
 
 SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 """Words of a flag that is true or false."""
@@ -26,9 +27,10 @@ class Flag:
     Attributes:
         options: its spellings, short one first.
         name: the field of `GatedBertConfig` or of the launcher that it sets.
-        kind: "int", "float", "text", "list" (commas or spaces), "assignments" (name=value), "size" (32x16, or 32 for
-            32x32), "switch" (true or false, alone: true) or "alone".
+        kind: "int", "float", "text", "list" (commas or spaces), "files" (the flag again for each), "assignments"
+            (name=value), "size" (32x16, or 32 for 32x32), "switch" (true or false, alone: true) or "alone".
         help: what it sets; shown by `-h`.
+        names: what `-h` lists after that.
         group: the heading in `-h`.
         metavar: what stands for the value in `-h`.
         choices: all that is allowed, where that is a fixed list no record checks.
@@ -46,6 +48,12 @@ class Flag:
     nothing: str | None = None
     low: int | None = None
     high: int = MOST
+    names: Collection[str] = ()
+
+    @property
+    def text(self) -> str:
+        """The help with the names as they are now: plug-ins add to them."""
+        return ": ".join(part for part in (self.help, ", ".join(self.names)) if part)
 
     @property
     def label(self) -> str:
@@ -60,6 +68,8 @@ class Flag:
         """
         if self.kind == "list":
             value = tuple(item for word in words for item in word.replace(",", " ").split())
+        elif self.kind == "files":
+            value = tuple(str(user_path(word).resolve()) for word in words)
         elif self.kind == "int":
             value = as_number(words[0], int)
         elif self.kind == "size":
@@ -127,12 +137,12 @@ def flag_of(declared: Declared, checks: bool = False) -> Flag:
     """
     kind = _KINDS.get(declared.kind, "assignments")
     if declared.several:
-        kind = "size" if declared.kind is int else "list"
+        kind = "size" if declared.kind is int else "files" if declared.option.metavar == "FILE" else "list"
     about = declared.option
     kind = "alone" if about.alone else kind
     own = {"choices": about.choices, "low": about.low} if checks else {}
     return Flag(about.flags, declared.name, kind, about.help, about.group,
-                about.metavar or _METAVARS.get(kind, "N"), nothing=about.nothing, **own)  # fmt: skip
+                about.metavar or _METAVARS.get(kind, "N"), nothing=about.nothing, names=about.names, **own)  # fmt: skip
 
 
 def flags_of(*records: type) -> tuple[Flag, ...]:
@@ -142,7 +152,7 @@ def flags_of(*records: type) -> tuple[Flag, ...]:
 
 
 _CHOSEN = (
-    Flag(("-p", "--pruning-methods"), "methods", "list", ", ".join(METHODS), RUN, "METHOD", METHOD_WORDS),
+    Flag(("-p", "--pruning-methods"), "methods", "list", "", RUN, "METHOD", METHOD_WORDS, names=METHODS),
     Flag(("-t", "--task"), "tasks", "list", "one or more tasks, or all (those of GLUE)", RUN, "TASK"),
 )
 LAUNCHER_FLAGS = {name: flag_of(declared, checks=True) for name, declared in declared_fields(LauncherOptions).items()}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import ChainMap
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from gated_bert.config.parts import trained
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ METHODS = {
     "smooth_grad_cam": Method("smooth_grad_cam"),
     "grad_cam_shift": Method("grad_cam_shift"),
     "smooth_grad_cam_shift": Method("smooth_grad_cam_shift"),
+    "wanda": Method("wanda", scope="output"),
     **{
         name: Method(criterion, scope="global" if name.startswith("Global") else "layer", schedule="one_shot")
         for name, criterion in STRATEGIES.items()
@@ -63,9 +67,22 @@ METHODS = {
 }
 METHOD_WORDS = ChainMap({"none": Method(None)}, METHODS)
 """What `-p` takes."""
-SIGNED = ("movement", "spt")
-"""Criteria that rank units by scores below 0 as well as above."""
-CRITERIA = tuple(dict.fromkeys(method.criterion for method in METHODS.values() if method.criterion))
+
+
+class _OfTrainedModels(Collection):
+    """Names of methods that rank the weights of a trained model as it is; what is registered later is among them."""
+
+    def __iter__(self):
+        return (name for name, method in METHODS.items() if method.criterion not in (None, *trained()))
+
+    def __contains__(self, name):
+        return name in tuple(self)
+
+    def __len__(self):
+        return len(tuple(self))
+
+
+OF_TRAINED_MODELS = _OfTrainedModels()
 
 
 def method_of_criterion(criterion: str | None) -> Method:

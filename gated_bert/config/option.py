@@ -26,6 +26,7 @@ class Option:
         group: heading in `-h`.
         metavar: what stands for the value in `-h`.
         choices: the texts that are allowed.
+        names: what help lists after it, as it is when help is shown.
         low, high: the range of a number, or of each of several.
         open_low: `low` itself is refused.
         nothing: word of a command line that stands for None.
@@ -40,6 +41,7 @@ class Option:
     group: str = RUN
     metavar: str | None = None
     choices: Collection[str] = ()
+    names: Collection[str] = ()
     low: float | None = None
     high: float = math.inf
     open_low: bool = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gated_bert.config.methods import CRITERIA
 from gated_bert.config.option import PRUNING, RUN, option
+from gated_bert.config.parts import CRITERIA
 from gated_bert.config.presets import MIN_KEPT
 from gated_bert.config.space import ENCODER_ROLES, PATTERNS, POOLINGS, ROLES, SCHEDULES, SCOPES, TICKET_CONTROLS
 
@@ -24,15 +24,14 @@ class PruningOptions:
 
     enable_pruning: bool = _bert_option(True, "prune at all")
     pruning_method: str = _bert_option("spt", "the method")
-    criterion: str | None = _bert_option(None, "instead of -p, a point without a name: " + ", ".join(CRITERIA),
-                                         "--criterion")  # fmt: skip
-    plugins: tuple[str, ...] = _bert_option((), "Python files of your own that register criteria, patterns or "
-                                            "schedules", "--plugin", metavar="FILE")  # fmt: skip
-    criterion_options: dict[str, object] | None = _bert_option(None, "options of a criterion of your own: "
+    criterion: str | None = _bert_option(None, "instead of -p, a point without a name", "--criterion", names=CRITERIA)
+    plugins: tuple[str, ...] = _bert_option((), "a Python file of your own that registers criteria, patterns, "
+                                            "schedules or gate rules; may be given again", "--plugin",
+                                            metavar="FILE")  # fmt: skip
+    criterion_options: dict[str, object] | None = _option(None, "options of a criterion of your own: "
                                                                "name=value", "--criterion-options",
                                                                metavar="NAME=VALUE")  # fmt: skip
-    pattern: str | None = _option(None, "what is removed at once: " + ", ".join(PATTERNS), "--pattern",
-                                  choices=PATTERNS)  # fmt: skip
+    pattern: str | None = _option(None, "what is removed at once", "--pattern", choices=PATTERNS, names=PATTERNS)
     scope: str | None = _option(None, "what competes: " + ", ".join(SCOPES), "--scope", choices=SCOPES)
     pruning_type: int | None = _bert_option(None, "pattern by TileSparsity's number: 0-8", "--pruning-type",
                                             metavar="N")  # fmt: skip
@@ -52,8 +51,7 @@ class PruningOptions:
     sparsity_per_dim: bool | None = _option(None, "sparsity of each of two steps", "--sparsity-per-dim")
     pooling: str | None = _option(None, "a unit's score: " + ", ".join(POOLINGS), "--pooling", choices=POOLINGS)
     normalize_scores: bool = _option(False, "scale scores of each matrix to size 1", "--normalize-scores")
-    schedule: str | None = _option(None, "how sparsity rises: " + ", ".join(SCHEDULES), "--schedule",
-                                   choices=SCHEDULES)  # fmt: skip
+    schedule: str | None = _option(None, "how sparsity rises", "--schedule", choices=SCHEDULES, names=SCHEDULES)
     start_sparsity: float | None = _option(None, "fraction of the pattern's matrices removed at the start; an explicit "
                                            "-s or -f means a linear schedule", "-s", "--start-sparsity", group=RUN,
                                            metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip

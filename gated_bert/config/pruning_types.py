@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gated_bert.config.methods import SIGNED
+from gated_bert.config.parts import part_of
 from gated_bert.support.checks import ConfigError, choose
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _fields_of_number(config: GatedBertConfig, number: int, variant: str) -> dic
 def _fields_of_code(config: GatedBertConfig, number: int) -> dict[str, object]:
     """What TileSparsity's code does without being told; whatever a record says stays."""
     fields = {}
-    if config.pooling is None and config.criterion not in (None, *SIGNED):
+    if config.pooling is None and config.criterion and not part_of(config).options.SIGNED:
         fields["pooling"] = "published"
     if config.sparsity_per_dim is None and number in (6, 8):
         fields["sparsity_per_dim"] = True

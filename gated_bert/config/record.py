@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from gated_bert.config.criterion_options import (
     ActivationOptions,
+    CriterionOptions,
     L0Options,
     MovementOptions,
     SaliencyOptions,
@@ -22,9 +23,11 @@ from gated_bert.config.criterion_options import (
     TaylorOptions,
 )
 from gated_bert.config.input_options import InputOptions, usual_lengths
-from gated_bert.config.methods import CRITERIA, METHODS, method_of_criterion
+from gated_bert.config.methods import METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
-from gated_bert.config.option import check_declared, plainly_spelt, takes_other_spellings
+from gated_bert.config.option import check_declared, declared_fields, plainly_spelt, takes_other_spellings
+from gated_bert.config.parts import CRITERIA, options_of
+from gated_bert.config.plugins import load_installed
 from gated_bert.config.presets import (
     END_SPARSITY,
     PRESETS,
@@ -36,12 +39,20 @@ from gated_bert.config.presets import (
 from gated_bert.config.pruning_options import PruningOptions, TicketOptions
 from gated_bert.config.pruning_types import fields_of_type
 from gated_bert.config.record_checks import check_together
+from gated_bert.config.space import PATTERNS, SCHEDULES
 from gated_bert.config.training_options import TrainingOptions
 from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose
 from gated_bert.support.records import parse_record, read_record, type_fault
 
-NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir"})
+NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir", "plugins"})
 """Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
+
+
+class _Assigned(dict):
+    """Options by name, which a record that is hashed may hold: nobody writes into it."""
+
+    def __hash__(self):
+        return hash(frozenset(self.items()))
 
 
 @takes_other_spellings
@@ -75,6 +86,11 @@ class GatedBertConfig(
             object.__setattr__(self, name, value)
 
     def _fill_in(self):
+        named = ((self.pruning_method, {**METHODS, "none": None}), (self.criterion, CRITERIA), (self.pattern, PATTERNS),
+                 (self.schedule, SCHEDULES))  # fmt: skip
+        if any(name is not None and name not in known for name, known in named):
+            # It may be that of an installed package.
+            load_installed()
         choose("model_size", self.model_size, tuple(PRESETS))
         if self.pruning_method == "none" or not self.enable_pruning:
             self._set(pruning_method="baseline")
@@ -94,6 +110,8 @@ class GatedBertConfig(
         if isinstance(self.sparsity_steps, list | tuple):
             self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
         self._set(prunable_roles=tuple(self.prunable_roles), plugins=tuple(self.plugins))
+        if self.criterion_options is not None:
+            self._set(criterion_options=_Assigned(self.criterion_options))
         if self.criterion == "spt" and self.spt_variant == "published":
             self._restore_published_spt()
         self._set(**fields_of_type(self))
@@ -102,7 +120,8 @@ class GatedBertConfig(
         if self.pattern is None:
             self._set(pattern=self.spt_unit if self.criterion == "spt" else usual.pattern)
         if self.scope is None:
-            self._set(scope=usual.scope)
+            # Columns alone are ranked by single weights.
+            self._set(scope="layer" if usual.scope == "output" and self.pattern != "element" else usual.scope)
         if self.schedule is None:
             self._set(schedule=self._default_schedule(usual.schedule))
         self._set(**usual_lengths(self))
@@ -132,18 +151,9 @@ class GatedBertConfig(
     @property
     def label(self) -> str:
         """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name."""
-        variants = [
-            value
-            for value, usual in (
-                (self.spt_reward, "measured"),
-                (self.spt_credit, "mean"),
-                (self.spt_variant, "default"),
-            )
-            if value != usual and self.criterion == "spt"
-        ]
-        for criterion, value in (("taylor", self.taylor_variant), ("activation_magnitude", self.activation_variant)):
-            if self.criterion == criterion and value != "default":
-                variants.append(value)
+        options = options_of(self) if self.criterion else CriterionOptions()
+        usual = {name: declared_fields(type(options))[name].default for name in options.LABELLED}
+        variants = [str(getattr(options, name)) for name, value in usual.items() if getattr(options, name) != value]
         named = METHODS[self.pruning_method]
         name = self.pruning_method if self.criterion in (None, named.criterion) else self.criterion
         method = "-".join([name, *variants])

@@ -7,9 +7,9 @@ import re
 from typing import TYPE_CHECKING
 
 from gated_bert.config.input_options import check_stride
-from gated_bert.config.methods import SIGNED
+from gated_bert.config.parts import options_of, part_of, trained
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
-from gated_bert.config.space import NEEDS_TRAINING, ROLES, TIED_ROLES
+from gated_bert.config.space import ROLES, TIED_ROLES
 from gated_bert.support.checks import ConfigError, choose
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ def check_together(config: GatedBertConfig):
         )
     if config.spt_credit == "regression" and config.spt_reward == "taylor":
         raise ConfigError("spt_credit", "regression", "spt_reward measured: a Taylor reward is already per unit")
-    if config.criterion in ("soft_movement", "l0") and config.pattern != "element":
+    if config.criterion and part_of(config).options.ELEMENT_ONLY and config.pattern != "element":
         raise ConfigError(
             "pattern", config.pattern, f"element: {config.criterion} closes single weights by a threshold"
         )
     _check_ticket(config)
     if config.criterion is None:
         return
+    options_of(config)
     _check_pattern(config)
     if config.start_sparsity > config.end_sparsity:
         raise ConfigError("start_sparsity", config.start_sparsity, f"at most end_sparsity={config.end_sparsity}")
@@ -97,10 +98,10 @@ def _check_ticket(config: GatedBertConfig):
         if config.ticket_control is not None:
             raise ConfigError("ticket_control", config.ticket_control, "None without a ticket")
         return
-    if config.criterion is None or config.criterion in NEEDS_TRAINING:
+    if config.criterion is None or config.criterion in trained():
         raise ConfigError(
             "pruning_method", config.pruning_method, "for a lottery ticket one that ranks the weights of a trained "
-            f"model as it is; not baseline, and not {', '.join(NEEDS_TRAINING)}, which score during training",
+            f"model as it is; not baseline, and not {', '.join(trained())}, which score during training",
         )  # fmt: skip
     if config.pretrained is None:
         raise ConfigError("pretrained", None, "with a ticket, the folder of the initial weights")
@@ -112,6 +113,7 @@ def _check_ticket(config: GatedBertConfig):
 
 
 def _check_pattern(config: GatedBertConfig):
+    criterion = part_of(config).options
     tied = TIED_ROLES.get(config.pattern, ()) if config.tilesparsity_variant != "code" else ()
     missing = [role for role in tied if role not in config.prunable_roles]
     if missing:
@@ -119,18 +121,23 @@ def _check_pattern(config: GatedBertConfig):
             "prunable_roles", ", ".join(config.prunable_roles),
             f"also {', '.join(missing)}: pattern {config.pattern} closes {', '.join(tied)} together",
         )  # fmt: skip
-    if config.criterion == "spt" and config.spt_reward == "measured" and _units_move(config):
+    if criterion.SCORES_UNITS and _units_move(config):
         raise ConfigError(
             "pattern", config.pattern, "one whose units stay the same, or spt_reward taylor: what SPT measured of a "
             "unit means nothing once its weights belong to another",
         )  # fmt: skip
-    if config.pooling not in (None, "mean") and config.criterion in SIGNED:
+    if config.pooling not in (None, "mean") and criterion.SIGNED and not criterion.ELEMENT_ONLY:
         raise ConfigError("pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed")
     two_steps = config.tile_dims == "kn" and config.pattern in ("k_tile", "tile", "tile_element")
     if config.sparsity_per_dim and not two_steps:
         raise ConfigError("sparsity_per_dim", True, "pattern k_tile, tile or tile_element with tile_dims kn: two steps")
-    if config.criterion == "taylor" and config.pruning_start_epoch < 2:
-        raise ConfigError("pruning_start_epoch", config.pruning_start_epoch, "2 up: taylor adds up gradients first")
+    first = criterion.FIRST_EPOCH
+    if config.pruning_start_epoch < first:
+        raise ConfigError("pruning_start_epoch", config.pruning_start_epoch,
+                          f"{first} up: {config.criterion} adds up gradients first")  # fmt: skip
+    if config.scope == "output" and config.pattern != "element":
+        raise ConfigError("scope", "output", f"layer, global or role; pattern {config.pattern} has no units inside "
+                          "single columns, as element has")  # fmt: skip
 
 
 def _check_steps(config: GatedBertConfig):

@@ -19,5 +19,3 @@ TIED_ROLES = {
 """Pattern → the matrices of a block that its units run through."""
 TASK_TYPES = ("classification", "regression")
 TICKET_CONTROLS = ("random", "reinitialized")
-NEEDS_TRAINING = ["movement", "soft_movement", "l0", "spt", "taylor"]
-"""Criteria whose scores come about during training: of a trained model alone they know nothing."""

@@ -7,23 +7,29 @@ import math
 import keras
 from keras import ops
 
+from gated_bert.config.parts import claim
+from gated_bert.support.errors import UserError
+
 HARD_CONCRETE_INIT = 2.197
 HARD_CONCRETE_TEMPERATURE = 2 / 3
 HARD_CONCRETE_LOW, HARD_CONCRETE_HIGH = -0.1, 1.1
 HARD_CONCRETE_KEPT = 0.5
 
-GATE_RULES: dict[str, type[GateRule]] = {}
 
+def register_gate_rule(name: str, rule: type[GateRule]):
+    """Makes a gate rule of a user's own known by name, as the `gate_rule` of a criterion.
 
-def register_gate_rule(name: str):
-    """Class decorator that makes a `GateRule` known under `name`."""
+    Args:
+        name: letters, digits and _.
+        rule: a subclass of `GateRule`.
 
-    def register(rule):
-        rule.name = name
-        GATE_RULES[name] = rule
-        return rule
-
-    return register
+    Raises:
+        UserError: a name that is taken or no name, or another class.
+    """
+    if not (isinstance(rule, type) and issubclass(rule, GateRule)):
+        raise UserError(f"register_gate_rule: {rule!r} is refused; allowed: a subclass of GateRule")
+    claim("gate_rule", name, GATE_RULES)
+    GATE_RULES[name] = rule
 
 
 def get_gate_rule(name: str) -> GateRule:
@@ -45,7 +51,6 @@ class GateRule:
     score's update vanish in 16 bits.
     """
 
-    name = ""
     variables: tuple[str, ...] = ()
 
     def build(self, layer, shape: tuple[int, int]):
@@ -92,7 +97,6 @@ class GateRule:
         )
 
 
-@register_gate_rule("fixed")
 class FixedGates(GateRule):
     """The gates are what the mask variable holds."""
 
@@ -100,7 +104,6 @@ class FixedGates(GateRule):
         return ops.convert_to_tensor(layer.mask_variable)
 
 
-@register_gate_rule("straight_through")
 class StraightThroughGates(GateRule):
     """The mask in the forward pass; scores receive the gradient of the gates, open and closed ones alike.
 
@@ -116,7 +119,6 @@ class StraightThroughGates(GateRule):
         return straight_through(ops.convert_to_tensor(layer.mask_variable), layer.scores)
 
 
-@register_gate_rule("weighted_straight_through")
 class WeightedStraightThroughGates(StraightThroughGates):
     """As `straight_through`, but the scores' gradient is multiplied by the gated weights."""
 
@@ -126,13 +128,12 @@ class WeightedStraightThroughGates(StraightThroughGates):
         return ops.add(mask, (layer.scores - ops.stop_gradient(layer.scores)) * weights)
 
 
-@register_gate_rule("soft_threshold")
 class SoftThresholdGates(GateRule):
     """Gates 1 where σ(scores) > `threshold`, identity gradient to the scores.
 
     Where that would leave less than `min_kept` of a layer's weights, those with the largest scores stay, as in the
-    published code. The scores alone decide: the mask variable is not read. The penalty is `penalty_weight`
-    times the mean of σ(scores), of this layer; a mean over layers is the caller's weight
+    published code. The scores alone decide: the mask variable is only written, by `with_fixed_gates`. The penalty is
+    `penalty_weight` times the mean of σ(scores), of this layer; a mean over layers is the caller's weight
     divided by their number.
 
     Paper: Sanh et al. 2020, Movement Pruning (https://arxiv.org/abs/2005.07683), and its published code for the
@@ -157,13 +158,13 @@ class SoftThresholdGates(GateRule):
         return ops.multiply(layer.penalty_weight, ops.mean(ops.sigmoid(layer.scores)))
 
 
-@register_gate_rule("hard_concrete")
 class HardConcreteGates(GateRule):
     """Stochastic gates in training, their clipped stretched mean otherwise; `scores` holds log α.
 
     Where that would leave less than `min_kept` of a layer's weights, the closed ones among those with the largest
     scores are half open, as at log α = 0; the paper has no such floor, and whole layers can close. The mask variable
-    is not read. The penalty is `penalty_weight` times the expected share of open gates of this layer.
+    is only written, by `with_fixed_gates`. The penalty is `penalty_weight` times the expected share of open gates of
+    this layer.
 
     Paper: Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization
     (https://arxiv.org/abs/1712.01312), equations 10 to 13.
@@ -207,3 +208,13 @@ def straight_through(gates, scores):
     # The bracket is exactly zero, so the sum is exactly the gates; other spellings round.
     scores = ops.convert_to_tensor(scores)
     return ops.add(gates, scores - ops.stop_gradient(scores))
+
+
+GATE_RULES: dict[str, type[GateRule]] = {
+    "fixed": FixedGates,
+    "straight_through": StraightThroughGates,
+    "weighted_straight_through": WeightedStraightThroughGates,
+    "soft_threshold": SoftThresholdGates,
+    "hard_concrete": HardConcreteGates,
+}
+"""Name → class."""

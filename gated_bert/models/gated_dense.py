@@ -105,6 +105,11 @@ class GatedLayer:
         """The kernel without gates as a matrix W [in, out]."""
         raise NotImplementedError
 
+    def set_kernel(self, matrix):
+        """Takes new values of W [in, out], without gates."""
+        # Through NumPy: under JAX one variable must not take over another's buffer.
+        self._kernel.assign(ops.convert_to_numpy(self.kernel_shaped(ops.convert_to_tensor(matrix))))
+
     def kernel_shaped(self, matrix):
         """`matrix` [in, out] in the shape of the layer's own kernel."""
         return matrix

@@ -9,19 +9,29 @@ import keras
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.methods import METHODS
 from gated_bert.config.option import declared_fields
+from gated_bert.config.pruning_options import PruningOptions
+from gated_bert.config.space import PATTERNS, TIED_ROLES
 from gated_bert.models.gate import gated_layers, put_gates
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.criteria import Criterion, Loss, criterion_class, criterion_of
+from gated_bert.pruning.named_patterns import get_pattern
+from gated_bert.pruning.patterns import Pattern
+from gated_bert.pruning.pruner import Pruner
+from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
 
 OPTIONS = tuple(name for name, declared in declared_fields(GatedBertConfig).items() if declared.option.any_model)
 """Fields of a run's record that say how to prune."""
+_OF_ANY_CRITERION = tuple(name for name in OPTIONS if name in {**declared_fields(PruningOptions), "seed": None})
+"""Those that are not of one criterion."""
 MATRIX_PATTERNS = ("element", "row", "column", "block", "k_tile", "vector", "tile", "tile_element")
 """Patterns made of single matrices; heads, neurons and QKV rows need to know what a layer does in BERT."""
 
 
-def gate(model: keras.Model, method: str = "magnitude", exclude: str | Sequence[str] = (), **options) -> keras.Model:
+def gate(
+    model: keras.Model, method: str | Criterion = "magnitude", exclude: str | Sequence[str] = (), **options
+) -> keras.Model:
     """Puts gates on every `Dense` and `EinsumDense` layer of a built model, so that `PruningCallback` can prune it.
 
     Predictions stay the same, bit for bit (but for `l0`, whose gates begin at 0.98). Works in place, at any depth
@@ -31,7 +41,7 @@ def gate(model: keras.Model, method: str = "magnitude", exclude: str | Sequence[
 
     Args:
         model: a built Keras model.
-        method: what will prune it; some methods keep scores beside the gates.
+        method: what will prune it, by name or a criterion; some keep scores beside the gates.
         exclude: layers that get no gates, by name or path (`head`, `block_0/attention/query`); `*` stands for anything.
         **options: those of the callback that change what a layer keeps, `taylor_variant` and `spt_reward`.
 
@@ -48,8 +58,12 @@ def gate(model: keras.Model, method: str = "magnitude", exclude: str | Sequence[
     model = gate(keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2)]))
     ```
     """
-    _check_options(method, options, ("taylor_variant", "spt_reward"))
-    rule = criterion_class(GatedBertConfig(pruning_method=method, **options)).gate_rule
+    if isinstance(method, Criterion):
+        _check_names(options, ())
+        rule = method.gate_rule
+    else:
+        _check_options(method, options, ("taylor_variant", "spt_reward"))
+        rule = criterion_class(GatedBertConfig(pruning_method=method, **options)).gate_rule
     put_gates(model, rule, (exclude,) if isinstance(exclude, str) else exclude)
     return model
 
@@ -65,26 +79,65 @@ def pruning_record(method: str, pruning_end_epoch: int, **options) -> GatedBertC
     record = GatedBertConfig(
         pruning_method=method, epochs=pruning_end_epoch, pruning_end_epoch=pruning_end_epoch, **{**usual, **options}
     )
-    choose("pattern", record.pattern, MATRIX_PATTERNS)
+    # Of a user's own pattern the pattern itself says whether it can be.
+    own = tuple(name for name in PATTERNS if name not in TIED_ROLES and name not in MATRIX_PATTERNS)
+    choose("pattern", record.pattern, MATRIX_PATTERNS + own)
     return record
 
 
 def _check_options(method: str, options: dict, allowed: tuple[str, ...]):
     choose("method", method, tuple(name for name, point in METHODS.items() if point.criterion))
+    _check_names(options, allowed)
+
+
+def _check_names(options: dict, allowed: tuple[str, ...]):
     for name in options:
         choose("option", name, allowed)
 
 
-def layers_to_prune(model: keras.Model, record: GatedBertConfig) -> list[GatedLayer]:
-    """The layers of `model` on which `gate` put the gates that the record's method needs.
+def pruner_of(
+    model: keras.Model, method: str | Criterion, pruning_end_epoch: int, loss: Loss | None, options: dict
+) -> tuple[Pruner, str]:
+    """The pruner, with its schedule, of a model of any kind, and what messages call its method.
+
+    Args:
+        model: a model that `gate` put gates on.
+        method: a method's name or a criterion.
+        pruning_end_epoch: epoch at whose beginning the end sparsity is due.
+        loss: what the criterion probes; None: the compiled loss.
+        options: those of `pruning_record`; `pattern` and `schedule` may be objects.
 
     Raises:
-        UserError: no gates, or those of another method.
+        ConfigError: an unknown method or option, or a refused value.
+        UserError: a model without gates or with those of another method.
     """
-    layers, method = gated_layers(model), record.pruning_method
+    parts = {"pattern": Pattern, "schedule": Schedule}
+    objects = {name: options[name] for name, kind in parts.items() if isinstance(options.get(name), kind)}
+    rest = {name: value for name, value in options.items() if name not in objects}
+    if isinstance(method, Criterion):
+        _check_names(rest, _OF_ANY_CRITERION)
+        record, criterion, name = pruning_record("magnitude", pruning_end_epoch, **rest), method, method.name
+    else:
+        record, name = pruning_record(method, pruning_end_epoch, **rest), method
+        criterion = criterion_of(record)
+    pattern = objects["pattern"] if "pattern" in objects else get_pattern(record)
+    pruner = Pruner(
+        layers_to_prune(model, criterion.gate_rule, name), criterion, pattern, record.scope,
+        schedule=objects["schedule"] if "schedule" in objects else build_schedule(record), seed=record.seed,
+        min_kept=record.min_kept, pooling=record.pooling, normalize_scores=record.normalize_scores, loss=loss,
+    )  # fmt: skip
+    return pruner, name
+
+
+def layers_to_prune(model: keras.Model, needed: str, method: str) -> list[GatedLayer]:
+    """The layers of `model` on which `gate` put gates of the rule that a method needs.
+
+    Raises:
+        UserError: no gates, or those of another rule.
+    """
+    layers = gated_layers(model)
     if not layers:
         raise UserError(f"{model.name} has no gates: gate(model, {method!r}) puts them on")
-    needed = criterion_class(record).gate_rule
     if layers[0].gate_rule != needed:
         raise UserError(
             f"{model.name} has gates of the rule {layers[0].gate_rule}, {method} needs {needed}: "

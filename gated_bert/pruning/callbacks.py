@@ -9,12 +9,13 @@ import keras
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.backbone import is_backbone
-from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruning_record
+from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruner_of
+from gated_bert.pruning.check_parts import check_gate_rule
 from gated_bert.pruning.closed import OpenUnits, count_weights
-from gated_bert.pruning.criteria import StepContext, criterion_class
+from gated_bert.pruning.criteria import Criterion, Loss, StepContext, criterion_class
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
-from gated_bert.pruning.schedules import build_schedule
+from gated_bert.pruning.schedules import Schedule
 from gated_bert.support.errors import UserError
 
 LOGGER = logging.getLogger("gated_bert")
@@ -55,8 +56,8 @@ class StepCallback(keras.callbacks.Callback):
 class PruningCallback(StepCallback):
     """Moves the masks along the schedule, and lets the criterion see every step.
 
-    Criteria whose masks may change inside an epoch are updated every `movement_pruning_frequency_steps` and after an
-    epoch's last step, each time to the sparsity due at the step that comes next (Sanh et al. 2020); the others at an
+    Criteria whose masks may change inside an epoch are updated every `criterion.update_every` steps and after an
+    epoch's last one, each time to the sparsity due at the step that comes next (Sanh et al. 2020); the others at an
     epoch's beginning, so that the epoch trains, and is evaluated, at the sparsity that its row reports. Adds `sparsity`
     (of all prunable weights), `pattern_sparsity` (of the pattern's own matrices), `target_sparsity` (what is asked of
     the latter) and the criterion's columns to the epoch's logs.
@@ -65,56 +66,95 @@ class PruningCallback(StepCallback):
     `on_epoch_begin(epoch)`, `on_train_batch_end(batch)` and `on_epoch_end(epoch, logs)`, all counted from 0.
 
     Args:
-        config: the run's record.
-        model: a built `EncoderClassifier`, as BERT's, or any model that `gate` put gates on; for the latter
-            `for_model` is shorter.
+        pruner: what closes weights, with its criterion.
+        schedule: sparsity over epochs; None: that of the pruner.
+        model: the model that the pruner's layers are part of; `fit` says it, a loop of one's own does not.
         dataset: the training data, indexable by batch; asked only by criteria that want a step's batch or score on
             data, which take an epoch's first batches: whoever reorders it does so before this callback is called.
         steps_per_epoch: batches in an epoch; None takes what `fit` says, else the dataset's length.
+        method: what messages call the criterion.
+
+    Raises:
+        UserError: no schedule, or layers whose gates the criterion cannot use.
     """
 
-    def __init__(self, config: GatedBertConfig, model: keras.Model, dataset, steps_per_epoch: int | None):
+    def __init__(
+        self,
+        pruner: Pruner,
+        schedule: Schedule | None = None,
+        model: keras.Model | None = None,
+        dataset=None,
+        steps_per_epoch: int | None = None,
+        method: str | None = None,
+    ):
         super().__init__(steps_per_epoch)
-        self.config, self.dataset = config, dataset
-        if is_backbone(model):
-            self.layers = model.gated_layers(config.prunable_roles)
-            num_heads = model.architecture.num_heads
-        else:
-            self.layers, num_heads = layers_to_prune(model, config), ()
+        self.pruner, self.criterion, self.layers, self.dataset = pruner, pruner.criterion, pruner.layers, dataset
+        self.schedule = schedule or pruner.schedule
+        if self.schedule is None:
+            raise UserError("PruningCallback: no schedule; allowed: a Schedule here, or one of the pruner")
+        self.method = method or self.criterion.name
+        check_gate_rule(self.criterion, self.layers, self.method)
         for layer in self.layers:
-            layer.min_kept = config.min_kept
-        self.pruner = Pruner(config, self.layers, num_heads)
-        self.criterion = self.pruner.criterion
-        self.schedule = build_schedule(config)
+            layer.min_kept = pruner.min_kept
         self._made_optimizer = False
         self._started, self._closed_share = False, None
-        self.set_model(model)
+        if model is not None:
+            self.set_model(model)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: GatedBertConfig,
+        model: keras.Model,
+        dataset=None,
+        steps_per_epoch: int | None = None,
+        loss: Loss | None = None,
+    ) -> PruningCallback:
+        """The callback of a run's record.
+
+        Args:
+            config: the record.
+            model: a built `EncoderClassifier`, as BERT's, or a model that `gate` put gates on; for the latter
+                `for_model` is shorter.
+            dataset: as for the class.
+            steps_per_epoch: as for the class.
+            loss: what the criterion probes; None: the compiled loss.
+        """
+        if is_backbone(model):
+            layers = model.gated_layers(config.prunable_roles)
+            num_heads = model.architecture.num_heads
+        else:
+            layers, num_heads = layers_to_prune(model, criterion_class(config).gate_rule, config.pruning_method), ()
+        pruner = Pruner.from_config(config, layers, num_heads, loss)
+        return cls(pruner, None, model, dataset, steps_per_epoch, config.pruning_method)
 
     @classmethod
     def for_model(
         cls,
         model: keras.Model,
-        method: str = "magnitude",
+        method: str | Criterion = "magnitude",
         *,
         pruning_end_epoch: int,
         data=None,
         batch_size: int = 32,
         steps_per_epoch: int | None = None,
+        loss: Loss | None = None,
         **options,
     ) -> PruningCallback:
         """The callback for a model that `gate(model, method)` put gates on.
 
         Args:
             model: the gated model.
-            method: one of `METHODS`.
+            method: one of `METHODS`, or a criterion, `Movement(frequency=50)`.
             pruning_end_epoch: epoch, counted from 1, at whose beginning the end sparsity is due.
             data: training data for methods that look at batches themselves (`spt`, the saliency of gradients and
                 activations): a pair (inputs, labels) of arrays or structures of arrays, or a dataset indexable by
                 batch. Its order need not be that of `fit`.
             batch_size: rows of a batch that is cut from arrays.
             steps_per_epoch: batches in an epoch of a training loop of one's own; `fit` says it itself.
+            loss: what the criterion probes, `loss(model, inputs, labels, training=False)`; None: the compiled loss.
             **options: fields of `GatedBertConfig` that say how to prune: `end_sparsity` (0.9), `pruning_start_epoch`
-                (1), `pattern`, `scope`, `schedule` and those of the method.
+                (1), `pattern` and `schedule` (names or objects), `scope` and those of a method given by name.
 
         Raises:
             ConfigError: an unknown method or option, or a refused value.
@@ -128,12 +168,12 @@ class PruningCallback(StepCallback):
         model.fit(x, y, epochs=4, callbacks=[pruning])
         ```
         """
-        config = pruning_record(method, pruning_end_epoch, **options)
-        criterion = criterion_class(config)
-        looks = criterion.needs_batch or criterion.needs_data
-        return cls(config, model, as_batches(data, batch_size, method) if looks else None, steps_per_epoch)
+        pruner, method = pruner_of(model, method, pruning_end_epoch, loss, options)
+        looks = pruner.criterion.needs_batch or pruner.criterion.needs_data
+        batches = as_batches(data, batch_size, method) if looks else None
+        return cls(pruner, None, model, batches, steps_per_epoch, method)
 
-    def optimizer(self, optimizer: keras.optimizers.Optimizer, score_multiplier: float = 10.0):
+    def optimizer(self, optimizer: keras.optimizers.Optimizer, score_multiplier: float | None = None):
         """A copy of `optimizer` that moves the criterion's scores as the criterion wants.
 
         Methods that keep scores (`movement`, `soft_movement`, `l0`, `taylor`, and `spt` with Taylor rewards) need it;
@@ -142,13 +182,17 @@ class PruningCallback(StepCallback):
 
         Args:
             optimizer: AdamW, Adam or SGD, not built. What is excluded from weight decay is to be said of the copy.
-            score_multiplier: learning rate of the scores as a multiple of the weights', where the method trains them.
+            score_multiplier: learning rate of the scores as a multiple of the weights', where the method trains them;
+                None: by the criterion's own `learning_rate` where it was made with one, else 10.
 
         Raises:
-            UserError: another optimiser.
+            UserError: another optimiser, or one whose own rate changes where the criterion says a rate.
         """
         self._made_optimizer = True
-        return score_aware(optimizer, self.criterion.score_rule, score_multiplier, self.config.spt_reward_alpha)
+        multiplier = self.criterion.score_multiplier if score_multiplier is None else score_multiplier
+        if multiplier is None:
+            multiplier = self.criterion.options.movement_learning_rate / _rate(optimizer)
+        return score_aware(optimizer, self.criterion.score_rule, multiplier, self.criterion.reward_alpha)
 
     def known_steps(self):
         found = super().known_steps()
@@ -156,7 +200,7 @@ class PruningCallback(StepCallback):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        method, criterion = self.config.pruning_method, self.criterion
+        method, criterion = self.method, self.criterion
         optimizer = getattr(self.model, "optimizer", None)
         moves = getattr(optimizer, "inner_optimizer", optimizer)
         # One that the model does not know, as of a loop with a gradient tape, cannot be looked at.
@@ -210,7 +254,7 @@ class PruningCallback(StepCallback):
             self._sync()
             inputs, labels = self.dataset[batch % len(self.dataset)][:2]
             self.criterion.after_step(StepContext(self.model, inputs, labels, step))
-        due = step % self.config.movement_pruning_frequency_steps == 0 or done == self.steps_per_epoch
+        due = step % self.criterion.update_every == 0 or done == self.steps_per_epoch
         if self.criterion.every_step and due:
             self._sync()
             inside = done < self.steps_per_epoch
@@ -257,7 +301,7 @@ class PruningCallback(StepCallback):
         if is_open < total and not self._started:
             LOGGER.warning(
                 "%s chooses all masks anew: of the %.1f %% of the weights closed at its start some may open again",
-                self.config.pruning_method,
+                self.method,
                 100 * (1 - is_open / total),
             )
 
@@ -277,3 +321,11 @@ class PruningCallback(StepCallback):
                     return
                 self.criterion.prepare(self.model, self.dataset)
             self.pruner.update(self.schedule(time), step)
+
+
+def _rate(optimizer: keras.optimizers.Optimizer) -> float:
+    rate = optimizer.get_config().get("learning_rate")
+    if not isinstance(rate, int | float):
+        raise UserError("optimizer: its learning rate changes over time, so that of the scores is to be given as a "
+                        "multiple of it: score_multiplier=…")  # fmt: skip
+    return float(rate)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.closed import Before, OpenUnits, count_weights
+from gated_bert.pruning.closed import Before, OpenUnits, count_weights, outside
 from gated_bert.pruning.groups import BalancedGroup, Group
+from gated_bert.pruning.output_scope import choose_in_columns
 from gated_bert.pruning.patterns import Pattern
 from gated_bert.pruning.selection import Pool, smallest_above_floors
 
@@ -45,11 +46,13 @@ class Choice:
 
     Args:
         reopens: whether closed units may open again.
-        min_kept: fraction of each group's units that stays open.
+        min_kept: fraction of each group's units, or of each column's, that stays open.
+        in_columns: whether every column of a matrix is ranked alone.
     """
 
     reopens: bool
     min_kept: float
+    in_columns: bool = False
 
     def closed_units(
         self,
@@ -61,6 +64,10 @@ class Choice:
         read: Read,
     ) -> list[np.ndarray]:
         """Bits, packed, 1 where a unit is closed."""
+        if self.in_columns:
+            ((number, group),) = zip(numbers, groups, strict=True)
+            scores = read(number, group, 1).reshape(group.layers[0].mask_variable.shape)
+            return [choose_in_columns(scores, target.sparsity, self.min_kept, rng, group.name)]
         pools = [
             Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
             for number, group in zip(numbers, groups, strict=True)
@@ -88,7 +95,7 @@ class Choice:
     ) -> list[np.ndarray]:
         """As `closed_units` where closed weights stay closed, and count wherever they are."""
         weights, beside = count_weights(layers), outside(groups, layers)
-        closed = weights - count_open(groups, layers, target.now)
+        closed = weights - target.now.weights_of(groups, layers)
         whole = sum((group.num_units - target.now.count(group)) * group.unit_weights for group in groups)
         sparsity = target.sparsity
         if target.limit is not None:
@@ -119,18 +126,3 @@ class Choice:
             floors.append(floor)
             seen.add(group.layers)
         return floors
-
-
-def layers_of(groups: Sequence[Group]) -> list[GatedLayer]:
-    """The layers of all groups, each once."""
-    return list(dict.fromkeys(layer for group in groups for layer in group.layers))
-
-
-def outside(groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
-    """Weights of `layers` in none of the groups: columns that an earlier step closed."""
-    return count_weights(layers) - sum(group.num_units * group.unit_weights for group in groups)
-
-
-def count_open(groups: Sequence[Group], layers: Sequence[GatedLayer], now: OpenUnits) -> int:
-    """Open weights of `layers`, told from the groups where these are all of them."""
-    return now.weights(layers) if outside(groups, layers) else sum(map(now.weights_in, groups))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,16 @@ def open_weights(layer: GatedLayer) -> np.ndarray:
 def count_weights(layers: Iterable[GatedLayer]) -> int:
     """Weights of all layers together."""
     return sum(math.prod(layer.mask_variable.shape) for layer in layers)
+
+
+def layers_of(groups: Iterable[Group]) -> list[GatedLayer]:
+    """The layers of groups, each once."""
+    return list(dict.fromkeys(layer for group in groups for layer in group.layers))
+
+
+def outside(groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
+    """Weights of `layers` in none of the groups: columns that an earlier step closed."""
+    return count_weights(layers) - sum(group.num_units * group.unit_weights for group in groups)
 
 
 def openness(group: Group, is_open: IsOpen = open_weights) -> np.ndarray:
@@ -52,9 +62,13 @@ class OpenUnits:
                 self._weights[layer] = int(np.count_nonzero(self.is_open(layer)))
         return sum(self._weights[layer] for layer in layers)
 
+    def weights_of(self, groups: Sequence[Group], layers: Sequence[GatedLayer]) -> int:
+        """Open weights of `layers`, told from the groups where these are all of them."""
+        return self.weights(layers) if outside(groups, layers) else sum(map(self.weights_in, groups))
+
     def share(self, group: Group) -> np.ndarray:
         """The group's `openness`."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             # Not kept: of a large model no more than one matrix' should be in memory at once.
             return openness(group, self.is_open)
         if group not in self._shares:
@@ -63,7 +77,7 @@ class OpenUnits:
 
     def ceiling(self, group: Group, every: int) -> np.ndarray:
         """Of every so manyth unit +∞ where a weight of it is open, −∞ where none is, float32."""
-        if not _is_of_weights(group):
+        if not is_of_weights(group):
             found = self.share(group)[::every] - _TINY
         else:
             layer = group.layers[0]
@@ -84,19 +98,19 @@ class OpenUnits:
 
     def gains(self, group: Group) -> np.ndarray:
         """Open weights of each unit, which closing it would add to the closed ones: int [num_units]."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return self.is_open(group.layers[0]).ravel().view(np.int8)
         return np.rint(self.share(group) * group.unit_weights).astype(np.int64)
 
     def weights_in(self, group: Group) -> int:
         """How many weights of a group's units are open."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return self.count(group)
         return self.weights_in(group.base) if isinstance(group, BalancedGroup) else int(self.gains(group).sum())
 
     def count(self, group: Group) -> int:
         """Units with an open weight; of a balanced group, as many as the set that has most."""
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return self.weights(group.layers)
         if isinstance(group, BalancedGroup) and group.order is None:
             return int(self._per_set(group).max())
@@ -109,7 +123,7 @@ class OpenUnits:
         """
         if self.count(group) <= floor:
             return 0
-        if _is_of_weights(group):
+        if is_of_weights(group):
             return 1
         if isinstance(group, BalancedGroup):
             per_set = self._per_set(group)
@@ -119,11 +133,12 @@ class OpenUnits:
 
     def _per_set(self, group: BalancedGroup) -> np.ndarray:
         base = group.base
-        is_open = self.is_open(base.layers[0]) if _is_of_weights(base) else self.share(base) > 0
+        is_open = self.is_open(base.layers[0]) if is_of_weights(base) else self.share(base) > 0
         return np.count_nonzero(is_open.reshape(group.shape), axis=group.axis)
 
 
-def _is_of_weights(group: Group) -> bool:
+def is_of_weights(group: Group) -> bool:
+    """Whether the units of a group are the single weights of a matrix."""
     return isinstance(group, BlockGroup) and group.unit_weights == 1
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import ConfigError
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group, TiedGroup, TileGroup
 from gated_bert.support.backend import view
@@ -55,7 +55,7 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Blocks(Pattern):
+class Block(Pattern):
     """Blocks of `height` × `width` weights of one matrix; 0 means all rows or columns."""
 
     height: int = 1
@@ -164,7 +164,7 @@ class KTiles(Pattern):
         for layer in layers:
             rows, columns = shape(layer)
             _divides(layer, "granularity", self.granularity, columns, "columns")
-            base = Blocks(1, self.granularity).groups([layer])[0]
+            base = Block(1, self.granularity).groups([layer])[0]
             found.append(BalancedGroup.of(base, (rows, columns // self.granularity), 0))
         return found
 
@@ -177,7 +177,7 @@ class Vectors(Pattern):
     axis: str = "k"
 
     def groups(self, layers, num_heads=()):
-        return [self._group(layer, Blocks().groups([layer])[0]) for layer in layers]
+        return [self._group(layer, Block().groups([layer])[0]) for layer in layers]
 
     def _group(self, layer, base):
         rows, columns = shape(layer)
@@ -225,7 +225,7 @@ class ColumnsThenTiles(Tiles):
         return [(COLUMNS, 1 - math.sqrt(1 - sparsity)), (Tiles(self.granularity, surviving=True), sparsity)]
 
 
-class Restored(Blocks):
+class Restored(Block):
     """Single weights of which all that are open stay, so that a lower sparsity opens the best of the closed."""
 
     restores = True
@@ -258,32 +258,7 @@ class PerDimension(Pattern):
         return self.pattern.steps(1 - (1 - sparsity) ** 2)
 
 
-COLUMNS = Blocks(height=0, width=1)
-
-
-def get_pattern(config: GatedBertConfig) -> Pattern:
-    """The record's pattern."""
-    if config.tilesparsity_variant == "code":
-        from gated_bert.pruning.tilesparsity import published_pattern
-
-        return published_pattern(config)
-    tiles = ColumnsThenTiles(config.granularity) if config.tile_dims == "kn" else Tiles(config.granularity)
-    pattern = {
-        "element": Blocks(),
-        "row": Blocks(height=1, width=0),
-        "column": COLUMNS,
-        "block": Blocks(*config.block_size),
-        "head": HEADS,
-        "neuron": NEURONS,
-        "head_neuron": Several((HEADS, NEURONS)),
-        "head_dim": HeadDims(),
-        "qkv_row": QKV_ROWS,
-        "k_tile": KTiles(config.granularity),
-        "vector": Vectors(config.vector_size, config.vector_axis),
-        "tile": tiles,
-        "tile_element": TilesRestored(tiles, config.g1percent / 100),
-    }[config.pattern]
-    return PerDimension(pattern) if config.sparsity_per_dim else pattern
+COLUMNS = Block(height=0, width=1)
 
 
 def shape(layer: GatedLayer) -> tuple[int, int]:

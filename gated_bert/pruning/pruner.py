@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,12 +11,20 @@ import numpy as np
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.presets import MIN_KEPT
+from gated_bert.config.space import POOLINGS, SCOPES
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.choice import Choice, Read, Target, count_open, layers_of
-from gated_bert.pruning.closed import Before, OpenUnits, count_weights, open_weights, openness
-from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.check_parts import check_classes, check_parts
+from gated_bert.pruning.choice import Choice, Read, Target
+from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness
+from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.groups import BalancedGroup, Group
-from gated_bert.pruning.patterns import Pattern, get_pattern
+from gated_bert.pruning.named_patterns import get_pattern
+from gated_bert.pruning.output_scope import is_due_in_columns
+from gated_bert.pruning.patterns import Block, Pattern
+from gated_bert.pruning.schedules import Schedule, build_schedule
+from gated_bert.pruning.selection import threads
+from gated_bert.support.checks import choose, number
 
 
 class Pruner:
@@ -28,31 +35,87 @@ class Pruner:
     all masks anew.
 
     Args:
-        config: the run's record; what says how to prune is read, and the seed.
         layers: the prunable layers.
+        criterion: how important a weight is; it belongs to this pruner from then on.
+        pattern: what is removed at once; by default single weights.
+        scope: what competes: `layer`, `global`, `role`, or `output`, each column of a matrix alone.
+        schedule: sparsity over time, for the callback; `update` is told a sparsity.
         num_heads: attention heads of each encoder block; only patterns made of heads read it.
+        seed: what random choices depend on.
+        min_kept: fraction of every matrix (under the scope `output` of every column) that always stays.
+        pooling: how units pool their weights' scores, see `Group.pool`; None: as the criterion has it.
+        normalize_scores: whether the scores of each group are scaled to a root mean square of 1.
+        loss: what the criterion probes, `loss(model, inputs, labels, training=False)`; None: the compiled loss.
+
+    Raises:
+        ConfigError: parts that do not go together, or a value that is not allowed.
+
+    Example:
+
+    ```python
+    pruner = Pruner(gated_layers(model), Magnitude(), Block(4, 1), scope="global")
+    pruner.update(0.5)
+    ```
     """
 
-    def __init__(self, config: GatedBertConfig, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()):
-        self.config, self.layers, self.num_heads = config, list(layers), num_heads
-        self.pattern = get_pattern(config)
-        self.groups = self.pattern.groups(layers, num_heads)
-        self.criterion = criterion_class(config)(config, self.groups)
-        self._choice = Choice(self.criterion.reopens, config.min_kept)
+    def __init__(
+        self,
+        layers: Sequence[GatedLayer],
+        criterion: Criterion,
+        pattern: Pattern | None = None,
+        scope: str = "layer",
+        *,
+        schedule: Schedule | None = None,
+        num_heads: Sequence[int] = (),
+        seed: int = 0,
+        min_kept: float = MIN_KEPT,
+        pooling: str | None = None,
+        normalize_scores: bool = False,
+        loss: Loss | None = None,
+    ):
+        check_classes(criterion=(criterion, Criterion), pattern=(pattern, Pattern, None),
+                      schedule=(schedule, Schedule, None))  # fmt: skip
+        choose("scope", scope, SCOPES)
+        number("min_kept", min_kept, 0, 1)
+        if pooling is not None:
+            choose("pooling", pooling, POOLINGS)
+        self.layers, self.num_heads, self.schedule = list(layers), num_heads, schedule
+        self.criterion, self.pattern, self.scope = criterion, Block() if pattern is None else pattern, scope
+        self.seed, self.min_kept, self.normalize_scores = seed, min_kept, normalize_scores
+        self.groups = self.pattern.groups(self.layers, num_heads)
+        check_parts(criterion, self.pattern, self.groups, scope, pooling)
+        criterion.bind(self.groups, seed, pooling, loss)
+        self._choice = Choice(criterion.reopens, min_kept, in_columns=scope == "output")
         self._settled: tuple[float, dict[GatedLayer, int]] | None = None
+
+    @classmethod
+    def from_config(
+        cls,
+        config: GatedBertConfig,
+        layers: Sequence[GatedLayer],
+        num_heads: Sequence[int] = (),
+        loss: Loss | None = None,
+    ) -> Pruner:
+        """The pruner of a run's record; the arguments are those of the class."""
+        return cls(
+            layers, criterion_of(config), get_pattern(config), config.scope, schedule=build_schedule(config),
+            num_heads=num_heads, seed=config.seed, min_kept=config.min_kept, pooling=config.pooling,
+            normalize_scores=config.normalize_scores, loss=loss,
+        )  # fmt: skip
 
     def layers_of_groups(self) -> list[GatedLayer]:
         """The layers that the pattern prunes, each once."""
         return layers_of(self.groups)
 
     def competitors(self, groups: Sequence[Group], scope: str) -> list[list[int]]:
-        """Numbers of the groups that are ranked together, scope by scope."""
+        """Numbers of the groups that are ranked together, scope by scope; of `output`, those of a matrix."""
         return list(self._scopes(groups, scope).values())
 
     def _scopes(self, groups: Sequence[Group], scope: str) -> dict[object, list[int]]:
         keys = {
             "global": lambda group: 0,
             "layer": lambda group: tuple(id(layer) for layer in group.layers),
+            "output": lambda group: tuple(id(layer) for layer in group.layers),
             "role": lambda group: group.role,
         }
         scopes: dict[object, list[int]] = {}
@@ -80,14 +143,16 @@ class Pruner:
         last, share = steps[-1]
         if last.closes(1, share) is not None:
             return False
-        for members in self.competitors(self.groups, "global" if last.restores else self.config.scope):
+        if self.scope == "output":
+            return any(is_due_in_columns(now.is_open(layer), share, self.min_kept) for layer in self.layers_of_groups())
+        for members in self.competitors(self.groups, "global" if last.restores else self.scope):
             groups = [self.groups[index] for index in members]
             floors = self._choice.floors(groups, now)
             gains = [now.least_closable(group, floor) for group, floor in zip(groups, floors, strict=True)]
             least = min((gain for gain in gains if gain), default=math.inf)
             layers = layers_of(groups)
             weights = count_weights(layers)
-            missing = share * weights - (weights - count_open(groups, layers, now))
+            missing = share * weights - (weights - now.weights_of(groups, layers))
             if missing >= 0.5 * (min(least, 1) if last.restores else least):
                 return True
         return False
@@ -110,14 +175,14 @@ class Pruner:
             if pattern.closes(1, share) is None:
                 continue
             groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
-            for members in self.competitors(groups, self.config.scope):
+            for members in self.competitors(groups, self.scope):
                 ranked = [groups[index] for index in members]
                 units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
                 if left > max(units - pattern.closes(units, share), sum(self._choice.floors(ranked, now))):
                     return True
         return False
 
-    def update(self, sparsity: float, step: int):
+    def update(self, sparsity: float, step: int = 0):
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
 
         Of a criterion that only closes, a scope in which more is closed stays as it is, and others do not pay for it.
@@ -128,7 +193,7 @@ class Pruner:
         """
         now = OpenUnits()
         if self._is_due(sparsity, now):
-            rng = np.random.default_rng([self.config.seed, step])
+            rng = np.random.default_rng([self.seed, step])
             steps = self.pattern.steps(sparsity)
             last, share = steps[-1]
             # Steps that count units all look at the gates as they were.
@@ -147,8 +212,16 @@ class Pruner:
                     limit = following[1] if following and not following[0].restores else None
                     read = functools.partial(self._ranked, ranking or now)
                     self._prune(groups, rng, Target(pattern, share, now, limit), read, on_top=pattern.on_top)
+            if self.criterion.updates_weights:
+                self._update_weights()
             self.settle(sparsity)
         self.criterion.after_update()
+
+    def _update_weights(self):
+        for layer in self.layers_of_groups():
+            kernel = self.criterion.new_kernel(layer, open_weights(layer))
+            if kernel is not None:
+                layer.set_kernel(kernel)
 
     def _arranged(self, index: int, group: Group, rng: np.random.Generator, now: OpenUnits) -> Group:
         if not isinstance(group, BalancedGroup):
@@ -164,11 +237,11 @@ class Pruner:
         scope: str = "",
         on_top: bool = False,
     ):
-        scopes = self._scopes(groups, scope or self.config.scope)
+        scopes = self._scopes(groups, scope or self.scope)
         # Of the pattern as a whole: where a step leaves out matrices, what is closed of them counts all the same.
         layers = {
             key: layers_of([self.groups[index] for index in members])
-            for key, members in self._scopes(self.groups, scope or self.config.scope).items()
+            for key, members in self._scopes(self.groups, scope or self.scope).items()
         }
 
         def choose(key: object, own: np.random.Generator) -> list[np.ndarray]:
@@ -177,7 +250,7 @@ class Pruner:
 
         chosen: dict[GatedLayer, list[tuple[Group, int, np.ndarray]]] = {}
         # Scopes are independent, and NumPy lets other threads run meanwhile.
-        with ThreadPoolExecutor(_threads()) as workers:
+        with ThreadPoolExecutor(threads()) as workers:
             for key, choices in zip(scopes, workers.map(choose, scopes, rng.spawn(len(scopes))), strict=True):
                 for index, closed in zip(scopes[key], choices, strict=True):
                     for place, layer in enumerate(groups[index].layers):
@@ -211,7 +284,7 @@ class Pruner:
         return read
 
     def _normalized(self, scores: np.ndarray) -> np.ndarray:
-        if not self.config.normalize_scores:
+        if not self.normalize_scores:
             return scores
         size = float(np.sqrt(np.mean(np.square(scores), dtype=np.float64)))
         return scores / np.float32(size) if size else scores
@@ -245,12 +318,6 @@ class Pruner:
         elif before is not None:
             values = ops.convert_to_tensor(before[layer].values)
         mask.assign(ops.where(kept, values, 0.0))
-
-
-def _threads() -> int:
-    """Threads that this process should use: parallel jobs share the cores through this variable."""
-    words = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))
 
 
 def sparsity(layers: Sequence[GatedLayer]) -> float:

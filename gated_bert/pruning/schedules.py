@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.parts import claim
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
+from gated_bert.config.space import SCHEDULES
+from gated_bert.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,27 @@ class OneShot(Schedule):
         return self.end if time >= self.first else 0.0
 
 
+CLASSES: dict[str, type[Schedule]] = {"linear": Linear, "cubic": Cubic, "one_shot": OneShot}
+"""Name → class, of schedules that are made of two ends."""
+
+
+def register_schedule(name: str, schedule: type[Schedule]):
+    """Makes a schedule of a user's own known by name, as a `--schedule`.
+
+    Args:
+        name: letters, digits and _.
+        schedule: a subclass of `Schedule`, which is made of `start`, `end`, `first` and `last` alone.
+
+    Raises:
+        UserError: a name that is taken or no name, or another class.
+    """
+    if not (isinstance(schedule, type) and issubclass(schedule, Schedule)):
+        raise UserError(f"register_schedule: {schedule!r} is refused; allowed: a subclass of Schedule")
+    claim("schedule", name, SCHEDULES)
+    SCHEDULES.append(name)
+    CLASSES[name] = schedule
+
+
 def resample(values: tuple[float, ...], count: int, highest: float) -> tuple[float, ...]:
     """`values` stretched or squeezed onto `count` entries by linear interpolation, capped at `highest`."""
     positions = np.linspace(0, len(values) - 1, count) if count > 1 else [len(values) - 1]
@@ -109,4 +133,4 @@ def build_schedule(config: GatedBertConfig) -> Schedule:
         preset = tuple(step / 100 for step in STEP_PRESETS[schedule_size(config.model_size)])
         values = resample(preset, last - first + 1, config.end_sparsity)
         return Steps(values[0], values[-1], first, last, values)
-    return {"linear": Linear, "cubic": Cubic, "one_shot": OneShot}[config.schedule](*ends)
+    return CLASSES[config.schedule](*ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -201,3 +202,9 @@ def smallest_above_floors(
             for place in poor:
                 chosen[place] &= ~np.packbits(protected[place])
             return chosen
+
+
+def threads() -> int:
+    """Threads that this process should use: parallel jobs share the cores through this variable."""
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(int(words) if words.isdecimal() else os.cpu_count() or 1, 8))

@@ -11,7 +11,7 @@ import numpy as np
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import BlockGroup, Group
-from gated_bert.pruning.patterns import COLUMNS, QKV_ROWS, Blocks, KTiles, Pattern, Tiles, Vectors, shape
+from gated_bert.pruning.patterns import COLUMNS, QKV_ROWS, Block, KTiles, Pattern, Tiles, Vectors, shape
 from gated_bert.support.backend import view
 
 _QKV = ("query", "key", "value")
@@ -142,7 +142,7 @@ def published_pattern(config: GatedBertConfig) -> Pattern:
         2: lambda: Quantile(k_tiles),
         3: lambda: Quantile(QkvApart(QKV_ROWS, k_tiles)),
         4: lambda: TopOfVectors(Vectors(config.vector_size, config.vector_axis)),
-        5: lambda: Quantile(Blocks(*config.block_size)),
+        5: lambda: Quantile(Block(*config.block_size)),
         6: lambda: TwoDims(
             Quantile(QkvApart(Runs(_RUN), Runs(_LONG_RUN))), Quantile(COLUMNS, on_top=True), per_dim
         ),

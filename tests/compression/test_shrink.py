@@ -260,7 +260,7 @@ def test_a_shrunk_model_saves_loads_trains_and_shrinks_again(make_model, tmp_pat
 
     config = GatedBertConfig(pruning_method="magnitude", pattern="head", scope="layer")
     heads = [sizes.num_heads for sizes in loaded.bert_config.layers]
-    Pruner(config, loaded.gated_layers(config.prunable_roles), heads).update(0.5, 0)
+    Pruner.from_config(config, loaded.gated_layers(config.prunable_roles), heads).update(0.5, 0)
     again = shrink(loaded)
     assert [sizes.num_heads for sizes in again.bert_config.layers] == [1, 2]
     assert again.bert_config.layers[0].intermediate_size == 0

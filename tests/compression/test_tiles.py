@@ -22,7 +22,7 @@ def pruned(span=False, sparsity=0.7, hidden_act="gelu", **pattern):
     model = BertClassifier(sizes)
     randomize(model, 0)
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", **pattern)
-    Pruner(config, model.gated_layers(ENCODER_ROLES), [4, 4]).update(sparsity, 0)
+    Pruner.from_config(config, model.gated_layers(ENCODER_ROLES), [4, 4]).update(sparsity, 0)
     return model
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.parts import CRITERIA
 from gated_bert.experiments.runs import output_folder
 from gated_bert.experiments.sweeps import resources
 from gated_bert.experiments.sweeps.jobs import Job
@@ -23,9 +24,9 @@ from gated_bert.experiments.sweeps.resources import (
 )
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
-from gated_bert.pruning.criteria import _CRITERIA, criterion_class
+from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
-from gated_bert.pruning.patterns import get_pattern
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB, Machine
 
@@ -41,7 +42,7 @@ def test_parameters_are_those_of_the_sizes(size, millions):
 
 
 VARIANTS = [
-    {"pruning_method": "baseline"}, *({"pruning_method": name} for name in _CRITERIA),
+    {"pruning_method": "baseline"}, *({"pruning_method": name} for name in CRITERIA),
     {"pruning_method": "taylor", "taylor_variant": "published"}, {"pruning_method": "spt", "spt_reward": "taylor"},
     {"pruning_method": "spt", "spt_unit": "neuron"}, {"pruning_method": "LayerSmoothGrad"},
 ]  # fmt: skip
@@ -65,7 +66,8 @@ def test_what_a_criterion_keeps_of_every_weight_is_reckoned_with(options):
         other += size_of(layer.scores for layer in layers)
     if kind:
         prunable = model.gated_layers(config.prunable_roles)
-        criterion = kind(config, get_pattern(config).groups(prunable, [2]))
+        criterion = kind.from_config(config)
+        criterion.bind(get_pattern(config).groups(prunable, [2]), config.seed)
         share = weights / sum(size_of([layer.raw_kernel]) for layer in prunable)
         saved += share * size_of(array for name, array in criterion.state().items() if "ridge" not in name)
         other += weights * criterion.needs_data  # what `prepare` leaves: a score a weight

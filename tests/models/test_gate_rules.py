@@ -124,3 +124,23 @@ def test_the_penalty_counts_in_training_only(gate_rule):
     model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     assert model.evaluate(X, Y, verbose=0) < 100
     assert model.fit(X, Y, verbose=0).history["loss"][0] > 400
+
+
+@pytest.mark.parametrize("gate_trainable", [False, True])
+@pytest.mark.parametrize("gate_rule", ["fixed", "straight_through", "soft_threshold", "hard_concrete"])
+def test_finalized_gates_predict_the_same_in_a_fixed_layer(gate_rule, gate_trainable):
+    layer = built(gate_rule, gate_trainable=gate_trainable)
+    fixed = built("fixed", gate_trainable=gate_trainable)
+    if gate_trainable:
+        layer.gates.assign(np.full((6, 4), 0.7))
+    layer.mask_variable.assign(MASK)
+    if layer.scores is not None:
+        layer.scores.assign(np.random.default_rng(5).normal(0, 3, (6, 4)))
+    if gate_rule == "soft_threshold":
+        layer.threshold.assign(0.4)
+    before = array(layer(X))
+    layer.mask_variable.assign(array(layer.rule.gates(layer, training=False)))
+    for name in ("raw_kernel", "bias", "gates", "mask_variable"):
+        getattr(fixed, name).assign(array(getattr(layer, name)))
+    assert np.array_equal(array(fixed(X)), before)
+    assert np.array_equal(array(layer(X)), before)

@@ -280,7 +280,7 @@ def test_weights_that_another_tool_pruned_to_zeros_stay_closed(folder, options):
     config = GatedBertConfig(pruning_method="magnitude", end_sparsity=0.3)
     closed = sparsity(model.gated_layers(config.prunable_roles))
     assert closed > 0.35
-    Pruner(config, model.gated_layers(config.prunable_roles)).update(0.3, 0)
+    Pruner.from_config(config, model.gated_layers(config.prunable_roles)).update(0.3, 0)
     assert sparsity(model.gated_layers(config.prunable_roles)) == closed
 
 

@@ -11,8 +11,8 @@ from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.criteria import StepContext, criterion_class
 from gated_bert.pruning.criteria.ridge import RidgeCredit
 from gated_bert.pruning.criteria.spt import Spt
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
-from gated_bert.pruning.patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner, sparsity
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -35,7 +35,7 @@ def fit(make_model, batches, config, epochs=None):
     criterion = criterion_class(config)
     model = make_model(criterion.gate_rule, num_layers=1)
     model.compile(build_optimizer(config, model, len(batches) * config.epochs, criterion.score_rule), LOSS)
-    callback = PruningCallback(config, model, batches, len(batches))
+    callback = PruningCallback.from_config(config, model, batches, len(batches))
     logs = model.fit(batches, epochs=epochs or config.epochs, callbacks=[callback], verbose=0, shuffle=False).history
     return model, callback, logs
 
@@ -186,7 +186,7 @@ def test_taylor_adds_up_squares_of_what_a_gate_does_to_the_loss(make_model, batc
     for i in range(2):
         model.train_on_batch(*batches[i])
     assert ops.convert_to_numpy(layer.scores)[place] == pytest.approx(expected, rel=5e-2)
-    pruner = Pruner(config, model.gated_layers(config.prunable_roles), [4, 4])
+    pruner = Pruner.from_config(config, model.gated_layers(config.prunable_roles), [4, 4])
     pruner.update(0.5, step=2)
     assert ops.convert_to_numpy(layer.gates)[place] == (expected > 0)
     assert not ops.convert_to_numpy(layer.scores).any()
@@ -196,7 +196,9 @@ def spt(make_model, **options):
     config = config_of("spt", **options)
     model = make_model()
     groups = get_pattern(config).groups(model.gated_layers(config.prunable_roles), [4, 4])
-    return Spt(config, groups), model
+    criterion = Spt.from_config(config)
+    criterion.bind(groups, config.seed)
+    return criterion, model
 
 
 def test_q_is_the_reward_at_first_and_then_its_moving_average(make_model):

@@ -15,7 +15,7 @@ from keras import layers
 
 import gated_bert
 from gated_bert import ConfigError, PruningCallback, UserError
-from gated_bert.config.methods import CRITERIA
+from gated_bert.config.parts import CRITERIA
 from gated_bert.pruning.pruner import sparsity
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"

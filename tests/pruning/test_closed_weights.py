@@ -12,11 +12,12 @@ from keras import ops
 
 import gated_bert
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config.methods import CRITERIA
+from gated_bert.config.parts import CRITERIA
 from gated_bert.config.space import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning import closed
 from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.patterns import ColumnsThenTiles, TilesRestored
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.tilesparsity import Spans
 from gated_bert.support.backend import view
@@ -68,7 +69,7 @@ def pruner_of(blocks, rng, **options):
         if layer.scores is not None:
             scores = rng.standard_normal(SIZES[layer.role])
             layer.scores.assign(scores if options["pruning_method"] == "spt" else scores**2)
-    pruner = Pruner(config, layers, [2])
+    pruner = Pruner.from_config(config, layers, [2])
     criterion = pruner.criterion
     if criterion.needs_data:
         criterion._scores = {layer: rng.random(SIZES[layer.role], np.float32) for layer in layers}
@@ -104,13 +105,16 @@ def check(pruner, before, target, scope):
     after = gates(pruner.layers)
     for layer, mask in before.items():
         assert not after[layer][mask == 0].any(), layer.name
+    if scope == "output":
+        check_columns(before, after, target)
+        return after
     share = pruner.pattern.steps(target)[-1][1]
-    restores = pruner.config.pattern == "tile_element"
+    restores = isinstance(pruner.pattern, TilesRestored)
     for members in pruner.competitors(pruner.groups, "global" if restores else scope):
         closed, weights = closed_share(pruner, members, before)
         reached, _ = closed_share(pruner, members, after)
         unit = 1 if restores else max(pruner.groups[index].unit_weights for index in members)
-        if pruner.config.pattern == "tile" and pruner.config.tile_dims == "kn":
+        if isinstance(getattr(pruner.pattern, "pattern", pruner.pattern), ColumnsThenTiles):
             # The first of its steps closes whole columns.
             unit = max(layer.gates.shape[0] for index in members for layer in pruner.groups[index].layers)
         assert reached <= max(closed, share * weights + unit / 2 + 1e-6)
@@ -118,6 +122,13 @@ def check(pruner, before, target, scope):
         floor = sum(pruner.groups[index].unit_weights for index in members)
         assert reached >= min(max(closed, share * weights - unit / 2 - 1e-6), weights - floor)
     return after
+
+
+def check_columns(before, after, target):
+    """A column in which more is closed stays as it is, and others do not pay for it; one weight of each stays."""
+    for layer, mask in after.items():
+        closed, rows = (before[layer] == 0).sum(0), len(mask)
+        np.testing.assert_array_equal((mask == 0).sum(0), np.maximum(closed, min(round(target * rows), rows - 1)))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -158,7 +169,7 @@ def test_a_second_update_to_the_same_sparsity_changes_nothing(blocks, shape, see
     before = gates(pruner.layers)
     pruner.update(target, 0)
     masks = gates(pruner.layers)
-    for again in (pruner, Pruner(pruner.config, pruner.layers, [2])):
+    for again in (pruner, Pruner.from_config(pruner.criterion.options, pruner.layers, [2])):
         if again is not pruner:
             # As of a run that was stopped after the update.
             again.settle(target)
@@ -240,7 +251,7 @@ def test_trained_gates_that_are_zero_stay_closed():
         layer.gates.assign(rng.normal(size=SIZES[layer.role]) * (rng.random(SIZES[layer.role]) < 0.6))
     closed = [array(layer.gates) == 0 for layer in layers]
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", gate_trainable=True, scope="global")
-    Pruner(config, layers, [2]).update(0.5, step=0)
+    Pruner.from_config(config, layers, [2]).update(0.5, step=0)
     assert sparsity(layers) == pytest.approx(0.5, abs=1e-3)
     assert all(not array(layer.mask)[zeros].any() for layer, zeros in zip(layers, closed, strict=True))
 
@@ -266,7 +277,7 @@ def test_what_opens_again_says_so_where_it_begins_with_closed_gates(method, capl
 def test_an_update_looks_up_the_gates_of_a_layer_twice(monkeypatch):
     layers = encoder_block()
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", scope="layer", min_kept=0.01)
-    pruner, looked_at = Pruner(config, layers), []
+    pruner, looked_at = Pruner.from_config(config, layers), []
     pruner.update(0.25, 0)
     monkeypatch.setattr(closed, "view", lambda variable: looked_at.append(variable) or view(variable))
     pruner.update(0.5, 1)

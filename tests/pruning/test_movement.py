@@ -122,7 +122,7 @@ def test_masks_are_those_of_the_published_algorithm_at_every_step(name, schedule
     layers = gated_bert.gated_layers(model)
     variables = [v for layer in layers for v in (layer._kernel, layer.bias)] + [layer.scores for layer in layers]
     expected, values = by_hand([array(v) for v in variables], x, labels, name, schedule, first, warmup)
-    callback = PruningCallback(config, model, None, None)
+    callback = PruningCallback.from_config(config, model, None, None)
     if of_run:
         optimizer = build_optimizer(config, model, STEPS * EPOCHS, "gradient")
     else:

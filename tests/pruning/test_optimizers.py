@@ -32,7 +32,7 @@ def test_trained_scores_are_clipped_with_the_weights_and_collected_ones_have_no_
                        movement_learning_rate=1.0, pruning_start_epoch=2, **options)  # fmt: skip
     model = make_model("straight_through")
     if make is None:
-        callback = PruningCallback(config, model, batches, len(batches))
+        callback = PruningCallback.from_config(config, model, batches, len(batches))
         optimizer = callback.optimizer(keras.optimizers.SGD(1.0, global_clipnorm=0.01), 1.0)
     else:
         optimizer = make(config, model, 10, rule)

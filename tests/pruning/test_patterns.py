@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from keras import ops
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config.methods import CRITERIA, SIGNED
+from gated_bert.config.parts import CRITERIA
 from gated_bert.config.space import PATTERNS, SCOPES
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.criteria import criterion_class
-from gated_bert.pruning.patterns import get_pattern
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner, sparsity
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -48,7 +48,7 @@ def prune(layers, seed, sparsity, kind="normal", min_kept=0.0, **options):
         layer.gates.assign(np.ones(SIZES[layer.role], np.float32))
     options = {"granularity": 4, "block_size": (4, 4), "vector_size": 4, "scope": "layer"} | options
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", min_kept=min_kept, **options)
-    Pruner(config, layers, [2]).update(sparsity, step=seed)
+    Pruner.from_config(config, layers, [2]).update(sparsity, step=seed)
     return (
         {layer.role: ops.convert_to_numpy(layer.raw_kernel).astype(np.float64) for layer in layers},
         {layer.role: ops.convert_to_numpy(layer.gates) for layer in layers},
@@ -80,6 +80,11 @@ def scopes_of(pattern, scope, units):
     """Units that compete, scope by scope; all matrices here have a role of their own."""
     if scope == "global" or pattern in ("head", "neuron", "qkv_row"):
         return [units]
+    if scope == "output":
+        columns = {}
+        for unit in units:
+            columns.setdefault((unit[0][0], unit[0][2]), []).append(unit)
+        return list(columns.values())
     return [[unit for unit in units if unit[0][0] == role] for role in SIZES]
 
 
@@ -108,8 +113,12 @@ def check_against_brute_force(kernels, gates, scopes, sparsity):
         assert not closed.all()
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("pattern", ["element", "row", "column", "block", "tile", "head", "neuron", "qkv_row"])
+FIXED = ["element", "row", "column", "block", "tile", "head", "neuron", "qkv_row"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scope"), [*((pattern, scope) for pattern in FIXED for scope in SCOPES[:3]), ("element", "output")]
+)
 @few
 @given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from(["normal", "ties", "equal"]))
 @example(1, 0.0, "normal")
@@ -306,13 +315,16 @@ REFUSED = {
 def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, scope):
     # Of other weights every run would close other units, now and then a large one more or less than half.
     keras.utils.set_random_seed(1)
-    met = []
+    met, refusals = [], 0
     for pattern in PATTERNS:
         options = {"criterion": criterion, "pattern": pattern, "scope": scope, "granularity": 4, "block_size": (4, 4)}
         make = lambda o=options: GatedBertConfig(model_size="tiny", vector_size=4, min_kept=0.0, **o)  # noqa: E731
-        if (criterion, pattern) in REFUSED:
-            with pytest.raises(ConfigError, match=REFUSED[criterion, pattern]):
+        in_columns = scope == "output" and pattern != "element"
+        refused = REFUSED.get((criterion, pattern), in_columns and "layer, global or role")
+        if refused:
+            with pytest.raises(ConfigError, match=refused):
                 make()
+            refusals += 1
             continue
         config = make()
         cls = criterion_class(config)
@@ -325,7 +337,7 @@ def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, sc
             if layer.scores is not None:
                 layer.scores.assign(np.random.default_rng(1).standard_normal((rows, columns)))
             layers.append(layer)
-        pruner = Pruner(config, layers, [2])
+        pruner = Pruner.from_config(config, layers, [2])
         if cls.needs_data:
             drawn = {layer.name: np.random.default_rng(1).random(SIZES[layer.role], np.float32) for layer in layers}
             pruner.criterion.scores = lambda layer, drawn=drawn: drawn[layer.name]
@@ -335,7 +347,7 @@ def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, sc
         # Units of a 4 × 4 block, or of a whole head, are large against these matrices.
         assert reached == pytest.approx(0.5, abs=0.13), pattern
         met.append(pattern)
-    assert len(met) + sum(c == criterion for c, _ in REFUSED) in (len(PATTERNS), len(PATTERNS) - 1)
+    assert len(met) + refusals in (len(PATTERNS), len(PATTERNS) - 1)
 
 
 @pytest.mark.parametrize(
@@ -362,14 +374,6 @@ def test_scores_are_compared_matrix_by_matrix_where_asked(block):
         layer.raw_kernel.assign(size * rng.standard_normal((8, 8)))
         layer.gates.assign(np.ones((8, 8)))
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", normalize_scores=True, **options)
-    Pruner(config, layers).update(0.5, step=1)
+    Pruner.from_config(config, layers).update(0.5, step=1)
     shares = [float(ops.convert_to_numpy(layer.gates).mean()) for layer in layers]
     assert 0.35 < min(shares) and max(shares) < 0.65
-
-
-def test_the_criteria_with_a_sign_are_those_that_pool_by_the_mean_and_square_nothing():
-    """The command line knows them by name, as it cannot import them."""
-    classes = {name: criterion_class(GatedBertConfig(model_size="tiny", pruning_method=name, pruning_start_epoch=2))
-               for name in CRITERIA}  # fmt: skip
-    mean = {name for name, each in classes.items() if each.selects and each.default_pooling == "mean"}
-    assert {name for name in mean if classes[name].score_rule != "squared"} == set(SIGNED)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.space import ENCODER_ROLES, PATTERNS, SCOPES
-from gated_bert.pruning.patterns import COLUMNS, Blocks
+from gated_bert.pruning.patterns import COLUMNS, Block
 from gated_bert.pruning.pruner import Pruner, sparsity
 
 HEADS = [4, 4]
@@ -14,7 +14,7 @@ HEADS = [4, 4]
 
 def make_pruner(model, criterion="magnitude", **options):
     config = GatedBertConfig(model_size="tiny", pruning_method=criterion, **options)
-    return Pruner(config, model.gated_layers(config.prunable_roles), HEADS)
+    return Pruner.from_config(config, model.gated_layers(config.prunable_roles), HEADS)
 
 
 def gates(model):
@@ -59,6 +59,10 @@ def test_role_scope_ranks_the_matrices_of_a_role_together(make_model):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_pattern_and_scope_reaches_the_target_to_within_one_unit(make_model, pattern, scope):
     model = make_model()
+    if scope == "output" and pattern != "element":
+        with pytest.raises(ConfigError, match="scope: 'output' is refused; allowed: layer, global or role"):
+            make_pruner(model, pattern=pattern, scope=scope)
+        return
     pruner = make_pruner(model, pattern=pattern, scope=scope, min_kept=0.0, granularity=8)
     pruner.update(0.5, step=1)
     for members in pruner.competitors(pruner.groups, scope):
@@ -113,7 +117,7 @@ def test_pooling_is_the_mean_for_signed_scores_and_the_root_mean_square_for_othe
 
 def test_blocks_that_do_not_divide_are_refused(make_model):
     with pytest.raises(ValueError, match="block_size: 5 is refused; allowed: a divisor of the 32 rows"):
-        Blocks(5, 5).groups(make_model().gated_layers(("query",)))
+        Block(5, 5).groups(make_model().gated_layers(("query",)))
 
 
 def test_a_mask_never_opens_again_under_magnitude(make_model):

@@ -130,7 +130,7 @@ def scores_of(criterion_name, model, batches, **options):
         model_size="tiny", criterion=criterion_name, prunable_roles=("query", "classifier"), **options
     )
     layers = [model.first, model.second]
-    criterion = Pruner(config, layers).criterion
+    criterion = Pruner.from_config(config, layers).criterion
     criterion.prepare(model, batches)
     return {layer.name: criterion.scores(layer) for layer in layers}
 
@@ -226,7 +226,7 @@ def test_only_so_many_batches_are_scored(two_layers):
 def test_scores_follow_the_weights_and_leave_the_model_as_it_was(two_layers):
     model, values, batches = two_layers
     config = GatedBertConfig(model_size="tiny", criterion="grad_cam", prunable_roles=("query", "classifier"))
-    criterion = Pruner(config, [model.first, model.second]).criterion
+    criterion = Pruner.from_config(config, [model.first, model.second]).criterion
     criterion.prepare(model, batches)
     before = criterion.scores(model.second)
     kernel, bias, gates = values["second"]
@@ -263,7 +263,7 @@ def test_padding_changes_no_score(make_model, batches, name):
               for inputs, labels in batches.batches]  # fmt: skip
     found = []
     for data in (batches, padded):
-        criterion = Pruner(config_of(name, noise_std=0.0, smooth_passes=2), model.gated_layers()).criterion
+        criterion = Pruner.from_config(config_of(name, noise_std=0.0, smooth_passes=2), model.gated_layers()).criterion
         criterion.prepare(model, data)
         found.append([criterion.scores(layer) for layer in model.gated_layers()])
     for scores, same in zip(*found, strict=True):
@@ -284,7 +284,7 @@ def test_gradients_are_those_of_the_tasks_loss(kind):
     inputs = {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": np.ones_like(ids)}
     labels = {"classification": ids[:, 1] % 2, "regression": rng.random(8), "span": ids[:, :2] % 6}[kind]
     layers = model.gated_layers(("ffn_output",))
-    criterion = Pruner(config_of("gradient_magnitude", prunable_roles=("ffn_output",)), layers).criterion
+    criterion = Pruner.from_config(config_of("gradient_magnitude", prunable_roles=("ffn_output",)), layers).criterion
     criterion.prepare(model, [(inputs, labels)])
     scores = criterion.scores(layers[0])
     place = np.unravel_index(scores.argmax(), scores.shape)
@@ -302,7 +302,7 @@ def test_closed_weights_stay_closed_and_the_asked_sparsity_is_reached(make_model
     model = make_model(num_layers=1)
     config = config_of(name, score_batches=2, smooth_passes=2, learning_rate=1e-2)
     model.compile("adam", LOSS)
-    callback = PruningCallback(config, model, batches, len(batches))
+    callback = PruningCallback.from_config(config, model, batches, len(batches))
     masks = []
     keep = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: masks.append([ops.convert_to_numpy(layer.gates) for layer in callback.layers])
@@ -317,7 +317,7 @@ def test_one_shot_scores_once_and_prunes_at_the_start_epoch(make_model, batches,
     config = GatedBertConfig(model_size="tiny", pruning_method="LayerGradCAM", epochs=4, pruning_start_epoch=2,
                              pruning_end_epoch=4, end_sparsity=0.64)  # fmt: skip
     model.compile("sgd", LOSS)
-    callback = PruningCallback(config, model, batches, len(batches))
+    callback = PruningCallback.from_config(config, model, batches, len(batches))
     prepared, prepare = [], callback.criterion.prepare
     monkeypatch.setattr(callback.criterion, "prepare", lambda *a: (prepared.append(callback.epoch), prepare(*a)))
     logs = model.fit(batches, epochs=4, callbacks=[callback], verbose=0, shuffle=False).history

@@ -8,7 +8,6 @@ from keras import ops
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
-from gated_bert.pruning.patterns import get_pattern
 from gated_bert.pruning.pruner import Pruner, sparsity
 
 ROLES = ("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output")
@@ -158,7 +157,7 @@ def make_pruner(layers, number, heads, **options):
     config = GatedBertConfig(model_size="tiny", pruning_method="magnitude", pruning_type=number, **options)
     for layer in layers:
         layer.gates.assign(np.ones(tuple(layer.gates.shape), np.float32))
-    return Pruner(config, layers, [heads] * (len(layers) // 6))
+    return Pruner.from_config(config, layers, [heads] * (len(layers) // 6))
 
 
 def prune(pruner, scores, percent, step=1):
@@ -271,7 +270,7 @@ def test_query_key_and_value_may_be_missing(sized):
     )
     for layer in layers:
         layer.gates.assign(np.ones(tuple(layer.gates.shape), np.float32))
-    Pruner(config, layers, [4, 4]).update(0.5, 1)
+    Pruner.from_config(config, layers, [4, 4]).update(0.5, 1)
     assert sparsity(layers) == pytest.approx(0.5, abs=0.01)
 
 
@@ -296,7 +295,7 @@ def test_spans_end_with_the_last_open_column_of_a_tile(sized):
     mask[:, :10] = 0
     mask[:, -8:] = 0
     layers[0].gates.assign(mask)
-    spans = get_pattern(pruner.config).steps(0.5)[1][0].groups(layers[:1])
+    spans = pruner.pattern.steps(0.5)[1][0].groups(layers[:1])
     assert str(spans[0]) == "encoder_0_query: 192 × row inside a tile of 16 to 26 columns (21 weights each)"
     np.testing.assert_array_equal(spans[0].starts, [0, 26, 42])
     scores = np.ones((64, 64))
@@ -316,7 +315,7 @@ def test_every_kind_of_criterion_meets_every_type(sized, method, number):
     config = GatedBertConfig(
         model_size="tiny", pruning_method=method, pruning_type=number, tilesparsity_variant="code", granularity=16
     )
-    pruner, drawn = Pruner(config, layers, [4, 4]), np.random.default_rng(0)
+    pruner, drawn = Pruner.from_config(config, layers, [4, 4]), np.random.default_rng(0)
     values = {layer.name: drawn.standard_normal(tuple(layer.gates.shape)).astype(np.float32) for layer in layers}
     sign = np.asarray if method == "movement" else np.square
     pruner.criterion.scores = lambda layer: sign(values[layer.name])

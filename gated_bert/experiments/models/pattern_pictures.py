@@ -63,7 +63,7 @@ def draw_patterns(path: Path, fraction: float, pretrained: str | None = None) ->
         for layer in layers:
             layer.mask_variable.assign(np.ones(tuple(layer.raw_kernel.shape), np.float32))
         try:
-            pruner = Pruner(GatedBertConfig(**fields, **options), layers, heads)
+            pruner = Pruner.from_config(GatedBertConfig(**fields, **options), layers, heads)
         except ConfigError as error:
             axes.text(0.5, 0.5, str(error), wrap=True, ha="center", va="center", transform=axes.transAxes)
             axes.set_axis_off()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.config import NOT_COMPUTED
+from gated_bert.config.parts import CRITERIA
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, metric_columns
 from gated_bert.support.files import write_csv_atomic
 
@@ -26,7 +27,6 @@ REACHED = 5e-4
 KEYS = ("task", "data", "model", "method", "settings")
 _NOT_A_SETTING = {"seed", *NOT_COMPUTED}
 _FOLDERS = {"pretrained", "ticket"}
-METHOD_ORDER = ("baseline", "magnitude", "movement", "soft_movement", "l0", "spt", "random")
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,10 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     return sorted(newest.values(), key=lambda run: (run.seed is None, run.seed)), notes
 
 
-def method_rank(method: str) -> tuple[int, str]:
+def method_rank(method: str) -> tuple[float, str]:
     """Sorts methods as tables and legends list them: the dense baseline first, points without a name last."""
-    return METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER), method
+    place = CRITERIA[method].options.PLACE if method in CRITERIA else 0 if method == "baseline" else None
+    return math.inf if place is None else place, method
 
 
 def _order(group: Group) -> tuple:

@@ -220,8 +220,9 @@ def _flags(fields: Mapping[str, object]) -> tuple[str, ...] | None:
             return None
         text = flag.nothing if value is None else (
             ",".join(f"{item:g}" if isinstance(item, float) else item for item in value) if isinstance(value, tuple)
+            else ",".join(f"{key}={item}" for key, item in value.items()) if isinstance(value, dict)
             else str(value).lower() if isinstance(value, bool) else str(value))  # fmt: skip
-        words += [flag.options[0], text]
+        words += [word for item in (value if flag.kind == "files" else (text,)) for word in (flag.options[0], item)]
     return tuple(words)
 
 

@@ -116,6 +116,6 @@ class EpochCallback(StepCallback):
         closed = sparsity(layers)
         if not config.ticket:
             return {"target_sparsity": 0.0, "sparsity": closed, "pattern_sparsity": closed}
-        pruner = Pruner(config, layers, model.architecture.num_heads)
+        pruner = Pruner.from_config(config, layers, model.architecture.num_heads)
         return {"target_sparsity": pruner.pattern.total(config.end_sparsity), "sparsity": closed,
                 "pattern_sparsity": sparsity(pruner.layers_of_groups())}  # fmt: skip

@@ -206,7 +206,7 @@ class _Run:
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         self.model.train_on(self.training_loss)
         prunes = criterion and not config.ticket
-        self.pruning = PruningCallback(config, self.model, self.train_set, self.steps) if prunes else None
+        self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         self.folder.begin(self.data, tokenizer, self.model, schedule)

@@ -70,7 +70,7 @@ def apply_ticket(model: EncoderClassifier, task: Task, config: GatedBertConfig, 
     loaded = load_model(config.ticket)
     source, outputs = loaded.model, match_head(task_head(loaded.task), task)[0]
     layers = source.gated_layers(config.prunable_roles)
-    pruner = Pruner(config, layers, source.architecture.num_heads)
+    pruner = Pruner.from_config(config, layers, source.architecture.num_heads)
     if config.ticket_control is None:
         if pruner.criterion.needs_data:
             source.compile(loss=loss)

@@ -123,7 +123,7 @@ def model_sizes(config: GatedBertConfig) -> tuple[int, int, int]:
     """Parameters of a run's model, how many of them are prunable, and how many in the matrices of its pattern."""
     from gated_bert.models.build import run_architecture
     from gated_bert.models.run_family import run_tokenizer
-    from gated_bert.pruning.patterns import get_pattern
+    from gated_bert.pruning.named_patterns import get_pattern
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.task import TASKS
 

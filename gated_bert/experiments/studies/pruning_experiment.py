@@ -12,9 +12,8 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.launcher_options import LauncherOptions
-from gated_bert.config.methods import METHODS
+from gated_bert.config.methods import OF_TRAINED_MODELS
 from gated_bert.config.presets import PRESETS
-from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.experiments.reports.results import Run, read_run
 from gated_bert.experiments.reports.run_layout import INITIAL_MODEL, LOG_FILE, MODEL
 from gated_bert.experiments.studies.oneshot import PRUNABLE_ROLES, Point, model_sizes
@@ -83,10 +82,9 @@ class PruningExperiment:
     data: str | None = None
 
     def __post_init__(self):
-        strategies = [name for name, method in METHODS.items() if method.criterion not in (None, *NEEDS_TRAINING)]
         _choose("dataset", self.dataset, (*DATASETS, *TASKS))
         _choose("model", self.model, (*MODELS, *PRESETS))
-        _choose("strategy", self.strategy, strategies)
+        _choose("strategy", self.strategy, OF_TRAINED_MODELS)
         fitting = [name for name in (*MODELS, *PRESETS) if self._task in MODELS.get(name, TASKS)]
         if self.model not in fitting:
             raise UserError(f"model: {self.model} has no head for {self.dataset}; allowed: {', '.join(fitting)}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.plugins import load_plugins
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, stamp_of
 from gated_bert.experiments.sweeps.backends import LocalProcess, start_process
@@ -15,6 +16,7 @@ from gated_bert.start import python_command
 from gated_bert.support.disk import own
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import make_temporary_folder
+from gated_bert.support.records import read_record
 
 CHUNK_BYTES = 16 * 2**20
 """The most bytes of a file that go over the network at once."""
@@ -106,10 +108,13 @@ class RayWorker:
     def remove(self, finished: bool):
         """Removes the run's folder from a node that shares no disk, and of a finished one what is stored elsewhere."""
         self._close()
-        config = GatedBertConfig.from_json(self._folder / JOB_FILE)
-        if finished and config.checkpoint_dir:
+        record = read_record(self._folder / JOB_FILE)
+        if finished and record.get("checkpoint_dir"):
             from gated_bert.experiments.runs.resume_store import store_of
 
+            # The job was started here, and its plug-ins with it.
+            load_plugins(record.get("plugins") or ())
+            config = GatedBertConfig.from_dict(record)
             # What stays there costs room, and the run is whole all the same.
             with contextlib.suppress(UserError):
                 store_of(config, self._folder).clear()

@@ -10,6 +10,8 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import LABELS, hint
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.matrix_checks import check_matrices
+from gated_bert.config.methods import METHODS
+from gated_bert.config.parts import CRITERIA, own_options
 from gated_bert.config.presets import TASK_MAX_LEN
 from gated_bert.support.checks import ConfigError, FlagError
 
@@ -49,6 +51,9 @@ class Settings:
         values = {**self.values, "pruning_method": method, "task": task, "seed": seed}
         if task in TASK_MAX_LEN and "max_len" not in self.typed:
             values.pop("max_len", None)
+        own = values.get("criterion_options") or {}
+        if own:
+            values["criterion_options"] = self._options_of(values.get("criterion") or METHODS[method].criterion, own)
         ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
         try:
             config = GatedBertConfig(**values)
@@ -60,3 +65,10 @@ class Settings:
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None
+
+    def _options_of(self, criterion: str | None, given: Mapping[str, object]) -> dict[str, object]:
+        """What of the options of criteria of a user's own one of several methods takes; what none takes is refused."""
+        names = {METHODS[method].criterion for method in self.methods} - {criterion, None}
+        others = {option for name in names for option in own_options(CRITERIA[name].options)}
+        mine = own_options(CRITERIA[criterion].options) if criterion else ()
+        return {name: value for name, value in given.items() if name in mine or name not in others}

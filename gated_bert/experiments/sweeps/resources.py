@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.parts import part_of
 from gated_bert.config.presets import PRESETS
-from gated_bert.config.space import NEEDS_TRAINING
 from gated_bert.support.machine import GIB, Machine, thread_environment
 
 _FRAMEWORK_MEMORY = 1.2 * GIB
@@ -47,16 +47,7 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
 def score_numbers(config: GatedBertConfig) -> tuple[int, int]:
     """Numbers of four bytes that the criterion keeps for every weight beside its gate: those that a resume point holds
     too, and others."""
-    if config.criterion in ("movement", "soft_movement", "l0"):
-        # The scores and the optimiser's two moments of them; their gradient.
-        return 3, 1
-    if config.criterion == "taylor" or (config.criterion == "spt" and config.spt_reward == "taylor"):
-        return 1, 1
-    if config.criterion == "spt":
-        # Reward and count; of larger units they are few.
-        return (2, 0) if config.spt_unit == "element" else (0, 0)
-    scored_on_data = config.criterion not in (None, "magnitude", "random", *NEEDS_TRAINING)
-    return 0, int(scored_on_data)
+    return part_of(config).options.numbers_a_weight(config.pattern) if config.criterion else (0, 0)
 
 
 def kept_disk(config: GatedBertConfig) -> int:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError
+from gated_bert.config.criterion_options import CriterionOptions
+from gated_bert.config.option import declared_fields
+from gated_bert.config.parts import CRITERIA, VARIANTS, options_of
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import Group
+
+if TYPE_CHECKING:
+    from gated_bert.config import GatedBertConfig
+
+Loss = Callable[..., object]
+"""`loss(model, inputs, labels, training=False)`: the scalar of a batch that a criterion probes."""
 
 
 @dataclass
@@ -32,7 +42,10 @@ class StepContext:
 class Criterion:
     """Importance of weights: larger is kept.
 
+    Made from its own options, `Movement(learning_rate=0.1)`; the pruner says by `bind` what it scores.
+
     Class attributes:
+        Options: the class of its options, which also says what a command line has to know of it.
         default_pooling: how units pool their weights' scores where the record does not say; see `Group.pool`. A norm
             would rank strongly negative scores first, so scores with a sign, and squares, take the mean.
         gate_rule: the rule of `gated_bert.models.gate_rules` that the model must be built with.
@@ -42,12 +55,28 @@ class Criterion:
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
         needs_data: `prepare` must be called before every mask update.
+        updates_weights: `new_kernel` is asked in every mask update.
         columns: names of the columns that `report` adds to the results.
+        update_every: steps between two mask updates, of `every_step` criteria.
+        score_multiplier: learning rate of trained scores as a multiple of the weights', where an optimiser of a user's
+            own does not say it.
+        reward_alpha: weight of a new value in the moving average of `reward` scores.
 
     Args:
-        config: the run's record.
+        **options: fields of `Options`, whose prefix may be left out.
+
+    Attributes:
+        options: the options, an `Options`.
         groups: the groups that compete.
+        seed: what random choices depend on.
+        pooling: how units pool their weights' scores.
+        loss: what it probes; None: the model's compiled loss.
+
+    Raises:
+        ConfigError: an unknown option or a refused value.
     """
+
+    Options: ClassVar[type[CriterionOptions]] = CriterionOptions
 
     default_pooling = "l2"
     gate_rule = "fixed"
@@ -57,19 +86,58 @@ class Criterion:
     every_step = False
     needs_batch = False
     needs_data = False
+    updates_weights = False
     columns: tuple[str, ...] = ()
+    update_every = 1
+    score_multiplier: float | None = 10.0
+    reward_alpha = 0.125
 
-    def __init__(self, config: GatedBertConfig, groups: Sequence[Group]):
-        self.config, self.groups = config, groups
-        self.pooling = config.pooling or self.default_pooling
+    def __init__(self, **options):
+        self.options = self.Options.of(**options)
+        for (name, field, value), part in VARIANTS.items():
+            if type(self) is CRITERIA[name].load() and getattr(self.options, field) == value:
+                raise ConfigError(field, value, f"another value; {part.load().__name__}() is the criterion of this one")
+
+    @classmethod
+    def from_config(cls, config: GatedBertConfig) -> Criterion:
+        """The criterion with the options of a run's record."""
+        options = options_of(config)
+        usual = {name: declared.default for name, declared in declared_fields(type(options)).items()}
+        return cls(**{name: getattr(options, name) for name in usual if getattr(options, name) != usual[name]})
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    def bind(self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None):
+        """Makes it ready to score `groups`, with nothing remembered; the pruner calls this.
+
+        Args:
+            groups: the groups that compete.
+            seed: what random choices depend on.
+            pooling: how units pool their weights' scores; None: `default_pooling`.
+            loss: what it probes; None: the model's compiled loss.
+
+        Raises:
+            ConfigError: groups that it cannot score.
+        """
+        self.groups, self.seed, self.loss = list(groups), seed, loss
+        self.pooling = pooling or self.default_pooling
         self.roles = list(dict.fromkeys(group.role for group in groups))
+
+    def probe(self, model, inputs, labels):
+        """The loss of a batch in inference mode, a scalar, with `model`'s variables as they are."""
+        if self.loss is not None:
+            return self.loss(model, inputs, labels, training=False)
+        return model.compute_loss(inputs, labels, model(inputs, training=False), training=False)
 
     def prepare(self, model, dataset):
         """Computes the scores of `needs_data` criteria.
 
         Args:
             model: the compiled and built model, as it is.
-            dataset: indexable by batch: (inputs, labels, …); the first `config.score_batches` are used.
+            dataset: indexable by batch: (inputs, labels, …); the first ones are used.
         """
 
     def scores(self, layer: GatedLayer) -> np.ndarray:
@@ -93,6 +161,20 @@ class Criterion:
 
     def after_step(self, context: StepContext):
         """Looks at a step that was just done."""
+
+    def new_kernel(self, layer: GatedLayer, keep: np.ndarray) -> np.ndarray | None:
+        """Weights that take the place of a layer's, in a mask update of a criterion that `updates_weights`.
+
+        They are saved and resumed as weights are; what else it must remember goes into `state`.
+
+        Args:
+            layer: a layer of the groups, with the weights it had and the new mask.
+            keep: which weights are open now, bool [in, out].
+
+        Returns:
+            The kernel W [in, out], or None where it stays as it is.
+        """
+        return None
 
     def after_update(self):
         """Called after every mask update."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from gated_bert.config.criterion_options import L0Options, MovementOptions, SoftMovementOptions
+from gated_bert.config.presets import movement_frequency
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.backend import view
 
@@ -12,10 +14,20 @@ from gated_bert.support.backend import view
 class Movement(Criterion):
     """Scores S that training moves: S ← S − η ∂L/∂G (Sanh et al. 2020, Movement Pruning)."""
 
+    Options = MovementOptions
     default_pooling = "mean"
     gate_rule = "straight_through"
     reopens = True
     every_step = True
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        if not {"learning_rate", "movement_learning_rate"}.isdisjoint(options):
+            self.score_multiplier = None
+
+    @property
+    def update_every(self):
+        return self.options.movement_pruning_frequency_steps or movement_frequency("base")
 
     def scores(self, layer):
         return view(layer.scores)
@@ -46,16 +58,17 @@ class Penalised(Movement):
 class SoftMovement(Penalised):
     """Weights stay while σ(S) is above a rising threshold; a penalty on mean σ(S) lowers scores (Sanh et al. 2020)."""
 
+    Options = SoftMovementOptions
     gate_rule = "soft_threshold"
     columns = ("threshold", "penalty_weight")
 
     def final_penalty(self):
-        return self.config.soft_movement_penalty
+        return self.options.soft_movement_penalty
 
     def set_progress(self, progress):
         super().set_progress(progress)
         for group in self.groups:
-            group.layers[0].threshold.assign(progress * self.config.soft_movement_threshold)
+            group.layers[0].threshold.assign(progress * self.options.soft_movement_threshold)
 
     def report(self):
         return {"threshold": float(ops.convert_to_numpy(self.groups[0].layers[0].threshold)), **super().report()}
@@ -64,7 +77,8 @@ class SoftMovement(Penalised):
 class L0(Penalised):
     """Hard-concrete gates with an expected-L0 penalty (Louizos et al. 2018, Learning sparse networks through L0)."""
 
+    Options = L0Options
     gate_rule = "hard_concrete"
 
     def final_penalty(self):
-        return self.config.l0_penalty
+        return self.options.l0_penalty

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config.criterion_options import SaliencyOptions
 from gated_bert.models.gated_dense import GatedLayer, output_hook
 from gated_bert.support.backend import compiled, with_gradients
 
@@ -31,11 +31,12 @@ class Tap:
         sizes: layer → mean absolute inputs [in], of its last call.
         inputs: layer → mean inputs [in].
         outputs: layer → mean outputs before the activation function [out], of its last call.
+        input_squares: layer → sums of squared inputs [in], over all calls.
     """
 
     def __init__(self, attention_mask, noise_std: float, relative: bool, seed: keras.random.SeedGenerator):
         self.attention_mask, self.noise_std, self.relative, self.seed = attention_mask, noise_std, relative, seed
-        self.sizes, self.inputs, self.outputs = {}, {}, {}
+        self.sizes, self.inputs, self.outputs, self.input_squares = {}, {}, {}, {}
 
     def __call__(self, layer: GatedLayer, inputs, outputs):
         features = layer.input_features(inputs)
@@ -46,74 +47,88 @@ class Tap:
         self.sizes[layer] = self._mean(ops.abs(features))
         self.inputs[layer] = self._mean(features)
         self.outputs[layer] = self._mean(layer.output_features(outputs))
+        self.input_squares[layer] = self.input_squares.get(layer, 0.0) + self._sum(ops.square(_float32(features)))
         return outputs
 
     def _mean(self, values):
         """The mean over all axes but the last, float32."""
-        values = ops.cast(values, "float32")
+        values = _float32(values)
         axes = tuple(range(len(values.shape) - 1))
         if self.attention_mask is None or len(axes) < 2:
             return ops.mean(values, axis=axes)
-        real = ops.cast(self.attention_mask, "float32")
+        real = _float32(self.attention_mask)
         return ops.sum(values * real[..., None], axis=axes) / ops.sum(real)
 
+    def _sum(self, values):
+        """The sum over all axes but the last."""
+        axes = tuple(range(len(values.shape) - 1))
+        has_padding = self.attention_mask is not None and len(axes) > 1
+        return ops.sum(values * _float32(self.attention_mask)[..., None] if has_padding else values, axis=axes)
+
     def _deviation(self, values):
-        values = ops.stop_gradient(ops.cast(values, "float32"))
+        values = ops.stop_gradient(_float32(values))
         mean = ops.mean(self._mean(values))
         return ops.sqrt(ops.mean(self._mean(ops.square(values - mean))))
 
 
+def _float32(values):
+    return ops.cast(values, "float32")
+
+
 def observer(
-    model: keras.Model, layers: Sequence[GatedLayer], reads: Sequence[str], config: GatedBertConfig, noisy: bool
-) -> Callable:
+    model: keras.Model, layers: Sequence[GatedLayer], observes: Sequence[str], probe: Callable, seed: int,
+    noise: SaliencyOptions | None = None,
+) -> Callable:  # fmt: skip
     """A compiled function that looks at `layers` while `model` infers a batch.
 
-    Gradients are those of the compiled loss with respect to the variables that pruning closes, that is W ⊙ ∂L/∂W' for
+    Gradients are those of the probed loss with respect to the variables that pruning closes, that is W ⊙ ∂L/∂W' for
     open and for closed weights. One pass gives all layers.
 
     Args:
         model: compiled and built.
         layers: the layers to look at.
-        reads: what to return, of `kernels` [in, out], `gradients` [in, out], `sizes` [in], `inputs` [in] and `outputs`
-            [out], see `Tap`; what is not asked for is not computed.
-        config: the run's record, for the noise.
-        noisy: whether noise is added to the output of every gated layer of the model.
+        observes: what to return, of `kernels` [in, out], `gradients` [in, out], `sizes` [in], `inputs` [in], `outputs`
+            [out] and `input_norms` [in], see `Tap`; what is not asked for is not computed. Norms are returned squared.
+        probe: (model, inputs, labels) → the loss, calling the model once, in inference mode.
+        seed: what the generator of noise begins with.
+        noise: the noise that is added to the output of every gated layer of the model.
 
     Returns:
         A function of the values of `variables_of(model)`, a batch's inputs and labels, and a seed, uint32 [2]. It
         returns a dictionary of lists, an array per layer.
     """
-    generator = keras.random.SeedGenerator(config.seed)
+    generator = keras.random.SeedGenerator(seed)
     variables = variables_of(model)
-    noise_std = config.noise_std if noisy else 0.0
+    noise_std, relative = (noise.noise_std, noise.noise == "activation") if noise else (0.0, False)
 
     def observe(values, inputs, labels, seed):
         state = [*zip(variables, values, strict=True), (generator.state, seed)]
         attention_mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
 
         def loss(masks):
-            tap = Tap(attention_mask, noise_std, config.noise == "activation", generator)
+            tap = Tap(attention_mask, noise_std, relative, generator)
             closing = zip((layer.mask_variable for layer in layers), masks, strict=True)
             with keras.StatelessScope(state_mapping=[*state, *closing]), output_hook(tap):
-                outputs = model(inputs, training=False)
-                value = model.compute_loss(inputs, labels, outputs, training=False)
+                value = probe(model, inputs, labels)
             # Lists: JAX would sort a dictionary's keys, and layers have no order.
-            seen = [[means[layer] for layer in layers] for means in (tap.sizes, tap.inputs, tap.outputs)]
+            found = (tap.sizes, tap.inputs, tap.outputs, tap.input_squares)
+            seen = [[each[layer] for layer in layers] for each in found]
             return value * _LOSS_SCALE, seen
 
         with keras.StatelessScope(state_mapping=state):
             # The identity that stops gradients makes tensors, where TensorFlow's conversion leaves variables.
             kernels = [ops.stop_gradient(layer.raw_kernel) for layer in layers]
             masks = [ops.stop_gradient(layer.mask_variable) for layer in layers]
-        (sizes_in, means_in, means_out), gradients = with_gradients(loss, masks)
+        (sizes_in, means_in, means_out, squares_in), gradients = with_gradients(loss, masks)
         seen = {
             "kernels": kernels,
             "gradients": [gradient / _LOSS_SCALE for gradient in gradients],
             "sizes": sizes_in,
             "inputs": means_in,
             "outputs": means_out,
+            "input_norms": squares_in,
         }
-        return {name: seen[name] for name in reads}
+        return {name: seen[name] for name in observes}
 
     return compiled(observe)
 

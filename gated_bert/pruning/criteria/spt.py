@@ -7,10 +7,13 @@ import numpy as np
 from keras import ops
 
 from gated_bert.config import ConfigError
+from gated_bert.config.criterion_options import SptOptions, SptTaylorOptions
+from gated_bert.config.presets import spt_epsilon
 from gated_bert.pruning.closed import open_weights, openness
 from gated_bert.pruning.criteria.base import Criterion, StepContext
 from gated_bert.pruning.criteria.observation import variables_of
 from gated_bert.pruning.criteria.ridge import RidgeCredit
+from gated_bert.pruning.groups import BalancedGroup
 from gated_bert.support.backend import compiled, view
 
 _SMALL_GROUP = 4096
@@ -21,37 +24,41 @@ class Spt(Criterion):
     """Exploration rewards: Q ← α r + (1 − α) Q with r = L(some units closed) − L(open).
 
     The published text writes the difference the other way round but ranks like this: a positive reward means that the
-    units matter. Variants, each an option of the record: `spt_unit` (what is closed together), `spt_explore_per_layer`
+    units matter. Variants, each an option: `spt_unit` (what is closed together), `spt_explore_per_layer`
     (one layer role a batch), `spt_credit="regression"` (ridge regression of rewards on explored sets). Units never
     explored rank at the mean Q; `spt_variant="published"` ranks them at 0.
     """
 
+    Options = SptOptions
     default_pooling = "mean"
     needs_batch = True
 
-    def __init__(self, config, groups):
-        super().__init__(config, groups)
+    def bind(self, groups, seed=0, pooling=None, loss=None):
+        super().bind(groups, seed, pooling, loss)
+        moving = next((group for group in groups if isinstance(group, BalancedGroup)), None)
+        if moving is not None:
+            raise ConfigError("pattern", moving.name, "one whose units stay the same, or SptTaylor")
         self.columns = tuple(f"reward_{role}" for role in self.roles)
         self.q = [np.full(group.num_units, np.nan, np.float32) for group in groups]
         self.explored = [np.zeros(group.num_units, np.int32) for group in groups]
         self._probes = {}
         self._ridge = None
-        if config.spt_credit == "regression":
+        if self.options.spt_credit == "regression":
             units = sum(group.num_units for group in groups)
             if units > _MOST_REGRESSED:
                 raise ConfigError(
                     "spt_credit",
                     "regression",
-                    f"at most {_MOST_REGRESSED} units; spt_unit={config.spt_unit} makes {units}",
+                    f"at most {_MOST_REGRESSED} units; the pattern makes {units}",
                 )
             self._ridge = RidgeCredit(units)
             self._offsets = np.cumsum([0, *(group.num_units for group in groups)])
 
     def after_step(self, context: StepContext):
         """Explores on the batch of the step just done (model in inference mode)."""
-        role = self.roles[context.step % len(self.roles)] if self.config.spt_explore_per_layer else None
+        role = self.roles[context.step % len(self.roles)] if self.options.spt_explore_per_layer else None
         members = [i for i, group in enumerate(self.groups) if role in (None, group.role)]
-        rng = np.random.default_rng([self.config.seed, context.step])
+        rng = np.random.default_rng([self.seed, context.step])
         chosen = [self._choose(index, rng) for index in members]
         if role not in self._probes:
             self._probes[role] = compiled(self._probe(context.model, members))
@@ -63,7 +70,8 @@ class Spt(Criterion):
     def _choose(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Units to explore: always the same number, so that the probe is compiled once."""
         size = self.groups[index].num_units
-        count = max(1, round(self.config.spt_epsilon * size))
+        epsilon = spt_epsilon("base") if self.options.spt_epsilon is None else self.options.spt_epsilon
+        count = max(1, round(epsilon * size))
         if size > _SMALL_GROUP:
             # Closed units among them change nothing, and of the open ones a fraction ε is met.
             return rng.integers(0, size, count, dtype=np.int32)
@@ -80,7 +88,7 @@ class Spt(Criterion):
 
         def loss(values, inputs, labels):
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-                return model.compute_loss(inputs, labels, model(inputs, training=False), training=False)
+                return self.probe(model, inputs, labels)
 
         def probe(values, inputs, labels, chosen):
             closed = list(values)
@@ -96,7 +104,7 @@ class Spt(Criterion):
 
     def credit(self, members: list[int], chosen: list[np.ndarray], reward: float):
         """Gives `reward` to the explored units: `chosen[i]` are unit indices of group `members[i]`."""
-        alpha = self.config.spt_reward_alpha
+        alpha = self.options.spt_reward_alpha
         for index, units in zip(members, chosen, strict=True):
             q = self.q[index]
             before = q[units]
@@ -112,7 +120,7 @@ class Spt(Criterion):
         return np.where(np.isnan(self.q[index]), np.float32(self._rank_of_unexplored()), self.q[index])
 
     def _rank_of_unexplored(self) -> float:
-        if self.config.spt_variant == "published":
+        if self.options.spt_variant == "published":
             return 0.0
         count = sum(int(np.count_nonzero(~np.isnan(q))) for q in self.q)
         return sum(float(np.nansum(q, dtype=np.float64)) for q in self.q) / count if count else 0.0
@@ -146,12 +154,17 @@ class SptTaylor(Criterion):
     The layers' `scores` hold Q; their gradient is ∂L/∂G, which the optimiser turns into the moving average.
     """
 
+    Options = SptTaylorOptions
     default_pooling = "mean"
     gate_rule = "straight_through"
     score_rule = "reward"
 
-    def __init__(self, config, groups):
-        super().__init__(config, groups)
+    @property
+    def reward_alpha(self):
+        return self.options.spt_reward_alpha
+
+    def bind(self, groups, seed=0, pooling=None, loss=None):
+        super().bind(groups, seed, pooling, loss)
         self.columns = tuple(f"reward_{role}" for role in self.roles)
 
     def scores(self, layer):

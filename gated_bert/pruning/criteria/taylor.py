@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gated_bert.config.criterion_options import TaylorOptions
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.backend import view
 
@@ -16,6 +17,7 @@ class Taylor(Criterion):
     adds up its squares. A stage lasts from one mask update to the next.
     """
 
+    Options = TaylorOptions
     default_pooling = "mean"
     gate_rule = "straight_through"
     score_rule = "squared"

@@ -1,0 +1,139 @@
+"""Criteria by name, the package's and a user's: what a command line has to know of them, and where they are."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gated_bert.config.criterion_options import (
+    CRITERION_SECTIONS,
+    ActivationSaliencyOptions,
+    CriterionOptions,
+    L0Options,
+    MagnitudeOptions,
+    MovementOptions,
+    RandomOptions,
+    SaliencyOptions,
+    SoftMovementOptions,
+    SptOptions,
+    SptTaylorOptions,
+    TaylorOptions,
+)
+from gated_bert.config.option import declared_fields
+from gated_bert.support.checks import ConfigError, did_you_mean
+from gated_bert.support.errors import UserError
+
+if TYPE_CHECKING:
+    from gated_bert.config import GatedBertConfig
+
+_FOLDER = "gated_bert.pruning.criteria."
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_WORDS = ("none", "all")
+_SHARED = frozenset(name for section in CRITERION_SECTIONS for name in declared_fields(section))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A criterion as a command line knows it.
+
+    Attributes:
+        options: the class of its options, which also says what has to be known of it without a framework.
+        implementation: its class, or `module:Class` inside `gated_bert.pruning.criteria`.
+    """
+
+    options: type[CriterionOptions]
+    implementation: type | str
+
+    def load(self) -> type:
+        """Its class, which imports the framework."""
+        if not isinstance(self.implementation, str):
+            return self.implementation
+        module, _, name = self.implementation.partition(":")
+        return getattr(importlib.import_module(_FOLDER + module), name)
+
+
+CRITERIA = {
+    "magnitude": Part(MagnitudeOptions, "magnitude:Magnitude"),
+    "movement": Part(MovementOptions, "movement:Movement"),
+    "spt": Part(SptOptions, "spt:Spt"),
+    "soft_movement": Part(SoftMovementOptions, "movement:SoftMovement"),
+    "l0": Part(L0Options, "movement:L0"),
+    "taylor": Part(TaylorOptions, "taylor:Taylor"),
+    "random": Part(RandomOptions, "random_order:Random"),
+    "gradient_magnitude": Part(SaliencyOptions, "saliency:GradientMagnitude"),
+    "activation_magnitude": Part(ActivationSaliencyOptions, "saliency:ActivationMagnitude"),
+    "grad_cam": Part(SaliencyOptions, "saliency:GradCam"),
+    "smooth_grad": Part(SaliencyOptions, "saliency:SmoothGrad"),
+    "smooth_grad_cam": Part(SaliencyOptions, "saliency:SmoothGradCam"),
+    "grad_cam_shift": Part(SaliencyOptions, "saliency:GradCamShift"),
+    "smooth_grad_cam_shift": Part(SaliencyOptions, "saliency:SmoothGradCamShift"),
+    "wanda": Part(SaliencyOptions, "wanda:Wanda"),
+}
+"""Every criterion that a record may name."""
+
+VARIANTS = {
+    ("spt", "spt_reward", "taylor"): Part(SptTaylorOptions, "spt:SptTaylor"),
+    ("taylor", "taylor_variant", "published"): Part(TaylorOptions, "taylor:PublishedTaylor"),
+    ("activation_magnitude", "activation_variant", "published"): Part(
+        ActivationSaliencyOptions, "saliency:PublishedActivationMagnitude"
+    ),
+}
+"""Criterion, option and its value → what stands in for the criterion then."""
+
+REGISTERED: list[str] = []
+"""What was registered beside the package's own parts, in order: `criterion depth` …"""
+
+
+def part_of(config: GatedBertConfig) -> Part:
+    """The criterion of a record that prunes, with its variant."""
+    for (criterion, field, value), part in VARIANTS.items():
+        if config.criterion == criterion and getattr(config, field) == value:
+            return part
+    return CRITERIA[config.criterion]
+
+
+def options_of(config: GatedBertConfig) -> CriterionOptions:
+    """The options of a record's criterion: fields of the record, and of a criterion of a user's own also its
+    `criterion_options`.
+
+    Raises:
+        ConfigError: a name or a value among these that the criterion does not take.
+    """
+    options, given = part_of(config).options, config.criterion_options or {}
+    shared = {name: getattr(config, name) for name in declared_fields(options) if name in _SHARED}
+    own = own_options(options)
+    for name, value in given.items():
+        if name not in own:
+            allowed = (f"{', '.join(own)}{did_you_mean(name, own)}" if own else "no option, but by flags of their own")
+            raise ConfigError("criterion_options", name, f"{allowed}, of the criterion {config.criterion}")
+        try:
+            options.of(**{name: value})
+        except ConfigError as error:
+            raise ConfigError("criterion_options", f"{name}={value}", f"for {name} {error.allowed}") from None
+    return options.of(**shared, **given)
+
+
+def own_options(options: type[CriterionOptions]) -> tuple[str, ...]:
+    """The options of a criterion that are no fields of a record."""
+    return tuple(name for name in declared_fields(options) if name not in _SHARED)
+
+
+def trained() -> tuple[str, ...]:
+    """Criteria whose scores come about during training: of a trained model alone they know nothing."""
+    return tuple(name for name, part in CRITERIA.items() if part.options.TRAINS_SCORES)
+
+
+def claim(kind: str, name: str, taken: Collection[str]):
+    """Takes a name for a part of a user's own.
+
+    Raises:
+        UserError: no name that flags and folders can have, or one that is taken.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(f"register_{kind}: {name!r} is refused; allowed: a name of letters, digits and _")
+    if name in taken or name in _WORDS:
+        raise UserError(f"register_{kind}: the name {name!r} is taken; choose another")
+    REGISTERED.append(f"{kind} {name}")
