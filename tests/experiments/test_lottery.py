@@ -130,7 +130,7 @@ def test_the_random_control_is_as_sparse_in_every_matrix(dense, ticket, tmp_path
 def test_units_of_a_pattern_stay_whole_in_the_random_control(dense, tmp_path):
     config = ticket_of(dense, pattern="head", end_sparsity=0.5)
     ticket = start_of(config, tmp_path)
-    ticket.save("model", {})
+    ticket.folder.save("model", ticket.model, row={})
     control = start_of(config.replace(ticket=str(tmp_path / "model"), ticket_control="random"), tmp_path)
     for layer in control.model.gated_layers(("query", "key", "value")):
         columns = np.asarray(layer.gates).all(0)

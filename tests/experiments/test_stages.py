@@ -44,7 +44,7 @@ def test_every_stage_starts_from_the_last_ones_weights(tmp_path, capsys):
         (["--stages", "50,25"], "--stages: '50,25' is refused; allowed: percentages above 0 and below 100 that rise"),
         (["--stages", "half"], "--stages: 'half' is refused"),
         (["--stages", "50", "--mode", "prune"], "--mode prune: no model in"),
-        (["--stages", "50", "--device", "-1"], "--device: -1 is refused; allowed: the number of a GPU, from 0"),
+        (["--stages", "50", "--device", "-1"], "--device: -1 is refused; allowed: a whole number from 0 up"),
         (["--stages", "50", "--mode", "test"], "--mode: 'test' is refused; allowed: pretrain, prune"),
     ],
 )
