@@ -13,6 +13,7 @@ from keras import ops
 from refused import refusal
 
 import gated_bert
+from gated_bert.cli import plugin_words
 from gated_bert.cli.main import main
 from gated_bert.config import ConfigError, GatedBertConfig, parts, plugins, space
 from gated_bert.config.methods import METHODS
@@ -259,3 +260,8 @@ def test_objects_do_what_names_do(registries, tmp_path):
     text = (ROOT / "docs" / "extending.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(block, "docs/extending.md", "exec"), {"__name__": "extending"})
+
+
+def test_a_command_without_words_names_no_plugin():
+    assert plugin_words.named([]) == [] == plugin_words.named(["-e", "--plugin"])
+    assert plugin_words.named(["--plugin", "a.py", "-e", "1", "--plugin=b.py"]) == ["a.py", "b.py"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from gated_bert.cli.common import prepare_environment
@@ -17,16 +18,21 @@ def load_named_plugins(words: list[str]) -> None:
     Raises:
         UserError: one that is missing or cannot be loaded.
     """
-    named = [file for word, value in _pairs(words) for file in _named(word, value)]
-    if named or has_installed():
+    files = named(words)
+    if files or has_installed():
         # They import the framework.
         prepare_environment()
         load_installed()
-        load_plugins(named)
+        load_plugins(files)
+
+
+def named(words: list[str]) -> list[str]:
+    """The files that a command line names."""
+    return [file for word, value in _pairs(words) for file in _named(word, value)]
 
 
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in itertools.pairwise((*words, "")):
         option, equals, value = word.partition("=")
         yield option, value if equals else following
 
