@@ -63,6 +63,13 @@ def fetched(store: ResumeStore, folder: Path) -> dict[str, str]:
     return {name: (folder / name).read_text() for name in run_files(folder) if name != CHECKPOINT}
 
 
+def test_nothing_is_fetched_from_where_nothing_is(url, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="no whole resume point is there"):
+        ResumeStore(url, "run").fetch(tmp_path / "there")
+    assert not os.listdir(tmp_path / "there")
+
+
 def test_the_last_of_several_states_comes_back(url, tmp_path):
     store = ResumeStore(url, "run")
     assert store.place() is None and not keys(url)

@@ -13,11 +13,12 @@ import pytest
 from gated_bert.cli.main import main
 from gated_bert.experiments.explanations import explaining as explanations
 from gated_bert.experiments.explanations import token_explanations
-from gated_bert.experiments.explanations.documents import draw
+from gated_bert.experiments.explanations.documents import Wanted, draw, find_documents
 from gated_bert.experiments.explanations.explanation_folder import read_documents
 from gated_bert.explain.lime import explain_texts
 from gated_bert.explain.tokens import read_token_explanations
 from gated_bert.models.folder import load_model, save_model
+from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import TASKS
 from tests.explain.conftest import loaded_model
 from tests.refused import refusal
@@ -305,3 +306,8 @@ def test_other_tasks_are_refused(folder, capsys, task, what):
     for command in (("explain",), ("explain", "--token-level"), ("sp-lime",)):
         message = refusal(capsys, command[0], task, "a.tsv", *command[1:])
         assert f"{TASKS[task].title} has {what}; explanations are of classes of single texts" in message
+
+
+def test_documents_of_nowhere_are_refused():
+    with pytest.raises(UserError, match="give one of a text, a file of texts and data"):
+        find_documents(None, Wanted())
