@@ -25,8 +25,18 @@ def load_named_plugins(words: list[str]):
         load_plugins(named)
 
 
+def without_plugins(words: list[str]) -> list[str]:
+    """The words of a command of a user's own, which need not know the flag that it came by."""
+    left, skip = [], False
+    for word in words:
+        if not skip and word != "--plugin" and not word.startswith("--plugin="):
+            left.append(word)
+        skip = word == "--plugin"
+    return left
+
+
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in zip(words, (*words[1:], ""), strict=False):
         option, equals, value = word.partition("=")
         yield option, value if equals else following
 
