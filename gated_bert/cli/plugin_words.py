@@ -17,12 +17,17 @@ def load_named_plugins(words: list[str]):
     Raises:
         UserError: one that is missing or cannot be loaded.
     """
-    named = [file for word, value in _pairs(words) for file in _named(word, value)]
-    if named or has_installed():
+    files = named(words)
+    if files or has_installed():
         # They import the framework.
         prepare_environment()
         load_installed()
-        load_plugins(named)
+        load_plugins(files)
+
+
+def named(words: list[str]) -> list[str]:
+    """The files that a command line names."""
+    return [file for word, value in _pairs(words) for file in _named(word, value)]
 
 
 def without_plugins(words: list[str]) -> list[str]:
