@@ -274,10 +274,12 @@ def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
     assert "count the letters" in command("-h", "--plugin", counting)
     assert "letters" in command("letters", "ab", status=2), "without its file there is no such command"
     tiny = ("-m", "tiny", "--num-layers", "1", "--d-model", "8", "--num-heads", "2", "--dff", "8", "-ml", "16")
-    words = ("--plugin", task, "-t", "vowels", *tiny, "-e", "1", "-b", "16", "--vocab", VOCAB)
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"aeiobcdf")) + "\n")
+    words = ("--plugin", task, "-t", "vowels", *tiny, "-e", "1", "-b", "16", "--vocab", vocab)
     command("sweep", *words, "-p", "baseline,magnitude", "-ps", "1", "-pe", "1", "-o", tmp_path / "out")
     record = json.loads(next((tmp_path / "out" / "results_magnitude_vowels").glob("metadata_*.json")).read_text())
     assert record["task"]["labels"] == ["few", "many"] and record["data"]["rows"] == {"train": 64, "dev": 32}
     assert record["data"]["label"] == "Vowels" and record["status"] == "finished"
-    refused = command("train", "-t", "vowels", *tiny, "--vocab", VOCAB, "--run-dir", tmp_path / "x", status=2)
+    refused = command("train", "-t", "vowels", *tiny, "--vocab", vocab, "--run-dir", tmp_path / "x", status=2)
     assert "vowels" in refused.splitlines()[-1]
