@@ -40,7 +40,8 @@ def _is_met(name: str, lowest: str) -> bool:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.match(r"\d+(\.\d+)*", version)[0].split("."))
+    """The numbers of a version; 2.1.0 is 2.1."""
+    return tuple(int(part) for part in re.sub(r"(\.0+)+$", "", re.match(r"\d+(\.\d+)*", version)[0]).split("."))
 
 
 if __name__ == "__main__":
