@@ -57,7 +57,7 @@ def test_the_module_says_what_is_lacking():
 
 
 def shell(script, path, **variables):
-    """What a script says that has sourced the environment of a copy of the repository, with `path` alone as its PATH."""
+    """What a script says in a copy of the repository's scripts, with `path` alone as its PATH."""
     bash = shutil.which("bash")
     environment = {"PATH": str(path), "HOME": str(path), **variables}
     return subprocess.run([bash, "-c", f"set -euo pipefail\nsource scripts/environment.sh\n{script}"],
@@ -93,7 +93,8 @@ def test_no_python_is_one_line(bin_folder):
 def test_an_old_python_is_passed_over_and_a_newer_one_taken_only_alone(bin_folder):
     # The version that a stand-in says it has is compared as Python compares it.
     for name, version in (("python3", "(3, 9)"), ("python3.12", "(3, 12)"), ("python3.14", "(3, 14)")):
-        program(bin_folder / name, f'code="${{2/sys.version_info\\[:2\\]/{version}}}"; exec {sys.executable} -c "$code"\n')
+        code = f"${{2/sys.version_info\\[:2\\]/{version}}}"
+        program(bin_folder / name, f'code="{code}"; exec {sys.executable} -c "$code"\n')
     assert shell('find_python; echo "$python"', bin_folder).stdout == "python3.12\n"
     (bin_folder / "python3.12").unlink()
     assert shell('find_python; echo "$python"', bin_folder).stdout == "python3.14\n"
