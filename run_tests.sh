@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Runs the linter, the type checker and the tests: ./run_tests.sh [arguments for pytest]
+# Runs the linter, the type checker and the tests: ./run_tests.sh [--nightly] [arguments for pytest]
+# --nightly also runs what is too long for every change: parity with transformers, and many more damaged files.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/environment.sh"
 
+chosen=(-m "not nightly")
+if [ "${1:-}" = --nightly ]; then
+    shift
+    chosen=()
+    export GATED_BERT_FUZZ="${GATED_BERT_FUZZ:-3000}"
+fi
 find_python
-extras=(tensorflow export explain dev)
-[ "${KERAS_BACKEND:-tensorflow}" = tensorflow ] || extras+=("$KERAS_BACKEND")
-ensure_installed "${extras[@]}"
+ensure_installed tensorflow jax cluster export explain dev
 cd "$here"
 status=0
 "$python" -m ruff check . || status=1
 "$python" -m mypy || status=1
-# A worker per processor, four at most: each holds a framework. A file stays with one of them, for its fixtures.
-"$python" -m pytest -n logical --maxprocesses 4 --dist loadfile "$@" || status=$?
+# A worker per processor, four at most: each holds a framework. One that has nothing left takes from another.
+"$python" -m pytest -n logical --maxprocesses 4 --dist worksteal --durations=25 --cov --cov-report=term:skip-covered \
+    ${chosen[@]+"${chosen[@]}"} "$@" || status=$?
 exit "$status"

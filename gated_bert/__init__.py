@@ -35,6 +35,11 @@ _PUBLIC = {
     "CriterionOptions": "gated_bert.config.criterion_options",
     "option": "gated_bert.config.option",
     "load_plugins": "gated_bert.config.plugins",
+    "register_command": "gated_bert.config.own_commands",
+    "register_task": "gated_bert.tasks.task",
+    "Task": "gated_bert.tasks.task",
+    "TaskData": "gated_bert.tasks.examples",
+    "Examples": "gated_bert.tasks.examples",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

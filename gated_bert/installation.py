@@ -40,8 +40,9 @@ def _is_met(name: str, lowest: str) -> bool:
 
 
 def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version; 2.1.0 is 2.1."""
     number = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in number[0].split(".")) if number else ()
+    return tuple(int(part) for part in re.sub(r"(\.0+)+$", "", number[0]).split(".")) if number else ()
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def files(tmp_path):
         (tmp_path / name).write_text(text)
     # A criterion comes after the gate rule that it needs.
     names = ("dimmed.py", "depth.py", "pairs.py", "square.py", "stop.py")
-    assert set(names) == found.keys()
+    assert {*names, "vowels.py", "letters.py"} == found.keys()
     return [tmp_path / name for name in names]
 
 
@@ -265,3 +265,21 @@ def test_objects_do_what_names_do(registries, tmp_path):
 def test_a_command_without_words_names_no_plugin():
     assert plugin_words.named([]) == [] == plugin_words.named(["-e", "--plugin"])
     assert plugin_words.named(["--plugin", "a.py", "-e", "1", "--plugin=b.py"]) == ["a.py", "b.py"]
+
+
+def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
+    task, counting = tmp_path / "vowels.py", tmp_path / "letters.py"
+    assert "letters: 7" in command("letters", "--plugin", counting, "three", "ab")
+    assert "letters: 2" in command("letters", f"--plugin={counting}", "ab")
+    assert "count the letters" in command("-h", "--plugin", counting)
+    assert "letters" in command("letters", "ab", status=2), "without its file there is no such command"
+    tiny = ("-m", "tiny", "--num-layers", "1", "--d-model", "8", "--num-heads", "2", "--dff", "8", "-ml", "16")
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"aeiobcdf")) + "\n")
+    words = ("--plugin", task, "-t", "vowels", *tiny, "-e", "1", "-b", "16", "--vocab", vocab)
+    command("sweep", *words, "-p", "baseline,magnitude", "-ps", "1", "-pe", "1", "-o", tmp_path / "out")
+    record = json.loads(next((tmp_path / "out" / "results_magnitude_vowels").glob("metadata_*.json")).read_text())
+    assert record["task"]["labels"] == ["few", "many"] and record["data"]["rows"] == {"train": 64, "dev": 32}
+    assert record["data"]["label"] == "Vowels" and record["status"] == "finished"
+    refused = command("train", "-t", "vowels", *tiny, "--vocab", vocab, "--run-dir", tmp_path / "x", status=2)
+    assert "vowels" in refused.splitlines()[-1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.cli.activation_commands import activation_change_command
@@ -28,13 +26,14 @@ from gated_bert.cli.lottery_commands import lottery_command
 from gated_bert.cli.oneshot_commands import oneshot_command
 from gated_bert.cli.outputs import check_writable
 from gated_bert.cli.pipeline_commands import pipeline_command
-from gated_bert.cli.plugin_words import load_named_plugins
+from gated_bert.cli.plugin_words import load_named_plugins, without_plugins
 from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.student_commands import student_command
 from gated_bert.cli.sweep_commands import stages_command, sweep_command
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import JOB_FLAGS, LABELS, Flag
+from gated_bert.config.own_commands import OWN_COMMANDS, Command
 from gated_bert.support.checks import FlagError, did_you_mean
 from gated_bert.support.environ import check_backend, verbosity
 from gated_bert.support.paths import user_path
@@ -42,14 +41,6 @@ from gated_bert.support.records import read_record
 from gated_bert.tasks.data_source import find_data
 
 _PYTHONS_WARNING_TEXT = warnings.formatwarning
-
-
-@dataclass(frozen=True)
-class Command:
-    """A sub-command: its line in the overview, and the function that takes its words and returns the exit status."""
-
-    summary: str
-    run: Callable[[list[str]], int]
 
 
 def train_command(words: list[str]) -> int:
@@ -195,18 +186,20 @@ def _warning_text(message, category, filename, lineno, line=None) -> str:
 
 def _dispatch(words: list[str]) -> int:
     name = words[0] if words else "-h"
-    if name in ("-h", "--help"):
-        print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
-        for command, entry in COMMANDS.items():
-            print(f"  {command:<21}{entry.summary}")
-        return 0 if words else 2
-    if name not in COMMANDS:
-        raise FlagError.refused("command", name, ", ".join(COMMANDS) + did_you_mean(name, COMMANDS))
-    if not {"-h", "--help"} & set(words):
+    known = name in COMMANDS
+    if known and not {"-h", "--help"} & set(words):
         check_backend(os.environ)
         verbosity(os.environ)
     load_named_plugins(words[1:])
-    return COMMANDS[name].run(words[1:])
+    commands = COMMANDS | {own: entry for own, entry in OWN_COMMANDS.items() if own not in COMMANDS}
+    if name in ("-h", "--help"):
+        print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
+        for command, entry in commands.items():
+            print(f"  {command:<21}{entry.summary}")
+        return 0 if words else 2
+    if name not in commands:
+        raise FlagError.refused("command", name, ", ".join(commands) + did_you_mean(name, commands))
+    return commands[name].run(words[1:] if known else without_plugins(words[1:]))
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 from gated_bert.cli.common import prepare_environment
@@ -31,8 +30,18 @@ def named(words: list[str]) -> list[str]:
     return [file for word, value in _pairs(words) for file in _named(word, value)]
 
 
+def without_plugins(words: list[str]) -> list[str]:
+    """The words of a command of a user's own, which need not know the flag that it came by."""
+    left, skip = [], False
+    for word in words:
+        if not skip and word != "--plugin" and not word.startswith("--plugin="):
+            left.append(word)
+        skip = word == "--plugin"
+    return left
+
+
 def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
-    for word, following in itertools.pairwise((*words, "")):
+    for word, following in zip(words, (*words[1:], ""), strict=False):
         option, equals, value = word.partition("=")
         yield option, value if equals else following
 

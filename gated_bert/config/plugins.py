@@ -1,4 +1,4 @@
-"""Python files and packages of a user's own that register criteria, patterns, schedules and gate rules.
+"""Python files and packages of a user's own that register criteria, patterns, schedules, gate rules, tasks, commands.
 
 They are code, and run: only what a person names on a command line, as an argument or in the record of a job of theirs
 is loaded here, and nothing that a model folder or the record of another's run names.
@@ -78,7 +78,8 @@ def _load(path: Path):
         raise UserError(f"--plugin: {path}{_line(error, path)}: {_said(error)}; mend the file") from error
     if len(REGISTERED) == before:
         raise UserError(f"--plugin: {path}: it registers nothing; allowed: a file that calls register_criterion, "
-                        "register_pattern, register_schedule or register_gate_rule")  # fmt: skip
+                        "register_pattern, register_schedule, register_gate_rule, register_task or "
+                        "register_command")  # fmt: skip
 
 
 def _line(error: BaseException, path: Path) -> str:

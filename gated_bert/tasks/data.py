@@ -16,7 +16,7 @@ from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
 from gated_bert.tasks.own import find_split, read_own_data
 from gated_bert.tasks.tables import SUFFIXES
-from gated_bert.tasks.task import OWN_DATA_ONLY, TASKS, Task, get_task, own_task_name
+from gated_bert.tasks.task import LOADERS, OWN_DATA_ONLY, TASKS, Task, get_task, own_task_name
 
 __all__ = ["Examples", "TaskData", "data_path", "load_task_data", "task_name"]
 
@@ -49,7 +49,7 @@ def task_name(config: InputOptions) -> str:
     Raises:
         ConfigError: an unknown task or a missing path.
     """
-    path = data_path(config)
+    path = None if config.task in LOADERS else data_path(config)
     if path is None or not _is_own_data(config, path):
         return get_task(config.task).name
     return own_task_name(path) if config.task in TASKS else config.task
@@ -70,6 +70,8 @@ def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
         ConfigError: a refused field.
         UserError: missing or malformed data.
     """
+    if config.task in LOADERS:
+        return _finish(_from_loader(config), config)
     path = data_path(config)
     if path is not None and _is_own_data(config, path):
         columns = (config.text_column, config.text_pair_column, config.label_column)
@@ -83,6 +85,16 @@ def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
             raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")
         return _finish(_from_folder(path, task, config.allow_partial), config)
     return _finish(_from_embedded(task) if config.data == "embedded" else _from_hub(task), config)
+
+
+def _from_loader(config: InputOptions) -> TaskData:
+    task = get_task(config.task)
+    found = LOADERS[task.name](config)
+    if not isinstance(found, TaskData) or found.dev.keys() != set(task.dev_splits):
+        raise UserError(f"task {task.name}: what was registered to read it gave {type(found).__name__}; allowed: "
+                        f"TaskData with {', '.join(task.dev_splits)} in dev")  # fmt: skip
+    usual = {"kind": "plug-in", "label": task.title, "path": None, "partial": False}
+    return dataclasses.replace(found, task=task, source=usual | dict(found.source))
 
 
 def _is_own_data(config: InputOptions, path: Path) -> bool:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gated_bert.config.parts import claim
 from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import file_name
 from gated_bert.support.records import check_record
+
+if TYPE_CHECKING:
+    from gated_bert.config.input_options import InputOptions
+    from gated_bert.tasks.examples import TaskData
 
 KINDS = ("classification", "regression", "span")
 
@@ -139,6 +146,29 @@ TASKS = {
     ),
 }
 """The tasks by name."""
+
+
+LOADERS: dict[str, Callable[[InputOptions], TaskData]] = {}
+"""Name of a registered task → what reads its examples."""
+
+
+def register_task(task: Task, load: Callable[[InputOptions], TaskData]) -> None:
+    """Makes a task of a user's own known by name, as a `-t`.
+
+    Files of one's own need none (`-d FILE`): this is for what is read in another way.
+
+    Args:
+        task: its record; the name is one that no other task has.
+        load: the task's data for a run's record, of which it may read `data`, `max_len`, `train_examples` …; training
+            examples and those of each of the task's `dev_splits`.
+
+    Raises:
+        UserError: a name that is taken or no name, or arguments of other types.
+    """
+    if not isinstance(task, Task) or not callable(load):
+        raise UserError(f"register_task: {task!r}, {load!r} is refused; allowed: a Task, and a function that reads it")
+    claim("task", task.name, TASKS)
+    TASKS[task.name], LOADERS[task.name] = task, load
 
 
 def get_task(name: str) -> Task:

@@ -53,6 +53,7 @@ def loaded(model, task=TASKS["sst2"]):
     return LoadedModel(model, Tokenizer.from_vocab(TOKENS), task, model.bert_config, {})
 
 
+@pytest.mark.nightly
 @needs_transformers
 def test_transformers_computes_the_same_logits(masked, inputs, tmp_path):
     export_hugging_face(tmp_path / "hf", masked)
@@ -75,6 +76,7 @@ def test_zeroed_weights_come_back_as_closed_gates_and_shrink(masked, inputs, tmp
     assert np.abs(small.predict(inputs, verbose=0) - found.model.predict(inputs, verbose=0)).max() < 1e-5
 
 
+@pytest.mark.nightly
 @needs_transformers
 def test_transformers_folders_with_zeroed_weights_shrink(inputs, tmp_path):
     run(ZEROED, tmp_path / "hf")
@@ -191,6 +193,7 @@ def test_every_tokeniser_comes_back_from_each_kind_of_folder(make_model, tmp_pat
     assert json.loads((tmp_path / "added" / "tokenizer_config.json").read_text())["model_max_length"] == 9
 
 
+@pytest.mark.nightly
 @needs_transformers
 def test_transformers_cuts_texts_as_every_exported_tokeniser(make_model, tmp_path):
     kinds, model = all_kinds(), make_model(num_layers=1, vocab_size=len(PIECES) + 20)

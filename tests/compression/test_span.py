@@ -50,6 +50,7 @@ def test_an_exported_folder_comes_back(pruned, exported, inputs):
     assert np.abs(found.model.predict(inputs, verbose=0) - pruned.predict(inputs, verbose=0)).max() < 1e-5
 
 
+@pytest.mark.nightly
 @needs_transformers
 def test_transformers_answers_the_same(pruned, exported, inputs, tmp_path):
     found = np.stack([*logits("BertForQuestionAnswering", exported, inputs, tmp_path)], axis=1)

@@ -190,6 +190,7 @@ def test_cutting_equals_the_librarys(tokenizer, max_len):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(("name", "max_len"), [("sst2", 128), ("mrpc", 128), ("mrpc", 33), ("sst2", 8)])
+@pytest.mark.nightly
 def test_ids_equal_those_of_transformers(real_data, name, max_len):
     transformers = pytest.importorskip("transformers")
     reference = transformers.BertTokenizer(str(real_data / "bert" / "vocab.txt"))
