@@ -127,7 +127,7 @@ class GraphBuilder(Graph):
         """The product of the output projection, None without heads, and its bias."""
         attention, name = block.attention, block.name
         bias = self.constant(f"{name}_attention_output_bias", attention.output_dense.bias)
-        layers = attention.projections
+        layers = attention.projections()
         if layers is None:
             return None, bias
         packed = np.concatenate([effective_kernel(layer) for layer in layers], axis=1)

@@ -75,7 +75,7 @@ class TiledBuilder(GraphBuilder):
 
     def _attend(self, block: EncoderBlock, hidden: str, mask: str):
         attention = block.attention
-        layers = [*(attention.projections or ())]
+        layers = [*(attention.projections() or ())]
         if not any(layer.name in self.tiles for layer in layers):
             return super()._attend(block, hidden, mask)
         bias = self.constant(f"{block.name}_attention_output_bias", attention.output_dense.bias)

@@ -88,9 +88,10 @@ def _array(variable) -> np.ndarray:
 def _kept_of(block: EncoderBlock, round_to: int) -> KeptUnits:
     neurons = _kept_neurons(block.ffn, round_to)
     none = np.empty(0, dtype=np.int64)
-    if block.attention.projections is None:
+    projections = block.attention.projections()
+    if projections is None:
         return KeptUnits(LayerSizes(0, 0, 0, len(neurons)), none, none, neurons)
-    query_key_open, value_open = _open_dims(block.attention, *block.attention.projections)
+    query_key_open, value_open = _open_dims(block.attention, *projections)
     alive = np.any(value_open, axis=1)
     if not alive.any():
         return KeptUnits(LayerSizes(0, 0, 0, len(neurons)), none, none, neurons)
@@ -183,16 +184,17 @@ def _copy(source: GatedDense, target: GatedDense, rows=None, columns=None, const
 
 
 def _shrink_attention(source: SelfAttention, target: SelfAttention, units: KeptUnits):
-    if source.projections is None:
+    old, new = source.projections(), target.projections()
+    if old is None:
         target.output_dense.bias.assign(ops.convert_to_numpy(source.output_dense.bias))
         return
     # The weights of a query sum to one, so that a closed value column gives its bias whatever the weights.
-    query, key, value = source.projections
+    query, key, value = old
     constant = _constant(_array(value.bias), source.output_dense, units.value)
-    if target.projections is None:
+    if new is None:
         target.output_dense.bias.assign(_array(source.output_dense.bias) + constant)
         return
-    new_query, new_key, new_value = target.projections
+    new_query, new_key, new_value = new
     _copy(query, new_query, columns=units.query_key)
     _copy(key, new_key, columns=units.query_key)
     _copy(value, new_value, columns=units.value)

@@ -46,7 +46,7 @@ class SelfAttention(keras.layers.Layer):
         self.value = gated_dense(config, value, "value", layer_index, self.dtype_policy)
         self.output_dense = gated_dense(config, config.hidden_size, "attention_output", layer_index, self.dtype_policy)
 
-    @property
+    # No property: Keras would save the layers under its name.
     def projections(self) -> tuple[GatedDense, GatedDense, GatedDense] | None:
         """Query, key and value; None without heads."""
         if self.query is None or self.key is None or self.value is None:
@@ -54,7 +54,7 @@ class SelfAttention(keras.layers.Layer):
         return self.query, self.key, self.value
 
     def build(self, input_shape: Shape) -> None:
-        for layer in self.projections or ():
+        for layer in self.projections() or ():
             layer.build(input_shape)
         self.output_dense.build((*input_shape[:-1], self.sizes.num_heads * self.sizes.value_dim))
 
@@ -80,9 +80,10 @@ class SelfAttention(keras.layers.Layer):
             The context, [batch, length, heads × value_dim], and the attention weights, [batch, heads, length, length].
         """
         sizes, length = self.sizes, ops.shape(hidden)[1]
-        if self.projections is None:
+        projections = self.projections()
+        if projections is None:
             raise ValueError(f"{self.name}: no heads, which could attend")
-        query, key, value = (layer(hidden, training=training) for layer in self.projections)
+        query, key, value = (layer(hidden, training=training) for layer in projections)
         query = self._split(query * self.scale, length, sizes.query_key_dim, (0, 2, 1, 3))
         key = self._split(key, length, sizes.query_key_dim, (0, 2, 3, 1))
         value = self._split(value, length, sizes.value_dim, (0, 2, 1, 3))

@@ -176,8 +176,9 @@ def close_units(model: EncoderClassifier, kept: Sequence[KeptLayer]) -> None:
     """Closes heads and neurons: their columns, and the rows of the next matrix that read them."""
     for block, layer in zip(model.encoder.blocks, kept, strict=True):
         attention, ffn = block.attention, block.ffn
-        if attention.projections is not None:
-            for projection in attention.projections:
+        projections = attention.projections()
+        if projections is not None:
+            for projection in projections:
                 _close(projection, columns=np.repeat(layer.heads, projection.units // len(layer.heads)))
             _close(attention.output_dense, rows=np.repeat(layer.heads, attention.sizes.value_dim))
         if ffn.intermediate is not None:
