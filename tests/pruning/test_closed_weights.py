@@ -169,7 +169,8 @@ def test_a_second_update_to_the_same_sparsity_changes_nothing(blocks, shape, see
     before = gates(pruner.layers)
     pruner.update(target, 0)
     masks = gates(pruner.layers)
-    for again in (pruner, Pruner.from_config(pruner.criterion.options, pruner.layers, [2])):
+    options = {"num_heads": [2], "seed": pruner.seed}
+    for again in (pruner, Pruner(pruner.layers, type(pruner.criterion)(), pruner.pattern, pruner.scope, **options)):
         if again is not pruner:
             # As of a run that was stopped after the update.
             again.settle(target)
