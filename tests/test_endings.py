@@ -74,7 +74,7 @@ def test_verbose_shows_the_traceback(monkeypatch, capsys):
 
 def test_an_unexpected_error_of_a_job_is_what_its_launcher_shows(tmp_path):
     """A fault inside a job: its sentence is the end of its log, which the launcher shows."""
-    program = ("import sys; from gated_bert.commands import prepare_environment; prepare_environment(); "
+    program = ("import sys; from gated_bert.cli.common import prepare_environment; prepare_environment(); "
                "from gated_bert.experiments.runs import run; run.build_model = lambda *a, **b: {}['fault']; "
                "from gated_bert.cli.main import main; sys.exit(main(sys.argv[1:]))")  # fmt: skip
     words = ("-d", "embedded", "-t", "sst2", "-m", "tiny", "-e", "1", "-ml", "16", "-b", "16", "--train-examples", "32",
@@ -89,7 +89,7 @@ def test_an_unexpected_error_of_a_job_is_what_its_launcher_shows(tmp_path):
 
 def test_the_launcher_script_hands_on_the_status(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, gated_bert.settings as s\ns.read_settings = lambda *a, **b: 1 / 0\n"
+        "import sys, gated_bert.cli.settings as s\ns.read_settings = lambda *a, **b: 1 / 0\n"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     launcher = Path(ROOT) / "run_experiments.sh"
@@ -146,7 +146,7 @@ def flags_of_other_programs() -> set[str]:
             "--address", "--xla_cpu_multi_thread_eigen", "--query-gpu", "--format", "--no-input", "--user",
             "--disable-pip-version-check", "--dist", "--maxprocesses", "--quick", "--only", "--partition", "--nodes",
             "--export", "--upgrade", "--test-only", "--ntasks", "--no-index", "--find-links", "--port",
-            "--xla_force_host_platform_device_count"}  # fmt: skip
+            "--xla_force_host_platform_device_count", "--cov", "--cov-report", "--durations", "--nightly"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,8 @@ def known_flags() -> set[str]:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Flag":
                 first = node.args[0]
                 found |= {item.value for item in getattr(first, "elts", ()) if isinstance(item, ast.Constant)}
-    return found | {option for flag in flags.JOB_FLAGS + flags.SWEEP_FLAGS for option in flag.options}
+    known = (*flags.JOB_FLAGS, *flags.SWEEP_FLAGS, *flags.LAUNCHER_FLAGS.values())
+    return found | {option for flag in known for option in flag.options}
 
 
 def named_flags(text: str) -> set[str]:

@@ -71,7 +71,7 @@ def test_a_sweep_with_its_jobs_from_a_file_imports_nothing_from_the_working_fold
     (trapped / "sweep.yaml").write_text("methods: [baseline]\n")
     done = in_folder(trapped, python_command("gated_bert", "sweep", *RUN, "--sweep-file", "sweep.yaml", "-o", "out"))
     assert (done.returncode, marks(trapped)) == (0, []), done.stdout + done.stderr
-    probe = "from pathlib import Path; from gated_bert.experiments.command_process import run_command as run; "
+    probe = "from pathlib import Path; from gated_bert.experiments.studies.command_process import run_command as run; "
     probe += "raise SystemExit(run(['compare', 'out', '-o', 'again']))"
     done = in_folder(trapped, (sys.executable, "-c", f"import sys; sys.path[0] = {ROOT!r}; {probe}"), os.pathsep + ROOT)
     assert (done.returncode, [name for name in marks(trapped) if name != "imported_sitecustomize"]) == (0, [])

@@ -263,7 +263,7 @@ def test_a_node_that_comes_back_removes_what_its_jobs_left(tmp_path, monkeypatch
     """A worker that cannot see the head's disk makes a folder of its own; that of a killed one goes with it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    code = ("import os, sys\nfrom gated_bert.experiments.ray_worker import RayWorker\n"
+    code = ("import os, sys\nfrom gated_bert.experiments.sweeps.ray_worker import RayWorker\n"
             "worker = RayWorker('no token', 'out/run', '/out/run', ['python', '-m', 'x', 'out/run'], {})\n"
             "worker.append('job.json', b'{}')\nos.kill(os.getpid(), 9)")  # fmt: skip
     for _ in range(2):

@@ -153,7 +153,7 @@ def test_the_size_of_pretrained_weights_is_that_of_their_file(tmp_path):
 
 def test_peak_memory_is_that_of_the_process_alone():
     held = np.ones(500_000_000, dtype=np.uint8)
-    program = "from gated_bert.experiments.resources import peak_memory; print(peak_memory())"
+    program = "from gated_bert.support.machine import peak_memory; print(peak_memory())"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 5e6 < int(child.stdout) < 4e8 < resources.peak_memory()
     assert held[-1] == 1

@@ -199,7 +199,7 @@ def test_settings_of_a_tokeniser_are_asked_for_once(tmp_path, monkeypatch):
 def test_a_machine_without_a_network_is_told_so_within_seconds(tmp_path):
     code = (
         "import time, datasets; from gated_bert.config import GatedBertConfig\n"
-        "from gated_bert.errors import UserError; from gated_bert.tasks.data import load_task_data\n"
+        "from gated_bert.support.errors import UserError; from gated_bert.tasks.data import load_task_data\n"
         "start = time.perf_counter()\n"
         "try: load_task_data(GatedBertConfig())\n"
         "except UserError as error: print(error); print(time.perf_counter() - start)"
