@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.figures import Figure
 from benchmarks.timing import interleave, main, ratio
 from gated_bert.compression.onnx_fused import fused_graph
-from gated_bert.compression.onnx_model import INPUTS, session_options
+from gated_bert.compression.onnx_model import session_options
 from gated_bert.compression.onnx_standard import standard_graph
 from gated_bert.compression.quantize import quantize_dynamically
 from gated_bert.models.architecture import BertConfig
@@ -20,6 +20,8 @@ from gated_bert.models.pretrained import load_pretrained
 
 SHAPES = ((1, 32), (1, 128), (8, 128))
 VOCABULARY = 30522
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def peer_files(folder: Path, sizes: dict[str, int]) -> Path:

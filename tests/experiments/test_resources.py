@@ -10,8 +10,7 @@ import pytest
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.parts import CRITERIA
-from gated_bert.experiments.runs import output_folder
-from gated_bert.experiments.sweeps import resources
+from gated_bert.experiments.sweeps import plan_cost, resources
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.resources import (
     devices_of,
@@ -27,6 +26,7 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.pruning.criteria import criterion_class
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
+from gated_bert.support import machine
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB, Machine
 
@@ -122,26 +122,26 @@ def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert resources.this_machine().gpus == ("0", "1")
+    assert machine.this_machine().gpus == ("0", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    assert resources.this_machine().gpus == ("3",)
+    assert machine.this_machine().gpus == ("3",)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert resources.this_machine().gpus == ()
+    assert machine.this_machine().gpus == ()
 
 
 def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": GIB})())
+    monkeypatch.setattr(plan_cost.shutil, "disk_usage", lambda path: type("Usage", (), {"free": GIB})())
     jobs = [Job("spt sst2", BASE, tmp_path, ())] * 4
     with pytest.raises(UserError, match=r"has 1.00 GiB of free space, and 4 job\(s\) need about"):
-        output_folder.check_room(tmp_path, jobs, 1)
+        plan_cost.check_room(tmp_path, jobs, 1)
     tiny = [Job("spt sst2", TINY, tmp_path, ())] * 4
-    output_folder.check_room(tmp_path, tiny, 1)
+    plan_cost.check_room(tmp_path, tiny, 1)
     # Only those that run hold a resume point.
     free = sum(kept_disk(TINY) for _ in tiny) + 2 * working_disk(TINY)
-    monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free})())
-    output_folder.check_room(tmp_path, tiny, 2)
+    monkeypatch.setattr(plan_cost.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free})())
+    plan_cost.check_room(tmp_path, tiny, 2)
     with pytest.raises(UserError, match="free some"):
-        output_folder.check_room(tmp_path, tiny, 3)
+        plan_cost.check_room(tmp_path, tiny, 3)
 
 
 def test_the_size_of_pretrained_weights_is_that_of_their_file(tmp_path):
@@ -155,5 +155,5 @@ def test_peak_memory_is_that_of_the_process_alone():
     held = np.ones(500_000_000, dtype=np.uint8)
     program = "from gated_bert.support.machine import peak_memory; print(peak_memory())"
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert 5e6 < int(child.stdout) < 4e8 < resources.peak_memory()
+    assert 5e6 < int(child.stdout) < 4e8 < machine.peak_memory()
     assert held[-1] == 1
