@@ -16,7 +16,7 @@ from pathlib import Path
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
 """What Python tells its audit hooks of: `os.replace` is `os.rename`, `unlink` is `os.remove`."""
-MODULES = ("run", "explanations")
+MODULES = ("runs.run", "explanations.explaining")
 
 
 def is_file_operation(event: str, details: tuple, folder: str) -> bool:

@@ -76,10 +76,10 @@ class _OfTrainedModels(Collection):
         return (name for name, method in METHODS.items() if method.criterion not in (None, *trained()))
 
     def __contains__(self, name):
-        return name in tuple(self)
+        return any(name == each for each in self)
 
     def __len__(self):
-        return len(tuple(self))
+        return sum(1 for _ in self)
 
 
 OF_TRAINED_MODELS = _OfTrainedModels()

@@ -119,7 +119,8 @@ def options_of(config: GatedBertConfig) -> CriterionOptions:
             options.of(**{name: value})
         except ConfigError as error:
             raise ConfigError("criterion_options", f"{name}={value}", f"for {name} {error.allowed}") from None
-    return options.of(**shared, **given)
+    # What the record holds is checked already, with the standard library alone.
+    return options.of(**shared, **given) if given else options(**shared)
 
 
 def own_options(options: type[CriterionOptions]) -> tuple[str, ...]:
