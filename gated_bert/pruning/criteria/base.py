@@ -194,7 +194,10 @@ class Criterion:
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Arrays outside the model that a stopped run needs to go on."""
+        """Arrays outside the model that a stopped run needs to go on.
+
+        One that is there from the beginning keeps its shape: a checkpoint with another one is refused as another run's.
+        """
         return {}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
