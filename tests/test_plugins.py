@@ -215,6 +215,11 @@ def test_what_cannot_be_loaded_is_told_in_one_line(tmp_path, capsys, registries,
     assert re.search(message, line), line
 
 
+def test_no_file_is_no_plugin(capsys):
+    for words in (["--plugin", ""], ["--plugin="]):
+        assert "--plugin: '' is refused; allowed: a value" in refusal(capsys, "train", *words)
+
+
 def test_a_plugin_that_a_record_names_is_not_run_by_reading_it(tmp_path, registries):
     marker = tmp_path / "run"
     evil = tmp_path / "evil.py"
