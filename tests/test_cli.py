@@ -141,6 +141,14 @@ def test_bad_environment_variables_are_refused(capsys, monkeypatch, name, value,
     assert part in refusal(capsys, "sweep", "--check")
 
 
+def test_help_shows_defaults_as_they_are_typed_and_those_of_the_command(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for words, part in (("sweep -h", "peak learning rate (default 2e-5)"),
+                        ("activation-change -h", "most runs at a time (default 1)")):  # fmt: skip
+        assert main(words.split()) == 0
+        assert part in capsys.readouterr().out
+
+
 def test_commands_are_known_by_name(capsys):
     assert "did you mean sweep?" in refusal(capsys, "swep")
     assert main(["-h"]) == 0

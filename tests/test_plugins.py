@@ -215,6 +215,11 @@ def test_what_cannot_be_loaded_is_told_in_one_line(tmp_path, capsys, registries,
     assert re.search(message, line), line
 
 
+def test_no_file_is_no_plugin(capsys):
+    for words in (["--plugin", ""], ["--plugin="]):
+        assert "--plugin: '' is refused; allowed: a value" in refusal(capsys, "train", *words)
+
+
 def test_a_plugin_that_a_record_names_is_not_run_by_reading_it(tmp_path, registries):
     marker = tmp_path / "run"
     evil = tmp_path / "evil.py"
@@ -281,5 +286,8 @@ def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
     record = json.loads(next((tmp_path / "out" / "results_magnitude_vowels").glob("metadata_*.json")).read_text())
     assert record["task"]["labels"] == ["few", "many"] and record["data"]["rows"] == {"train": 64, "dev": 32}
     assert record["data"]["label"] == "Vowels" and record["status"] == "finished"
+    model = tmp_path / "out" / "results_magnitude_vowels" / "model"
+    judged = command("benchmark", model, "--plugin", task, "-d", "hub", "-o", tmp_path / "judged", "--quick")
+    assert "accuracy" in judged, "its own examples judge it"
     refused = command("train", "-t", "vowels", *tiny, "--vocab", vocab, "--run-dir", tmp_path / "x", status=2)
     assert "vowels" in refused.splitlines()[-1]

@@ -24,7 +24,10 @@ FLAGS = (
     Flag(("-d", "--data"), "data", "text", "hub, embedded, a folder or a file", _GROUP, "SOURCE"),
     Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", _GROUP, "FROM"),
     Flag(("-o", "--output-dir"), "output", "text", "folder of the results", _GROUP, "FOLDER"),
-    *(LAUNCHER_FLAGS[name] for name in ("publish", "resume", "max_parallel_jobs", "output_mode")),
+    LAUNCHER_FLAGS["publish"],
+    LAUNCHER_FLAGS["resume"],
+    dataclasses.replace(LAUNCHER_FLAGS["max_parallel_jobs"], help="most runs at a time"),
+    LAUNCHER_FLAGS["output_mode"],
 )  # fmt: skip
 _SCALES = ("smoke", "standard", "full")
 

@@ -153,6 +153,9 @@ COMMANDS = {
     "download": Command("fetch data and weights for a machine without a network", download_command),
 }
 
+RECORDING = ("train", "sweep", "stages", "oneshot", "lottery", "compress", "pipeline")
+"""Commands whose runs hold plug-ins in their records; for the others `--plugin FILE` only loads one."""
+
 
 def main(words: list[str] | None = None) -> int:
     """Runs a sub-command.
@@ -186,8 +189,7 @@ def _warning_text(message, category, filename, lineno, line=None) -> str:
 
 def _dispatch(words: list[str]) -> int:
     name = words[0] if words else "-h"
-    known = name in COMMANDS
-    if known and not {"-h", "--help"} & set(words):
+    if not {"-h", "--help"} & set(words):
         check_backend(os.environ)
         verbosity(os.environ)
     load_named_plugins(words[1:])
@@ -199,7 +201,7 @@ def _dispatch(words: list[str]) -> int:
         return 0 if words else 2
     if name not in commands:
         raise FlagError.refused("command", name, ", ".join(commands) + did_you_mean(name, commands))
-    return commands[name].run(words[1:] if known else without_plugins(words[1:]))
+    return commands[name].run(words[1:] if name in RECORDING else without_plugins(words[1:]))
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:

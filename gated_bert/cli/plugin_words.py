@@ -31,7 +31,7 @@ def named(words: list[str]) -> list[str]:
 
 
 def without_plugins(words: list[str]) -> list[str]:
-    """The words of a command of a user's own, which need not know the flag that it came by."""
+    """The words of a command that need not know the flag that a plug-in came by."""
     left, skip = [], False
     for word in words:
         if not skip and word != "--plugin" and not word.startswith("--plugin="):

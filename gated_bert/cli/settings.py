@@ -29,8 +29,8 @@ def read_settings(
     """Merges what was typed over a script's defaults over `DEFAULTS`, and checks what no single record can.
 
     Args:
-        typed: what `flags.read_flags` found.
-        defaults: name → text, as `flags.read_assignments` reads them.
+        typed: what `parsing.read_flags` found.
+        defaults: name → text, as `parsing.read_assignments` reads them.
         environ: the environment.
         labels: how messages call what was typed.
 

@@ -71,7 +71,7 @@ class Flag:
         if self.kind == "list":
             value = tuple(item for word in words for item in word.replace(",", " ").split())
         elif self.kind == "files":
-            value = tuple(str(user_path(word).resolve()) for word in words)
+            value = tuple(str(user_path(word).resolve()) for word in words if word)
         elif self.kind == "int":
             value = as_number(words[0], int)
         elif self.kind == "size":
@@ -217,7 +217,7 @@ _OF_RECORD = ("epochs", "batch_size", "learning_rate", "model_size", "pruning_st
 def _default(name: str) -> str:
     """A record's default as it would be typed."""
     value = declared_fields(GatedBertConfig)[{"tasks": "task"}.get(name, name)].default
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("e-0", "e-")
 
 
 DEFAULTS = {name: _default(name) for name in _OF_RECORD} | {

@@ -27,8 +27,8 @@ def register_command(name: str, summary: str, run: Callable[[list[str]], int]) -
     Args:
         name: letters, digits and _; one of the toolkit's own stays what it is.
         summary: its line in the overview.
-        run: takes the words behind the name, without `--plugin FILE`, and returns the exit status. What a user can mend
-            it raises as `UserError`, which becomes one line and the status 2.
+        run: takes the words behind the name, `-h` too, without `--plugin FILE`, and returns the exit status. What a
+            user can mend it raises as `UserError`, which becomes one line and the status 2.
 
     Raises:
         UserError: a name that is taken or no name, or a function that cannot be called.

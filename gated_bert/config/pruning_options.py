@@ -27,8 +27,8 @@ class PruningOptions:
     pruning_method: str = _bert_option("spt", "the method")
     criterion: str | None = _bert_option(None, "instead of -p, a point without a name", "--criterion", names=CRITERIA)
     plugins: tuple[str, ...] = _bert_option((), "a Python file of your own that registers criteria, patterns, "
-                                            "schedules or gate rules; may be given again", "--plugin",
-                                            metavar="FILE")  # fmt: skip
+                                            "schedules, gate rules, tasks or commands; may be given again",
+                                            "--plugin", metavar="FILE")  # fmt: skip
     criterion_options: dict[str, Any] | None = _option(None, "options of a criterion of your own: name=value",
                                                        "--criterion-options", metavar="NAME=VALUE")  # fmt: skip
     pattern: FilledIn[str] = _option(None, "what is removed at once", "--pattern", choices=PATTERNS, names=PATTERNS)

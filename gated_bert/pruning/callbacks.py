@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.parts import part_of
 from gated_bert.models.backbone import is_backbone
 from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruner_of
@@ -78,7 +78,8 @@ class PruningCallback(StepCallback):
         method: what messages call the criterion.
 
     Raises:
-        UserError: no schedule, or layers whose gates the criterion cannot use.
+        ConfigError: a schedule that begins before the criterion can.
+        UserError: no schedule, a record in place of a pruner, or layers whose gates the criterion cannot use.
     """
 
     def __init__(
@@ -90,11 +91,18 @@ class PruningCallback(StepCallback):
         steps_per_epoch: int | None = None,
         method: str | None = None,
     ):
+        if isinstance(pruner, GatedBertConfig):
+            raise UserError("PruningCallback: a record is refused; allowed: a Pruner, or "
+                            "PruningCallback.from_config(config, model, …)")  # fmt: skip
         super().__init__(steps_per_epoch)
         self.pruner, self.criterion, self.layers, self.dataset = pruner, pruner.criterion, pruner.layers, dataset
         schedule = schedule or pruner.schedule
         if schedule is None:
             raise UserError("PruningCallback: no schedule; allowed: a Schedule here, or one of the pruner")
+        first = self.criterion.Options.FIRST_EPOCH
+        if schedule.first < first:
+            raise ConfigError("schedule", f"first={schedule.first:g}",
+                              f"first={first} up: {self.criterion.name} adds up gradients first")  # fmt: skip
         self.schedule = schedule
         self.method = method or self.criterion.name
         check_gate_rule(self.criterion, self.layers, self.method)
@@ -151,7 +159,7 @@ class PruningCallback(StepCallback):
 
         Args:
             model: the gated model.
-            method: one of `METHODS`, or a criterion, `Movement(frequency=50)`.
+            method: one of `METHODS`, or a criterion, `Movement(learning_rate=1e-2)`.
             pruning_end_epoch: epoch, counted from 1, at whose beginning the end sparsity is due.
             data: training data for methods that look at batches themselves (`spt`, the saliency of gradients and
                 activations): a pair (inputs, labels) of arrays or structures of arrays, or a dataset indexable by

@@ -10,6 +10,7 @@ import numpy as np
 
 from gated_bert.config import ConfigError
 from gated_bert.config.input_options import InputOptions
+from gated_bert.config.training_options import TrainingOptions
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.examples import Examples, TaskData
@@ -64,7 +65,7 @@ def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
 
     Returns:
         The data; with `train_examples`, a subset (all of them where there are fewer), drawn with the `seed` of a
-        run's record.
+        run's record, or the usual one.
 
     Raises:
         ConfigError: a refused field.
@@ -139,7 +140,7 @@ def _finish(data: TaskData, config: InputOptions) -> TaskData:
     train = data.train
     wanted = config.train_examples
     if wanted is not None and wanted < len(train):
-        chosen = np.random.default_rng(getattr(config, "seed", None)).permutation(len(train))[:wanted]
+        chosen = np.random.default_rng(getattr(config, "seed", TrainingOptions.seed)).permutation(len(train))[:wanted]
         train = train.take(np.sort(chosen))
         source["label"] += f", {wanted:,} training examples"
     source["rows"] = {"train": len(train), **{split: len(examples) for split, examples in data.dev.items()}}

@@ -178,6 +178,13 @@ def test_runs_that_differ_in_more_than_the_seed_are_kept_apart(tmp_path):
     assert len(notes) == 1 and "differ in learning_rate" in notes[0]
 
 
+def test_a_run_of_a_version_without_a_field_is_one_that_leaves_it_none(tmp_path):
+    write_run(tmp_path / "a", seed=1, epochs=4)
+    write_run(tmp_path / "b", seed=2, epochs=4, criterion_options=None, plugins=[])
+    groups, notes = group_runs(read_runs(find_runs(tmp_path))[0])
+    assert [(group.settings, len(group.runs)) for group in groups] == [("", 2)] and not notes
+
+
 def test_the_same_run_twice_is_not_two_seeds(tmp_path):
     write_run(tmp_path / "old", timestamp="20250101_000000", epochs=4)
     write_run(tmp_path / "new", epochs=4)

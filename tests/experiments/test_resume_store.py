@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -314,6 +315,15 @@ def test_the_same_run_has_the_same_place_wherever_its_folder_is(tmp_path):
     assert store_of(config.replace(checkpoint_steps=7), tmp_path / "b" / "run")._root == place
     assert store_of(config.replace(seed=7), tmp_path / "a" / "run")._root != place
     assert store_of(config, tmp_path / "a" / "walk")._root != place
+
+
+def test_what_an_earlier_version_stored_is_found(tmp_path):
+    config = GatedBertConfig(checkpoint_dir=str(tmp_path), **SMALL)
+    fields = json.loads(config.to_json())
+    for name in ("checkpoint_steps", "checkpoint_dir", "plugins", "criterion_options"):
+        del fields[name]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+    assert store_of(config, tmp_path / "run")._root.endswith(f"run-{digest}")
 
 
 def test_places_that_cannot_be_used_are_refused_in_one_line(tmp_path, monkeypatch, capsys):

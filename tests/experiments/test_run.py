@@ -239,6 +239,26 @@ def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
         Checkpoint(tmp_path / "checkpoint.npz")
 
 
+def test_what_a_criterion_first_remembers_in_training_comes_back(tmp_path):
+    class Criterion:
+        def __init__(self, **arrays):
+            self.arrays = arrays
+
+        def state(self):
+            return self.arrays
+
+        def load_state(self, state):
+            self.arrays = state
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    write_checkpoint(tmp_path / "checkpoint.npz", model, Criterion(means=np.arange(3.0)), PLACE)
+    resumed = Criterion()
+    Checkpoint(tmp_path / "checkpoint.npz").restore(model, resumed)
+    np.testing.assert_array_equal(resumed.arrays["means"], [0, 1, 2])
+
+
 @pytest.mark.parametrize("damage", [
     lambda arrays: arrays.pop("model/0"),
     lambda arrays: arrays.pop("optimizer/1"),

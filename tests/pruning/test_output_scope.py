@@ -10,7 +10,7 @@ from keras import ops
 import gated_bert
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.gated_dense import GatedDense
-from gated_bert.pruning import Magnitude, Movement, Pruner, PruningCallback, Saliency, Wanda
+from gated_bert.pruning import Magnitude, Movement, Pruner, PruningCallback, Saliency, Taylor, Wanda
 from gated_bert.pruning.output_scope import choose_in_columns
 from gated_bert.support.errors import UserError
 
@@ -224,3 +224,14 @@ def test_parts_that_do_not_go_together_are_refused():
         PruningCallback(Pruner(layers, Movement()), gated_bert.Cubic(0, 0.5, 1, 2))
     with pytest.raises(UserError, match="no schedule"):
         PruningCallback(Pruner(layers, Magnitude()))
+    with pytest.raises(UserError, match=r"a record is refused; allowed: a Pruner, or PruningCallback.from_config"):
+        PruningCallback(GatedBertConfig(), masked())
+
+
+def test_a_criterion_that_adds_up_gradients_first_starts_later_by_name_and_as_an_object():
+    for method, field in (("taylor", "pruning_start_epoch: 1"), (Taylor(), "schedule: 'first=1'")):
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        gated_bert.gate(model, method)
+        with pytest.raises(ValueError, match=f"{field} is refused; allowed: .*2 up: .aylor adds up gradients"):
+            PruningCallback.for_model(model, method, pruning_end_epoch=3)
+        PruningCallback.for_model(model, method, pruning_end_epoch=3, pruning_start_epoch=2)

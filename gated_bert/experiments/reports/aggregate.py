@@ -99,7 +99,9 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
 
 
 def _identity(run: Run) -> tuple:
-    values = {name: repr(value) for name, value in run.config.items() if name not in _NOT_A_SETTING}
+    # A run of an earlier version says nothing of later fields: that is None.
+    values = {name: repr(value) for name, value in run.config.items()
+              if name not in _NOT_A_SETTING and value is not None}  # fmt: skip
     for name in _FOLDERS & values.keys():
         # A run that starts from another one's model starts from that of its own seed.
         values[name] = re.sub(r"_seed\d+", "", values[name])

@@ -124,8 +124,12 @@ class Checkpoint:
             for i, variable in enumerate(variables):
                 variable.assign(self._saved(f"{name}/{i}", variable.shape))
         if criterion is not None:
-            names = {name: np.shape(array) for name, array in criterion.state().items()}
-            criterion.load_state({name: self._saved(f"criterion/{name}", shape) for name, shape in names.items()})
+            prefix = "criterion/"
+            # What a criterion first remembers during training it cannot name yet.
+            shapes = {name.removeprefix(prefix): array.shape for name, array in self._arrays.items()
+                      if name.startswith(prefix)}  # fmt: skip
+            shapes |= {name: np.shape(array) for name, array in criterion.state().items()}
+            criterion.load_state({name: self._saved(prefix + name, shape) for name, shape in shapes.items()})
         # The run holds on to this object; what is in the variables now need not stay in memory twice.
         self._arrays = {name: array for name, array in self._arrays.items() if name.startswith("metrics/")}
 

@@ -232,7 +232,11 @@ def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
     """
     if config.checkpoint_dir is None:
         raise ValueError("store_of: the record has no checkpoint_dir")
-    digest = hashlib.sha256(json.dumps(computed(config), sort_keys=True).encode()).hexdigest()[:12]
+    record = computed(config)
+    if record["criterion_options"] is None:
+        # What a run of a version without this field has stored is found again.
+        del record["criterion_options"]
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
     return ResumeStore(config.checkpoint_dir, f"{folder.resolve().name}-{digest}")
 
 

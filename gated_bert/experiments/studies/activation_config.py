@@ -60,7 +60,7 @@ class ActivationConfig:
     """A study of activation change.
 
     Args:
-        run: fields of the fine-tuning runs, by the names of `flags`.
+        run: fields of the fine-tuning runs, by the names of the fields that flags set.
         thresholds: the sets that are swept, by name.
         activation_batches: batches of training texts that activations are compared over.
         base_epochs: epochs of fine-tuning before pruning; 0 prunes the weights as they are loaded.

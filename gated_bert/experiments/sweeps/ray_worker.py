@@ -114,12 +114,11 @@ class RayWorker:
         if finished and record.get("checkpoint_dir"):
             from gated_bert.experiments.runs.resume_store import store_of
 
-            # The job was started here, and its plug-ins with it.
-            load_plugins(record.get("plugins") or ())
-            config = GatedBertConfig.from_dict(record)
             # What stays there costs room, and the run is whole all the same.
             with contextlib.suppress(UserError):
-                store_of(config, self._folder).clear()
+                # The job was started here, and its plug-ins with it.
+                load_plugins(record.get("plugins") or ())
+                store_of(GatedBertConfig.from_dict(record), self._folder).clear()
         shutil.rmtree(self._folder.parent)
 
     def _running(self) -> LocalProcess:

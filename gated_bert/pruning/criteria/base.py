@@ -122,14 +122,14 @@ class Criterion:
         Args:
             groups: the groups that compete.
             seed: what random choices depend on.
-            pooling: how units pool their weights' scores; None: `default_pooling`.
+            pooling: how units pool their weights' scores; None: the mean of scores with a sign, else `default_pooling`.
             loss: what it probes; None: the model's compiled loss.
 
         Raises:
             ConfigError: groups that it cannot score.
         """
         self.groups, self.seed, self.loss = list(groups), seed, loss
-        self.pooling = pooling or self.default_pooling
+        self.pooling = pooling or ("mean" if self.Options.SIGNED else self.default_pooling)
         self.roles = list(dict.fromkeys(group.role for group in groups))
 
     def probe(self, model: Any, inputs: Any, labels: Any) -> Tensor:
@@ -194,7 +194,10 @@ class Criterion:
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Arrays outside the model that a stopped run needs to go on."""
+        """Arrays outside the model that a stopped run needs to go on.
+
+        One that is there from the beginning keeps its shape: a checkpoint with another one is refused as another run's.
+        """
         return {}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
