@@ -287,7 +287,7 @@ def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
     assert record["task"]["labels"] == ["few", "many"] and record["data"]["rows"] == {"train": 64, "dev": 32}
     assert record["data"]["label"] == "Vowels" and record["status"] == "finished"
     model = tmp_path / "out" / "results_magnitude_vowels" / "model"
-    judged = command("benchmark", model, "--plugin", task, "-d", "hub", "-o", tmp_path / "judged", "--quick")
+    judged = command("benchmark", model, "--plugin", task, "-d", "hub", "-o", tmp_path / "judged", "--repeats", "1")
     assert "accuracy" in judged, "its own examples judge it"
     refused = command("train", "-t", "vowels", *tiny, "--vocab", vocab, "--run-dir", tmp_path / "x", status=2)
     assert "vowels" in refused.splitlines()[-1]
