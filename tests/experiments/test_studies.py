@@ -54,17 +54,17 @@ def test_the_embedded_study(tmp_path, capfd):
     assert main(["study", "embedded", "--scale", "smoke", "-o", str(tmp_path / "study")]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_spt_study(jobs_here, tmp_path):
     assert len(smoke(tmp_path, "spt")) == len(STUDIES["spt"].parts["smoke"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_sst2_study(jobs_here, tmp_path, real_data):
     assert len(smoke(tmp_path, "sst2", "-d", str(real_data / "glue"))) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_pretrained_study(jobs_here, tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "pretrained", "-d", str(real_data / "glue"), "-pt", str(minilm))
     assert set(summary["method"]) == {"baseline", "magnitude", "random"}
@@ -79,7 +79,7 @@ def test_the_patterns_study(jobs_here, tmp_path):
     assert (whole["mac_reduction_shrunk_mean"] > 0.4).all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_study_of_stages(jobs_here, tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "stages", "-d", str(real_data / "glue"), "-pt", str(minilm))
     assert len(summary) == 5
@@ -89,13 +89,13 @@ def test_the_study_of_stages(jobs_here, tmp_path, real_data, minilm):
     assert (tmp_path / "published" / "stages.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_squad_study(jobs_here, tmp_path, real_data, minilm):
     summary = smoke(tmp_path, "squad", "-d", str(real_data), "-pt", str(minilm))
     assert list(summary["final_sparsity_mean"].round(2)) == [0, 0.5]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_saliency_study(jobs_here, tmp_path, real_data, minilm):
     words = ["study", "saliency", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
     words += ["-d", str(real_data / "glue"), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
