@@ -255,6 +255,8 @@ def test_an_installed_package_offers_a_criterion(tmp_path, registries, monkeypat
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: gated-bert-depths\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[gated_bert.plugins]\ndepths = gated_bert_depths\n")
     monkeypatch.syspath_prepend(tmp_path)
+    # As of a process that has made no record yet.
+    plugins._loaded.discard(plugins.GROUP)
     assert GatedBertConfig(pruning_method="depths").criterion == "depths"
     with pytest.raises(ConfigError, match="depthz"):
         GatedBertConfig(pruning_method="depthz")
