@@ -36,9 +36,10 @@ import numpy as np
 
 from gated_bert import register_pattern
 from gated_bert.config.parts import CRITERIA
+from gated_bert.pruning.criteria import class_of
 from gated_bert.pruning.schedules import CLASSES
 
-Depth, Square = CRITERIA["depth"].load(), CLASSES["square"]
+Depth, Square = class_of(CRITERIA["depth"]), CLASSES["square"]
 
 
 def new_kernel(self, layer, keep):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from gated_bert.support.errors import UserError
 if TYPE_CHECKING:
     from gated_bert.config import GatedBertConfig
 
-_FOLDER = "gated_bert.pruning.criteria."
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _WORDS = ("none", "all")
 _SHARED = frozenset(name for section in CRITERION_SECTIONS for name in declared_fields(section))
@@ -46,13 +44,6 @@ class Part:
 
     options: type[CriterionOptions]
     implementation: type[Any] | str
-
-    def load(self) -> type[Any]:
-        """Its class, which imports the framework."""
-        if not isinstance(self.implementation, str):
-            return self.implementation
-        module, _, name = self.implementation.partition(":")
-        return getattr(importlib.import_module(_FOLDER + module), name)
 
 
 CRITERIA = {

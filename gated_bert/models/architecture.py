@@ -95,7 +95,7 @@ class Architecture:
         cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others: Any
     ) -> Architecture:
         """An architecture whose layers are all alike; see `BertConfig.uniform`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} does not say how it is made of layers alike")
 
     def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
         """A batch as the model reads it, all int32 [batch, length].
@@ -109,16 +109,16 @@ class Architecture:
 
     def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
         """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say the shapes of its matrices")
 
     def weight_counts(self) -> dict[str, int]:
         """Weights of each role's matrices over all layers, without biases."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how many weights its roles have")
 
     @property
     def num_parameters(self) -> int:
         """Trainable parameters of the model, gates and scores left out."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how many parameters it has")
 
     @property
     def num_layers(self) -> int:

@@ -62,7 +62,7 @@ class EncoderClassifier(keras.Model):
     @classmethod
     def stored_matrices(cls, architecture: Architecture) -> dict[tuple[int | None, str], str]:
         """(encoder block, role) → where in a `.keras` file the arrays of a matrix stand; outside of blocks, None."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} does not say where its matrices are stored")
 
     def gated_layers(self, roles: tuple[str, ...] | None = None) -> list[GatedDense]:
         """The gated layers from input to output.

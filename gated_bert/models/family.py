@@ -44,7 +44,7 @@ class Family:
     @classmethod
     def model(cls) -> type[EncoderClassifier]:
         """The class of its models, imported here: who reads what a checkpoint holds must not wait for Keras."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod
     def read_config(cls, values: dict, where: str) -> Architecture:
@@ -53,27 +53,27 @@ class Family:
         Raises:
             UserError: a field that is missing, or a kind of the family that is not known.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod
     def write_config(cls, architecture: Architecture) -> dict:
         """The inverse, for an architecture whose layers are all alike."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod
     def head_names(cls, span: bool) -> tuple[str, str]:
         """Our names of the head's kernel and bias; checkpoints hold these as [outputs, in]."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod
     def variables(cls, model: EncoderClassifier) -> dict[str, keras.Variable]:
         """The variables of a model that a checkpoint can hold, by our names."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod
     def transformers_names(cls, name: str) -> tuple[str, ...]:
         """What transformers calls, without `prefix`, what we call `name`: the newest first."""
-        raise NotImplementedError
+        raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
 
 _MODULES = {BERT: "gated_bert.models.bert_family"}

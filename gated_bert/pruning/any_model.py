@@ -16,6 +16,7 @@ from gated_bert.config.space import PATTERNS, TIED_ROLES
 from gated_bert.models.gate import gated_layers, put_gates
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
+from gated_bert.pruning.criteria.base import class_of
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.patterns import Pattern
 from gated_bert.pruning.pruner import Pruner
@@ -65,7 +66,7 @@ def gate(
         rule = method.gate_rule
     else:
         _check_options(method, options, ("taylor_variant", "spt_reward"))
-        rule = part_of(GatedBertConfig(pruning_method=method, **options)).load().gate_rule
+        rule = class_of(part_of(GatedBertConfig(pruning_method=method, **options))).gate_rule
     put_gates(model, rule, (exclude,) if isinstance(exclude, str) else exclude)
     return model
 

@@ -15,6 +15,7 @@ from gated_bert.pruning.any_model import as_batches, layers_to_prune, pruner_of
 from gated_bert.pruning.check_parts import check_gate_rule
 from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import Criterion, Loss, StepContext
+from gated_bert.pruning.criteria.base import class_of
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.schedules import Schedule
@@ -137,7 +138,7 @@ class PruningCallback(StepCallback):
             layers = model.gated_layers(config.prunable_roles)
             num_heads = model.architecture.num_heads
         else:
-            needed = part_of(config).load().gate_rule
+            needed = class_of(part_of(config)).gate_rule
             layers, num_heads = layers_to_prune(model, needed, config.pruning_method), ()
         pruner = Pruner.from_config(config, layers, num_heads, loss)
         return cls(pruner, None, model, dataset, steps_per_epoch, config.pruning_method)

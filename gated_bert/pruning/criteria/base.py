@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +12,7 @@ import numpy as np
 from gated_bert.config import ConfigError
 from gated_bert.config.criterion_options import CriterionOptions
 from gated_bert.config.option import declared_fields
-from gated_bert.config.parts import CRITERIA, VARIANTS, options_of
+from gated_bert.config.parts import CRITERIA, VARIANTS, Part, options_of
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import Group
 from gated_bert.support.tensors import Tensor
@@ -99,8 +100,9 @@ class Criterion:
     def __init__(self, **options: Any):
         self.options = self.Options.of(**options)
         for (name, field, value), part in VARIANTS.items():
-            if type(self) is CRITERIA[name].load() and getattr(self.options, field) == value:
-                raise ConfigError(field, value, f"another value; {part.load().__name__}() is the criterion of this one")
+            if type(self) is class_of(CRITERIA[name]) and getattr(self.options, field) == value:
+                other = class_of(part).__name__
+                raise ConfigError(field, value, f"another value; {other}() is the criterion of this one")
 
     @classmethod
     def from_config(cls, config: GatedBertConfig) -> Criterion:
@@ -202,3 +204,11 @@ class Criterion:
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Takes back what `state` gave."""
+
+
+def class_of(part: Part) -> type[Criterion]:
+    """The class that a name of a criterion stands for, imported when it is asked for."""
+    if not isinstance(part.implementation, str):
+        return part.implementation
+    module, _, name = part.implementation.partition(":")
+    return getattr(importlib.import_module(f"gated_bert.pruning.criteria.{module}"), name)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from gated_bert.config import GatedBertConfig
 from gated_bert.config.criterion_options import L0Options, MovementOptions, SoftMovementOptions
 from gated_bert.config.presets import movement_frequency
 from gated_bert.models.gated_dense import GatedLayer
@@ -28,6 +29,13 @@ class Movement(Criterion):
         if not {"learning_rate", "movement_learning_rate"}.isdisjoint(options):
             self.score_multiplier = None
         self.update_every = self.options.movement_pruning_frequency_steps or movement_frequency("base")
+
+    @classmethod
+    def from_config(cls, config: GatedBertConfig) -> Criterion:
+        made = super().from_config(config)
+        # A run's own optimiser has the rate of the record; `PruningCallback.optimizer` goes by the weights' rate.
+        made.score_multiplier = cls.score_multiplier
+        return made
 
     def scores(self, layer: GatedLayer) -> np.ndarray:
         return view(layer.scores)
