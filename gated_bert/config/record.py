@@ -16,7 +16,9 @@ from gated_bert.config.criterion_options import (
     CriterionOptions,
     L0Options,
     MovementOptions,
+    PlatonOptions,
     SaliencyOptions,
+    SnipMomentumOptions,
     SoftMovementOptions,
     SptOptions,
     TaylorOptions,
@@ -63,8 +65,8 @@ class _Assigned(dict):
 @takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
-    TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
-    TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
+    TicketOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions,
+    SptOptions, ActivationOptions, TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 

@@ -135,6 +135,10 @@ def _check_pattern(config: GatedBertConfig):
     if config.pruning_start_epoch < first:
         raise ConfigError("pruning_start_epoch", config.pruning_start_epoch,
                           f"{first} up: {config.criterion} adds up gradients first")  # fmt: skip
+    at_once = config.start_sparsity > 0 or config.schedule in ("one_shot", "steps", "auto")
+    if criterion.GATHERS and config.pruning_start_epoch == 1 and at_once:
+        raise ConfigError("pruning_start_epoch", 1, f"2 up, or a schedule that rises from 0: {config.criterion} knows "
+                          "nothing before the first steps")  # fmt: skip
     if config.scope == "output" and config.pattern != "element":
         raise ConfigError("scope", "output", f"layer, global or role; pattern {config.pattern} has no units inside "
                           "single columns, as element has")  # fmt: skip

@@ -12,6 +12,8 @@ _PUBLIC = {
     **dict.fromkeys(("Criterion", "StepContext"), "criteria.base"),
     "Magnitude": "criteria.magnitude",
     **dict.fromkeys(("Movement", "SoftMovement", "L0"), "criteria.movement"),
+    "Platon": "criteria.platon",
+    "SnipMomentum": "criteria.snip_momentum",
     "Random": "criteria.random_order",
     **dict.fromkeys(("Spt", "SptTaylor"), "criteria.spt"),
     **dict.fromkeys(("Taylor", "PublishedTaylor"), "criteria.taylor"),

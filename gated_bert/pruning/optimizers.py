@@ -24,9 +24,10 @@ class _ScoreAware:
 
     Args:
         score_rule: `gradient` (the optimiser's own step), `reward` (moving average of −gradient, whose first value is
-            taken whole) or `squared` (sum of squared gradients).
+            taken whole), `squared` (sum of squared gradients) or `absolute` (that of their sizes).
         score_multiplier: learning rate of the scores as a multiple of the weights'; for `gradient`.
-        score_alpha: weight of a new value in the moving average; for `reward`.
+        score_alpha: for `reward`, weight of a new value in the moving average; for `absolute`, what is left of the sum
+            when a new value comes.
     """
 
     def __init__(self, *args, score_rule="gradient", score_multiplier=1.0, score_alpha=0.125, **kwargs):
@@ -67,6 +68,8 @@ class _ScoreAware:
             super().update_step(gradient, variable, learning_rate * self.score_multiplier)
         elif self.score_rule == "squared":
             self.assign_add(variable, ops.square(gradient))
+        elif self.score_rule == "absolute":
+            self.assign(variable, self.score_alpha * variable + ops.abs(gradient))
         else:
             alpha = ops.where(ops.equal(self.iterations, 0), 1.0, self.score_alpha)
             self.assign_add(variable, alpha * (-gradient - variable))
@@ -141,7 +144,7 @@ def score_aware(
 
 
 def build_optimizer(
-    config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str
+    config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str, score_alpha: float | None = None
 ) -> keras.optimizers.Optimizer:
     """The optimiser of a run, built on the model's trainable variables.
 
@@ -152,6 +155,7 @@ def build_optimizer(
         model: a built model.
         total_steps: steps of the whole run, for the learning-rate schedule.
         score_rule: what moves the scores; see `_ScoreAware`.
+        score_alpha: likewise; None: that of SPT's rewards.
     """
     rate = WarmupLinearDecay(config.learning_rate, round(config.warmup_ratio * total_steps), total_steps)
     options = {
@@ -160,7 +164,7 @@ def build_optimizer(
         "global_clipnorm": config.clip_norm,
         "score_rule": score_rule,
         "score_multiplier": config.movement_learning_rate / config.learning_rate,
-        "score_alpha": config.spt_reward_alpha,
+        "score_alpha": config.spt_reward_alpha if score_alpha is None else score_alpha,
     }
     if config.optimizer == "sgd":
         optimizer: keras.optimizers.Optimizer = ScoreSGD(momentum=config.momentum, **options)

@@ -22,7 +22,9 @@ def scores_apart(model):
 
 
 @pytest.mark.parametrize("make", [build_optimizer, None], ids=["of a run", "of a callback"])
-@pytest.mark.parametrize("method, rule", [("movement", "gradient"), ("taylor", "squared"), ("spt", "reward")])
+@pytest.mark.parametrize(
+    "method, rule", [("movement", "gradient"), ("taylor", "squared"), ("platon", "absolute"), ("spt", "reward")]
+)
 def test_trained_scores_are_clipped_with_the_weights_and_collected_ones_have_no_part(
     make_model, batches, method, rule, make
 ):

@@ -41,7 +41,7 @@ from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
 from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.callbacks import PruningCallback, StepCallback
-from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.criteria import criterion_of
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import sparsity
 from gated_bert.support.backend import always_compiles, data_parallel
@@ -194,14 +194,14 @@ class _Run:
             for name, examples in self.data.dev.items()
         }
         self.status.update(message="building the model")
-        criterion = criterion_class(config)
+        criterion = criterion_of(config) if config.criterion else None
         rule = criterion.gate_rule if criterion else "fixed"
         self.model = build_model(config, self.task, tokenizer.vocab_size, gate_rule=rule)
         self.steps = len(self.train_set)
         if config.ticket and not self.checkpoint:
             apply_ticket(self.model, self.task, config, self.train_set, task_loss(self.task))
-        score_rule = criterion.score_rule if criterion else "gradient"
-        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
+        how = (criterion.score_rule, criterion.score_alpha) if criterion else ("gradient",)
+        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, *how)
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         self.model.train_on(self.training_loss)
