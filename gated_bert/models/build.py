@@ -33,6 +33,8 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
     model = get_family(architecture.model_type).model()(architecture, dtype=config.precision)
     if config.pretrained is not None:
         load_pretrained(model, config.pretrained, task)
+    # Before an optimiser is built: it keeps nothing for what is not trained.
+    model.encoder.embeddings.trainable = config.freeze != "embeddings"
     return model
 
 

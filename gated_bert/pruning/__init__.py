@@ -28,7 +28,9 @@ _PUBLIC = {
     ),
     "register_pattern": "named_patterns",
     **dict.fromkeys(("Group", "BlockGroup", "TiedGroup", "TileGroup", "BalancedGroup"), "groups"),
-    **dict.fromkeys(("Schedule", "Linear", "Cubic", "Steps", "OneShot", "register_schedule"), "schedules"),
+    **dict.fromkeys(
+        ("Schedule", "Linear", "Cubic", "Steps", "OneShot", "Every", "every", "register_schedule"), "schedules"
+    ),
     "register_criterion": "criteria.register",
 }  # fmt: skip
 

@@ -143,7 +143,7 @@ class PruningCallback(StepCallback):
         else:
             needed = class_of(part_of(config)).gate_rule
             layers, num_heads = layers_to_prune(model, needed, config.pruning_method), ()
-        pruner = Pruner.from_config(config, layers, num_heads, loss)
+        pruner = Pruner.from_config(config, layers, num_heads, loss, steps_per_epoch)
         return cls(pruner, None, model, dataset, steps_per_epoch, config.pruning_method)
 
     @classmethod
@@ -336,7 +336,7 @@ class PruningCallback(StepCallback):
         self._started, self._closed_share = True, None
         if not self.criterion.selects:
             if time >= self.schedule.first:
-                self.criterion.set_progress(self.schedule.progress(time))
+                self.criterion.set_progress(self.schedule.moved(time))
         elif self.schedule(time) > 0:
             if self.criterion.needs_data:
                 # Such scores cost passes over data: only where something may close.

@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.pruning.learning_rates import learning_rate
 from gated_bert.support.backend import whole_gradients
 from gated_bert.support.errors import UserError
-from gated_bert.support.tensors import Tensor
 
 SCORES = "scores"
 """Name of the variable in which gated layers keep trainable scores."""
@@ -97,30 +97,6 @@ class ScoreSGD(_ScoreAware, keras.optimizers.SGD):
     """SGD with momentum and separate treatment of scores."""
 
 
-@keras.saving.register_keras_serializable("gated_bert")
-class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Straight line from 0 to `peak` over the warm-up, then straight down to 0 (Devlin et al. 2019).
-
-    Of T steps, w of them warm-up, step t, counted from 0, has the rate t/w and then (T − t)/(T − w).
-
-    Args:
-        peak: highest learning rate.
-        warmup_steps: steps of the warm-up.
-        total_steps: steps of the run.
-    """
-
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int):
-        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
-
-    def __call__(self, step: Tensor) -> Tensor:
-        step = ops.cast(step, "float32")
-        falling = ops.maximum((self.total_steps - step) / max(self.total_steps - self.warmup_steps, 1), 0.0)
-        return self.peak * ops.where(step < self.warmup_steps, step / max(self.warmup_steps, 1), falling)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
-
-
 _SCORE_AWARE: dict[type, Any] = {
     keras.optimizers.AdamW: ScoreAdamW,
     keras.optimizers.Adam: ScoreAdam,
@@ -157,9 +133,8 @@ def build_optimizer(
         score_rule: what moves the scores; see `_ScoreAware`.
         score_alpha: likewise; None: that of SPT's rewards.
     """
-    rate = WarmupLinearDecay(config.learning_rate, round(config.warmup_ratio * total_steps), total_steps)
     options = {
-        "learning_rate": rate,
+        "learning_rate": learning_rate(config, total_steps),
         "weight_decay": config.weight_decay,
         "global_clipnorm": config.clip_norm,
         "score_rule": score_rule,

@@ -233,7 +233,7 @@ class _Run:
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
             self.folder.one_shot["after"] = self._evaluate()
-        elif self.pruning and self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
+        elif self.pruning and self.config.schedule == "one_shot" and self.pruning.schedule.first == 1:
             self.folder.one_shot["before"] = self._evaluate()
         callbacks = self._callbacks(epoch * self.steps + batches, place["seconds"])
         if batches:
