@@ -12,6 +12,7 @@ from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_f
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA
+from gated_bert.config.recipes import RECIPES, decided_elsewhere, recipe_values
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean
 from gated_bert.support.environ import check_backend
@@ -42,9 +43,10 @@ def read_settings(
     if environ.get("BENCHMARK_EPOCHS"):
         values["epochs"] = _environment_epochs(environ["BENCHMARK_EPOCHS"])
         names.add("epochs")
+    notes = _take_recipe(values, names, labels)
     values["sparsity_steps"] = _steps(values["sparsity_steps"], labels)
     _check_said_twice(values, names, labels)
-    notes = _fit_pruning_window(values, names)
+    notes += _fit_pruning_window(values, names)
     if environ.get("BENCHMARK_EPOCHS"):
         notes = (f"BENCHMARK_EPOCHS sets the epochs to {values['epochs']}", *notes)
     _check_sources(values, environ, labels)
@@ -62,6 +64,23 @@ def read_settings(
         notes=notes,
         labels=labels,
     )
+
+
+def _take_recipe(values: dict, typed: set[str], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Takes what a recipe sets and nobody typed, for what is read here; a note says what is not as published."""
+    name = values.get("recipe")
+    if name is None:
+        return ()
+    try:
+        found = recipe_values({each: values[each] for each in typed}, values)
+    except ConfigError as error:
+        raise FlagError(error.describe(labels.get(error.field, error.field))) from None
+    method = found.pop("pruning_method", None)
+    if method is not None and not {"methods", "criterion"} & typed:
+        values["methods"] = (method,)
+    values |= found
+    recipe = RECIPES[name]
+    return (f"recipe {name}: {recipe.missing}",) * bool(recipe.missing)
 
 
 def _from_texts(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -110,6 +129,8 @@ def _check_said_twice(values: dict, typed: set[str], labels: Mapping[str, str]):
 def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
     """Fits a pruning start and end that nobody typed to the epochs; what was typed stays, and may be refused later."""
     epochs, start, end = (values[name] for name in ("epochs", "pruning_start_epoch", "pruning_end_epoch"))
+    if decided_elsewhere(values.get("recipe"), typed) & {"pruning_start_epoch", "pruning_end_epoch"}:
+        return ()
     if not all(isinstance(value, int) and value > 0 for value in (epochs, start, end)):
         return ()
     if "pruning_start_epoch" in typed and "pruning_end_epoch" not in typed:

@@ -54,10 +54,13 @@ class CriterionOptions:
         """
         fields = declared_fields(cls)
         kinds = value_types(cls) if values else {}
-        full = {name if name in fields else cls.PREFIX + name: value for name, value in values.items()}
+        # Those that it has from another criterion's options have that one's prefix.
+        prefixes = ["", *(vars(each)["PREFIX"] for each in cls.__mro__ if "PREFIX" in vars(each))]
+        full = {next((each + name for each in prefixes if each + name in fields), name): value
+                for name, value in values.items()}  # fmt: skip
         for (given, value), name in zip(values.items(), full, strict=True):
             if name not in fields:
-                known = ", ".join(each.removeprefix(cls.PREFIX) for each in fields) or "no option"
+                known = ", ".join(_short(each, prefixes) for each in fields) or "no option"
                 raise ConfigError(given, value, known + did_you_mean(given, fields))
             allowed = type_fault(value, kinds[name])
             if allowed is not None:
@@ -70,6 +73,10 @@ class CriterionOptions:
     def numbers_a_weight(cls, pattern: str) -> tuple[int, int]:
         """`NUMBERS_A_WEIGHT` of a run that prunes by `pattern`."""
         return cls.NUMBERS_A_WEIGHT
+
+
+def _short(name: str, prefixes: list[str]) -> str:
+    return name.removeprefix(next((each for each in prefixes if each and name.startswith(each)), ""))
 
 
 @dataclass(frozen=True)
@@ -161,13 +168,21 @@ class MovementOptions(CriterionOptions):
     movement_pruning_frequency_steps: FilledIn[int] = _option(None, "steps between two masks", "--movement-frequency",
                                                               low=1)  # fmt: skip
     movement_schedule: str = _option("linear", "linear, cubic", "--movement-schedule", choices=("linear", "cubic"))
-    movement_learning_rate: float = _option(
-        1e-2, "rate of the scores; with Adam, from scores of 0, its size changes no rank of movement",
+    movement_learning_rate: FilledIn[float] = _option(
+        None, "rate of the scores; with Adam, from scores of 0, its size changes no rank of movement",
         "--movement-learning-rate", metavar="RATE", low=0, high=1e3, open_low=True, any_model=False)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class SoftMovementOptions(MovementOptions):
+class PenaltyOptions(MovementOptions):
+    """Of criteria whose scores a penalty lowers."""
+
+    penalty_over: str = _option("matrices", "what a penalty is the mean over: matrices (each the mean of its weights), "
+                                "or all weights", "--penalty-over", choices=("matrices", "weights"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SoftMovementOptions(PenaltyOptions):
     """Of `soft_movement`."""
 
     PREFIX: ClassVar[str] = "soft_movement_"
@@ -175,18 +190,18 @@ class SoftMovementOptions(MovementOptions):
     PLACE: ClassVar[int | None] = 3
     soft_movement_threshold: float = _option(0.1, "final threshold", "--soft-movement-threshold", metavar="VALUE",
                                              low=0, high=0.9999)  # fmt: skip
-    soft_movement_penalty: float = _option(25.0, "weight of its penalty", "--soft-movement-penalty", metavar="WEIGHT",
+    soft_movement_penalty: float = _option(400.0, "weight of its penalty", "--soft-movement-penalty", metavar="WEIGHT",
                                            low=0, high=1e6)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class L0Options(MovementOptions):
+class L0Options(PenaltyOptions):
     """Of `l0`."""
 
     PREFIX: ClassVar[str] = "l0_"
     ELEMENT_ONLY: ClassVar[bool] = True
     PLACE: ClassVar[int | None] = 4
-    l0_penalty: float = _option(25.0, "weight of the expected-L0 penalty", "--l0-penalty", metavar="WEIGHT", low=0,
+    l0_penalty: float = _option(125.0, "weight of the expected-L0 penalty", "--l0-penalty", metavar="WEIGHT", low=0,
                                 high=1e6)  # fmt: skip
 
 

@@ -210,7 +210,7 @@ def hint(name: str, value: object) -> str:
     return ""
 
 
-_OF_RECORD = ("epochs", "batch_size", "learning_rate", "model_size", "pruning_start_epoch", "pruning_end_epoch",
+_OF_RECORD = ("epochs", "batch_size", "model_size", "pruning_start_epoch", "pruning_end_epoch",
               "spt_explore_per_layer", "tasks", "data", "seed")  # fmt: skip
 
 
@@ -225,6 +225,7 @@ DEFAULTS = {name: _default(name) for name in _OF_RECORD} | {
     "start_sparsity": str(START_SPARSITY),
     "end_sparsity": str(END_SPARSITY),
     "sparsity_steps": "auto",
+    "learning_rate": "auto",
     "max_len": str(usual_max_len("")),
     "output": "results",
 }

@@ -48,7 +48,7 @@ METHODS = {
     "magnitude": Method("magnitude"),
     "movement": Method("movement"),
     "spt": Method("spt", scope="global", schedule="auto"),
-    "soft_movement": Method("soft_movement"),
+    "soft_movement": Method("soft_movement", schedule="cubic"),
     "l0": Method("l0"),
     "taylor": Method("taylor"),
     "random": Method("random"),

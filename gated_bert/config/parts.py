@@ -69,6 +69,9 @@ CRITERIA = {
 }
 """Every criterion that a record may name."""
 
+BUILT_IN = frozenset(CRITERIA)
+"""Those of the package."""
+
 VARIANTS = {
     ("spt", "spt_reward", "taylor"): Part(SptTaylorOptions, "spt:SptTaylor"),
     ("taylor", "taylor_variant", "published"): Part(TaylorOptions, "taylor:PublishedTaylor"),
@@ -121,6 +124,18 @@ def options_of(config: GatedBertConfig) -> CriterionOptions:
 def own_options(options: type[CriterionOptions]) -> tuple[str, ...]:
     """The options of a criterion that are no fields of a record."""
     return tuple(name for name in declared_fields(options) if name not in _SHARED)
+
+
+def options_of_others(criterion: str | None) -> frozenset[str]:
+    """Fields of a record that say nothing of a run by `criterion`: the options of other criteria of the package.
+
+    None of a criterion of a user's own, which may read what it likes.
+    """
+    if criterion is not None and criterion not in BUILT_IN:
+        return frozenset()
+    parts = [CRITERIA[criterion]] if criterion else []
+    parts += [part for (name, _, _), part in VARIANTS.items() if name == criterion]
+    return _SHARED - {name for part in parts for name in declared_fields(part.options)}
 
 
 def trained() -> tuple[str, ...]:

@@ -70,6 +70,21 @@ def spt_epsilon(size: str) -> float:
     return {"tiny": 0.01, "small": 0.005, "base": 0.0025, "large": 0.001}[size]
 
 
+PRETRAINED_RATE = 2e-5
+_RATES_FROM_SCRATCH = {"tiny": 1e-3, "small": 5e-4, "base": 1e-4, "large": 1e-4}
+
+
+def usual_rate(pretrained: str | None, size: str) -> float:
+    """Peak learning rate where nobody says otherwise: at that of pretrained weights random ones stay at chance."""
+    return _RATES_FROM_SCRATCH[schedule_size(size)] if pretrained is None else PRETRAINED_RATE
+
+
+MOVEMENT_FREQUENCY = 10
+"""Steps between two recomputations of movement's masks: in every step they cost about a tenth of it more."""
+SCORE_RATES: dict[str | None, float] = {"movement": 1e-2, "soft_movement": 1e-2, "l0": 1e-1}
+"""Criterion → learning rate of its scores (Sanh et al. 2020)."""
+
+
 def movement_frequency(size: str) -> int:
-    """Steps between two recomputations of the movement masks."""
+    """Steps between two recomputations of the movement masks in the published text."""
     return {"tiny": 100, "small": 200, "base": 400, "large": 800}[size]

@@ -24,6 +24,7 @@ from gated_bert.config.criterion_options import (
     TaylorOptions,
 )
 from gated_bert.config.input_options import InputOptions, usual_lengths
+from gated_bert.config.later_fields import with_later_fields
 from gated_bert.config.methods import METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
 from gated_bert.config.option import (
@@ -37,15 +38,18 @@ from gated_bert.config.parts import CRITERIA, options_of
 from gated_bert.config.plugins import load_installed
 from gated_bert.config.presets import (
     END_SPARSITY,
+    MOVEMENT_FREQUENCY,
     PRESETS,
+    SCORE_RATES,
     START_SPARSITY,
-    movement_frequency,
     schedule_size,
     spt_epsilon,
+    usual_rate,
 )
 from gated_bert.config.pruning_options import PruningOptions, TicketOptions
 from gated_bert.config.pruning_types import fields_of_type
-from gated_bert.config.pruning_window import epochs_of_window
+from gated_bert.config.pruning_window import STEPS_INSTEAD, epochs_of_window
+from gated_bert.config.recipes import recipe_values
 from gated_bert.config.record_checks import check_together
 from gated_bert.config.space import PATTERNS, SCHEDULES
 from gated_bert.config.training_options import TrainingOptions
@@ -98,6 +102,9 @@ class GatedBertConfig(
             # It may be that of an installed package.
             load_installed()
         choose("model_size", self.model_size, tuple(PRESETS))
+        self._set(**recipe_values(vars(self)["_given"], _USUAL))
+        if self.learning_rate is None:
+            self._set(learning_rate=usual_rate(self.pretrained, self.model_size))
         if self.pruning_method == "none" or not self.enable_pruning:
             self._set(pruning_method="baseline")
         choose("pruning_method", self.pruning_method, tuple(METHODS))
@@ -134,7 +141,8 @@ class GatedBertConfig(
             "start_sparsity": START_SPARSITY,
             "end_sparsity": END_SPARSITY,
             "spt_epsilon": spt_epsilon(size),
-            "movement_pruning_frequency_steps": movement_frequency(size),
+            "movement_pruning_frequency_steps": MOVEMENT_FREQUENCY,
+            "movement_learning_rate": SCORE_RATES.get(self.criterion, SCORE_RATES["movement"]),
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
         self._set(**epochs_of_window(self, vars(self)["_given"]))
@@ -184,10 +192,12 @@ class GatedBertConfig(
 
     def _left_open(self) -> dict[str, Any]:
         """Values that make this record, without those that are filled in alike where they are left out."""
-        usual = {field.name: field.default for field in dataclasses.fields(self)}
-        needed = {name: value for name, value in dataclasses.asdict(self).items() if value != usual[name]}
-        # Of two fields that fill in each other, as pattern and unit, the one that other methods read is tried last.
-        for name in ("enable_pruning", *reversed(usual)):
+        needed = {name: value for name, value in dataclasses.asdict(self).items() if value != _USUAL[name]}
+        recipe = recipe_values(needed, _USUAL)
+        needed |= {name: getattr(self, name) for name in recipe if name not in needed}
+        # Of two fields that fill in each other, as pattern and unit, the one that other methods read is tried last;
+        # what follows from a warm-up, first.
+        for name in ("enable_pruning", *STEPS_INSTEAD, *reversed(_USUAL)):
             if name not in needed:
                 continue
             fewer = {other: value for other, value in needed.items() if other != name}
@@ -207,7 +217,7 @@ class GatedBertConfig(
         Raises:
             ConfigError: an unknown field, or a refused value.
         """
-        values = plainly_spelt(cls, values)
+        values = with_later_fields(plainly_spelt(cls, values))
         cls._refuse_unknown(values)
         kinds = value_types(cls)
         for name, value in values.items():
@@ -215,8 +225,7 @@ class GatedBertConfig(
             if allowed is not None:
                 raise ConfigError(name, value, allowed)
         record = cls(**values)
-        usual = {field.name: field.default for field in dataclasses.fields(cls)}
-        filled_in = {name for name in usual if usual[name] is None and getattr(record, name) is not None}
+        filled_in = {name for name in _USUAL if _USUAL[name] is None and getattr(record, name) is not None}
         # Only a written record says all of these.
         if filled_in <= values.keys():
             record._set(_given=record._left_open())
@@ -238,3 +247,6 @@ class GatedBertConfig(
         if str(text_or_path).lstrip().startswith("{"):
             return cls.from_dict(parse_record(str(text_or_path), where="the record"))
         return cls.from_dict(read_record(Path(text_or_path)))
+
+
+_USUAL = {field.name: field.default for field in dataclasses.fields(GatedBertConfig)}

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gated_bert.config.option import RUN, TRAINING, option
+from gated_bert.config.option import RUN, TRAINING, FilledIn, option
+from gated_bert.config.recipes import RECIPES
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """Optimiser, precision, devices and resume points."""
 
+    recipe: str | None = option(None, "a published recipe for what is not said otherwise", "--recipe", group=RUN,
+                                choices=tuple(RECIPES), names=tuple(RECIPES))  # fmt: skip
     epochs: int = option(25, "training epochs", "-e", "--epochs", group=RUN, low=1)
-    learning_rate: float = option(2e-5, "peak learning rate", "-l", "--learning-rate", group=RUN, metavar="RATE", low=0,
-                                  high=1, open_low=True)  # fmt: skip
+    learning_rate: FilledIn[float] = option(None, "peak learning rate; auto: 2e-5 with -pt, from scratch by the size",
+                                            "-l", "--learning-rate", group=RUN, metavar="RATE", low=0, high=1,
+                                            open_low=True, nothing="auto")  # fmt: skip
     optimizer: str = option("adamw", "adamw, adam, sgd", "--optimizer", group=TRAINING,
                             choices=("adamw", "adam", "sgd"))  # fmt: skip
     weight_decay: float = option(0.01, "weight decay", "--weight-decay", group=TRAINING, metavar="RATE", low=0, high=1)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gated_bert.config import NOT_COMPUTED, ConfigError, GatedBertConfig
+from gated_bert.config.parts import options_of_others
 from gated_bert.support.errors import UserError
 
 Changes = dict[str, tuple[object, object]]
@@ -45,7 +46,7 @@ def config_changes(before: Mapping, config: GatedBertConfig) -> Changes:
     except ConfigError:
         # Of a later version, or no longer allowed: what both know is compared.
         was = dataclasses.asdict(config) | dict(before)
-    apart = {*NOT_COMPUTED, *(("devices",) if config.devices == "all" else ())}
+    apart = {*NOT_COMPUTED, *options_of_others(config.criterion), *(("devices",) if config.devices == "all" else ())}
     return changes(was, dataclasses.asdict(config), apart)
 
 

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterable, Sequence
 
 from gated_bert.config.flag_table import PRUNING_FIELDS
+from gated_bert.config.presets import PRETRAINED_RATE
+from gated_bert.config.recipes import decided_elsewhere
 from gated_bert.experiments.runs.run_state import newest_metadata
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.support.environ import data_label
 from gated_bert.support.text_table import aligned
 
 _ROWS = (
-    ("methods", "methods"), ("tasks", "tasks"), ("data", "data"), ("model size", "model_size"),
+    ("recipe", "recipe"), ("methods", "methods"), ("tasks", "tasks"), ("data", "data"), ("model size", "model_size"),
     ("pretrained weights", "pretrained"), ("epochs", "epochs"), ("batch size", "batch_size"),
     ("learning rate", "learning_rate"), ("optimizer", "optimizer"), ("longest text", "max_len"), ("seeds", "seeds"),
     ("start sparsity", "start_sparsity"), ("end sparsity", "end_sparsity"), ("pruning epochs", "window"),
@@ -28,7 +30,8 @@ def configuration_rows(plan: Plan) -> list[tuple[str, str]]:
         if value is not None:
             rows.append((title, value))
     shown = {name for _, name in _ROWS}
-    for name in sorted(plan.settings.typed & plan.settings.values.keys() - shown):
+    asked = plan.settings.typed | decided_elsewhere(plan.settings.values.get("recipe"), ())
+    for name in sorted(asked & plan.settings.values.keys() - shown):
         if name not in ("pruning_start_epoch", "pruning_end_epoch", "sparsity_steps"):
             rows.append((name.replace("_", " "), ", ".join(dict.fromkeys(map(_text, _values(plan, name))))))
     return [*rows, ("output", str(plan.output))]
@@ -51,6 +54,8 @@ def _value(plan: Plan, name: str) -> str | None:
     if name in ("schedule", "pattern", "scope"):
         return _per_method(list(dict.fromkeys((config.pruning_method, _schedule(config, name)) for config in pruned)))
     values = _values(plan, name)
+    if name == "learning_rate" and "learning_rate" not in settings.typed and first.pretrained is None:
+        return f"{_text(values)} (from scratch; {PRETRAINED_RATE:g} with pretrained weights)"
     return None if values == (None,) else _text(values if len(values) > 1 else values[0])
 
 

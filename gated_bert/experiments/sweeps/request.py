@@ -14,6 +14,7 @@ from gated_bert.config.matrix_checks import check_matrices
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA, own_options
 from gated_bert.config.presets import TASK_MAX_LEN
+from gated_bert.config.recipes import decided_elsewhere
 from gated_bert.support.checks import ConfigError, FlagError
 
 
@@ -49,20 +50,25 @@ class Settings:
         Raises:
             FlagError: a value that the record refuses, named by its flag.
         """
-        values = {**self.values, "pruning_method": method, "task": task, "seed": seed}
+        recipe = self.values.get("recipe")
+        elsewhere = decided_elsewhere(recipe, self.typed)
+        usual = {name: value for name, value in self.values.items() if name not in elsewhere}
+        values = {**usual, "pruning_method": method, "task": task, "seed": seed}
         if task in TASK_MAX_LEN and "max_len" not in self.typed:
             values.pop("max_len", None)
         own = values.get("criterion_options") or {}
         if own:
             values["criterion_options"] = self._options_of(values.get("criterion") or METHODS[method].criterion, own)
-        ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity") if name not in self.typed}
+        ends = {name: values.pop(name) for name in ("start_sparsity", "end_sparsity")
+                if name in values and name not in self.typed}  # fmt: skip
         try:
             config = GatedBertConfig(**values)
             if any(getattr(config, name) != value for name, value in ends.items()):
                 # The method's own schedule holds until a person types -s or -f, whatever a script's defaults are.
                 config = config.replace(**ends, schedule=config.schedule)
             check_matrices(config)
-            return config
+            # Also where it starts from a dense model of its own.
+            return config.replace(learning_rate=config.learning_rate)
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None

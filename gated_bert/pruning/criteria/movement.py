@@ -9,7 +9,7 @@ from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.criterion_options import L0Options, MovementOptions, SoftMovementOptions
-from gated_bert.config.presets import movement_frequency
+from gated_bert.config.presets import MOVEMENT_FREQUENCY
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
 from gated_bert.support.backend import view
@@ -28,7 +28,7 @@ class Movement(Criterion):
         super().__init__(**options)
         if not {"learning_rate", "movement_learning_rate"}.isdisjoint(options):
             self.score_multiplier = None
-        self.update_every = self.options.movement_pruning_frequency_steps or movement_frequency("base")
+        self.update_every = self.options.movement_pruning_frequency_steps or MOVEMENT_FREQUENCY
 
     @classmethod
     def from_config(cls, config: GatedBertConfig) -> Criterion:
@@ -42,7 +42,7 @@ class Movement(Criterion):
 
 
 class Penalised(Movement):
-    """Base of criteria whose gates close by themselves under a rising penalty, the mean over all prunable weights."""
+    """Base of criteria whose gates close by themselves under a rising penalty, the mean over matrices."""
 
     selects = False
     columns: tuple[str, ...] = ("penalty_weight",)
@@ -55,6 +55,8 @@ class Penalised(Movement):
         """Moves the penalty to a share `progress` of its final weight."""
         layers = [group.layers[0] for group in self.groups]
         sizes = [int(np.prod(layer.mask_variable.shape)) for layer in layers]
+        if self.options.penalty_over == "matrices":
+            sizes = [1] * len(layers)
         for layer, size in zip(layers, sizes, strict=True):
             layer.penalty_weight.assign(progress * self.final_penalty() * size / sum(sizes))
 

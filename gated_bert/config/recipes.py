@@ -1,0 +1,128 @@
+"""Published recipes: what each sets of a run's record, where nobody says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gated_bert.config.presets import movement_frequency, schedule_size
+from gated_bert.config.pruning_window import STEPS_INSTEAD
+from gated_bert.support.checks import choose
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a published run has.
+
+    Attributes:
+        about: whose it is.
+        values: field → value; shares of the run's steps are shares of whatever epochs it has.
+        epochs: field in epochs → share of the run's epochs, of which there is at least one.
+        by_size: field → its value by the size of the model.
+        missing: what of the published run is not here.
+    """
+
+    about: str
+    values: Mapping[str, Any]
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    by_size: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    missing: str = ""
+
+
+_MOVEMENT = {
+    "epochs": 10, "batch_size": 32, "learning_rate": 3e-5, "warmup_ratio": 0.1, "lr_schedule": "linear",
+    "schedule": "cubic", "pruning_warmup": 0.1, "pruning_cooldown": 0.2, "scope": "layer",
+    "movement_pruning_frequency_steps": 1, "movement_learning_rate": 1e-2, "freeze": "embeddings",
+}  # fmt: skip
+"""w = 10 % of the steps, i = 1 and f = 2."""
+_CONSTANT_PENALTY = {"schedule": "linear", "pruning_start_epoch": 1, "pruning_end_epoch": 1}
+
+RECIPES = {
+    "movement": Recipe("movement pruning (Sanh et al. 2020)", {"pruning_method": "movement", **_MOVEMENT}),
+    "soft_movement": Recipe(
+        "soft movement pruning (Sanh et al. 2020)",
+        {"pruning_method": "soft_movement", **_MOVEMENT, "soft_movement_threshold": 0.1,
+         "soft_movement_penalty": 400.0, "penalty_over": "matrices"},
+    ),
+    "l0": Recipe(
+        "L0 regularisation as in movement pruning's paper (Sanh et al. 2020)",
+        {"pruning_method": "l0",
+         **{name: value for name, value in _MOVEMENT.items() if not name.startswith("pruning_")}, **_CONSTANT_PENALTY,
+         "l0_penalty": 125.0, "penalty_over": "matrices", "movement_learning_rate": 1e-1},
+    ),
+    "obert": Recipe(
+        "oBERT (Kurtic et al. 2022), 30 epochs",
+        {"pruning_method": "obert", "epochs": 30, "batch_size": 32, "learning_rate": 5e-5, "warmup_ratio": 0.0,
+         "lr_schedule": "cyclic", "schedule": "cubic", "start_sparsity": 0.7, "pruning_warmup": 2 / 30,
+         "pruning_cooldown": 4 / 30, "scope": "global", "teacher": "self", "distill_hardness": 1.0,
+         "distill_temperature": 2.0},
+        {"pruning_every": 4 / 30},
+    ),
+    "platon": Recipe(
+        "PLATON (Zhang et al. 2022), MNLI",
+        {"pruning_method": "platon", "epochs": 8, "batch_size": 32, "learning_rate": 8e-5, "warmup_ratio": 0.055,
+         "lr_schedule": "linear", "schedule": "cubic", "pruning_warmup": 0.055, "pruning_cooldown": 0.275,
+         "scope": "global", "platon_window": 10, "platon_beta1": 0.85, "platon_beta2": 0.95},
+        missing="the optimiser is AdamW, published Adamax",
+    ),
+    "published-spt": Recipe(
+        "SPT, movement and magnitude as the published text of Gated BERT has them",
+        {"epochs": 25, "batch_size": 96, "learning_rate": 2e-5, "spt_variant": "published"},
+        {"pruning_start_epoch": 4 / 25, "pruning_end_epoch": 23 / 25},
+        by_size={"movement_pruning_frequency_steps": lambda size: movement_frequency(schedule_size(size))},
+    ),
+}  # fmt: skip
+"""Name → recipe, for `--recipe`."""
+
+_INSTEAD = {
+    **{epoch: (steps,) for epoch, steps in STEPS_INSTEAD.items()},
+    **{steps: (epoch,) for epoch, steps in STEPS_INSTEAD.items()},
+    "movement_schedule": ("schedule",), "criterion": ("pruning_method",),
+    "sparsity_steps": ("schedule", "start_sparsity", "pruning_warmup", "pruning_cooldown", "pruning_every"),
+    "spt_reward": ("spt_variant",), "spt_credit": ("spt_variant",), "spt_unit": ("spt_variant",),
+}  # fmt: skip
+"""Field that is given → fields of a recipe that it takes the place of, beside itself."""
+STEPS_INSTEAD_OF = {steps: epoch for epoch, steps in STEPS_INSTEAD.items()}
+_OF_TEACHER = ("teacher", "distill_hardness", "distill_temperature", "distill_layers", "distill_layer_weight")
+
+
+def recipe_values(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What the recipe that a record is given sets of it; nothing without one.
+
+    Args:
+        given: the fields that the record is given; None and auto are what is filled in, but of a teacher none.
+        usual: the defaults of other fields.
+
+    Raises:
+        ConfigError: an unknown recipe.
+    """
+    name = given.get("recipe")
+    if name is None:
+        return {}
+    choose("recipe", name, tuple(RECIPES))
+    recipe = RECIPES[name]
+    asked = {**usual, **recipe.values, **given}
+    values = dict(recipe.values)
+    if isinstance(asked["epochs"], int):
+        values |= {name: max(1, round(share * asked["epochs"])) for name, share in recipe.epochs.items()}
+    values |= {name: of(asked["model_size"]) for name, of in recipe.by_size.items()}
+    for name in (name for name, value in given.items() if value not in (None, "auto") or name == "teacher"):
+        values = {other: value for other, value in values.items() if other not in (name, *_INSTEAD.get(name, ()))}
+    if asked.get("pretrained") is None:
+        # Published rates are for pretrained weights.
+        values.pop("learning_rate", None)
+    if {**values, **given}.get("teacher") is None:
+        values = {name: value for name, value in values.items() if name not in _OF_TEACHER}
+    return values
+
+
+def decided_elsewhere(recipe: str | None, typed: Collection[str]) -> frozenset[str]:
+    """Fields whose usual values do not hold: a recipe sets them, or it or what is typed sets others in their place."""
+    mine = set(typed) & STEPS_INSTEAD_OF.keys()
+    if recipe in RECIPES:
+        made = RECIPES[recipe]
+        mine |= {*made.values, *made.epochs, *made.by_size}
+        mine |= {name for name, others in _INSTEAD.items() if mine & set(others)}
+    return frozenset((mine | {STEPS_INSTEAD_OF[name] for name in mine & STEPS_INSTEAD_OF.keys()}) - set(typed))
+
