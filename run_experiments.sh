@@ -4,7 +4,7 @@ set -euo pipefail
 
 EPOCHS=25
 BATCH_SIZE=96
-LEARNING_RATE=auto
+LEARNING_RATE=2e-5
 MODEL_SIZE=base
 PRUNING_METHODS=magnitude,movement,spt,baseline
 START_SPARSITY=0.0

@@ -15,12 +15,14 @@ from gated_bert.config.presets import PRESETS
 
 
 @pytest.mark.parametrize(
-    "size, epsilon, frequency",
-    [("tiny", 0.01, 100), ("small", 0.005, 200), ("base", 0.0025, 400), ("large", 0.001, 800)],
+    "size, epsilon, frequency, rate",
+    [("tiny", 0.01, 100, 1e-3), ("small", 0.005, 200, 5e-4), ("base", 0.0025, 400, 1e-4), ("large", 0.001, 800, 1e-4)],
 )
-def test_defaults_follow_the_size(size, epsilon, frequency):
-    config = GatedBertConfig(model_size=size)
-    assert (config.spt_epsilon, config.movement_pruning_frequency_steps) == (epsilon, frequency)
+def test_defaults_follow_the_size(size, epsilon, frequency, rate):
+    config, published = GatedBertConfig(model_size=size), GatedBertConfig(model_size=size, recipe="published-spt")
+    assert config.spt_epsilon == epsilon
+    assert (config.movement_pruning_frequency_steps, published.movement_pruning_frequency_steps) == (10, frequency)
+    assert (config.learning_rate, config.replace(pretrained="some/bert").learning_rate) == (rate, 2e-5)
     assert config.d_model == PRESETS[size].d_model
 
 
@@ -202,7 +204,7 @@ def test_nothing_of_another_size_or_method_stays():
     record = GatedBertConfig(model_size="tiny", pruning_method="movement", end_sparsity=0.9)
     for each in (record, GatedBertConfig.from_json(record.to_json())):
         large = each.replace(model_size="large")
-        assert (large.d_model, large.spt_epsilon, large.movement_pruning_frequency_steps) == (1024, 0.001, 800)
+        assert (large.d_model, large.spt_epsilon, large.learning_rate) == (1024, 0.001, 1e-4)
         spt = each.replace(pruning_method="spt", end_sparsity=None)
         assert (spt.criterion, spt.scope, spt.schedule, spt.label) == ("spt", "global", "auto", "spt")
         assert each.replace(pruning_method="baseline").replace(pruning_method="movement") == record

@@ -294,3 +294,31 @@ def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
     assert "accuracy" in judged, "its own examples judge it"
     refused = command("train", "-t", "vowels", *tiny, "--vocab", vocab, "--run-dir", tmp_path / "x", status=2)
     assert "vowels" in refused.splitlines()[-1]
+
+
+def test_an_option_is_read_as_what_its_criterion_declares(tmp_path, capsys):
+    """`1` is true of a switch, a number of a number and a text of a text, on a command line and in a file."""
+    plugin = tmp_path / "kinds.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from gated_bert import Criterion, CriterionOptions, option, register_criterion\n"
+        "@dataclass(frozen=True)\n"
+        "class KindsOptions(CriterionOptions):\n"
+        "    flag: bool = option(False, 'a switch')\n"
+        "    word: str = option('a', 'a text')\n"
+        "    count: int = option(3, 'a number', low=0)\n"
+        "    share: float = option(0.5, 'a share', low=0, high=2)\n"
+        "class Kinds(Criterion):\n"
+        "    Options = KindsOptions\n"
+        "register_criterion('kinds', Kinds)\n"
+    )
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("criterion_options: [flag=1, word=1, count=1, share=1]\n")
+    words = ["sweep", "--plugin", str(plugin), "-p", "kinds", "-d", "embedded", "-m", "tiny", "--dry-run"]
+    for given in (["--criterion-options", "flag=1,word=1,count=1,share=1"], ["--sweep-file", str(sweep)]):
+        assert main([*words, *given]) == 0
+        out = capsys.readouterr().out
+        for part in ("'flag': True", "'word': '1'", "'count': 1", "'share': 1"):
+            assert part in out, given
+    assert main([*words, "--criterion-options", "flag=2"]) == 2
+    assert "--criterion-options: 'flag=2' is refused" in capsys.readouterr().err

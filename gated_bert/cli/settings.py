@@ -12,7 +12,8 @@ from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_f
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA
-from gated_bert.config.recipes import RECIPES, decided_elsewhere, recipe_values
+from gated_bert.config.presets import PRETRAINED_RATE
+from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere, recipe_values
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean
 from gated_bert.support.environ import check_backend
@@ -43,6 +44,9 @@ def read_settings(
     if environ.get("BENCHMARK_EPOCHS"):
         values["epochs"] = _environment_epochs(environ["BENCHMARK_EPOCHS"])
         names.add("epochs")
+    if "learning_rate" not in names and values["learning_rate"] == PRETRAINED_RATE:
+        # The record knows whether there are pretrained weights; what a script's own default says else stays.
+        values["learning_rate"] = None
     notes = _take_recipe(values, names, labels)
     values["sparsity_steps"] = _steps(values["sparsity_steps"], labels)
     _check_said_twice(values, names, labels)
@@ -80,7 +84,11 @@ def _take_recipe(values: dict, typed: set[str], labels: Mapping[str, str]) -> tu
         values["methods"] = (method,)
     values |= found
     recipe = RECIPES[name]
-    return (f"recipe {name}: {recipe.missing}",) * bool(recipe.missing)
+    notes = [recipe.missing] if recipe.missing else []
+    left_out = sorted(OF_PRETRAINED & recipe.values.keys() - typed)
+    if left_out and values.get("pretrained") is None:
+        notes.append(f"without -pt its {' and '.join(left_out).replace('_', ' ')}, of pretrained weights, are left out")
+    return tuple(f"recipe {name}: {note}" for note in notes)
 
 
 def _from_texts(texts: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gated_bert.config.criterion_options import CRITERION_SECTIONS
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHOD_WORDS, METHODS
 from gated_bert.config.option import DATA, MODEL, OUTPUT, PRUNING, RUN, TRAINING, Declared, declared_fields
-from gated_bert.config.presets import END_SPARSITY, START_SPARSITY, usual_max_len
+from gated_bert.config.presets import END_SPARSITY, PRETRAINED_RATE, START_SPARSITY, usual_max_len
 from gated_bert.config.pruning_options import PruningOptions
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean, whole
 from gated_bert.support.paths import user_path
@@ -112,13 +112,22 @@ def _switch(flag: Flag, word: str) -> bool:
     return SWITCH[word.lower()]
 
 
-def _assignment(flag: Flag, word: str) -> tuple[str, object]:
+def _assignment(flag: Flag, word: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not (name and equals and value):
         raise FlagError.refused(flag.label, word, "name=value, e.g. strength=0.5")
+    # What kind of value it is, the criterion says whose option it is.
+    return name, value
+
+
+def read_as(kind: type, value: object) -> object:
+    """What a text, or a 0 or 1 of a file, stands for where a value of `kind` is wanted; others stay as they are."""
+    if kind is bool and (isinstance(value, str) or value in (0, 1)):
+        return SWITCH.get(str(value).lower(), value) if not isinstance(value, bool) else value
+    if not isinstance(value, str) or kind not in (int, float):
+        return value
     whole = as_number(value, int)
-    number = as_number(value, float) if isinstance(whole, str) else whole
-    return name, SWITCH.get(value.lower(), number) if isinstance(number, str) else number
+    return as_number(value, kind) if isinstance(whole, str) else whole
 
 
 def _choose(flag: Flag, word: str):
@@ -225,7 +234,7 @@ DEFAULTS = {name: _default(name) for name in _OF_RECORD} | {
     "start_sparsity": str(START_SPARSITY),
     "end_sparsity": str(END_SPARSITY),
     "sparsity_steps": "auto",
-    "learning_rate": "auto",
+    "learning_rate": f"{PRETRAINED_RATE:g}".replace("e-0", "e-"),
     "max_len": str(usual_max_len("")),
     "output": "results",
 }

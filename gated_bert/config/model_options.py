@@ -29,7 +29,8 @@ class ModelOptions:
     gate_init_value: float = option(1.0, "what open gates start at", "--gate-init-value", group=MODEL, metavar="VALUE",
                                     low=0, high=10, open_low=True)  # fmt: skip
     gate_trainable: bool = option(False, "train the gates as well", "--gate-trainable", group=MODEL)
-    pretrained: str | None = option(None, "weights: a Hugging Face id or a folder", "-pt", "--pretrained", group=MODEL,
+    pretrained: str | None = option(None, "weights: a Hugging Face id or a folder; without -pt and -l the learning "
+                                    "rate is one that learns from scratch", "-pt", "--pretrained", group=MODEL,
                                     metavar="FROM")  # fmt: skip
 
     def sizes(self) -> tuple[int, int, int, int]:

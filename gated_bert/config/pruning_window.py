@@ -28,7 +28,11 @@ def epochs_of_window(config: GatedBertConfig, given: dict[str, Any]) -> dict[str
         ConfigError: an epoch is given as well, and says otherwise.
     """
     found: dict[str, int] = {}
-    warmup, cooldown = config.pruning_warmup, config.pruning_cooldown
+    warmup, cooldown = (
+        # Other values are refused where all are.
+        value if isinstance(value, int | float) and value >= 0 and isinstance(config.epochs, int) else None
+        for value in (config.pruning_warmup, config.pruning_cooldown)
+    )
     if warmup is not None:
         share = warmup * config.epochs if warmup < 1 else 0
         found["pruning_start_epoch"] = min(int(round(1 + share, 9)), config.epochs)

@@ -83,6 +83,8 @@ _INSTEAD = {
     "spt_reward": ("spt_variant",), "spt_credit": ("spt_variant",), "spt_unit": ("spt_variant",),
 }  # fmt: skip
 """Field that is given → fields of a recipe that it takes the place of, beside itself."""
+OF_PRETRAINED = frozenset({"learning_rate", "freeze"})
+"""Fields that a recipe sets of pretrained weights alone: random ones would learn nothing by them."""
 STEPS_INSTEAD_OF = {steps: epoch for epoch, steps in STEPS_INSTEAD.items()}
 _OF_TEACHER = ("teacher", "distill_hardness", "distill_temperature", "distill_layers", "distill_layer_weight")
 
@@ -110,8 +112,7 @@ def recipe_values(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
     for name in (name for name, value in given.items() if value not in (None, "auto") or name == "teacher"):
         values = {other: value for other, value in values.items() if other not in (name, *_INSTEAD.get(name, ()))}
     if asked.get("pretrained") is None:
-        # Published rates are for pretrained weights.
-        values.pop("learning_rate", None)
+        values = {name: value for name, value in values.items() if name not in OF_PRETRAINED}
     if {**values, **given}.get("teacher") is None:
         values = {name: value for name, value in values.items() if name not in _OF_TEACHER}
     return values

@@ -15,9 +15,8 @@ class TrainingOptions:
     recipe: str | None = option(None, "a published recipe for what is not said otherwise", "--recipe", group=RUN,
                                 choices=tuple(RECIPES), names=tuple(RECIPES))  # fmt: skip
     epochs: int = option(25, "training epochs", "-e", "--epochs", group=RUN, low=1)
-    learning_rate: FilledIn[float] = option(None, "peak learning rate; auto: 2e-5 with -pt, from scratch by the size",
-                                            "-l", "--learning-rate", group=RUN, metavar="RATE", low=0, high=1,
-                                            open_low=True, nothing="auto")  # fmt: skip
+    learning_rate: FilledIn[float] = option(None, "peak learning rate", "-l", "--learning-rate", group=RUN,
+                                            metavar="RATE", low=0, high=1, open_low=True)  # fmt: skip
     optimizer: str = option("adamw", "adamw, adam, sgd", "--optimizer", group=TRAINING,
                             choices=("adamw", "adam", "sgd"))  # fmt: skip
     weight_decay: float = option(0.01, "weight decay", "--weight-decay", group=TRAINING, metavar="RATE", low=0, high=1)

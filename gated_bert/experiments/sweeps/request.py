@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.flag_table import LABELS, hint
+from gated_bert.config.flag_table import LABELS, hint, read_as
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.matrix_checks import check_matrices
 from gated_bert.config.methods import METHODS
+from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, own_options
 from gated_bert.config.presets import TASK_MAX_LEN
 from gated_bert.config.recipes import decided_elsewhere
@@ -78,4 +79,6 @@ class Settings:
         names = {METHODS[method].criterion for method in self.methods} - {criterion, None}
         others = {option for name in names if name for option in own_options(CRITERIA[name].options)}
         mine = own_options(CRITERIA[criterion].options) if criterion else ()
-        return {name: value for name, value in given.items() if name in mine or name not in others}
+        kinds = {name: declared_fields(CRITERIA[criterion].options)[name].kind for name in mine} if criterion else {}
+        return {name: read_as(kinds.get(name, str), value) for name, value in given.items()
+                if name in mine or name not in others}  # fmt: skip
