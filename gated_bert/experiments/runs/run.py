@@ -18,7 +18,7 @@ from gated_bert.experiments.reports.plots import plot_run
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, read_run
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.checkpoint import CheckpointCallback
-from gated_bert.experiments.runs.devices import with_counted_devices
+from gated_bert.experiments.runs.devices import as_on_this_machine
 from gated_bert.experiments.runs.epochs import EpochCallback, OrderCallback
 from gated_bert.experiments.runs.finished import (
     checkpoint_to_go_on_from,
@@ -32,7 +32,7 @@ from gated_bert.experiments.runs.output_folder import opened_run, unchanged_if_r
 from gated_bert.experiments.runs.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.runs.resume_store import kept_elsewhere
 from gated_bert.experiments.runs.run_folder import RunFolder
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, read_status
+from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, newest_metadata, read_status
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
@@ -113,7 +113,8 @@ class _Run:
         self, config: GatedBertConfig, path: Path, resume: bool, notify: Callable[[dict], None] | None,
         training_loss: TrainingLoss | None = None,
     ):  # fmt: skip
-        self.config, self.path, self.training_loss = with_counted_devices(config), path, training_loss
+        begun = newest_metadata(path).get("config") if resume else None
+        self.config, self.path, self.training_loss = as_on_this_machine(config, begun), path, training_loss
         self.finished = finished_run(path) if resume else None
         self.checkpoint, self.note = None, ""
         if self.finished:

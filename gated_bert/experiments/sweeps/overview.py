@@ -9,6 +9,7 @@ from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.experiments.runs.run_state import newest_metadata
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.support.environ import data_label
+from gated_bert.support.machine import has_bfloat16, this_machine
 from gated_bert.support.text_table import aligned
 
 _ROWS = (
@@ -51,7 +52,17 @@ def _value(plan: Plan, name: str) -> str | None:
     if name in ("schedule", "pattern", "scope"):
         return _per_method(list(dict.fromkeys((config.pruning_method, _schedule(config, name)) for config in pruned)))
     values = _values(plan, name)
+    if name == "precision" and values == ("float32",) and _could_be_faster(plan):
+        return "float32 (this processor computes in bfloat16, too: --precision auto is faster)"
     return None if values == (None,) else _text(values if len(values) > 1 else values[0])
+
+
+def _could_be_faster(plan: Plan) -> bool:
+    """Whether the jobs run on this machine's processor, which has a faster precision for what they compute."""
+    launcher = plan.settings.launcher
+    here = launcher.backend != "ray" and not launcher.slurm and os.environ.get("KERAS_BACKEND") != "jax"
+    compiled = any(job.config.jit_compile for job in plan.jobs)
+    return here and not compiled and not this_machine().gpus and has_bfloat16()
 
 
 def _values(plan: Plan, name: str) -> tuple:
