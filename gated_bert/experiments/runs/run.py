@@ -35,6 +35,7 @@ from gated_bert.experiments.runs.run_folder import RunFolder
 from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, read_status
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
+from gated_bert.experiments.runs.teacher import Teacher
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
 from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
@@ -51,6 +52,7 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 LOGGER = logging.getLogger("gated_bert")
 
@@ -193,6 +195,7 @@ class _Run:
             name: make_dataset(self.task, tokenizer, examples, config, multiple=config.devices)
             for name, examples in self.data.dev.items()
         }
+        self._learn_from_teacher(tokenizer)
         self.status.update(message="building the model")
         criterion = criterion_class(config)
         rule = criterion.gate_rule if criterion else "fixed"
@@ -210,6 +213,20 @@ class _Run:
         self.criterion = self.pruning.criterion if self.pruning else None
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         self.folder.begin(self.data, tokenizer, self.model, schedule)
+
+    def _learn_from_teacher(self, tokenizer: TokenizerProtocol):
+        """Puts what the teacher, where there is one, says of the training examples beside their batches."""
+        self.batches: keras.utils.PyDataset = self.train_set
+        if self.config.teacher is None:
+            return
+        if self.training_loss is not None:
+            raise UserError("training_loss: not together with a teacher, which is a part of the training loss itself")
+        self.status.update(message="asking the teacher")
+        teacher = Teacher(self.config, self.task, tokenizer)
+        self.batches, self.training_loss = teacher.taught(self.train_set), teacher.loss()
+        # Building another model took numbers from the generator, unless what it says was kept.
+        keras.utils.set_random_seed(self.config.seed)
+        keras.config.set_dtype_policy(self.config.precision)
 
     def _say(self):
         """Says what was decided on own data, and logs that and what there is to say about the head."""
@@ -268,7 +285,7 @@ class _Run:
         if first < last:
             self.train_set.set_epoch(first, callbacks[0].first_batch)
             self.model.fit(
-                self.train_set, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False
+                self.batches, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False
             )
 
     def _evaluate(self) -> dict[str, float]:
