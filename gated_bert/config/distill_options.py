@@ -11,6 +11,10 @@ from gated_bert.support.checks import ConfigError
 
 SELF = "self"
 """The teacher of a sweep's jobs that is the sweep's own dense model of the same task and seed."""
+SELF_ELSEWHERE = ("a folder; self is for gated-bert sweep, which trains the dense model first; here give that of a "
+                  "dense model, --teacher FOLDER -pt FOLDER")  # fmt: skip
+"""What messages say where there is no sweep that could train one."""
+SELF_NOTE = "the dense model of each task and seed is trained first: the others start from it, and it is their teacher"
 LAYERS = ("none", "last", "all", "nearest")
 _option = functools.partial(option, group=TRAINING)
 
@@ -42,6 +46,10 @@ class DistillOptions:
         return self.teacher is not None and self.distill_layers != "none" and bool(self.distill_layer_weight)
 
 
+DISTILL_FIELDS = frozenset(declared_fields(DistillOptions))
+"""Fields that mean nothing to a run without a teacher."""
+
+
 def filled_distillation(options: DistillOptions) -> dict[str, Any]:
     """What is not said of a teacher; nothing where there is none."""
     if options.teacher is None:
@@ -59,7 +67,7 @@ def check_distillation(options: DistillOptions) -> None:
         ConfigError: the first of them.
     """
     if options.teacher is None:
-        for name in declared_fields(DistillOptions):
+        for name in sorted(DISTILL_FIELDS):
             if getattr(options, name) is not None:
                 raise ConfigError(name, getattr(options, name), "nothing without a teacher (--teacher FOLDER)")
         return

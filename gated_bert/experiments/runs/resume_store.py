@@ -22,8 +22,7 @@ from pathlib import Path
 import fsspec
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.distill_options import DistillOptions
-from gated_bert.config.option import declared_fields
+from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, STATUS_FILE
 from gated_bert.experiments.runs.checkpoint import read_place
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, arriving, rest_after, stamp_of
@@ -235,7 +234,7 @@ def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
     if config.checkpoint_dir is None:
         raise ValueError("store_of: the record has no checkpoint_dir")
     record = computed(config)
-    for name in ("criterion_options", *declared_fields(DistillOptions)):
+    for name in ("criterion_options", *DISTILL_FIELDS):
         if record[name] is None:
             # What a run of a version without this field has stored is found again.
             del record[name]

@@ -36,6 +36,7 @@ from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.teacher import Teacher
+from gated_bert.experiments.runs.teacher_folder import find_teacher
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
 from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
@@ -184,6 +185,9 @@ class _Run:
         config = self.config
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
+        if config.teacher is not None:
+            # Before what starts from it: of a run that failed it says so.
+            find_teacher(config.teacher)
         self.data = load_task_data(config)
         self.task = self.data.task
         self._say()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config.distill_options import SELF
+from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.experiments.reports.run_layout import MODEL
+from gated_bert.experiments.runs.run_state import read_status
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.checkpoints import SAFETENSORS, pretrained_family, read_head, read_sizes, read_task
 from gated_bert.models.heads import Head, match_head, task_head
@@ -89,14 +90,17 @@ def find_teacher(place: str) -> Path:
 
     Raises:
         ConfigError: there is none.
+        UserError: the run there has not come to one.
     """
     if place == SELF:
-        raise ConfigError("teacher", place, "a folder; self is for gated-bert sweep, which trains the dense model "
-                          "first; here give the folder of one, --teacher FOLDER -pt FOLDER")  # fmt: skip
+        raise ConfigError("teacher", place, SELF_ELSEWHERE)
     path = user_path(place)
     for folder in (path, path / MODEL):
         if _is_own(folder) or (folder / SAFETENSORS).is_file():
             return folder
+    state = read_status(path.parent if path.name == MODEL else path).get("state")
+    if state is not None:
+        raise UserError(f"teacher: {path} holds no model to learn from: its run is {state}")
     raise ConfigError("teacher", place, "the folder of a trained model, or of a finished run")
 
 
