@@ -8,7 +8,11 @@ import pytest
 from keras import ops
 from scipy.special import log_softmax
 
-from gated_bert.models.distillation import TEACHER_OUTPUTS, Distillation, soft_loss
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.distillation import Distillation, LayerDistillation, quarters, soft_loss
+from gated_bert.models.encoder import padding_bias
+from gated_bert.tasks.taught import LABELS, TEACHER_OUTPUTS
 
 HARDNESS, TEMPERATURE = 0.7, 3.0
 PADDING = -3e4
@@ -51,8 +55,8 @@ def by_numpy(kind, labels, teacher, student, hardness, temperature):
 @pytest.mark.parametrize("hardness", [0.0, HARDNESS, 1.0])
 def test_the_loss_is_that_of_the_formula(kind, hardness):
     labels, teacher, student = drawn(kind)
-    loss = Distillation(kind, hardness, TEMPERATURE)
-    found = ops.convert_to_numpy(loss(None, {TEACHER_OUTPUTS: teacher}, labels, ops.convert_to_tensor(student)))
+    loss, told = Distillation(kind, hardness, TEMPERATURE), {LABELS: labels, TEACHER_OUTPUTS: teacher}
+    found = ops.convert_to_numpy(loss(None, {}, told, ops.convert_to_tensor(student)))
     np.testing.assert_allclose(found, by_numpy(kind, labels, teacher, student, hardness, TEMPERATURE), rtol=2e-5)
 
 
@@ -75,3 +79,92 @@ def test_a_student_like_its_teacher_has_nothing_to_learn_from_it():
     for kind in ("classification", "regression", "span"):
         _, teacher, _ = drawn(kind)
         np.testing.assert_allclose(ops.convert_to_numpy(soft_loss(kind, teacher, teacher, 2.0)), 0, atol=1e-6)
+
+
+def made(seed, layers):
+    keras.utils.set_random_seed(seed)
+    model = BertClassifier(BertConfig.uniform(layers, 8, 2, 16, vocab_size=30), name=f"m{seed}")
+    for weight in model.trainable_variables:
+        # Layers as they are made hardly differ.
+        weight.assign_add(keras.random.normal(weight.shape, stddev=0.5, seed=seed))
+    return model
+
+
+def states_of(model, inputs):
+    """What transformers calls the hidden states, without the embeddings."""
+    hidden, bias = model.encoder.embed(inputs), padding_bias(inputs["attention_mask"])
+    found = []
+    for block in model.encoder.blocks:
+        hidden = block(hidden, bias)
+        found.append(ops.convert_to_numpy(hidden))
+    return found
+
+
+def batch():
+    rng = np.random.default_rng(3)
+    real = (np.arange(7) < np.array([7, 4, 2, 6])[:, None]).astype(np.int32)
+    ids = rng.integers(1, 30, (4, 7)).astype(np.int32) * real
+    return {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": real}
+
+
+def distance(teacher, student, real):
+    """Token by token, in float64."""
+    over = under = 0.0
+    for sentence, other, mask in zip(teacher.astype(float), student.astype(float), real, strict=True):
+        for token, its, there in zip(sentence, other, mask, strict=True):
+            if there:
+                over, under = over + ((token - its) ** 2).sum(), under + (token**2).sum()
+    return over / under
+
+
+@pytest.mark.parametrize("which", ["last", "all", "nearest"])
+def test_the_loss_of_layers_is_that_of_the_formula(which):
+    teacher, student, inputs = made(1, 6), made(2, 6), batch()
+    layers = LayerDistillation(teacher, student, which, 0.5)
+    wanted, given, real = states_of(teacher, inputs), states_of(student, inputs), inputs["attention_mask"]
+    if which == "last":
+        pairs = [(wanted[-1], given[-1])]
+    elif which == "all":
+        pairs = list(zip(wanted, given, strict=True))
+    else:
+        turned = np.eye(8) + 0.1 * np.random.default_rng(4).normal(size=(8, 8))
+        layers.linear.kernel.assign(turned)
+        mapped, first, pairs = [state @ turned for state in given], 0, []
+        for layer in (wanted[1], wanted[2], wanted[4], wanted[5]):
+            first = min(range(first, 6), key=lambda place: distance(layer, mapped[place], real))
+            pairs.append((layer, mapped[first]))
+    expected = 0.5 * np.mean([distance(*pair, real) for pair in pairs])
+    student(inputs, training=False)
+    assert float(layers(student, inputs)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_student_like_its_teacher_has_nothing_to_learn_of_its_layers():
+    teacher, inputs = made(1, 3), batch()
+    student = teacher.rebuilt()
+    student.set_weights(teacher.get_weights())
+    for which in ("last", "all", "nearest"):
+        layers = LayerDistillation(teacher, student, which, 1.0)
+        student(inputs, training=False)
+        assert float(layers(student, inputs)) == pytest.approx(0, abs=1e-6)
+
+
+def test_quarters_of_a_depth_are_cofis():
+    assert [quarters(layers) for layers in (12, 6, 4, 3, 2, 1)] == [
+        [2, 5, 8, 11], [1, 2, 4, 5], [0, 1, 2, 3], [0, 1, 2], [0, 1], [0]]  # fmt: skip
+
+
+def test_weights_of_the_loss_are_trained_and_neither_rebuilt_nor_the_teachers_moved():
+    teacher, student, inputs = made(1, 2), made(2, 2), batch()
+    before = [np.array(weight) for weight in teacher.get_weights()]
+    layers = LayerDistillation(teacher, student, "nearest", 1.0)
+    plain = len(student.weights)
+    student.train_on(Distillation("classification", 0.5, 2.0, layers), layers.linear)
+    student.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    told = {LABELS: np.zeros(4, np.int32), TEACHER_OUTPUTS: np.zeros((4, 2), np.float32)}
+    history = student.fit(inputs, told, batch_size=4, epochs=8, verbose=0, shuffle=False).history["loss"]
+    assert history[-1] < history[0]
+    assert not np.allclose(layers.linear.kernel, np.eye(8), atol=1e-4)
+    assert all(np.array_equal(*pair) for pair in zip(before, teacher.get_weights(), strict=True))
+    assert len(student.weights) == plain + 1 and len(student.rebuilt().weights) == plain
+    assert float(student.evaluate(inputs, told[LABELS], verbose=0)) == pytest.approx(
+        float(student.evaluate(inputs, told, verbose=0)))  # fmt: skip

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 from gated_bert.compression.source import load_source
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.runs.teacher_folder import check_teacher
-from gated_bert.models.distillation import TEACHER_OUTPUTS, Distillation
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.distillation import Distillation, LayerDistillation
 from gated_bert.support.arrays import DAMAGED
 from gated_bert.support.lock import InUseError, lock_folder
 from gated_bert.tasks.evaluation import predicted_batches
@@ -48,18 +50,21 @@ class Teacher:
         self.folder = check_teacher(config, task, tokenizer)
         if self.folder.note:
             LOGGER.info("%s", self.folder.note)
+        self.model = self._beside() if config.distills_layers else None
 
     def taught(self, dataset: BucketedDataset) -> Taught:
-        """The batches of the training data, with what the teacher says beside their inputs."""
+        """The batches of the training data, with what the teacher says beside their labels."""
         by_token = self.task.kind == "span"
-        return Taught(dataset, self._outputs(dataset, by_token), TEACHER_OUTPUTS, by_token)
+        return Taught(dataset, self._outputs(dataset, by_token), by_token)
 
-    def loss(self) -> Distillation:
-        """What the run trains on."""
-        hardness, temperature = self.config.distill_hardness, self.config.distill_temperature
-        if hardness is None or temperature is None:
+    def loss(self, student: EncoderClassifier) -> Distillation:
+        """What the run trains on; a teacher of layers reads every batch beside the student."""
+        config, layers = self.config, None
+        if config.distill_hardness is None or config.distill_temperature is None:
             raise ValueError("a record with a teacher holds both")
-        return Distillation(self.task.kind, hardness, temperature)
+        if self.model is not None and config.distill_layers and config.distill_layer_weight:
+            layers = LayerDistillation(self.model, student, config.distill_layers, config.distill_layer_weight)
+        return Distillation(self.task.kind, config.distill_hardness, config.distill_temperature, layers)
 
     def _outputs(self, dataset: BucketedDataset, by_token: bool) -> np.ndarray:
         """[n, outputs] of all examples, or [tokens, 2] of all their tokens; kept under a digest of all it depends on.
@@ -91,11 +96,23 @@ class Teacher:
             found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()
 
+    def _load(self) -> EncoderClassifier:
+        # Not in the precision of this run, since others read what it says.
+        keras.config.set_dtype_policy("float32")
+        return load_source(self.folder.path).model
+
+    def _beside(self) -> EncoderClassifier:
+        """The teacher in the precision of the run."""
+        loaded = self._load()
+        model = loaded.rebuilt(dtype=self.config.precision)
+        for variable, value in zip(model.weights, loaded.weights, strict=True):
+            # Through NumPy: under JAX one variable must not take over another's buffer.
+            variable.assign(ops.convert_to_numpy(value))
+        return model
+
     def _computed(self, dataset: BucketedDataset, shape: tuple[int, int], by_token: bool) -> np.ndarray:
         began = time.monotonic()
-        # Not in the precision of this run, since others will read them.
-        keras.config.set_dtype_policy("float32")
-        model = load_source(self.folder.path).model
+        model = self._load()
         batches = BucketedDataset(dataset.encoded, None, _BATCH, dataset.buckets[-1], buckets=dataset.buckets,
                                   multiple=dataset.multiple)  # fmt: skip
         outputs = np.empty(shape, np.float32)

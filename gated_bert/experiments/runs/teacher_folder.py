@@ -82,6 +82,7 @@ def check_teacher(config: GatedBertConfig, task: Task, tokenizer: TokenizerProto
     if architecture.max_position < config.max_len:
         raise ConfigError("teacher", config.teacher, f"a model that reads max_len={config.max_len} tokens; this one "
                           f"reads {architecture.max_position}")  # fmt: skip
+    _check_layers(config, architecture)
     return TeacherFolder(path, architecture, tuple(rows), f"{config.teacher}: {note}" if note else "")
 
 
@@ -136,6 +137,22 @@ def _title(own: Task | None, head: Head) -> str:
 
 def _described(title: str, head: Head) -> str:
     return f"{title}, {head.description}"
+
+
+def _check_layers(config: GatedBertConfig, teacher: Architecture):
+    """Refuses layers that cannot be compared with those of the run's model."""
+    if not config.distills_layers:
+        return
+    depth, width = config.sizes()[:2]
+    if config.pretrained is not None:
+        found = read_sizes(config.pretrained)
+        depth, width = config.num_layers or found.num_layers, found.hidden_size
+    if teacher.hidden_size != width:
+        raise ConfigError("teacher", config.teacher, f"with layers one of the hidden size {width}, that of the run's "
+                          f"model; this one has {teacher.hidden_size}")  # fmt: skip
+    if config.distill_layers == "all" and teacher.num_layers != depth:
+        raise ConfigError("distill_layers", "all", f"last or nearest: the teacher has {teacher.num_layers} layers, "
+                          f"the run's model {depth}")  # fmt: skip
 
 
 def _check_tokenizer(teacher: str, path: Path, tokenizer: TokenizerProtocol):
