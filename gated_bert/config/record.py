@@ -21,6 +21,7 @@ from gated_bert.config.criterion_options import (
     SptOptions,
     TaylorOptions,
 )
+from gated_bert.config.distill_options import DistillOptions, distilled_label, filled_distillation
 from gated_bert.config.input_options import InputOptions, usual_lengths
 from gated_bert.config.methods import METHODS, method_of_criterion
 from gated_bert.config.model_options import ModelOptions
@@ -64,7 +65,7 @@ class _Assigned(dict):
 @dataclass(frozen=True)
 class GatedBertConfig(
     TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
-    TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
+    TaylorOptions, PruningOptions, DistillOptions, TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 
@@ -127,7 +128,7 @@ class GatedBertConfig(
             self._set(scope="layer" if usual.scope == "output" and self.pattern != "element" else usual.scope)
         if self.schedule is None:
             self._set(schedule=self._default_schedule(usual.schedule))
-        self._set(**usual_lengths(self))
+        self._set(**usual_lengths(self), **filled_distillation(self))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": START_SPARSITY,
@@ -153,7 +154,12 @@ class GatedBertConfig(
 
     @property
     def label(self) -> str:
-        """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name."""
+        """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name; and
+        whether it has a teacher."""
+        return self._method_label + distilled_label(self)
+
+    @property
+    def _method_label(self) -> str:
         options = options_of(self) if self.criterion else CriterionOptions()
         usual = {name: declared_fields(type(options))[name].default for name in options.LABELLED}
         variants = [str(getattr(options, name)) for name, value in usual.items() if getattr(options, name) != value]

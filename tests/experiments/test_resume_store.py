@@ -320,7 +320,8 @@ def test_the_same_run_has_the_same_place_wherever_its_folder_is(tmp_path):
 def test_what_an_earlier_version_stored_is_found(tmp_path):
     config = GatedBertConfig(checkpoint_dir=str(tmp_path), **SMALL)
     fields = json.loads(config.to_json())
-    for name in ("checkpoint_steps", "checkpoint_dir", "plugins", "criterion_options"):
+    of_teachers = ("teacher", *(f"distill_{name}" for name in ("hardness", "temperature", "layers", "layer_weight")))
+    for name in ("checkpoint_steps", "checkpoint_dir", "plugins", "criterion_options", *of_teachers):
         del fields[name]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     assert store_of(config, tmp_path / "run")._root.endswith(f"run-{digest}")

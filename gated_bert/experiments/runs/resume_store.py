@@ -22,6 +22,7 @@ from pathlib import Path
 import fsspec
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, STATUS_FILE
 from gated_bert.experiments.runs.checkpoint import read_place
 from gated_bert.experiments.runs.run_files import KEEP_VARIABLE, Snapshot, Stamp, arriving, rest_after, stamp_of
@@ -233,9 +234,10 @@ def store_of(config: GatedBertConfig, folder: Path) -> ResumeStore:
     if config.checkpoint_dir is None:
         raise ValueError("store_of: the record has no checkpoint_dir")
     record = computed(config)
-    if record["criterion_options"] is None:
-        # What a run of a version without this field has stored is found again.
-        del record["criterion_options"]
+    for name in ("criterion_options", *DISTILL_FIELDS):
+        if record[name] is None:
+            # What a run of a version without this field has stored is found again.
+            del record[name]
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
     return ResumeStore(config.checkpoint_dir, f"{folder.resolve().name}-{digest}")
 

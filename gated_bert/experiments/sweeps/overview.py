@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.experiments.runs.run_state import newest_metadata
 from gated_bert.experiments.sweeps.jobs import Job, Plan
@@ -66,10 +67,10 @@ def _could_be_faster(plan: Plan) -> bool:
 
 
 def _values(plan: Plan, name: str) -> tuple:
-    """The distinct values of a field; where some runs prune and some do not, those of the former."""
-    pruned = [job for job in plan.jobs if job.config.enable_pruning]
-    jobs = pruned if pruned and name in PRUNING_FIELDS else plan.jobs
-    return tuple(dict.fromkeys(getattr(job.config, name) for job in jobs))
+    """The distinct values of a field; where some runs prune or have a teacher and some do not, those of the former."""
+    has = "enable_pruning" if name in PRUNING_FIELDS else "teacher" if name in DISTILL_FIELDS else None
+    some = [job for job in plan.jobs if has and getattr(job.config, has)]
+    return tuple(dict.fromkeys(getattr(job.asked, name) for job in some or plan.jobs))
 
 
 def _schedule(config, name: str) -> str:
