@@ -27,8 +27,8 @@ FLAGS = (
     Flag(("--controls",), "controls", "list", "random (a mask as sparse in every matrix), reinitialized (the ticket's "
          "mask on other initial weights), or none", _GROUP, "NAME", (*TICKET_CONTROLS, "none")),
 )  # fmt: skip
-_LEFT_OUT = ("start_sparsity", "pruning_start_epoch", "pruning_end_epoch", "sparsity_steps", "schedule", "stages",
-            "mode", "device")  # fmt: skip
+_LEFT_OUT = ("start_sparsity", "pruning_start_epoch", "pruning_end_epoch", "pruning_every", "pruning_warmup",
+            "pruning_cooldown", "sparsity_steps", "schedule", "stages", "mode", "device")  # fmt: skip
 """Flags of a sweep that say when to prune: a ticket's mask is made once, before training."""
 _SWEEP_DEFAULTS = {"methods": "magnitude", "end_sparsity": "0.7"}
 _DEFAULTS = {"rewind_step": "0", "round_share": "0.1", "controls": ",".join(TICKET_CONTROLS)}

@@ -16,6 +16,7 @@ _GROUP = "one-shot pruning"
 _DECIDED = {
     "methods", "criterion", "schedule", "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch",
     "sparsity_steps", "stages", "mode", "device", "movement_schedule", "movement_pruning_frequency_steps",
+    "pruning_every", "pruning_warmup", "pruning_cooldown",
 }  # fmt: skip
 """Flags of a sweep that have no meaning where everything is pruned at once, before fine-tuning."""
 

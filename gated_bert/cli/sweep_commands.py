@@ -28,7 +28,7 @@ FLAGS = (
 _SHOWN = {"backend": "local"}
 _STAGES = ("stages", "mode", "device")
 _DECIDED = ("start_sparsity", "end_sparsity", "sparsity_steps", "schedule", "movement_schedule", "pruning_start_epoch",
-            "pruning_end_epoch")  # fmt: skip
+            "pruning_end_epoch", "pruning_every", "pruning_warmup", "pruning_cooldown")  # fmt: skip
 """Flags that say when to prune, and how much: every stage prunes once, to its own sparsity."""
 
 

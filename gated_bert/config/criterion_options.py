@@ -26,6 +26,7 @@ class CriterionOptions:
         SIGNED: scores have a sign, so that a unit's is the mean of its weights': a norm would keep what is to go.
         ELEMENT_ONLY: it closes single weights and no larger units.
         SCORES_UNITS: it scores units, not weights, so that units must stay the same.
+        GATHERS: before any step it knows nothing, so nothing can be closed at the very beginning.
         NUMBERS_A_WEIGHT: numbers of four bytes kept for every weight beside its gate: those that a resume point holds
             too, and others.
         FIRST_EPOCH: epoch, from 1, in which pruning may start.
@@ -38,6 +39,7 @@ class CriterionOptions:
     SIGNED: ClassVar[bool] = False
     ELEMENT_ONLY: ClassVar[bool] = False
     SCORES_UNITS: ClassVar[bool] = False
+    GATHERS: ClassVar[bool] = False
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
     FIRST_EPOCH: ClassVar[int] = 1
     LABELLED: ClassVar[tuple[str, ...]] = ()
@@ -189,6 +191,35 @@ class L0Options(MovementOptions):
 
 
 @dataclass(frozen=True)
+class PlatonOptions(CriterionOptions):
+    """Of `platon`."""
+
+    PREFIX: ClassVar[str] = "platon_"
+    TRAINS_SCORES: ClassVar[bool] = True
+    GATHERS: ClassVar[bool] = True
+    # A window's sum, the smoothed sensitivity and its uncertainty; the sum's gradient.
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (3, 1)
+    platon_window: int = _option(10, "steps that a sensitivity is the mean of, and between two masks",
+                                 "--platon-window", low=1)  # fmt: skip
+    platon_beta1: float = _option(0.85, "what stays of the smoothed sensitivity when a new one comes",
+                                  "--platon-beta1", metavar="BETA", low=0, high=0.9999)  # fmt: skip
+    platon_beta2: float = _option(0.85, "the same of its uncertainty; published runs have 0.65 to 0.95",
+                                  "--platon-beta2", metavar="BETA", low=0, high=0.9999)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SnipMomentumOptions(CriterionOptions):
+    """Of `snip_momentum`."""
+
+    PREFIX: ClassVar[str] = "snip_momentum_"
+    TRAINS_SCORES: ClassVar[bool] = True
+    GATHERS: ClassVar[bool] = True
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (1, 1)
+    snip_momentum_beta: float = _option(0.9, "what stays of a score when a new sensitivity comes",
+                                        "--snip-momentum-beta", metavar="BETA", low=0, high=0.9999)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class SaliencyOptions(CriterionOptions):
     """Of criteria that are scored on batches of data."""
 
@@ -208,5 +239,5 @@ class ActivationSaliencyOptions(SaliencyOptions, ActivationOptions):
 
 
 CRITERION_SECTIONS = (TaylorOptions, ActivationOptions, SptOptions, MovementOptions, SoftMovementOptions, L0Options,
-                      SaliencyOptions)  # fmt: skip
+                      SaliencyOptions, PlatonOptions, SnipMomentumOptions)  # fmt: skip
 """In the order of a record."""

@@ -59,6 +59,8 @@ METHODS = {
     "smooth_grad_cam": Method("smooth_grad_cam"),
     "grad_cam_shift": Method("grad_cam_shift"),
     "smooth_grad_cam_shift": Method("smooth_grad_cam_shift"),
+    "platon": Method("platon", scope="global"),
+    "snip_momentum": Method("snip_momentum", scope="global"),
     "wanda": Method("wanda", scope="output"),
     **{
         name: Method(criterion, scope="global" if name.startswith("Global") else "layer", schedule="one_shot")

@@ -166,12 +166,17 @@ def plainly_spelt(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes_other_spellings(record: type[_Value]) -> type[_Value]:
-    """A record whose constructor takes the other spellings of its fields too; a decorator."""
+    """A record whose constructor takes the other spellings of its fields too, and which keeps what it was given, by
+    the fields' names, in `_given`; a decorator."""
     plain = record.__init__
 
     @functools.wraps(plain)
     def __init__(self, *args, **values):
-        plain(self, *args, **plainly_spelt(record, values))
+        names = (field.name for field in dataclasses.fields(record))  # type: ignore[arg-type]  # as above
+        given = dict(zip(names, args, strict=False)) | plainly_spelt(record, values)
+        # No field: what a record was made from is neither compared nor written.
+        object.__setattr__(self, "_given", given)
+        plain(self, **given)
 
     record.__init__ = __init__  # type: ignore[method-assign]  # what it decorates for
     return record

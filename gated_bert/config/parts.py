@@ -14,8 +14,10 @@ from gated_bert.config.criterion_options import (
     L0Options,
     MagnitudeOptions,
     MovementOptions,
+    PlatonOptions,
     RandomOptions,
     SaliencyOptions,
+    SnipMomentumOptions,
     SoftMovementOptions,
     SptOptions,
     SptTaylorOptions,
@@ -61,6 +63,8 @@ CRITERIA = {
     "smooth_grad_cam": Part(SaliencyOptions, "saliency:SmoothGradCam"),
     "grad_cam_shift": Part(SaliencyOptions, "saliency:GradCamShift"),
     "smooth_grad_cam_shift": Part(SaliencyOptions, "saliency:SmoothGradCamShift"),
+    "platon": Part(PlatonOptions, "platon:Platon"),
+    "snip_momentum": Part(SnipMomentumOptions, "snip_momentum:SnipMomentum"),
     "wanda": Part(SaliencyOptions, "wanda:Wanda"),
 }
 """Every criterion that a record may name."""

@@ -60,6 +60,13 @@ class PruningOptions:
     pruning_start_epoch: int = _option(4, "first pruning epoch, from 1", "-ps", "--pruning-start", group=RUN, low=1)
     pruning_end_epoch: int = _option(23, "last pruning epoch; capped at the epochs", "-pe", "--pruning-end", group=RUN,
                                      low=1)  # fmt: skip
+    pruning_every: int = _option(1, "epochs between two rises of the sparsity", "--pruning-every", low=1)
+    pruning_warmup: float | None = _bert_option(None, "steps before pruning, or below 1 their share of the run's, "
+                                                "instead of -ps", "--pruning-warmup", metavar="STEPS",
+                                                low=0)  # fmt: skip
+    pruning_cooldown: float | None = _bert_option(None, "steps that are left when the end sparsity is reached, or "
+                                                  "their share, instead of -pe", "--pruning-cooldown", metavar="STEPS",
+                                                  low=0)  # fmt: skip
     sparsity_steps: tuple[float, ...] | str | None = _option(
         None, "auto, or percentages, one an epoch from the pruning start: 10 25 50", "-ss", "--sparsity-steps",
         group=RUN, metavar="PERCENT")  # fmt: skip

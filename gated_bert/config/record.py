@@ -16,7 +16,9 @@ from gated_bert.config.criterion_options import (
     CriterionOptions,
     L0Options,
     MovementOptions,
+    PlatonOptions,
     SaliencyOptions,
+    SnipMomentumOptions,
     SoftMovementOptions,
     SptOptions,
     TaylorOptions,
@@ -44,6 +46,7 @@ from gated_bert.config.presets import (
 )
 from gated_bert.config.pruning_options import PruningOptions, TicketOptions
 from gated_bert.config.pruning_types import fields_of_type
+from gated_bert.config.pruning_window import epochs_of_window
 from gated_bert.config.record_checks import check_together
 from gated_bert.config.space import PATTERNS, SCHEDULES
 from gated_bert.config.training_options import TrainingOptions
@@ -64,8 +67,9 @@ class _Assigned(dict):
 @takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
-    TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
-    TaylorOptions, PruningOptions, DistillOptions, TrainingOptions, InputOptions, ModelOptions,
+    TicketOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions,
+    SptOptions, ActivationOptions, TaylorOptions, PruningOptions, DistillOptions, TrainingOptions, InputOptions,
+    ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 
@@ -81,8 +85,6 @@ class GatedBertConfig(
     PREFIX: ClassVar[str] = ""
 
     def __post_init__(self):
-        # No field: what a record was made from is neither compared nor written.
-        self._set(_given={field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         self._fill_in()
         check_declared(self)
         check_together(self)
@@ -137,6 +139,7 @@ class GatedBertConfig(
             "movement_pruning_frequency_steps": movement_frequency(size),
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
+        self._set(**epochs_of_window(self, vars(self)["_given"]))
 
     def _restore_published_spt(self):
         for name, published in (("spt_unit", "element"), ("spt_reward", "measured"), ("spt_credit", "mean")):
@@ -198,7 +201,7 @@ class GatedBertConfig(
             with contextlib.suppress(ConfigError):
                 if type(self)(**fewer) == self:
                     needed = fewer
-        return usual | needed
+        return needed
 
     def to_json(self) -> str:
         """The record as JSON text, one field a line."""

@@ -10,6 +10,7 @@ from gated_bert.config.distill_options import check_distillation
 from gated_bert.config.input_options import check_stride
 from gated_bert.config.parts import options_of, part_of, trained
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
+from gated_bert.config.pruning_window import pruning_window
 from gated_bert.config.space import ROLES, TIED_ROLES
 from gated_bert.support.checks import ConfigError, choose
 
@@ -72,6 +73,7 @@ def check_together(config: GatedBertConfig) -> None:
     _check_pattern(config)
     if config.start_sparsity > config.end_sparsity:
         raise ConfigError("start_sparsity", config.start_sparsity, f"at most end_sparsity={config.end_sparsity}")
+    _check_window(config)
     if config.pruning_start_epoch > min(config.pruning_end_epoch, config.epochs):
         raise ConfigError(
             "pruning_start_epoch",
@@ -80,6 +82,18 @@ def check_together(config: GatedBertConfig) -> None:
         )
     if config.schedule == "steps":
         _check_steps(config)
+
+
+def _check_window(config: GatedBertConfig):
+    steps = {name: value for name in ("pruning_warmup", "pruning_cooldown")
+             if (value := getattr(config, name)) is not None}  # fmt: skip
+    for name, value in steps.items():
+        if value >= 1 and value != int(value):
+            raise ConfigError(name, value, "a share of the run's steps below 1, or a whole number of steps")
+        if config.schedule in ("steps", "auto"):
+            raise ConfigError(name, value, f"no value with schedule={config.schedule}, which counts epochs")
+    if all(value < 1 for value in steps.values()):
+        pruning_window(config)
 
 
 def _units_move(config: GatedBertConfig) -> bool:
@@ -134,9 +148,15 @@ def _check_pattern(config: GatedBertConfig):
     if config.sparsity_per_dim and not two_steps:
         raise ConfigError("sparsity_per_dim", True, "pattern k_tile, tile or tile_element with tile_dims kn: two steps")
     first = criterion.FIRST_EPOCH
-    if config.pruning_start_epoch < first:
-        raise ConfigError("pruning_start_epoch", config.pruning_start_epoch,
-                          f"{first} up: {config.criterion} adds up gradients first")  # fmt: skip
+    warmup = config.pruning_warmup
+    if config.pruning_start_epoch < first and (warmup is None or warmup < 1):
+        named, what = ("pruning_start_epoch", "") if warmup is None else ("pruning_warmup", "whole epochs, for epoch ")
+        raise ConfigError(named, getattr(config, named),
+                          f"{what}{first} up: {config.criterion} adds up gradients first")  # fmt: skip
+    at_once = config.start_sparsity > 0 or config.schedule in ("one_shot", "steps", "auto")
+    if criterion.GATHERS and config.pruning_start_epoch == 1 and not warmup and at_once:
+        raise ConfigError("pruning_start_epoch", 1, f"2 up, or a schedule that rises from 0: {config.criterion} knows "
+                          "nothing before the first steps")  # fmt: skip
     if config.scope == "output" and config.pattern != "element":
         raise ConfigError("scope", "output", f"layer, global or role; pattern {config.pattern} has no units inside "
                           "single columns, as element has")  # fmt: skip

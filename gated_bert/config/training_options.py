@@ -20,6 +20,14 @@ class TrainingOptions:
     momentum: float = option(0.9, "momentum of sgd", "--momentum", group=TRAINING, metavar="RATE", low=0, high=0.9999)
     warmup_ratio: float = option(0.1, "fraction of the steps that warm up", "--warmup", group=TRAINING,
                                  metavar="FRACTION", low=0, high=1, fraction=True)  # fmt: skip
+    lr_schedule: str = option("linear", "after the warm-up: linear (to 0), constant, or cyclic (from the peak to a "
+                              "tenth of it in every cycle)", "--lr-schedule", group=TRAINING, metavar="NAME",
+                              choices=("linear", "cyclic", "constant"))  # fmt: skip
+    lr_cycle_epochs: float | None = option(None, "epochs of a cycle, from the pruning start; by default one for every "
+                                           "pruning event", "--lr-cycle", group=TRAINING, metavar="EPOCHS", low=0,
+                                           open_low=True)  # fmt: skip
+    freeze: str = option("none", "what is not trained: none, embeddings (with their layer norm)", "--freeze",
+                         group=TRAINING, metavar="PART", choices=("none", "embeddings"))  # fmt: skip
     clip_norm: float | None = option(1.0, "largest gradient norm, or none", "--clip-norm", group=TRAINING,
                                      metavar="NORM", low=0, open_low=True, nothing="none")  # fmt: skip
     seed: int = option(42, "seed of the run", "--seed", group=TRAINING, low=0, high=2**31 - 1, any_model=True)

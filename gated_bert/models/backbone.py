@@ -31,10 +31,12 @@ class Backbone(Protocol):
 
     Attributes:
         blocks: its blocks from input to output; each names its matrices by role.
+        embeddings: the layer that holds all that `embed` is made of.
         pooler: the layer that makes the first token what the classifier reads; None where there is none.
     """
 
     blocks: Sequence[EncoderBlock]
+    embeddings: keras.layers.Layer
     pooler: GatedDense | None
 
     def embed(self, inputs: dict, training: bool | None = None) -> Tensor:

@@ -35,6 +35,8 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
     model = get_family(architecture.model_type).model()(architecture, dtype=dtype)
     if config.pretrained is not None:
         load_pretrained(model, config.pretrained, task)
+    # Before an optimiser is built: it keeps nothing for what is not trained.
+    model.encoder.embeddings.trainable = config.freeze != "embeddings"
     return model
 
 

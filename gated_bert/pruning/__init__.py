@@ -12,6 +12,8 @@ _PUBLIC = {
     **dict.fromkeys(("Criterion", "StepContext"), "criteria.base"),
     "Magnitude": "criteria.magnitude",
     **dict.fromkeys(("Movement", "SoftMovement", "L0"), "criteria.movement"),
+    "Platon": "criteria.platon",
+    "SnipMomentum": "criteria.snip_momentum",
     "Random": "criteria.random_order",
     **dict.fromkeys(("Spt", "SptTaylor"), "criteria.spt"),
     **dict.fromkeys(("Taylor", "PublishedTaylor"), "criteria.taylor"),
@@ -26,7 +28,9 @@ _PUBLIC = {
     ),
     "register_pattern": "named_patterns",
     **dict.fromkeys(("Group", "BlockGroup", "TiedGroup", "TileGroup", "BalancedGroup"), "groups"),
-    **dict.fromkeys(("Schedule", "Linear", "Cubic", "Steps", "OneShot", "register_schedule"), "schedules"),
+    **dict.fromkeys(
+        ("Schedule", "Linear", "Cubic", "Steps", "OneShot", "Every", "every", "register_schedule"), "schedules"
+    ),
     "register_criterion": "criteria.register",
 }  # fmt: skip
 

@@ -104,6 +104,9 @@ class PruningCallback(StepCallback):
         if schedule.first < first:
             raise ConfigError("schedule", f"first={schedule.first:g}",
                               f"first={first} up: {self.criterion.name} adds up gradients first")  # fmt: skip
+        if self.criterion.Options.GATHERS and schedule(1.0) > 0:
+            raise ConfigError("schedule", f"{100 * schedule(1.0):g} % at once", "one that rises from 0, or first=2 up: "
+                              f"{self.criterion.name} knows nothing before the first steps")  # fmt: skip
         self.schedule = schedule
         self.method = method or self.criterion.name
         check_gate_rule(self.criterion, self.layers, self.method)
@@ -140,7 +143,7 @@ class PruningCallback(StepCallback):
         else:
             needed = class_of(part_of(config)).gate_rule
             layers, num_heads = layers_to_prune(model, needed, config.pruning_method), ()
-        pruner = Pruner.from_config(config, layers, num_heads, loss)
+        pruner = Pruner.from_config(config, layers, num_heads, loss, steps_per_epoch)
         return cls(pruner, None, model, dataset, steps_per_epoch, config.pruning_method)
 
     @classmethod
@@ -193,9 +196,9 @@ class PruningCallback(StepCallback):
     ) -> keras.optimizers.Optimizer:
         """A copy of `optimizer` that moves the criterion's scores as the criterion wants.
 
-        Methods that keep scores (`movement`, `soft_movement`, `l0`, `taylor`, and `spt` with Taylor rewards) need it;
-        for the others it changes nothing. Scores are not decayed. Those that are trained are clipped together with the
-        weights, those that only collect what gradients say have no part in it.
+        Methods that keep scores (`movement`, `soft_movement`, `l0`, `taylor`, `platon`, `snip_momentum`, and `spt` with
+        Taylor rewards) need it; for the others it changes nothing. Scores are not decayed. Those that are trained are
+        clipped together with the weights, those that only collect what gradients say have no part in it.
 
         Args:
             optimizer: AdamW, Adam or SGD, not built. What is excluded from weight decay is to be said of the copy.
@@ -209,7 +212,7 @@ class PruningCallback(StepCallback):
         multiplier = self.criterion.score_multiplier if score_multiplier is None else score_multiplier
         if multiplier is None:
             multiplier = self.criterion.options.movement_learning_rate / _rate(optimizer)
-        return score_aware(optimizer, self.criterion.score_rule, multiplier, self.criterion.reward_alpha)
+        return score_aware(optimizer, self.criterion.score_rule, multiplier, self.criterion.score_alpha)
 
     def known_steps(self) -> int | None:
         found = super().known_steps()
@@ -229,7 +232,7 @@ class PruningCallback(StepCallback):
             )
         if (criterion.needs_batch or criterion.needs_data) and not self.model.compiled:
             raise UserError(f"{method}: it looks at the loss, but the model has none; model.compile(loss=…) first")
-        sees_steps = criterion.every_step or criterion.needs_batch
+        sees_steps = criterion.every_step or criterion.needs_batch or criterion.collect_every
         if sees_steps and (self.known_steps() is None or self.model.steps_per_execution != 1):
             raise UserError(
                 f"{method}: it acts after steps of an epoch, so fit needs data of known length (or steps_per_epoch=…; "
@@ -271,6 +274,9 @@ class PruningCallback(StepCallback):
             self._sync()
             inputs, labels = self.dataset[batch % len(self.dataset)][:2]
             self.criterion.after_step(StepContext(self.model, inputs, labels, step))
+        if self.criterion.collect_every and step % self.criterion.collect_every == 0:
+            self._sync()
+            self.criterion.collect()
         due = step % self.criterion.update_every == 0 or done == self.steps_per_epoch
         if self.criterion.every_step and due:
             self._sync()
@@ -330,7 +336,7 @@ class PruningCallback(StepCallback):
         self._started, self._closed_share = True, None
         if not self.criterion.selects:
             if time >= self.schedule.first:
-                self.criterion.set_progress(self.schedule.progress(time))
+                self.criterion.set_progress(self.schedule.moved(time))
         elif self.schedule(time) > 0:
             if self.criterion.needs_data:
                 # Such scores cost passes over data: only where something may close.

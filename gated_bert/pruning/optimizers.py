@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.pruning.learning_rates import learning_rate
 from gated_bert.support.backend import whole_gradients
 from gated_bert.support.errors import UserError
-from gated_bert.support.tensors import Tensor
 
 SCORES = "scores"
 """Name of the variable in which gated layers keep trainable scores."""
@@ -24,9 +24,10 @@ class _ScoreAware:
 
     Args:
         score_rule: `gradient` (the optimiser's own step), `reward` (moving average of −gradient, whose first value is
-            taken whole) or `squared` (sum of squared gradients).
+            taken whole), `squared` (sum of squared gradients) or `absolute` (that of their sizes).
         score_multiplier: learning rate of the scores as a multiple of the weights'; for `gradient`.
-        score_alpha: weight of a new value in the moving average; for `reward`.
+        score_alpha: for `reward`, weight of a new value in the moving average; for `absolute`, what is left of the sum
+            when a new value comes.
     """
 
     def __init__(self, *args, score_rule="gradient", score_multiplier=1.0, score_alpha=0.125, **kwargs):
@@ -67,6 +68,8 @@ class _ScoreAware:
             super().update_step(gradient, variable, learning_rate * self.score_multiplier)
         elif self.score_rule == "squared":
             self.assign_add(variable, ops.square(gradient))
+        elif self.score_rule == "absolute":
+            self.assign(variable, self.score_alpha * variable + ops.abs(gradient))
         else:
             alpha = ops.where(ops.equal(self.iterations, 0), 1.0, self.score_alpha)
             self.assign_add(variable, alpha * (-gradient - variable))
@@ -94,30 +97,6 @@ class ScoreSGD(_ScoreAware, keras.optimizers.SGD):
     """SGD with momentum and separate treatment of scores."""
 
 
-@keras.saving.register_keras_serializable("gated_bert")
-class WarmupLinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Straight line from 0 to `peak` over the warm-up, then straight down to 0 (Devlin et al. 2019).
-
-    Of T steps, w of them warm-up, step t, counted from 0, has the rate t/w and then (T − t)/(T − w).
-
-    Args:
-        peak: highest learning rate.
-        warmup_steps: steps of the warm-up.
-        total_steps: steps of the run.
-    """
-
-    def __init__(self, peak: float, warmup_steps: int, total_steps: int):
-        self.peak, self.warmup_steps, self.total_steps = peak, warmup_steps, total_steps
-
-    def __call__(self, step: Tensor) -> Tensor:
-        step = ops.cast(step, "float32")
-        falling = ops.maximum((self.total_steps - step) / max(self.total_steps - self.warmup_steps, 1), 0.0)
-        return self.peak * ops.where(step < self.warmup_steps, step / max(self.warmup_steps, 1), falling)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
-
-
 _SCORE_AWARE: dict[type, Any] = {
     keras.optimizers.AdamW: ScoreAdamW,
     keras.optimizers.Adam: ScoreAdam,
@@ -141,7 +120,7 @@ def score_aware(
 
 
 def build_optimizer(
-    config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str
+    config: GatedBertConfig, model: keras.Model, total_steps: int, score_rule: str, score_alpha: float | None = None
 ) -> keras.optimizers.Optimizer:
     """The optimiser of a run, built on the model's trainable variables.
 
@@ -152,15 +131,15 @@ def build_optimizer(
         model: a built model.
         total_steps: steps of the whole run, for the learning-rate schedule.
         score_rule: what moves the scores; see `_ScoreAware`.
+        score_alpha: likewise; None: that of SPT's rewards.
     """
-    rate = WarmupLinearDecay(config.learning_rate, round(config.warmup_ratio * total_steps), total_steps)
     options = {
-        "learning_rate": rate,
+        "learning_rate": learning_rate(config, total_steps),
         "weight_decay": config.weight_decay,
         "global_clipnorm": config.clip_norm,
         "score_rule": score_rule,
         "score_multiplier": config.movement_learning_rate / config.learning_rate,
-        "score_alpha": config.spt_reward_alpha,
+        "score_alpha": config.spt_reward_alpha if score_alpha is None else score_alpha,
     }
     if config.optimizer == "sgd":
         optimizer: keras.optimizers.Optimizer = ScoreSGD(momentum=config.momentum, **options)

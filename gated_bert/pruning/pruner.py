@@ -95,10 +95,14 @@ class Pruner:
         layers: Sequence[GatedLayer],
         num_heads: Sequence[int] = (),
         loss: Loss | None = None,
+        steps_per_epoch: int | None = None,
     ) -> Pruner:
-        """The pruner of a run's record; the arguments are those of the class."""
+        """The pruner of a run's record; the arguments are those of the class, and `steps_per_epoch`, without which no
+        schedule is made of steps."""
+        criterion = criterion_of(config)
+        schedule = build_schedule(config, steps_per_epoch, criterion.every_step)
         return cls(
-            layers, criterion_of(config), get_pattern(config), config.scope, schedule=build_schedule(config),
+            layers, criterion, get_pattern(config), config.scope, schedule=schedule,
             num_heads=num_heads, seed=config.seed, min_kept=config.min_kept, pooling=config.pooling,
             normalize_scores=config.normalize_scores, loss=loss,
         )  # fmt: skip

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.parts import claim
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
+from gated_bert.config.pruning_window import pruning_window
 from gated_bert.config.space import SCHEDULES
 from gated_bert.support.errors import UserError
 
@@ -31,6 +32,10 @@ class Schedule:
     first: float
     last: float
 
+    def __post_init__(self):
+        if self.last < self.first:
+            raise UserError(f"{type(self).__name__}: last={self.last:g} is refused; allowed: first={self.first:g} up")
+
     def __call__(self, time: float) -> float:
         """Sparsity due at `time`, 0 before `first`."""
         if time < self.first:
@@ -46,6 +51,10 @@ class Schedule:
     def at(self, progress: float) -> float:
         """Sparsity at a share `progress` of the way; straight line."""
         return self.start + progress * (self.end - self.start)
+
+    def moved(self, time: float) -> float:
+        """Share of the way from `start` to `end` at `time`, of criteria that close by a threshold or a penalty."""
+        return self.progress(time)
 
     def to_dict(self) -> dict:
         """Class name and fields, as the metadata of a run hold them."""
@@ -67,9 +76,20 @@ class Cubic(Schedule):
 
     window: float = 0.1
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.window < 0.5:
+            raise UserError(f"Cubic: window={self.window:g} is refused; allowed: 0 up to below 0.5: warm-up and "
+                            "cool-down would leave no steps for pruning")  # fmt: skip
+
     def at(self, progress: float) -> float:
-        moved = min(max((progress - self.window) / (1 - 2 * self.window), 0.0), 1.0)
-        return self.end + (self.start - self.end) * (1 - moved) ** 3
+        return self.end + (self.start - self.end) * self._left(progress)
+
+    def moved(self, time: float) -> float:
+        return 1 - self._left(self.progress(time))
+
+    def _left(self, progress: float) -> float:
+        return (1 - min(max((progress - self.window) / (1 - 2 * self.window), 0.0), 1.0)) ** 3
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,44 @@ class OneShot(Schedule):
 
     def __call__(self, time: float) -> float:
         return self.end if time >= self.first else 0.0
+
+
+@dataclass(frozen=True)
+class Every(Schedule):
+    """Another schedule, whose sparsity rises only every so many epochs from its first, and to its end at its last.
+
+    Args:
+        of: the schedule, whose ends are this one's.
+        epochs: epochs between two rises.
+    """
+
+    of: Schedule | None = None
+    epochs: int = 1
+
+    def __call__(self, time: float) -> float:
+        return self._schedule(self._last_rise(time))
+
+    def progress(self, time: float) -> float:
+        return self._schedule.progress(self._last_rise(time))
+
+    def moved(self, time: float) -> float:
+        return self._schedule.moved(self._last_rise(time))
+
+    @property
+    def _schedule(self) -> Schedule:
+        if self.of is None:
+            raise UserError("Every: of=None is refused; allowed: a Schedule")
+        return self.of
+
+    def _last_rise(self, time: float) -> float:
+        if not self.first <= time < self.last:
+            return time
+        return self.first + self.epochs * math.floor((time - self.first) / self.epochs)
+
+
+def every(epochs: int, of: Schedule) -> Every:
+    """The schedule `of`, rising only every so many `epochs`."""
+    return Every(of.start, of.end, of.first, of.last, of, epochs)
 
 
 CLASSES: dict[str, type[Schedule]] = {"linear": Linear, "cubic": Cubic, "one_shot": OneShot}
@@ -122,15 +180,38 @@ def resample(values: tuple[float, ...], count: int, highest: float) -> tuple[flo
     return tuple(float(min(value, highest)) for value in np.interp(positions, range(len(values)), values))
 
 
-def build_schedule(config: GatedBertConfig) -> Schedule:
-    """The schedule a run's record names; the end of pruning is capped at the number of epochs."""
-    first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, config.epochs)
+def build_schedule(
+    config: GatedBertConfig, steps_per_epoch: float | None = None, inside_epochs: bool = True
+) -> Schedule:
+    """The schedule a run's record names; the end of pruning is capped at the number of epochs.
+
+    Args:
+        config: the run's record.
+        steps_per_epoch: as of `pruning_window`.
+        inside_epochs: whether the criterion changes masks inside epochs; else the last chance to do so is the beginning
+            of the last epoch.
+
+    Raises:
+        ConfigError, UserError: as of `pruning_window`.
+    """
+    schedule = _schedule_between(config, *pruning_window(config, steps_per_epoch), inside_epochs)
+    return every(config.pruning_every, schedule) if config.pruning_every > 1 else schedule
+
+
+def _schedule_between(config: GatedBertConfig, first: float, last: float, inside_epochs: bool) -> Schedule:
+    if not inside_epochs and last > config.epochs:
+        last = float(config.epochs)
+        if first > last:
+            raise ConfigError("pruning_warmup", config.pruning_warmup, f"less: {config.criterion} moves masks at the "
+                              f"beginning of an epoch, and the last one begins after {config.epochs - 1}")  # fmt: skip
     ends = (config.start_sparsity, config.end_sparsity, first, last)
     if config.schedule == "steps" and isinstance(config.sparsity_steps, tuple):
         values = tuple(step / 100 for step in config.sparsity_steps)
         return Steps(values[0], values[-1], first, first + len(values) - 1, values)
     if config.schedule == "auto":
         preset = tuple(step / 100 for step in STEP_PRESETS[schedule_size(config.model_size)])
-        values = resample(preset, last - first + 1, config.end_sparsity)
+        values = resample(preset, round(last - first) + 1, config.end_sparsity)
         return Steps(values[0], values[-1], first, last, values)
+    if config.schedule == "cubic" and (config.pruning_warmup, config.pruning_cooldown) != (None, None):
+        return Cubic(*ends, window=0.0)
     return CLASSES[config.schedule](*ends)

@@ -6,8 +6,11 @@ import pytest
 from keras import ops
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.models.build import build_model
 from gated_bert.pruning.callbacks import PruningCallback
-from gated_bert.pruning.optimizers import ScoreSGD, WarmupLinearDecay, build_optimizer
+from gated_bert.pruning.learning_rates import WarmupLinearDecay, learning_rate
+from gated_bert.pruning.optimizers import ScoreSGD, build_optimizer
+from gated_bert.tasks.task import get_task
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -22,7 +25,9 @@ def scores_apart(model):
 
 
 @pytest.mark.parametrize("make", [build_optimizer, None], ids=["of a run", "of a callback"])
-@pytest.mark.parametrize("method, rule", [("movement", "gradient"), ("taylor", "squared"), ("spt", "reward")])
+@pytest.mark.parametrize(
+    "method, rule", [("movement", "gradient"), ("taylor", "squared"), ("platon", "absolute"), ("spt", "reward")]
+)
 def test_trained_scores_are_clipped_with_the_weights_and_collected_ones_have_no_part(
     make_model, batches, method, rule, make
 ):
@@ -83,3 +88,58 @@ def test_the_gradient_of_a_token_is_clipped_by_the_norm_of_its_sum_over_the_batc
     change = keras.ops.convert_to_numpy(model.layers[0].embeddings) - before
     assert np.linalg.norm(change) == pytest.approx(0.1, rel=1e-4)
     assert not change[[0, 2]].any()
+
+
+def of_steps(config, total):
+    schedule = learning_rate(config, total)
+    again = type(schedule).from_config(schedule.get_config())
+    found = [float(schedule(step)) for step in range(total + 1)]
+    assert found == [float(again(step)) for step in range(total + 1)]
+    return found
+
+
+def test_a_constant_rate_stays_after_its_warm_up():
+    found = of_steps(config_of("baseline", learning_rate=0.5, lr_schedule="constant", warmup_ratio=0.2), 10)
+    assert found == pytest.approx([0, 0.25, *[0.5] * 9])
+    assert of_steps(config_of("baseline", learning_rate=0.5, lr_schedule="constant"), 3) == [0.5] * 4
+
+
+def test_a_cycle_of_the_rate_begins_with_every_pruning_event_and_ends_at_a_tenth():
+    """oBERT: 2 epochs, six cycles of four while it prunes, and the last four epochs."""
+    config = config_of(
+        "magnitude", epochs=30, learning_rate=5e-5, lr_schedule="cyclic", schedule="cubic", start_sparsity=0.7,
+        end_sparsity=0.9, pruning_warmup=2 / 30, pruning_cooldown=4 / 30, pruning_every=4,
+    )  # fmt: skip
+    starts = [0, 20, 60, 100, 140, 180, 220, 260]
+    found = of_steps(config, 300)
+    for step in range(300):
+        began, ends = max(s for s in starts if s <= step), min(s for s in [*starts, 300] if s > step)
+        expected = 5e-5 + (5e-6 - 5e-5) * (step - began) / (ends - began)
+        assert found[step] == pytest.approx(expected, rel=1e-5), step
+
+
+def test_a_cycle_may_be_given_and_the_warm_up_is_above_none():
+    config = config_of("baseline", epochs=4, learning_rate=1.0, lr_schedule="cyclic", lr_cycle_epochs=1.5,
+                       pruning_start_epoch=1, warmup_ratio=0.25)  # fmt: skip
+    found = of_steps(config, 16)
+    assert found[:4] == pytest.approx([0, 0.25, 0.5, 0.55])
+    assert [found[6], found[12]] == pytest.approx([1, 1]) and found[11] == pytest.approx(1 - 0.9 * 5 / 6)
+
+
+def test_what_is_frozen_is_neither_trained_nor_in_the_optimizer():
+    config = config_of("movement", num_layers=1, d_model=16, num_heads=2, dff=32, freeze="embeddings")
+    frozen, free = (build_model(each, get_task("sst2"), 30, "straight_through") for each in
+                    (config, config.replace(freeze="none")))  # fmt: skip
+    sizes = []
+    for model in (frozen, free):
+        before = [ops.convert_to_numpy(v) for v in model.encoder.embeddings.variables]
+        model.compile(build_optimizer(config, model, 10, "gradient"), LOSS)
+        ids = np.arange(40).reshape(4, 10) % 30
+        model.train_on_batch({"input_ids": ids}, np.array([0, 1, 0, 1]))
+        after = [ops.convert_to_numpy(v) for v in model.encoder.embeddings.variables]
+        assert all(map(np.array_equal, before, after)) == (model is frozen)
+        sizes.append(sum(int(np.prod(v.shape)) for v in model.optimizer.variables))
+    # Two moments of 30 tokens, 512 places, 2 segments, and of the norm's two vectors.
+    assert sizes[1] - sizes[0] == 2 * 16 * (30 + 512 + 2 + 2)
+    # A saved model is trained on as any other.
+    assert type(frozen).from_config(frozen.get_config()).encoder.embeddings.trainable

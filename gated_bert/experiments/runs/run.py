@@ -43,7 +43,7 @@ from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
 from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.callbacks import PruningCallback, StepCallback
-from gated_bert.pruning.criteria import criterion_class
+from gated_bert.pruning.criteria import criterion_of
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import sparsity
 from gated_bert.support.backend import always_compiles, data_parallel
@@ -202,15 +202,15 @@ class _Run:
         }
         self._ask_teacher(tokenizer)
         self.status.update(message="building the model")
-        criterion = criterion_class(config)
+        criterion = criterion_of(config) if config.criterion else None
         rule = criterion.gate_rule if criterion else "fixed"
         self.model = build_model(config, self.task, tokenizer.vocab_size, gate_rule=rule)
         self.steps = len(self.train_set)
         if config.ticket and not self.checkpoint:
             apply_ticket(self.model, self.task, config, self.train_set, task_loss(self.task))
         self._set_training_loss()
-        score_rule = criterion.score_rule if criterion else "gradient"
-        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
+        how = (criterion.score_rule, criterion.score_alpha) if criterion else ("gradient",)
+        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, *how)
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         prunes = criterion and not config.ticket
@@ -264,7 +264,7 @@ class _Run:
             LOGGER.info("going on at epoch %d, step %d", epoch + 1, batches)
         elif self.config.ticket:
             self.folder.one_shot["after"] = self._evaluate()
-        elif self.pruning and self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
+        elif self.pruning and self.config.schedule == "one_shot" and self.pruning.schedule.first == 1:
             self.folder.one_shot["before"] = self._evaluate()
         callbacks = self._callbacks(epoch * self.steps + batches, place["seconds"])
         if batches:

@@ -37,7 +37,8 @@ _TRAIN = {"epochs": 3, "lr": 2e-5, "optim": "AdamW"}
 _DECIDED = {
     "task", "data", "pretrained", "seed", "batch_size", "learning_rate", "optimizer", "pruning_method", "criterion",
     "schedule", "start_sparsity", "end_sparsity", "pruning_start_epoch", "pruning_end_epoch", "sparsity_steps",
-    "rewind_step", "ticket", "ticket_control", "enable_pruning", "model_size",
+    "pruning_every", "pruning_warmup", "pruning_cooldown", "rewind_step", "ticket", "ticket_control",
+    "enable_pruning", "model_size",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gated_bert.config.criterion_options import CriterionOptions
 from gated_bert.config.parts import part_of
 from gated_bert.experiments.reports.drawing import files_there, tolerated
 from gated_bert.experiments.reports.results import read_run
@@ -99,7 +100,8 @@ def print_stages(plans: Sequence[Plan], stages: Sequence[float]) -> int:
 
 def _stage_job(job: Job, stage: float, folder: Path, plan: Plan, done: Sequence[Plan]) -> Job:
     changes = {"schedule": "steps", "sparsity_steps": (stage,), "start_sparsity": 0.0, "end_sparsity": stage / 100}
-    changes["pruning_start_epoch"] = part_of(job.config).options.FIRST_EPOCH if job.config.criterion else 1
+    about = part_of(job.config).options if job.config.criterion else CriterionOptions
+    changes["pruning_start_epoch"] = max(about.FIRST_EPOCH, 1 + about.GATHERS)
     changes["pruning_end_epoch"] = job.config.epochs
     if done:
         before = done[-1].jobs[plan.jobs.index(job)]

@@ -53,7 +53,7 @@ class Criterion:
         default_pooling: how units pool their weights' scores where the record does not say; see `Group.pool`. A norm
             would rank strongly negative scores first, so scores with a sign, and squares, take the mean.
         gate_rule: the rule of `gated_bert.models.gate_rules` that the model must be built with.
-        score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward` or `squared`.
+        score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward`, `squared` or `absolute`.
         reopens: a mask may open again what an earlier one closed.
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
         every_step: masks may change inside an epoch.
@@ -64,7 +64,9 @@ class Criterion:
         update_every: steps between two mask updates, of `every_step` criteria.
         score_multiplier: learning rate of trained scores as a multiple of the weights', where an optimiser of a user's
             own does not say it.
-        reward_alpha: weight of a new value in the moving average of `reward` scores.
+        score_alpha: weight of a new value in the moving average of `reward` scores, and of the old one in `absolute`
+            ones.
+        collect_every: steps between two calls of `collect`; 0: none.
 
     Args:
         **options: fields of `Options`, whose prefix may be left out.
@@ -95,7 +97,8 @@ class Criterion:
     columns: tuple[str, ...] = ()
     update_every = 1
     score_multiplier: float | None = 10.0
-    reward_alpha = 0.125
+    score_alpha = 0.125
+    collect_every = 0
 
     def __init__(self, **options: Any):
         self.options = self.Options.of(**options)
@@ -169,6 +172,9 @@ class Criterion:
 
     def after_step(self, context: StepContext) -> None:
         """Looks at a step that was just done."""
+
+    def collect(self) -> None:
+        """Takes up what the layers' scores have gathered since it was called last."""
 
     def new_kernel(self, layer: GatedLayer, keep: np.ndarray) -> np.ndarray | None:
         """Weights that take the place of a layer's, in a mask update of a criterion that `updates_weights`.

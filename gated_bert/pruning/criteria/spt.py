@@ -169,7 +169,7 @@ class SptTaylor(Criterion):
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self.reward_alpha = self.options.spt_reward_alpha
+        self.score_alpha = self.options.spt_reward_alpha
 
     def bind(
         self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
