@@ -60,6 +60,8 @@ METHODS = {
     "grad_cam_shift": Method("grad_cam_shift"),
     "smooth_grad_cam_shift": Method("smooth_grad_cam_shift"),
     "wanda": Method("wanda", scope="output"),
+    "sparsegpt": Method("sparsegpt"),
+    "obert": Method("obert", scope="global"),
     **{
         name: Method(criterion, scope="global" if name.startswith("Global") else "layer", schedule="one_shot")
         for name, criterion in STRATEGIES.items()

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from gated_bert.config.criterion_options import (
     CRITERION_SECTIONS,
     ActivationSaliencyOptions,
+    CalibrationOptions,
     CriterionOptions,
     L0Options,
     MagnitudeOptions,
     MovementOptions,
+    ObertOptions,
     RandomOptions,
     SaliencyOptions,
     SoftMovementOptions,
+    SparseGptOptions,
     SptOptions,
     SptTaylorOptions,
     TaylorOptions,
@@ -61,7 +64,9 @@ CRITERIA = {
     "smooth_grad_cam": Part(SaliencyOptions, "saliency:SmoothGradCam"),
     "grad_cam_shift": Part(SaliencyOptions, "saliency:GradCamShift"),
     "smooth_grad_cam_shift": Part(SaliencyOptions, "saliency:SmoothGradCamShift"),
-    "wanda": Part(SaliencyOptions, "wanda:Wanda"),
+    "wanda": Part(CalibrationOptions, "wanda:Wanda"),
+    "sparsegpt": Part(SparseGptOptions, "sparsegpt:SparseGpt"),
+    "obert": Part(ObertOptions, "obert:Obert"),
 }
 """Every criterion that a record may name."""
 

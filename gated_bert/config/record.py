@@ -16,8 +16,10 @@ from gated_bert.config.criterion_options import (
     CriterionOptions,
     L0Options,
     MovementOptions,
+    ObertOptions,
     SaliencyOptions,
     SoftMovementOptions,
+    SparseGptOptions,
     SptOptions,
     TaylorOptions,
 )
@@ -36,6 +38,7 @@ from gated_bert.config.plugins import load_installed
 from gated_bert.config.presets import (
     END_SPARSITY,
     PRESETS,
+    RECOMPUTATIONS_AT_ONCE,
     START_SPARSITY,
     movement_frequency,
     schedule_size,
@@ -63,8 +66,8 @@ class _Assigned(dict):
 @takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
-    TicketOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
-    TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
+    TicketOptions, ObertOptions, SparseGptOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions,
+    SptOptions, ActivationOptions, TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 
@@ -134,6 +137,7 @@ class GatedBertConfig(
             "end_sparsity": END_SPARSITY,
             "spt_epsilon": spt_epsilon(size),
             "movement_pruning_frequency_steps": movement_frequency(size),
+            "obert_recomputations": RECOMPUTATIONS_AT_ONCE if self.schedule == "one_shot" else 1,
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.parts import part_of
+from gated_bert.config.parts import options_of, part_of
 from gated_bert.support.machine import GIB, Machine, thread_environment
 
 _FRAMEWORK_MEMORY = 1.2 * GIB
@@ -29,14 +29,15 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     """About how many bytes of main memory one job takes.
 
     Weights, gradients, two optimiser moments and gates are held in float32, and what a step puts beside them (eight
-    numbers a parameter), and the criterion's scores. A training step keeps for each token some sixteen numbers per
-    hidden unit, four per FFN neuron, and three per head and other token.
+    numbers a parameter), the criterion's scores, and what it takes to make a mask. A training step keeps for each
+    token some sixteen numbers per hidden unit, four per FFN neuron, and three per head and other token.
     """
     layers, width, heads, dff = config.sizes()
     per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
     activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
     state = 8 + sum(score_numbers(config))
-    return int(_FRAMEWORK_MEMORY + 4 * state * parameters(config) + activations)
+    passing = options_of(config).passing_bytes(parameters(config)) if config.criterion else 0
+    return int(_FRAMEWORK_MEMORY + 4 * state * parameters(config) + activations + passing)
 
 
 def score_numbers(config: GatedBertConfig) -> tuple[int, int]:
