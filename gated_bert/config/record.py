@@ -16,10 +16,12 @@ from gated_bert.config.criterion_options import (
     CriterionOptions,
     L0Options,
     MovementOptions,
+    ObertOptions,
     PlatonOptions,
     SaliencyOptions,
     SnipMomentumOptions,
     SoftMovementOptions,
+    SparseGptOptions,
     SptOptions,
     TaylorOptions,
 )
@@ -39,6 +41,7 @@ from gated_bert.config.plugins import load_installed
 from gated_bert.config.presets import (
     END_SPARSITY,
     PRESETS,
+    RECOMPUTATIONS_AT_ONCE,
     START_SPARSITY,
     movement_frequency,
     schedule_size,
@@ -67,9 +70,9 @@ class _Assigned(dict):
 @takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
-    TicketOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions,
-    SptOptions, ActivationOptions, TaylorOptions, PruningOptions, DistillOptions, TrainingOptions, InputOptions,
-    ModelOptions,
+    TicketOptions, ObertOptions, SparseGptOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options,
+    SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions, TaylorOptions, PruningOptions, DistillOptions,
+    TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 
@@ -137,6 +140,7 @@ class GatedBertConfig(
             "end_sparsity": END_SPARSITY,
             "spt_epsilon": spt_epsilon(size),
             "movement_pruning_frequency_steps": movement_frequency(size),
+            "obert_recomputations": RECOMPUTATIONS_AT_ONCE if self.schedule == "one_shot" else 1,
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
         self._set(**epochs_of_window(self, vars(self)["_given"]))
