@@ -16,7 +16,7 @@ _made: dict[pytest.FixtureDef, tuple[object, dict[str, object]]] = {}
 
 
 def pytest_addoption(parser):
-    parser.addoption("--shuffle", type=int, metavar="SEED", help="run modules, and the tests of each, in an order drawn")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run modules and their tests in an order drawn")
 
 
 def pytest_report_header(config):

@@ -30,9 +30,9 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     """About how many bytes of main memory one job takes.
 
     Weights, gradients, two optimiser moments and gates are held in float32, and what a step puts beside them (eight
-    numbers a parameter), the criterion's scores, what it takes to make a mask, and a teacher that runs beside the model.
-    A training step keeps for each token some sixteen numbers per hidden unit, four per FFN neuron, and three per head
-    and other token.
+    numbers a parameter), the criterion's scores, what it takes to make a mask, and a teacher that runs beside the
+    model. A training step keeps for each token some sixteen numbers per hidden unit, four per FFN neuron, and three per
+    head and other token.
     """
     layers, width, heads, dff = config.sizes()
     per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
