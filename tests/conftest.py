@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+pytest_plugins = ["tests.shared_state"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -32,6 +32,7 @@ from gated_bert.cli.settings import read_settings
 from gated_bert.cli.student_commands import student_command
 from gated_bert.cli.sweep_commands import stages_command, sweep_command
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import JOB_FLAGS, LABELS, Flag
 from gated_bert.config.own_commands import OWN_COMMANDS, Command
 from gated_bert.support.checks import FlagError, did_you_mean
@@ -226,4 +227,6 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:
     from gated_bert.experiments.sweeps.jobs import run_folder_name
 
     config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
+    if config.teacher == SELF:
+        raise FlagError.refused(LABELS["teacher"], SELF, SELF_ELSEWHERE)
     return config, user_path(typed.get("run_dir") or settings.output / run_folder_name(config)), named_by

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gated_bert.config.distill_options import SELF
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
@@ -179,6 +180,12 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
         values["vocab"] = os.path.abspath(path)
     if values.get("pretrained") is not None:
         values["pretrained"] = _pretrained(values["pretrained"], labels["pretrained"])
+    if values.get("teacher") not in (None, SELF):
+        path = user_path(values["teacher"])
+        if not path.is_dir():
+            allowed = "an existing folder of a trained model, or of its run; in a sweep also self"
+            raise FlagError.refused(labels["teacher"], values["teacher"], allowed)
+        values["teacher"] = str(path.resolve())
     folder = environ.get("GATED_BERT_DATA")
     if folder and not user_path(folder).is_dir():
         raise FlagError.refused("GATED_BERT_DATA", folder, "an existing folder")

@@ -11,6 +11,7 @@ from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.parsing import read_assignments
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.sweep_file import SweepFile, read_sweep_file
+from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import DEFAULTS, LAUNCHER_FLAGS, SWEEP_FLAGS, Flag
 from gated_bert.config.launcher_options import BEYOND
 from gated_bert.experiments.sweeps.jobs import Plan, plan_grid
@@ -113,6 +114,8 @@ def _check_together(typed: dict[str, Any], in_stages: bool):
     if in_stages and decided:
         raise FlagError(f"{labels[decided[0]]}: not with stages, each of which prunes once, to its own of the "
                         f"sparsities in {labels['stages']}")  # fmt: skip
+    if in_stages and typed.get("teacher") == SELF:
+        raise FlagError.refused(labels["teacher"], SELF, SELF_ELSEWHERE)
     if "ray_address" in typed and typed.get("backend") != "ray":
         raise FlagError(f"{labels['ray_address']}: goes with --backend ray")
     if not re.fullmatch(r"auto|[^\s/:]+:\d+", str(typed.get("ray_address", "auto"))):

@@ -74,6 +74,10 @@ class CriterionOptions:
         """`NUMBERS_A_WEIGHT` of a run that prunes by `pattern`."""
         return cls.NUMBERS_A_WEIGHT
 
+    def passing_bytes(self, weights: int) -> int:
+        """Bytes that a mask update takes for so many weights beside these numbers."""
+        return 0
+
 
 def _short(name: str, prefixes: list[str]) -> str:
     return name.removeprefix(next((each for each in prefixes if each and name.startswith(each)), ""))
@@ -253,6 +257,71 @@ class ActivationSaliencyOptions(SaliencyOptions, ActivationOptions):
     """Of `activation_magnitude`, which is scored on batches."""
 
 
+@dataclass(frozen=True)
+class CalibrationOptions(CriterionOptions):
+    """Of criteria that look at what comes into layers over calibration data."""
+
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
+    calibration_texts: int = _option(256, "training examples, their labels unused, on which wanda and sparsegpt see "
+                                     "what comes into layers", "--calibration-texts", metavar="N", low=1)  # fmt: skip
+    calibrate: str = _option("sequential", "sequential (layer by layer, each after the pruned ones before it), or "
+                             "parallel (all in one pass)", "--calibrate", metavar="HOW",
+                             choices=("sequential", "parallel"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightUpdateOptions(CriterionOptions):
+    """Of criteria that change the weights that stay."""
+
+    no_update: bool = _option(False, "sparsegpt and obert close weights and leave the others as they are",
+                              "--no-update", alone=True)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SparseGptOptions(CalibrationOptions, WeightUpdateOptions):
+    """Of `sparsegpt`."""
+
+    PREFIX: ClassVar[str] = "sparsegpt_"
+    # Scores, and the weights as they were.
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 2)
+    LABELLED: ClassVar[tuple[str, ...]] = ("sparsegpt_rank", "sparsegpt_update")
+    sparsegpt_rank: str = _option("blocks", "what sparsegpt ranks: blocks (of 128 inputs, as published), obs (all "
+                                  "weights of a scope by what closing one costs), wanda", "--sparsegpt-rank",
+                                  metavar="NAME", choices=("blocks", "obs", "wanda"))  # fmt: skip
+    sparsegpt_update: str = _option("ordered", "what stays makes up for what closes: ordered (input after input, as "
+                                    "published), exact (least squares)", "--sparsegpt-update", metavar="NAME",
+                                    choices=("ordered", "exact"))  # fmt: skip
+
+
+OBERT_TOGETHER = 8
+"""Gradients that `obert` adds together: each addition goes through all of its matrices once."""
+
+
+@dataclass(frozen=True)
+class ObertOptions(WeightUpdateOptions):
+    """Of `obert`."""
+
+    PREFIX: ClassVar[str] = "obert_"
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 2)
+    obert_block_size: int = _option(50, "weights along a column's inputs whose Fisher matrix obert inverts",
+                                    "--obert-block-size", metavar="N", low=1)  # fmt: skip
+    obert_gradients: int = _option(1024, "gradients that this matrix is the mean of", "--obert-gradients", metavar="N",
+                                   low=1)  # fmt: skip
+    obert_batch_size: int = _option(16, "training examples of each of these gradients", "--obert-batch-size",
+                                    metavar="N", low=1)  # fmt: skip
+    obert_damping: float = _option(1e-7, "what is added to the matrix' diagonal", "--obert-damping", metavar="VALUE",
+                                   low=0, high=1e6, open_low=True)  # fmt: skip
+    obert_recomputations: FilledIn[int] = _option(None, "equal steps in which obert closes what is due, each with new "
+                                                  "gradients; by default 1, and 16 with the schedule one_shot",
+                                                  "--obert-recomputations", metavar="N", low=1)  # fmt: skip
+    obert_memory: float = _option(4.0, "GiB that obert's matrices may take; what needs more is done in parts, each "
+                                  "with passes of its own", "--obert-memory", metavar="GIB", low=0, high=1e5,
+                                  open_low=True)  # fmt: skip
+
+    def passing_bytes(self, weights: int) -> int:
+        return int(min(self.obert_memory * 2**30, 4.0 * weights * (self.obert_block_size + OBERT_TOGETHER)))
+
+
 CRITERION_SECTIONS = (TaylorOptions, ActivationOptions, SptOptions, MovementOptions, SoftMovementOptions, L0Options,
-                      SaliencyOptions, PlatonOptions, SnipMomentumOptions)  # fmt: skip
+                      SaliencyOptions, PlatonOptions, SnipMomentumOptions, SparseGptOptions, ObertOptions)  # fmt: skip
 """In the order of a record."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.config.parts import options_of_others
 from gated_bert.config.presets import movement_frequency, schedule_size
 
 LATER: dict[str, Any] = {
     "criterion_options": None, "lr_schedule": "linear", "lr_cycle_epochs": None, "freeze": "none", "pruning_every": 1,
     "pruning_warmup": None, "pruning_cooldown": None, "platon_window": 10, "platon_beta1": 0.85, "platon_beta2": 0.85,
-    "snip_momentum_beta": 0.9, "penalty_over": "weights", "recipe": None,
+    "snip_momentum_beta": 0.9, "penalty_over": "weights", "recipe": None, **dict.fromkeys(DISTILL_FIELDS),
+    "no_update": False, "calibration_texts": 256, "calibrate": "sequential", "sparsegpt_rank": "blocks",
+    "sparsegpt_update": "ordered", "obert_block_size": 50, "obert_gradients": 1024, "obert_batch_size": 16,
+    "obert_damping": 1e-7, "obert_recomputations": 1, "obert_memory": 4.0,
 }  # fmt: skip
 """Field that records of earlier versions do not hold → what their runs did."""
 
@@ -27,9 +31,10 @@ def as_written_before(record: Mapping[str, Any]) -> dict[str, Any]:
 
     What says nothing of a run, options of criteria that it has not, is as it was by default.
     """
-    found = dict(record)
+    found, others = dict(record), options_of_others(record["criterion"])
     usual = {"soft_movement_penalty": 25.0, "l0_penalty": 25.0, "penalty_over": LATER["penalty_over"],
              "movement_pruning_frequency_steps": movement_frequency(schedule_size(record["model_size"])),
              "movement_learning_rate": 1e-2}  # fmt: skip
-    found |= {name: value for name, value in usual.items() if name in options_of_others(record["criterion"])}
-    return {name: value for name, value in found.items() if not (name in LATER and value == LATER[name])}
+    found |= {name: value for name, value in usual.items() if name in others}
+    return {name: value for name, value in found.items()
+            if not (name in LATER and (name in others or value == LATER[name]))}  # fmt: skip

@@ -62,6 +62,8 @@ METHODS = {
     "platon": Method("platon", scope="global"),
     "snip_momentum": Method("snip_momentum", scope="global"),
     "wanda": Method("wanda", scope="output"),
+    "sparsegpt": Method("sparsegpt"),
+    "obert": Method("obert", scope="global"),
     **{
         name: Method(criterion, scope="global" if name.startswith("Global") else "layer", schedule="one_shot")
         for name, criterion in STRATEGIES.items()

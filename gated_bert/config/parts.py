@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 from gated_bert.config.criterion_options import (
     CRITERION_SECTIONS,
     ActivationSaliencyOptions,
+    CalibrationOptions,
     CriterionOptions,
     L0Options,
     MagnitudeOptions,
     MovementOptions,
+    ObertOptions,
     PlatonOptions,
     RandomOptions,
     SaliencyOptions,
     SnipMomentumOptions,
     SoftMovementOptions,
+    SparseGptOptions,
     SptOptions,
     SptTaylorOptions,
     TaylorOptions,
@@ -65,7 +68,9 @@ CRITERIA = {
     "smooth_grad_cam_shift": Part(SaliencyOptions, "saliency:SmoothGradCamShift"),
     "platon": Part(PlatonOptions, "platon:Platon"),
     "snip_momentum": Part(SnipMomentumOptions, "snip_momentum:SnipMomentum"),
-    "wanda": Part(SaliencyOptions, "wanda:Wanda"),
+    "wanda": Part(CalibrationOptions, "wanda:Wanda"),
+    "sparsegpt": Part(SparseGptOptions, "sparsegpt:SparseGpt"),
+    "obert": Part(ObertOptions, "obert:Obert"),
 }
 """Every criterion that a record may name."""
 

@@ -43,6 +43,8 @@ MOST_LAYERS, MOST_WIDTH, MOST_ROWS = 1000, 1_000_000, 10_000_000
 START_SPARSITY, END_SPARSITY = 0.0, 0.99
 MIN_KEPT = 0.005
 """Fraction of every matrix that stays where nobody says otherwise."""
+RECOMPUTATIONS_AT_ONCE = 16
+"""Steps of `obert` that closes all at once (Kurtic et al. 2022)."""
 
 TASK_MAX_LEN = {"squad": 384}
 """Longest input in tokens of the tasks that have a usual one of their own."""

@@ -16,13 +16,16 @@ from gated_bert.config.criterion_options import (
     CriterionOptions,
     L0Options,
     MovementOptions,
+    ObertOptions,
     PlatonOptions,
     SaliencyOptions,
     SnipMomentumOptions,
     SoftMovementOptions,
+    SparseGptOptions,
     SptOptions,
     TaylorOptions,
 )
+from gated_bert.config.distill_options import DistillOptions, distilled_label, filled_distillation
 from gated_bert.config.input_options import InputOptions, usual_lengths
 from gated_bert.config.later_fields import with_later_fields
 from gated_bert.config.methods import METHODS, method_of_criterion
@@ -40,6 +43,7 @@ from gated_bert.config.presets import (
     END_SPARSITY,
     MOVEMENT_FREQUENCY,
     PRESETS,
+    RECOMPUTATIONS_AT_ONCE,
     SCORE_RATES,
     START_SPARSITY,
     schedule_size,
@@ -70,8 +74,9 @@ class _Assigned(dict):
 @takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
-    TicketOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions,
-    SptOptions, ActivationOptions, TaylorOptions, PruningOptions, TrainingOptions, InputOptions, ModelOptions,
+    TicketOptions, ObertOptions, SparseGptOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options,
+    SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions, TaylorOptions, PruningOptions, DistillOptions,
+    TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 
@@ -135,7 +140,7 @@ class GatedBertConfig(
             self._set(scope="layer" if usual.scope == "output" and self.pattern != "element" else usual.scope)
         if self.schedule is None:
             self._set(schedule=self._default_schedule(usual.schedule))
-        self._set(**usual_lengths(self))
+        self._set(**usual_lengths(self), **filled_distillation(self))
         size = schedule_size(self.model_size)
         defaults = {
             "start_sparsity": START_SPARSITY,
@@ -143,6 +148,7 @@ class GatedBertConfig(
             "spt_epsilon": spt_epsilon(size),
             "movement_pruning_frequency_steps": MOVEMENT_FREQUENCY,
             "movement_learning_rate": SCORE_RATES.get(self.criterion, SCORE_RATES["movement"]),
+            "obert_recomputations": RECOMPUTATIONS_AT_ONCE if self.schedule == "one_shot" else 1,
         }
         self._set(**{name: value for name, value in defaults.items() if getattr(self, name) is None})
         self._set(**epochs_of_window(self, vars(self)["_given"]))
@@ -163,7 +169,12 @@ class GatedBertConfig(
 
     @property
     def label(self) -> str:
-        """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name."""
+        """The method's name with its variants; `criterion-pattern-scope-schedule` for a point without a name; and
+        whether it has a teacher."""
+        return self._method_label + distilled_label(self)
+
+    @property
+    def _method_label(self) -> str:
         options = options_of(self) if self.criterion else CriterionOptions()
         usual = {name: declared_fields(type(options))[name].default for name in options.LABELLED}
         variants = [str(getattr(options, name)) for name, value in usual.items() if getattr(options, name) != value]

@@ -6,6 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from gated_bert.config.distill_options import check_distillation
 from gated_bert.config.input_options import check_stride
 from gated_bert.config.parts import options_of, part_of, trained
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
@@ -39,6 +40,7 @@ def check_together(config: GatedBertConfig) -> None:
     if len(config.block_size) != 2:
         raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
     check_stride(config)
+    check_distillation(config)
     if config.d_model and config.num_heads and config.d_model % config.num_heads:
         raise ConfigError("num_heads", config.num_heads, f"a divisor of d_model={config.d_model}")
     if isinstance(config.sparsity_steps, str):

@@ -34,8 +34,9 @@ class TrainingOptions:
     clip_norm: float | None = option(1.0, "largest gradient norm, or none", "--clip-norm", group=TRAINING,
                                      metavar="NORM", low=0, open_low=True, nothing="none")  # fmt: skip
     seed: int = option(42, "seed of the run", "--seed", group=TRAINING, low=0, high=2**31 - 1, any_model=True)
-    precision: str = option("float32", "float32, mixed_bfloat16, mixed_float16", "--precision", group=TRAINING,
-                            metavar="POLICY", choices=("float32", "mixed_bfloat16", "mixed_float16"))  # fmt: skip
+    precision: str = option("float32", "float32, mixed_bfloat16, mixed_float16, or auto: mixed_bfloat16 where the "
+                            "processor or GPU computes in it", "--precision", group=TRAINING, metavar="POLICY",
+                            choices=("float32", "mixed_bfloat16", "mixed_float16", "auto"))  # fmt: skip
     jit_compile: bool = option(False, "compile training with XLA, as JAX always does", "--jit-compile", group=TRAINING)
     devices: int | str = option(1, "devices that share each batch of a run, or all", "--devices", group=TRAINING)
     checkpoint_steps: int = option(200, "steps between two resume points; more where writing them would take over 5 % "

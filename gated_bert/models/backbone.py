@@ -14,13 +14,15 @@ from gated_bert.models.family import read_architecture_of
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.errors import UserError
 from gated_bert.support.tensors import Tensor
+from gated_bert.tasks.taught import LABELS
 
 TrainingLoss = Callable[[keras.Model, Mapping[str, Any], Any, Any], Any]
 """(model, inputs, labels, outputs) → a loss per example [batch], or a scalar.
 
-The outputs are those of the model in training, so that nothing is computed twice. It is called where the training step
-is traced: of `keras.ops`, and of Keras' losses with `reduction="none"`, since the mean over a batch, also over one that
-several devices share, is taken of what it returns.
+Labels are those of the batches that `fit` gets, with the teacher's outputs where there is one. The outputs are those
+of the model in training, so that nothing is computed twice. It is called where the training step is traced: of
+`keras.ops`, and of Keras' losses with `reduction="none"`, since the mean over a batch, also over one that several
+devices share, is taken of what it returns.
 """
 
 
@@ -89,7 +91,7 @@ class EncoderClassifier(keras.Model):
         """
         return type(self)(architecture or self.architecture, name=self.name, dtype=dtype or self.dtype_policy)
 
-    def train_on(self, loss: TrainingLoss | None) -> None:
+    def train_on(self, loss: TrainingLoss | None, beside: keras.layers.Layer | None = None) -> None:
         """Makes `fit` train on another loss than the compiled one, which evaluation, and what probes the task, keep.
 
         The model holds it by reference alone: what it is made of, another model for one, is no part of this model, its
@@ -97,7 +99,13 @@ class EncoderClassifier(keras.Model):
 
         Args:
             loss: the loss; None for the compiled one again.
+            beside: a built layer of the loss, whose weights are trained with the model's. They are in its variables and
+                in checkpoints; `rebuilt` knows nothing of them, nor what `save_model` writes.
         """
+        if beside is not None:
+            self._tracker.unlock()
+            self.beside = beside
+            self._tracker.lock()
         # Keras and TensorFlow track what is set in the ordinary way, if it is a layer or holds variables.
         object.__setattr__(self, "_training_loss", loss)
         self.train_function = None
@@ -107,10 +115,13 @@ class EncoderClassifier(keras.Model):
     ) -> Tensor:
         loss = self.__dict__.get("_training_loss")
         if not training or loss is None:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
+            return super().compute_loss(x, _labels(y), y_pred, sample_weight, training)
         terms = [ops.mean(loss(self, x, y, y_pred)), *self.losses]
         # Sums what is a tensor and, of a batch that devices share, takes each one's part.
         return sum(map(self._aggregate_additional_loss, terms))
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        return super().compute_metrics(x, _labels(y), y_pred, sample_weight)
 
     def predict_on_batch(self, x: dict[str, Tensor]) -> Tensor:
         """As Keras' own, but an empty batch is refused, as it is of an exported model.
@@ -140,6 +151,11 @@ class EncoderClassifier(keras.Model):
 
     def get_build_config(self) -> None:
         return None
+
+
+def _labels(labels: Any) -> Any:
+    """The labels of a batch, without what a teacher says beside them."""
+    return labels[LABELS] if isinstance(labels, Mapping) else labels
 
 
 def is_backbone(model: object) -> bool:

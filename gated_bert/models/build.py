@@ -10,6 +10,7 @@ from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.family import get_family
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.models.run_family import run_family
+from gated_bert.support.backend import policy
 from gated_bert.tasks.task import Task
 
 
@@ -30,7 +31,8 @@ def build_model(config: GatedBertConfig, task: Task, vocab_size: int, gate_rule:
         UserError: pretrained weights that cannot be read.
     """
     architecture = run_architecture(config, task, vocab_size, gate_rule)
-    model = get_family(architecture.model_type).model()(architecture, dtype=config.precision)
+    dtype = policy(config.precision, config.jit_compile)
+    model = get_family(architecture.model_type).model()(architecture, dtype=dtype)
     if config.pretrained is not None:
         load_pretrained(model, config.pretrained, task)
     # Before an optimiser is built: it keeps nothing for what is not trained.

@@ -12,7 +12,7 @@ import numpy as np
 
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.checkpoint_checks import check_head, check_stored, check_type, read_model_config
-from gated_bert.models.family import Family, marked_family
+from gated_bert.models.family import Family, marked_family, read_architecture_of
 from gated_bert.models.google_checkpoint import CHECKPOINT, GoogleCheckpoint
 from gated_bert.models.heads import Head, hugging_face_head, match_head, task_head
 from gated_bert.support.errors import UserError, one_line
@@ -136,6 +136,20 @@ def read_head(path_or_id: str) -> Head:
     """
     own, where = _own_record(path_or_id)
     return open_checkpoint(path_or_id).head() if own is None else task_head(Task.from_dict(own["task"], where))
+
+
+def read_task(path_or_id: str) -> Task | None:
+    """What a model folder of this package was trained for; None of others; arguments and errors as of `read_head`."""
+    own, where = _own_record(path_or_id)
+    return None if own is None else Task.from_dict(own["task"], where)
+
+
+def read_sizes(path_or_id: str) -> Architecture:
+    """The architecture of pretrained weights, by their configuration alone; arguments and errors as of `read_head`."""
+    own, where = _own_record(path_or_id)
+    if own is None:
+        return open_checkpoint(path_or_id).architecture()
+    return read_architecture_of(own.get("architecture"), where)
 
 
 def pretrained_family(path_or_id: str) -> type[Family]:

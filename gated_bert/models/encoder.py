@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import threading
+import weakref
 from typing import Any
 
 import keras
@@ -110,6 +112,16 @@ class FeedForward(keras.layers.Layer):
         return self.output_dense(self.activation(self.intermediate(hidden, training=training)), training=training)
 
 
+class _Seen(threading.local):
+    """Outputs of watched blocks; of several devices each has a thread."""
+
+    def __init__(self):
+        self.outputs: weakref.WeakKeyDictionary[EncoderBlock, Tensor] = weakref.WeakKeyDictionary()
+
+
+_SEEN = _Seen()
+
+
 class EncoderBlock(keras.layers.Layer):
     """One post-norm transformer block: attention and feed-forward network, each with residual path and norm.
 
@@ -117,7 +129,12 @@ class EncoderBlock(keras.layers.Layer):
         config: the architecture.
         layer_index: which of its layers, counted from 0.
         **kwargs: those of `keras.layers.Layer`.
+
+    Attributes:
+        watched: whether `take_output` gives what its last call put out.
     """
+
+    watched = False
 
     def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
         super().__init__(name=f"encoder_{layer_index}", **kwargs)
@@ -142,7 +159,14 @@ class EncoderBlock(keras.layers.Layer):
         attended = self.attention(hidden, mask_bias, training=training)
         hidden = self.attention_norm(hidden + self.attention_dropout(attended, training=training))
         transformed = self.ffn(hidden, training=training)
-        return self.ffn_norm(hidden + self.ffn_dropout(transformed, training=training))
+        hidden = self.ffn_norm(hidden + self.ffn_dropout(transformed, training=training))
+        if self.watched:
+            _SEEN.outputs[self] = hidden
+        return hidden
+
+    def take_output(self) -> Tensor:
+        """What the last call put out, [batch, length, hidden_size]; in a compiled function, where that is traced."""
+        return _SEEN.outputs.pop(self)
 
 
 @keras.saving.register_keras_serializable(package="gated_bert")

@@ -21,7 +21,10 @@ _PUBLIC = {
         ("Saliency", "BatchSaliency", "GradientMagnitude", "ActivationMagnitude", "PublishedActivationMagnitude",
          "GradCam", "GradCamShift", "SmoothGrad", "SmoothGradCam", "SmoothGradCamShift"), "criteria.saliency"
     ),
+    "Calibrated": "criteria.calibrated",
     "Wanda": "criteria.wanda",
+    "SparseGpt": "criteria.sparsegpt",
+    "Obert": "criteria.obert",
     **dict.fromkeys(
         ("Pattern", "Block", "Tied", "Several", "HeadDims", "KTiles", "Vectors", "Tiles", "ColumnsThenTiles",
          "TilesRestored", "COLUMNS", "HEADS", "NEURONS", "QKV_ROWS"), "patterns"

@@ -338,12 +338,7 @@ class PruningCallback(StepCallback):
             if time >= self.schedule.first:
                 self.criterion.set_progress(self.schedule.moved(time))
         elif self.schedule(time) > 0:
-            if self.criterion.needs_data:
-                # Such scores cost passes over data: only where something may close.
-                if not self.pruner.due(self.schedule(time)):
-                    return
-                self.criterion.prepare(self.model, self.dataset)
-            self.pruner.update(self.schedule(time), step)
+            self.pruner.prune(self.schedule(time), self.model, self.dataset, step)
 
 
 def _rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -196,34 +198,62 @@ class Pruner:
             sparsity: fraction of the weights.
             step: steps done so far; with the seed it decides how ties are broken.
         """
-        now = OpenUnits()
-        if self._is_due(sparsity, now):
+        if self._is_due(sparsity, OpenUnits()):
             rng = np.random.default_rng([self.seed, step])
-            steps = self.pattern.steps(sparsity)
-            last, share = steps[-1]
-            # Steps that count units all look at the gates as they were.
-            counts = len(steps) > 1 and last.closes(1, share) is not None
-            before = {layer: Before(layer) for layer in self.layers} if last.restores or counts else {}
-            ranking = OpenUnits(lambda layer: before[layer].open) if counts else None
-            for number, (pattern, share) in enumerate(steps):
-                groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
-                now = now if number == 0 else OpenUnits()
-                groups = [self._arranged(index, group, rng, now) for index, group in enumerate(groups)]
-                if pattern.restores:
-                    target = Target(pattern, share, now, before=before)
-                    self._prune(groups, rng, target, self._kept_open(before), "global")
-                else:
-                    following = steps[number + 1] if number + 1 < len(steps) else None
-                    limit = following[1] if following and not following[0].restores else None
-                    read = functools.partial(self._ranked, ranking or now)
-                    self._prune(groups, rng, Target(pattern, share, now, limit), read, on_top=pattern.on_top)
-            if self.criterion.updates_weights:
-                self._update_weights()
+            # What is restored competes as a whole.
+            scope = "global" if any(pattern.restores for pattern, _ in self.pattern.steps(sparsity)) else self.scope
+            competing = [layers_of([self.groups[index] for index in members])
+                         for members in self.competitors(self.groups, scope)]  # fmt: skip
+            for chosen, updated in self.criterion.stages(sparsity, competing):
+                if chosen:
+                    self._choose_masks(sparsity, rng, frozenset(chosen))
+                if self.criterion.updates_weights:
+                    self._update_weights(updated)
             self.settle(sparsity)
         self.criterion.after_update()
 
-    def _update_weights(self):
-        for layer in self.layers_of_groups():
+    def prune(self, sparsity: float, model: keras.Model, dataset: Any = None, step: int = 0) -> None:
+        """As `update`, with the scores computed before that the criterion takes from data, where something is due.
+
+        Args:
+            sparsity: fraction of the weights.
+            model: the model that the layers are part of, as `Criterion.prepare` takes it.
+            dataset: the data, as `Criterion.prepare` takes them; criteria that score on none need none.
+            step: steps done so far.
+        """
+        for target in self.criterion.targets(sparsity):
+            if self.criterion.needs_data:
+                # Such scores cost passes over data: only where something may close.
+                if not self.due(target):
+                    continue
+                self.criterion.prepare(model, dataset)
+            self.update(target, step)
+
+    def _choose_masks(self, sparsity: float, rng: np.random.Generator, chosen: frozenset[GatedLayer]):
+        """Masks of the layers that a stage chooses; the others of its scopes are among them."""
+        now = OpenUnits()
+        steps = self.pattern.steps(sparsity)
+        last, share = steps[-1]
+        # Steps that count units all look at the gates as they were.
+        counts = len(steps) > 1 and last.closes(1, share) is not None
+        before = {layer: Before(layer) for layer in chosen} if last.restores or counts else {}
+        ranking = OpenUnits(lambda layer: before[layer].open) if counts else None
+        for place, (pattern, share) in enumerate(steps):
+            groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
+            now = now if place == 0 else OpenUnits()
+            groups = [self._arranged(index, group, rng, now) if chosen.issuperset(group.layers) else group
+                      for index, group in enumerate(groups)]  # fmt: skip
+            if pattern.restores:
+                target = Target(pattern, share, now, before=before)
+                self._prune(groups, rng, target, self._kept_open(before), chosen, "global")
+            else:
+                following = steps[place + 1] if place + 1 < len(steps) else None
+                limit = following[1] if following and not following[0].restores else None
+                read = functools.partial(self._ranked, ranking or now)
+                self._prune(groups, rng, Target(pattern, share, now, limit), read, chosen, on_top=pattern.on_top)
+
+    def _update_weights(self, updated: Collection[GatedLayer]):
+        for layer in updated:
             kernel = self.criterion.new_kernel(layer, open_weights(layer))
             if kernel is not None:
                 layer.set_kernel(kernel)
@@ -239,10 +269,12 @@ class Pruner:
         rng: np.random.Generator,
         target: Target,
         read: Read,
+        within: frozenset[GatedLayer],
         scope: str = "",
         on_top: bool = False,
     ):
-        scopes = self._scopes(groups, scope or self.scope)
+        scopes = {key: members for key, members in self._scopes(groups, scope or self.scope).items()
+                  if all(within.issuperset(groups[index].layers) for index in members)}  # fmt: skip
         # Of the pattern as a whole: where a step leaves out matrices, what is closed of them counts all the same.
         layers = {
             key: layers_of([self.groups[index] for index in members])

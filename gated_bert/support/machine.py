@@ -86,6 +86,15 @@ def _gpus() -> tuple[str, ...]:
     return tuple(line.strip() for line in found.stdout.splitlines() if line.strip().isdecimal())
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 (AVX512-BF16 or AMX), as Linux says; elsewhere False."""
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+
+
 def thread_environment(threads: int) -> dict[str, str]:
     """The environment that keeps a process to so many threads, where the libraries have not started yet."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS",

@@ -17,11 +17,9 @@ from gated_bert.tasks.metrics import evaluate_all
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.squad_metrics import squad_scores
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.taught import PADDED
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 from gated_bert.tasks.windows import Windows, best_answers, encode_windows
-
-PADDED = -3e4
-"""Logit of tokens beyond a batch's length: no share in a softmax, and finite."""
 
 
 class WindowedDataset(BucketedDataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -123,16 +124,24 @@ class BucketedDataset(keras.utils.PyDataset):
         return len(self._plan.batches) - self._plan.first_batch
 
     def __getitem__(self, index: int):
+        return self.batch(index)[1]
+
+    def batch(self, index: int) -> tuple[np.ndarray, Any]:
+        """Which examples batch `index` holds, and what `[index]` gives, both of the same epoch."""
         plan = self._plan
         rows, length = plan.batches[plan.first_batch + index], int(plan.lengths[plan.first_batch + index])
         inputs = self._collate(rows, length)
-        return inputs if self.labels is None else (inputs, self.labels[rows])
+        return rows, inputs if self.labels is None else (inputs, self.labels[rows])
 
-    def _collate(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    def token_places(self, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens of examples stand among all, [batch, length], 0 at padding; and which are none of it."""
         starts, ends = self.encoded.offsets[rows, None], self.encoded.offsets[rows + 1, None]
         places = starts + np.arange(length)
         real = places < ends
-        places = np.where(real, places, 0)
+        return np.where(real, places, 0), real
+
+    def _collate(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        places, real = self.token_places(rows, length)
         padding = {IDS: self.encoded.pad_id}
         inputs = {name: np.where(real, values[places], np.int32(padding.get(name, 0)))
                   for name, values in self.encoded.inputs.items()}  # fmt: skip

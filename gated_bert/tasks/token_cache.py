@@ -1,12 +1,12 @@
-"""What was tokenised, kept between runs by a digest of texts and tokeniser."""
+"""What was tokenised, kept between runs by a digest of texts and tokeniser; and how such files are kept."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -73,14 +73,24 @@ def _ids_below(ids: np.ndarray, tokens: int) -> bool:
 
 def write_cache(path: Path, encoded: Encoded) -> None:
     """Keeps what was encoded; a folder that cannot be written to is no fault."""
+    arrays: dict[str, Any] = {**encoded.inputs, _OFFSETS: encoded.offsets}
+    keep(path, lambda file: np.savez(file, **arrays))
+
+
+def keep(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Keeps a derived file, as a whole or not at all; a folder that cannot be written to is no fault.
+
+    Args:
+        path: the file, below `cache_folder`.
+        write: writes its content into an open file.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         temporary = partial(path)
         try:
             with open(temporary, "wb") as file:
-                arrays: dict[str, Any] = {**encoded.inputs, _OFFSETS: encoded.offsets}
-                np.savez(file, **arrays)
+                write(file)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

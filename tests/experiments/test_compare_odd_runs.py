@@ -28,13 +28,19 @@ FIELDS = ("model_size", "task", "data", "epochs", "seed", "pruning_method", "lea
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
-    """A good run beside others that tests change, and what a comparison of the good one alone says."""
+def made(tmp_path_factory) -> Path:
+    """A good run, another, and what a comparison of the good one alone says."""
     place = tmp_path_factory.mktemp("runs")
     plot_run(read_run(write_run(place / "good", "magnitude", epochs=3)))
     plot_run(read_run(write_run(place / "kept", "spt", epochs=3)))
     compare([place / "good"], place / "alone", say=lambda line: None)
     return place
+
+
+@pytest.fixture
+def runs(made, tmp_path) -> Path:
+    """A copy of them, beside which a test puts odd ones."""
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def odd(runs: Path, number: int = 1) -> Path:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config.later_fields import LATER
 from gated_bert.experiments.runs import resume_store
 from gated_bert.experiments.runs.checkpoint import read_place
 from gated_bert.experiments.runs.epochs import EpochCallback
@@ -320,8 +321,10 @@ def test_the_same_run_has_the_same_place_wherever_its_folder_is(tmp_path):
 def test_what_an_earlier_version_stored_is_found(tmp_path):
     config = GatedBertConfig(checkpoint_dir=str(tmp_path), **SMALL)
     fields = json.loads(config.to_json())
-    for name in ("checkpoint_steps", "checkpoint_dir", "plugins", "criterion_options"):
+    # As a version before any of these fields, and before these defaults, wrote it.
+    for name in ("checkpoint_steps", "checkpoint_dir", "plugins", *LATER):
         del fields[name]
+    fields |= {"soft_movement_penalty": 25.0, "l0_penalty": 25.0, "movement_pruning_frequency_steps": 100}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
     assert store_of(config, tmp_path / "run")._root.endswith(f"run-{digest}")
 

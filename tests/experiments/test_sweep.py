@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,8 +98,8 @@ def test_plain_lines_and_log_lines_name_their_job(mixed):
     assert "[magnitude sst2] epoch 2 done" in lines and "[magnitude sst2] finished after" in lines
 
 
-def test_resume_runs_only_what_is_not_finished_and_a_rerun_loses_nothing(mixed):
-    folder, _ = mixed
+def test_resume_runs_only_what_is_not_finished_and_a_rerun_loses_nothing(mixed, tmp_path):
+    folder = Path(shutil.copytree(mixed[0], tmp_path, dirs_exist_ok=True))
     words = ("-p", "spt,magnitude,baseline")
     refused = launch(folder, "-e", "3", *words, "--resume")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1

@@ -135,10 +135,10 @@ def norms_by_hand(model, batches):
     return np.linalg.norm(first, axis=0), np.linalg.norm(np.concatenate(means), axis=0)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_wanda_is_the_weight_times_the_norm_of_its_input(count):
+@pytest.mark.parametrize("count, texts", [(1, 3), (3, 9)])
+def test_wanda_is_the_weight_times_the_norm_of_its_input(count, texts):
     model, data = masked(), Data()
-    pruner = Pruner(gated_bert.gated_layers(model), Wanda(score_batches=count), scope="output")
+    pruner = Pruner(gated_bert.gated_layers(model), Wanda(calibration_texts=texts), scope="output")
     pruner.criterion.prepare(model, data)
     for layer, norm in zip((model.first, model.second), norms_by_hand(model, data.batches[:count]), strict=True):
         expected = np.abs(arrays(layer)[0]) * norm[:, None]

@@ -27,7 +27,7 @@ REACHED = 5e-4
 
 KEYS = ("task", "data", "model", "method", "settings")
 _NOT_A_SETTING = {"seed", *NOT_COMPUTED}
-_FOLDERS = {"pretrained", "ticket"}
+_FOLDERS = {"pretrained", "ticket", "teacher"}
 
 
 @dataclass(frozen=True)

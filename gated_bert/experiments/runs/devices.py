@@ -1,10 +1,29 @@
-"""The devices that share the batches of a run."""
+"""What a run leaves to the machine: how many devices share its batches, and in which precision they compute."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import keras
 
 from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.support.backend import policy
+
+
+def as_on_this_machine(config: GatedBertConfig, begun: Mapping | None = None) -> GatedBertConfig:
+    """The record with what it leaves to the machine decided: `devices` is a number, `precision` that of a policy.
+
+    Args:
+        config: the run's record.
+        begun: the written record of the run that is gone on with, which has decided on its precision.
+
+    Raises:
+        ConfigError: see `with_counted_devices`.
+    """
+    if config.precision == "auto":
+        decided = (begun or {}).get("precision", "auto")
+        config = config.replace(precision=policy(decided, config.jit_compile))
+    return with_counted_devices(config)
 
 
 def with_counted_devices(config: GatedBertConfig) -> GatedBertConfig:

@@ -18,7 +18,7 @@ from gated_bert.experiments.reports.plots import plot_run
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, read_run
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.checkpoint import CheckpointCallback
-from gated_bert.experiments.runs.devices import with_counted_devices
+from gated_bert.experiments.runs.devices import as_on_this_machine
 from gated_bert.experiments.runs.epochs import EpochCallback, OrderCallback
 from gated_bert.experiments.runs.finished import (
     checkpoint_to_go_on_from,
@@ -32,9 +32,11 @@ from gated_bert.experiments.runs.output_folder import opened_run, unchanged_if_r
 from gated_bert.experiments.runs.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.runs.resume_store import kept_elsewhere
 from gated_bert.experiments.runs.run_folder import RunFolder
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, read_status
+from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, newest_metadata, read_status
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
+from gated_bert.experiments.runs.teacher import Teacher
+from gated_bert.experiments.runs.teacher_folder import find_teacher
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
 from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
@@ -51,6 +53,7 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
+from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 LOGGER = logging.getLogger("gated_bert")
 
@@ -113,7 +116,8 @@ class _Run:
         self, config: GatedBertConfig, path: Path, resume: bool, notify: Callable[[dict], None] | None,
         training_loss: TrainingLoss | None = None,
     ):  # fmt: skip
-        self.config, self.path, self.training_loss = with_counted_devices(config), path, training_loss
+        begun = newest_metadata(path).get("config") if resume else None
+        self.config, self.path, self.training_loss = as_on_this_machine(config, begun), path, training_loss
         self.finished = finished_run(path) if resume else None
         self.checkpoint, self.note = None, ""
         if self.finished:
@@ -182,6 +186,9 @@ class _Run:
         config = self.config
         keras.utils.set_random_seed(config.seed)
         keras.config.set_dtype_policy(config.precision)
+        if config.teacher is not None:
+            # Before what starts from it: of a run that failed it says so.
+            find_teacher(config.teacher)
         self.data = load_task_data(config)
         self.task = self.data.task
         self._say()
@@ -193,6 +200,7 @@ class _Run:
             name: make_dataset(self.task, tokenizer, examples, config, multiple=config.devices)
             for name, examples in self.data.dev.items()
         }
+        self._ask_teacher(tokenizer)
         self.status.update(message="building the model")
         criterion = criterion_of(config) if config.criterion else None
         rule = criterion.gate_rule if criterion else "fixed"
@@ -200,16 +208,39 @@ class _Run:
         self.steps = len(self.train_set)
         if config.ticket and not self.checkpoint:
             apply_ticket(self.model, self.task, config, self.train_set, task_loss(self.task))
+        self._set_training_loss()
         how = (criterion.score_rule, criterion.score_alpha) if criterion else ("gradient",)
         optimizer = build_optimizer(config, self.model, self.steps * config.epochs, *how)
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
-        self.model.train_on(self.training_loss)
         prunes = criterion and not config.ticket
         self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         self.folder.begin(self.data, tokenizer, self.model, schedule)
+
+    def _ask_teacher(self, tokenizer: TokenizerProtocol):
+        """Puts what the teacher, where there is one, says of the training examples beside their batches."""
+        self.batches: keras.utils.PyDataset = self.train_set
+        self.teacher: Teacher | None = None
+        if self.config.teacher is None:
+            return
+        if self.training_loss is not None:
+            raise UserError("training_loss: not together with a teacher, which is a part of the training loss itself")
+        self.status.update(message="asking the teacher")
+        self.teacher = Teacher(self.config, self.task, tokenizer)
+        self.batches = self.teacher.taught(self.train_set)
+        # Building another model took numbers from the generator, unless what it says was kept.
+        keras.utils.set_random_seed(self.config.seed)
+        keras.config.set_dtype_policy(self.config.precision)
+
+    def _set_training_loss(self):
+        """Before the optimiser is built, which moves also the weights of the loss."""
+        if self.teacher is None:
+            self.model.train_on(self.training_loss)
+            return
+        loss = self.teacher.loss(self.model)
+        self.model.train_on(loss, loss.layers and loss.layers.linear)
 
     def _say(self):
         """Says what was decided on own data, and logs that and what there is to say about the head."""
@@ -268,7 +299,7 @@ class _Run:
         if first < last:
             self.train_set.set_epoch(first, callbacks[0].first_batch)
             self.model.fit(
-                self.train_set, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False
+                self.batches, initial_epoch=first, epochs=last, callbacks=callbacks, verbose=0, shuffle=False
             )
 
     def _evaluate(self) -> dict[str, float]:

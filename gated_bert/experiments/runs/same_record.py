@@ -37,7 +37,8 @@ def config_changes(before: Mapping, config: GatedBertConfig) -> Changes:
 
     Args:
         before: the written record, of an earlier version perhaps: what it does not say was as it is by default.
-        config: the record now; of `devices`, all there are is no other number than a number.
+        config: the record now; what it leaves to the machine, `devices=all` and `precision=auto`, is nothing else than
+            what the machine made of it.
     """
     if not before:
         return {}
@@ -46,7 +47,9 @@ def config_changes(before: Mapping, config: GatedBertConfig) -> Changes:
     except ConfigError:
         # Of a later version, or no longer allowed: what both know is compared.
         was = dataclasses.asdict(config) | dict(before)
-    apart = {*NOT_COMPUTED, *options_of_others(config.criterion), *(("devices",) if config.devices == "all" else ())}
+    left_to_machine = {"devices": "all", "precision": "auto"}
+    left = (name for name, value in left_to_machine.items() if getattr(config, name) == value)
+    apart = {*NOT_COMPUTED, *options_of_others(config.criterion), *left}
     return changes(was, dataclasses.asdict(config), apart)
 
 

@@ -83,8 +83,7 @@ def apply_ticket(
     if config.ticket_control is None:
         if pruner.criterion.needs_data:
             source.compile(loss=loss)
-            pruner.criterion.prepare(source, dataset)
-        pruner.update(config.end_sparsity, step=0)
+        pruner.prune(config.end_sparsity, source, dataset)
     elif config.ticket_control == "random":
         _shuffle(pruner, config.seed)
     else:

@@ -24,6 +24,7 @@ from gated_bert.models.build import build_model
 from gated_bert.models.folder import METADATA, is_model_folder, load_model, save_model
 from gated_bert.models.run_family import run_tokenizer
 from gated_bert.pruning.activation_change import ActivationChanges, activation_changes, close_units, kept_layers
+from gated_bert.support.backend import policy
 from gated_bert.support.environ import data_label, verbosity
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_csv_atomic
@@ -148,7 +149,7 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
     if resume and all(is_model_folder(path) for path in names.values()):
         return names
     keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
+    keras.config.set_dtype_policy(policy(config.precision, config.jit_compile))
     data, tokenizer = load_task_data(config), run_tokenizer(config)
     if not data.task.labels:
         raise UserError(f"task_name: {data.task.name} is refused; allowed: a task of classes, for F1 and precision")

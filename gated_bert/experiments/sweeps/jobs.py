@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.distill_options import DISTILL_FIELDS, SELF, SELF_ELSEWHERE, SELF_NOTE
 from gated_bert.config.flag_table import PRUNING_FIELDS
-from gated_bert.experiments.reports.run_layout import JOB_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import JOB_FILE, MODEL, STATUS_FILE
 from gated_bert.experiments.runs.run_state import newest_metadata, read_status
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.request import Settings
@@ -35,12 +36,21 @@ class Job:
         config: the record of the run.
         folder: where it writes.
         command: the words of its process; `--resume` is added where it goes on.
+        after: the job whose model it starts from and learns from, `--teacher self`; None where it needs none.
     """
 
     name: str
     config: GatedBertConfig
     folder: Path
     command: tuple[str, ...]
+    after: Job | None = None
+
+    @property
+    def asked(self) -> GatedBertConfig:
+        """The record as it was asked for, which names nothing that another job is yet to make."""
+        if self.after is None:
+            return self.config
+        return self.config.replace(pretrained=self.after.config.pretrained, teacher=SELF)
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,15 @@ def plan_jobs(settings: Settings, point: Mapping[str, object] | None = None) -> 
         point: fields in which other jobs of the same sweep have other values; they are part of names and folders.
 
     Raises:
-        FlagError: a combination that has no meaning.
+        FlagError: a combination that has no meaning, or a teacher that only `plan_grid` knows.
     """
+    plan = _planned(settings, point)
+    if any(job.config.teacher == SELF for job in plan.jobs):
+        raise FlagError.refused(settings.labels["teacher"], SELF, SELF_ELSEWHERE)
+    return plan
+
+
+def _planned(settings: Settings, point: Mapping[str, object] | None) -> Plan:
     parts = tuple(_point_part(name, value) for name, value in (point or {}).items())
     several = len(settings.seeds) > 1
     jobs = []
@@ -82,6 +99,8 @@ def plan_jobs(settings: Settings, point: Mapping[str, object] | None = None) -> 
 def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]], Settings]) -> Plan:
     """The jobs of all combinations of values; of none, those of `plan_jobs`.
 
+    Where the teacher is `self`, the dense jobs that the others learn from are among them, each before its students.
+
     Args:
         grid: field of the record → its values.
         read: the settings with these values of the fields.
@@ -94,24 +113,43 @@ def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]
     first: Settings | None = None
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        # How others are pruned is nothing to the dense baseline: one of them stands beside all.
-        unpruned = {name: value for name, value in point.items() if name not in PRUNING_FIELDS}
         settings = read(point)
         first = first or settings
         notes |= dict.fromkeys(settings.notes)
-        planned = plan_jobs(settings, point).jobs
-        dense: Iterator[Job] = iter(())
-        if unpruned != point and not all(job.config.enable_pruning for job in planned):
+        of_self = settings.values.get("teacher") == SELF
+        notes |= dict.fromkeys([SELF_NOTE] * of_self)
+        # How others are pruned is nothing to the dense baseline, nor, where it is their teacher, how they learn from
+        # it: one of them stands beside all.
+        apart = PRUNING_FIELDS | DISTILL_FIELDS if of_self else PRUNING_FIELDS
+        unpruned = {name: value for name, value in point.items() if name not in apart}
+        planned = _planned(settings, point).jobs
+        dense: dict[tuple[str, int], Job] = {}
+        if of_self or (unpruned != point and not all(job.config.enable_pruning for job in planned)):
             # Of the others nothing is asked: what is left of a point need not make sense to a run that prunes.
-            dense = iter(plan_jobs(dataclasses.replace(read(unpruned), methods=("baseline",)), unpruned).jobs)
-        for job in planned:
-            job = job if job.config.enable_pruning else next(dense, job)
+            alone = dataclasses.replace(read(unpruned), methods=("baseline",))
+            dense = {(job.config.task, job.config.seed): job for job in _planned(alone, unpruned).jobs}
+        for job in _with_teachers(planned, dense) if of_self else planned:
+            if not job.config.enable_pruning:
+                job = dense.get((job.config.task, job.config.seed), job)
             if jobs.setdefault(job.folder, job).config != job.config:
                 raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ "
                                 "in more than signs")  # fmt: skip
     if first is None:
         raise FlagError("a sweep without runs is refused; allowed: at least one value of each field")
     return Plan(dataclasses.replace(first, notes=tuple(notes)), tuple(jobs.values()))
+
+
+def _with_teachers(jobs: Iterable[Job], dense: Mapping[tuple[str, int], Job]) -> Iterator[Job]:
+    """The jobs that learn from a dense one, which they start from, and before the first of each that one."""
+    told: set[Job] = set()
+    for job in jobs:
+        teacher = dense[job.config.task, job.config.seed]
+        if teacher not in told:
+            told.add(teacher)
+            yield teacher
+        if job.config.enable_pruning:
+            model = str((teacher.folder / MODEL).resolve())
+            yield dataclasses.replace(job, config=job.config.replace(pretrained=model, teacher=model), after=teacher)
 
 
 def _point_part(name: str, value: object) -> str:

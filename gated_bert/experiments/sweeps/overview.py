@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.config.presets import PRETRAINED_RATE
 from gated_bert.config.recipes import decided_elsewhere
 from gated_bert.experiments.runs.run_state import newest_metadata
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.support.environ import data_label
+from gated_bert.support.machine import has_bfloat16, this_machine
 from gated_bert.support.text_table import aligned
 
 _ROWS = (
@@ -56,14 +58,24 @@ def _value(plan: Plan, name: str) -> str | None:
     values = _values(plan, name)
     if name == "learning_rate" and "learning_rate" not in settings.typed and first.pretrained is None:
         return f"{_text(values)} (from scratch; {PRETRAINED_RATE:g} with pretrained weights)"
+    if name == "precision" and values == ("float32",) and _could_be_faster(plan):
+        return "float32 (this processor computes in bfloat16, too: --precision auto is faster)"
     return None if values == (None,) else _text(values if len(values) > 1 else values[0])
 
 
+def _could_be_faster(plan: Plan) -> bool:
+    """Whether the jobs run on this machine's processor, which has a faster precision for what they compute."""
+    launcher = plan.settings.launcher
+    here = launcher.backend != "ray" and not launcher.slurm and os.environ.get("KERAS_BACKEND") != "jax"
+    compiled = any(job.config.jit_compile for job in plan.jobs)
+    return here and not compiled and not this_machine().gpus and has_bfloat16()
+
+
 def _values(plan: Plan, name: str) -> tuple:
-    """The distinct values of a field; where some runs prune and some do not, those of the former."""
-    pruned = [job for job in plan.jobs if job.config.enable_pruning]
-    jobs = pruned if pruned and name in PRUNING_FIELDS else plan.jobs
-    return tuple(dict.fromkeys(getattr(job.config, name) for job in jobs))
+    """The distinct values of a field; where some runs prune or have a teacher and some do not, those of the former."""
+    has = "enable_pruning" if name in PRUNING_FIELDS else "teacher" if name in DISTILL_FIELDS else None
+    some = [job for job in plan.jobs if has and getattr(job.config, has)]
+    return tuple(dict.fromkeys(getattr(job.asked, name) for job in some or plan.jobs))
 
 
 def _schedule(config, name: str) -> str:

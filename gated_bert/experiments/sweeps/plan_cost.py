@@ -26,7 +26,7 @@ from gated_bert.support.schemas import RunMetadata
 _PACE_FIELDS = (
     "model_size", "num_layers", "d_model", "num_heads", "dff", "pretrained", "task", "data", "train_examples",
     "max_len", "batch_size", "optimizer", "precision", "jit_compile", "devices", "pruning_method",
-    "criterion", "pattern",
+    "criterion", "pattern", "distill_layers",
 )  # fmt: skip
 """Two runs that agree in these take about the same time for an epoch."""
 
@@ -49,6 +49,7 @@ def print_plan(plan: Plan) -> int:
     print(f"\nJobs ({len(plan.jobs)}{left_out})")
     for job in plan.jobs:
         cost = "finished" if job in finished else job_cost(job, paces)
+        cost += f"; after {job.after.name}" if job.after else ""
         print(f"  {job.name}: {job.folder}\n    {cost}\n    {shlex.join(job.command)}")
     if left:
         launcher = plan.settings.launcher
@@ -61,17 +62,17 @@ def print_plan(plan: Plan) -> int:
 
 def job_cost(job: Job, paces: Paces) -> str:
     """One line: memory, disk and, where runs like it are finished, time."""
-    config = job.config
-    seconds = _seconds(config, paces)
+    config = job.asked
+    seconds = _seconds(job.config, paces)
     time = "time unknown" if seconds is None else f"about {clock(seconds)}"
     return (f"{_gib(job_memory(config, on_gpu=False))} of memory, {_gib(kept_disk(config))} of disk "
             f"(and {_gib(working_disk(config))} while it runs), {time}")  # fmt: skip
 
 
 def _totals(jobs: list[Job], paces: Paces, at_a_time: int | None) -> list[str]:
-    memory = sorted((job_memory(job.config, on_gpu=False) for job in jobs), reverse=True)
-    working = sorted((working_disk(job.config) for job in jobs), reverse=True)
-    kept = sum(kept_disk(job.config) for job in jobs)
+    memory = sorted((job_memory(job.asked, on_gpu=False) for job in jobs), reverse=True)
+    working = sorted((working_disk(job.asked) for job in jobs), reverse=True)
+    kept = sum(kept_disk(job.asked) for job in jobs)
     known = [seconds for job in jobs if (seconds := _seconds(job.config, paces)) is not None]
     together = "as many at a time as there is room for"
     if at_a_time:
@@ -143,8 +144,8 @@ def check_room(output: Path, jobs: Sequence[Job], slots: int) -> None:
     Raises:
         UserError: too little space.
     """
-    working = sorted((working_disk(job.config) for job in jobs), reverse=True)[:slots]
-    need, free = sum(kept_disk(job.config) for job in jobs) + sum(working), shutil.disk_usage(output).free
+    working = sorted((working_disk(job.asked) for job in jobs), reverse=True)[:slots]
+    need, free = sum(kept_disk(job.asked) for job in jobs) + sum(working), shutil.disk_usage(output).free
     if free < need:
         raise UserError(f"{OUTPUT}: {output} has {free / GIB:.2f} GiB of free space, and {len(jobs)} job(s) need about "
                         f"{need / GIB:.2f} GiB; free some, or choose another folder")  # fmt: skip

@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import gated_bert
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, MODEL, STATUS_FILE
 from gated_bert.experiments.runs.run_files import Stamp, arriving, rest_after, run_files
 from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, mark
@@ -246,7 +246,7 @@ class RayJob:
         sent = []
         if not self._shared:
             sent = run_files(self._job.folder) if self._resume else [JOB_FILE]
-            for name in sent:
+            for name in [*sent, *self._model_before()]:
                 yield from self._send(name)
         self._started = True
         yield worker.start.remote(self._resume)
@@ -274,6 +274,13 @@ class RayJob:
         """Whether there is a checkpoint to be brought here; what is stored elsewhere need not be."""
         new = self._checkpoint is not None and self._checkpoint != self._brought.get(CHECKPOINT)
         return new and not self._shared and not self._stored and time.monotonic() >= self._not_before
+
+    def _model_before(self) -> list[str]:
+        """The files of the model that the job starts from, where another job has made it."""
+        if self._job.after is None:
+            return []
+        model = self._job.after.folder / MODEL
+        return [f"../{self._job.after.folder.name}/{MODEL}/{path.name}" for path in model.iterdir()]
 
     def _send(self, name: str):
         with open(self._job.folder / name, "rb") as file:

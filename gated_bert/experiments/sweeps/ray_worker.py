@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from gated_bert.start import python_command
 from gated_bert.support.disk import own
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import make_temporary_folder
+from gated_bert.support.paths import MOVED_VARIABLE
 from gated_bert.support.records import read_record
 
 CHUNK_BYTES = 16 * 2**20
@@ -36,14 +38,18 @@ class RayWorker:
     def __init__(self, token: str, named: str, folder: str, command: Sequence[str], variables: Mapping[str, str]):
         self._shared = Path(token).exists()
         self._folder = Path(folder)
+        self._variables = dict(variables)
         if not self._shared:
             # What jobs left here when this node was lost goes with it. The run keeps the name of its folder.
             self._folder = make_temporary_folder() / self._folder.name
             self._folder.mkdir()
+            self._variables |= {KEEP_VARIABLE: "1"}
+            # A model of another job, which is sent along, is named as on the head.
+            self._variables |= {MOVED_VARIABLE: json.dumps([str(Path(folder).parent), str(self._folder.parent)])}
         places = [str(self._folder) + word.removeprefix(named) if word.startswith(named) else word for word in command]
         # The node's own Python and package, wherever they are.
         python, start, _ = python_command("")
-        self._command, self._variables = [python, *(word or start for word in places)], variables
+        self._command = [python, *(word or start for word in places)]
         self._told = 0
         self._process: LocalProcess | None = None
         self._snapshot: Snapshot | None = None
@@ -53,7 +59,7 @@ class RayWorker:
         return self._shared
 
     def append(self, name: str, chunk: bytes) -> None:
-        """Adds to a file of the run that starts from files of the head."""
+        """Adds to a file of the run that starts from files of the head, or of a run beside it: `../RUN/model/…`."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(own(path), "ab") as file:
@@ -62,8 +68,7 @@ class RayWorker:
     def start(self, resume: bool) -> None:
         """Starts the job."""
         command = [*self._command, "--resume"] if resume else self._command
-        variables = self._variables if self._shared else {**self._variables, KEEP_VARIABLE: "1"}
-        self._process = start_process(command, self._folder / LOG_FILE, variables)
+        self._process = start_process(command, self._folder / LOG_FILE, self._variables)
 
     def look(self) -> tuple[int | None, bytes, bytes, Stamp | None]:
         """What the job has come to.

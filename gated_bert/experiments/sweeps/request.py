@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.distill_options import DISTILL_FIELDS, SELF
 from gated_bert.config.flag_table import LABELS, hint, read_as
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.matrix_checks import check_matrices
@@ -57,6 +58,9 @@ class Settings:
         values = {**usual, "pruning_method": method, "task": task, "seed": seed}
         if task in TASK_MAX_LEN and "max_len" not in self.typed:
             values.pop("max_len", None)
+        if self.values.get("teacher") == SELF and METHODS[method].criterion is None and values.get("criterion") is None:
+            # It is the teacher of the others.
+            values = {name: value for name, value in values.items() if name not in DISTILL_FIELDS} | {"teacher": None}
         own = values.get("criterion_options") or {}
         if own:
             values["criterion_options"] = self._options_of(values.get("criterion") or METHODS[method].criterion, own)

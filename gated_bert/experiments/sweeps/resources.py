@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.parts import part_of
+from gated_bert.config.distill_options import SELF
+from gated_bert.config.parts import options_of, part_of
 from gated_bert.support.machine import GIB, Machine, thread_environment
 
 _FRAMEWORK_MEMORY = 1.2 * GIB
@@ -29,14 +30,26 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     """About how many bytes of main memory one job takes.
 
     Weights, gradients, two optimiser moments and gates are held in float32, and what a step puts beside them (eight
-    numbers a parameter), and the criterion's scores. A training step keeps for each token some sixteen numbers per
-    hidden unit, four per FFN neuron, and three per head and other token.
+    numbers a parameter), the criterion's scores, what it takes to make a mask, and a teacher that runs beside the
+    model. A training step keeps for each token some sixteen numbers per hidden unit, four per FFN neuron, and three per
+    head and other token.
     """
     layers, width, heads, dff = config.sizes()
     per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
     activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
     state = 8 + sum(score_numbers(config))
-    return int(_FRAMEWORK_MEMORY + 4 * state * parameters(config) + activations)
+    passing = options_of(config).passing_bytes(parameters(config)) if config.criterion else 0
+    numbers = state * parameters(config) + _teacher_numbers(config)
+    return int(_FRAMEWORK_MEMORY + 4 * numbers + activations + passing)
+
+
+def _teacher_numbers(config: GatedBertConfig) -> int:
+    """Numbers of four bytes that a teacher keeps beside the model: one that was asked before has left."""
+    if not config.distills_layers:
+        return 0
+    of = config if config.teacher == SELF else config.replace(pretrained=config.teacher)
+    # Weights, gates, and what the libraries make of them.
+    return 3 * parameters(of)
 
 
 def score_numbers(config: GatedBertConfig) -> tuple[int, int]:

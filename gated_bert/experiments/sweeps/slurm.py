@@ -1,10 +1,10 @@
-"""A sweep as an array job of Slurm: one script, whose task number n runs the record of job n."""
+"""A sweep as an array job of Slurm: one script, whose task number n runs the record of job n; and one for teachers."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gated_bert.experiments.reports.run_layout import LOG_FILE, STATUS_FILE
@@ -41,6 +41,7 @@ def write_array_job(plan: Plan, script: Path) -> int:
     with locked(plan.output):
         finished, _ = earlier_runs(plan, plan.settings.launcher.resume)
         left = [job for job in plan.jobs if job not in finished]
+        parts = _in_order(script, left)
         at_a_time = min(plan.settings.launcher.max_parallel_jobs or len(left), len(left))
         if left:
             for note in check_data(left):
@@ -48,16 +49,32 @@ def write_array_job(plan: Plan, script: Path) -> int:
             check_room(plan.output, left, at_a_time)
             for job in left:
                 write_job(job)
-            write_bytes_atomic(script, os.fsencode(array_script(left, at_a_time)))
+            for path, jobs in parts.items():
+                write_bytes_atomic(path, os.fsencode(array_script(jobs, min(at_a_time, len(jobs)))))
     output = shlex.quote(str(plan.output))
     if not left:
         print(f"all {len(plan.jobs)} runs in {plan.output} are finished; gated-bert compare {output} -o {output}")
         return 0
-    print(f"wrote {script}: {len(left)} runs, up to {at_a_time} at a time; their records are in {plan.output}\n"
-          f"submit:   sbatch {shlex.quote(str(script))}   (what is typed wins: sbatch --gres=gpu:1 --time=8:00:00 …)\n"
+    submit = " ".join(["sbatch", *_waits_for(script, parts), shlex.quote(str(script))])
+    print(f"wrote {', '.join(map(str, parts))}: {len(left)} runs, up to {at_a_time} at a time; their records are in "
+          f"{plan.output}\n"
+          f"submit:   {submit}   (what is typed wins: sbatch --gres=gpu:1 --time=8:00:00 …)\n"
           f"go on:    the same sbatch again; what is finished ends at once\n"
           f"compare:  gated-bert compare {output} -o {output}")  # fmt: skip
     return 0
+
+
+def _in_order(script: Path, jobs: Sequence[Job]) -> dict[Path, list[Job]]:
+    """Script → the jobs of its array: those that others start and learn from have one of their own, to be run first."""
+    awaited = {job.after.folder for job in jobs if job.after}
+    first = [job for job in jobs if job.folder in awaited]
+    rest = [job for job in jobs if job.folder not in awaited]
+    return {script.with_stem(f"{script.stem}_teachers"): first, script: rest} if first else {script: rest}
+
+
+def _waits_for(script: Path, parts: Iterable[Path]) -> list[str]:
+    """The words of sbatch that let an array wait for that of the teachers, whatever became of these."""
+    return [f"--dependency=afterany:$(sbatch --parsable {shlex.quote(str(path))})" for path in parts if path != script]
 
 
 def array_script(jobs: Sequence[Job], at_a_time: int) -> str:
@@ -67,7 +84,7 @@ def array_script(jobs: Sequence[Job], at_a_time: int) -> str:
         jobs: what the tasks 0 to n − 1 run.
         at_a_time: how many of them at a time.
     """
-    memory = max(job_memory(job.config, on_gpu=False) for job in jobs)
+    memory = max(job_memory(job.asked, on_gpu=False) for job in jobs)
     folders = "\n".join(f"    {shlex.quote(str(job.folder.resolve()))}" for job in jobs)
     # The words that every job has, its folder left to the shell.
     words = job_command(Path(_FOLDER))

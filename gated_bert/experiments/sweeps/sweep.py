@@ -7,13 +7,13 @@ import signal
 import sys
 import textwrap
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gated_bert.config import ConfigError
+from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.flag_table import LABELS
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
@@ -30,6 +30,10 @@ from gated_bert.support.errors import printable
 from gated_bert.support.machine import Machine, this_machine
 from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.quiet import log_tail
+
+if TYPE_CHECKING:
+    from gated_bert.tasks.task import Task
+    from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 GRACE_SECONDS = 30.0
 """How long a job may take to end after it was asked to, before it is killed."""
@@ -80,7 +84,7 @@ def _backend(plan: Plan, left: Sequence[Job], machine: Machine, slots: int) -> I
         return
     from gated_bert.experiments.sweeps.ray_backend import connected
 
-    with connected(launcher.ray_address, plan.output, [job.config for job in left], slots) as backend:
+    with connected(launcher.ray_address, plan.output, [job.asked for job in left], slots) as backend:
         yield backend
 
 
@@ -104,7 +108,7 @@ def _slots(plan: Plan, machine: Machine) -> tuple[int, str]:
         return slots, f"{count}, up to {slots} at a time (-max-parallel-jobs {wanted})"
     if not launcher.parallel:
         return 1, f"{count}, one after another"
-    slots, reason = parallel_limit([job.config for job in plan.jobs], machine)
+    slots, reason = parallel_limit([job.asked for job in plan.jobs], machine)
     return slots, f"{count}, up to {slots} at a time ({reason})"
 
 
@@ -155,7 +159,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
     from gated_bert.tasks.task import get_task
 
     notes: list[str] = []
-    for config in {job.config.task: job.config for job in jobs}.values():
+    for config in {job.config.task: job.asked for job in jobs}.values():
         try:
             if config.data == "embedded":
                 task = get_task(config.task)
@@ -163,7 +167,9 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
                 data = load_task_data(config)
                 task = data.task
                 notes += own_data_notes(data.source)
-            run_tokenizer(config)
+            tokenizer = run_tokenizer(config)
+            same_task = [job.config for job in jobs if job.config.task == config.task and job.after is None]
+            notes += _check_teachers(same_task, task, tokenizer)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
@@ -172,6 +178,15 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
 
         check_place(place)
     return notes
+
+
+def _check_teachers(configs: Sequence[GatedBertConfig], task: Task, tokenizer: TokenizerProtocol) -> list[str]:
+    """Looks at every teacher of the jobs of one task that is there already; returns what there is to say."""
+    from gated_bert.experiments.runs.teacher_folder import check_teacher
+
+    teachers = {(each.teacher, each.distill_layers): each for each in configs if each.teacher is not None}
+    found = dict.fromkeys(check_teacher(each, task, tokenizer).note for each in teachers.values())
+    return [note for note in found if note]
 
 
 @dataclass
@@ -215,14 +230,16 @@ def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resum
     Returns:
         Whether it was interrupted.
     """
-    waiting = deque(view for view in views if view.state == "waiting")
+    waiting = [view for view in views if view.state == "waiting"]
+    by_folder = {view.job.folder: view for view in views}
     active: dict[int, _Active] = {}
     request = _StopRequest()
     with request.listening():
         display.start(views)
         try:
             while (waiting or active) and not request.count:
-                _start_waiting(waiting, active, backend, resumed)
+                _fail_without_teacher(waiting, by_folder)
+                _start_waiting(waiting, by_folder, active, backend, resumed)
                 _look(active)
                 display.update(views)
                 wait_a_moment()
@@ -233,14 +250,35 @@ def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resum
     return bool(request.count)
 
 
-def _start_waiting(waiting: deque[JobView], active: dict[int, _Active], backend: Backend, resumed: set[Job]):
+def _start_waiting(
+    waiting: list[JobView], by_folder: Mapping[Path, JobView], active: dict[int, _Active], backend: Backend,
+    resumed: set[Job],
+):  # fmt: skip
     for slot in range(backend.slots):
-        if waiting and slot not in active:
-            view = waiting.popleft()
+        ready = (each for each in waiting if _has_teacher(each, by_folder))
+        view = None if slot in active else next(ready, None)
+        if view is not None:
+            waiting.remove(view)
             write_job(view.job)
             mark(view.job, "starting", "")
             view.state = "starting"
             active[slot] = _Active(view, backend.start(view.job, slot, view.job in resumed), time.monotonic())
+
+
+def _has_teacher(view: JobView, by_folder: Mapping[Path, JobView]) -> bool:
+    """Whether the job that this one learns from, if any, is finished."""
+    return view.job.after is None or by_folder[view.job.after.folder].state in ("finished", "skipped")
+
+
+def _fail_without_teacher(waiting: list[JobView], by_folder: Mapping[Path, JobView]):
+    """Ends the jobs that would learn from one that failed."""
+    for view in list(waiting):
+        teacher = view.job.after and by_folder[view.job.after.folder]
+        if teacher and teacher.state in ("failed", "stopped"):
+            waiting.remove(view)
+            view.state = "failed"
+            write_job(view.job)
+            mark(view.job, "failed", f"its teacher, {teacher.job.name}, {teacher.state}")
 
 
 def _look(active: dict[int, _Active], stopping: bool = False):
@@ -297,6 +335,9 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: b
     for view in failed:
         folder = view.job.folder
         why = printable(str(read_status(folder).get("message")))
+        if not (folder / LOG_FILE).exists():
+            print(f"\n{view.job.name} was not started: {why}")
+            continue
         print(f"\n{view.job.name} failed ({why}); the end of {folder / LOG_FILE}:")
         print(textwrap.indent(log_tail(folder / LOG_FILE), "  "))
     if interrupted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Loss = Callable[..., object]
 """`loss(model, inputs, labels, training=False)`: the scalar of a batch that a criterion probes."""
+
+Stage = tuple[Collection[GatedLayer], Collection[GatedLayer]]
+"""Layers whose masks are chosen at once, and layers that are then asked for new weights."""
 
 
 @dataclass
@@ -150,6 +153,20 @@ class Criterion:
             model: the compiled and built model, as it is.
             dataset: indexable by batch: (inputs, labels, …); the first ones are used.
         """
+
+    def targets(self, sparsity: float) -> Sequence[float]:
+        """Sparsities that closing up to `sparsity` goes through, the last of them, each with scores of its own."""
+        return (sparsity,)
+
+    def stages(self, sparsity: float, competing: Sequence[Sequence[GatedLayer]]) -> Iterator[Stage]:
+        """What a mask update does one after another: whoever computes scores of some layers at a time does it here.
+
+        Args:
+            sparsity: fraction of the weights that is to be closed.
+            competing: the layers of every scope, which are to be chosen in one stage.
+        """
+        layers = list(dict.fromkeys(layer for scope in competing for layer in scope))
+        yield layers, layers
 
     def scores(self, layer: GatedLayer) -> np.ndarray:
         """Importance of each weight of `layer`, array [in, out]."""

@@ -13,7 +13,7 @@ from gated_bert.support.backend import compiled, with_gradients
 from gated_bert.support.tensors import Tensor
 
 # Gradients of 16-bit passes would vanish; a power of two is undone without rounding.
-_LOSS_SCALE = 256.0
+LOSS_SCALE = 256.0
 
 
 class Tap:
@@ -119,7 +119,7 @@ def observer(
             # Lists: JAX would sort a dictionary's keys, and layers have no order.
             found = (tap.sizes, tap.inputs, tap.outputs, tap.input_squares)
             seen = [[each[layer] for layer in layers] for each in found]
-            return value * _LOSS_SCALE, seen
+            return value * LOSS_SCALE, seen
 
         with keras.StatelessScope(state_mapping=state):
             # The identity that stops gradients makes tensors, where TensorFlow's conversion leaves variables.
@@ -128,7 +128,7 @@ def observer(
         (sizes_in, means_in, means_out, squares_in), gradients = with_gradients(loss, masks)
         seen = {
             "kernels": kernels,
-            "gradients": [gradient / _LOSS_SCALE for gradient in gradients],
+            "gradients": [gradient / LOSS_SCALE for gradient in gradients],
             "sizes": sizes_in,
             "inputs": means_in,
             "outputs": means_out,

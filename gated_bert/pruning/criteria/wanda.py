@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from gated_bert.pruning.criteria.saliency import Saliency
+from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning.criteria.calibrated import Calibrated
 
 
-class Wanda(Saliency):
-    """|W_io| ‖x_i‖₂, over all real positions of the batches, ranked inside each output column (Sun et al. 2023, A
-    Simple and Effective Pruning Approach for Large Language Models)."""
+class Wanda(Calibrated):
+    """|W_io| ‖x_i‖₂, over all real positions of the calibration data, ranked inside each output column (Sun et al.
+    2023, A Simple and Effective Pruning Approach for Large Language Models)."""
 
-    observes = ("input_norms",)
-
-    # What it takes is what `observes` names.
-    def combine(self, kernel: np.ndarray, input_norms: np.ndarray) -> np.ndarray:  # type: ignore[override]
-        return np.abs(kernel) * input_norms[:, None]
+    def combine(self, layer: GatedLayer, kernel: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        return np.abs(kernel) * np.sqrt(inputs)[:, None]

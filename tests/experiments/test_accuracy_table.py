@@ -1,0 +1,67 @@
+"""The table of the accuracy study: levels, ways of pruning, shares of the dense model of the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.studies.accuracy_table import PLOT, SUMMARY, TABLE, write_accuracy
+from tests.experiments.synthetic_runs import write_run
+
+STEPS = (50, 50, 80, 80, 90, 90, 95, 95, 97)
+DENSE = {"epochs": 2, "enable_pruning": False}
+
+
+def pruned(folder, method, seed, **config):
+    return write_run(folder, method, seed=seed, steps=STEPS, epochs=12, criterion=method, enable_pruning=True, **config)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    for seed in (1, 2, 3):
+        write_run(folder / "sst2-dense", "baseline", seed=seed, **DENSE)
+        pruned(folder / f"sst2-alone-{seed}", "magnitude", seed)
+        pruned(folder / f"sst2-taught-{seed}", "magnitude", seed, teacher="/somewhere")
+    pruned(folder / "sst2-alone-1", "movement", 1)
+    pruned(folder / "no-dense", "movement", 4)
+    pruned(folder / "begun", "spt", 1, status="interrupted")
+    write_accuracy(folder)
+    return folder
+
+
+def test_each_level_has_the_last_row_at_its_sparsity_as_a_share_of_its_own_dense_model(study):
+    table = pd.read_csv(study / TABLE)
+    assert set(table["level"]) == {0, 0.5, 0.8, 0.9, 0.95, 0.97}
+    ((_, row),) = table[(table["way"] == "trained") & (table["seed"] == 2) & (table["level"] == 0.8)].iterrows()
+    run = read_run(study / "sst2-alone-2" / "results_magnitude_sst2_seed2").rows
+    dense = read_run(study / "sst2-dense" / "results_baseline_sst2_seed2").rows["val_accuracy"].iloc[-1]
+    expected = run.loc[run["sparsity"] == 0.8, "val_accuracy"].tolist()
+    assert len(expected) == 2 and row["value"] == expected[1]
+    assert row["share_of_dense"] == expected[1] / dense
+
+
+def test_what_cannot_be_compared_is_left_out(study, capsys):
+    table = pd.read_csv(study / TABLE)
+    assert set(table["seed"]) == {1, 2, 3} and "spt" not in set(table["method"])
+    write_accuracy(study)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "results_movement_sst2_seed4: no finished dense run of sst2, seed 4" in said
+
+
+def test_the_summary_is_over_seeds(study):
+    table, summary = pd.read_csv(study / TABLE), pd.read_csv(study / SUMMARY)
+    rows = summary[(summary["way"] == "with a teacher") & (summary["level"] == 0.97)]
+    values = table[(table["way"] == "with a teacher") & (table["level"] == 0.97)]["share_of_dense"]
+    assert rows["seeds"].tolist() == [3]
+    half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(rows[["share_low", "share_high"]].iloc[0], [values.mean() - half, values.mean() + half])
+    assert summary[summary["method"] == "movement"]["seeds"].unique().tolist() == [1]
+    assert (study / PLOT).stat().st_size > 10_000
+
+
+def test_no_runs_no_table(tmp_path):
+    write_accuracy(tmp_path)
+    assert not list(tmp_path.iterdir())
