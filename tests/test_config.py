@@ -16,7 +16,7 @@ from gated_bert.config.presets import PRESETS
 
 @pytest.mark.parametrize(
     "size, epsilon, frequency, rate",
-    [("tiny", 0.01, 100, 1e-3), ("small", 0.005, 200, 5e-4), ("base", 0.0025, 400, 1e-4), ("large", 0.001, 800, 1e-4)],
+    [("tiny", 0.01, 100, 5e-4), ("small", 0.005, 200, 5e-4), ("base", 0.0025, 400, 1e-4), ("large", 0.001, 800, 1e-4)],
 )
 def test_defaults_follow_the_size(size, epsilon, frequency, rate):
     config, published = GatedBertConfig(model_size=size), GatedBertConfig(model_size=size, recipe="published-spt")

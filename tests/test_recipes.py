@@ -75,7 +75,7 @@ def test_what_a_recipe_sets_is_shown_before_the_start():
     assert not any("pruning starts" in line for line in lines)
     rows, lines = shown("--recipe platon -b 8 -f 0.8 -m tiny -d embedded")
     assert (rows["batch size"], rows["end sparsity"], rows["epochs"]) == ("8", "80 %", "8")
-    assert rows["learning rate"] == "0.001 (from scratch; 2e-05 with pretrained weights)"
+    assert rows["learning rate"] == "0.0005 (from scratch; 2e-05 with pretrained weights)"
     assert "note: recipe platon: without -pt its learning rate, of pretrained weights, are left out" in lines
 
 

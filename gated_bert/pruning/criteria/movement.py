@@ -45,6 +45,7 @@ class Penalised(Movement):
     """Base of criteria whose gates close by themselves under a rising penalty, the mean over matrices."""
 
     selects = False
+    score_multiplier = 100.0
     columns: tuple[str, ...] = ("penalty_weight",)
 
     def final_penalty(self) -> float:
