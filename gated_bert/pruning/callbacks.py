@@ -203,8 +203,8 @@ class PruningCallback(StepCallback):
         Args:
             optimizer: AdamW, Adam or SGD, not built. What is excluded from weight decay is to be said of the copy.
             score_multiplier: learning rate of the scores as a multiple of the weights', where the method trains them;
-                None: by the criterion's own `learning_rate` where it was made with one, else 10, for `soft_movement` and
-                `l0` 100.
+                None: by the criterion's own `learning_rate` where it was made with one, else 10, for `soft_movement`
+                and `l0` 100.
 
         Raises:
             UserError: another optimiser, or one whose own rate changes where the criterion says a rate.
