@@ -86,3 +86,11 @@ def test_shrunk_models_are_measured():
     figures = measure(argparse.Namespace(quick=True))
     promises = [figure for figure in figures if figure.goal]
     assert len(promises) == 2 and all(np.isfinite(figure.value) and figure.value > 0 for figure in figures)
+
+
+def test_masks_of_movement_are_measured():
+    from benchmarks.movement_masks import measure
+
+    figures = measure(argparse.Namespace(quick=True))
+    assert len(figures) == 2 and figures[0].value == pytest.approx(10 * figures[1].value)
+    assert all(figure.value > 0 for figure in figures)
