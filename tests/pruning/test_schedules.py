@@ -130,7 +130,7 @@ def test_what_moves_masks_at_the_beginning_of_epochs_reaches_the_end_with_the_la
      ({"pruning_warmup": 5400, "pruning_cooldown": 5400}, 10, "pruning_warmup: 5400")],
 )  # fmt: skip
 def test_a_warm_up_and_a_cool_down_that_leave_no_steps_are_refused(options, steps, refused):
-    """As transformers' movement example runs into a division by zero or a negative exponent (its issue 13682)."""
+    """As transformers' movement example runs into a division by zero or a negative exponent."""
     with pytest.raises(ConfigError, match=f"{refused} is refused; allowed: less: of 10 epochs .* no steps for pruning"):
         build_schedule(GatedBertConfig(pruning_method="movement", epochs=10, schedule="cubic", **options), steps)
 
