@@ -91,7 +91,7 @@ def test_one_run_asks_and_the_others_read(dense, tmp_path, monkeypatch):
     whole = teacher_module.Teacher._computed
     monkeypatch.setattr(teacher_module.Teacher, "_computed", lambda *words: asked.append(words) or whole(*words))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = taught_batches(config).outputs
+    first = np.array(taught_batches(config).outputs)
     (kept,) = (tmp_path / "cache").rglob("outputs.npy")
     # The same model elsewhere, in another method's run with batches of another size.
     shutil.copytree(dense / "sst2/model", tmp_path / "copy")
