@@ -55,10 +55,12 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
 
 def _check_teachers(configs: Sequence[GatedBertConfig], name: str, task: Task) -> list[str]:
     """Looks at every teacher of the runs of one task, `name` in their records; returns what there is to say."""
+    taught = [each for each in configs if each.task == name and each.teacher is not None]
+    if not taught:
+        return []
     from gated_bert.experiments.runs.teacher_folder import check_teacher
     from gated_bert.models.run_family import run_tokenizer
 
-    taught = [each for each in configs if each.task == name and each.teacher is not None]
     different = {tuple(getattr(each, field) for field in _OF_TEACHERS): each for each in taught}
     found = dict.fromkeys(check_teacher(each, task, run_tokenizer(each)).note for each in different.values())
     return [note for note in found if note]
