@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gated_bert.compression.export import export_hugging_face
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.runs import run as run_module
@@ -22,7 +23,7 @@ from gated_bert.experiments.runs import teacher as teacher_module
 from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.teacher import Teacher
 from gated_bert.experiments.runs.teacher_folder import check_teacher
-from gated_bert.models.folder import load_model
+from gated_bert.models.folder import load_model, save_model
 from gated_bert.models.run_family import run_tokenizer
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
@@ -184,6 +185,22 @@ def test_classes_in_another_order_are_put_in_that_of_the_task(dense, tmp_path):
     (model / "config.json").write_text(json.dumps(record))
     turned, plain = (taught_batches(config_of(teacher=str(path))).outputs for path in (model, dense / "sst2"))
     np.testing.assert_array_equal(turned, plain[:, ::-1])
+
+
+@pytest.mark.parametrize("task", ["sst2", "squad"])
+def test_a_folder_of_transformers_with_a_head_teaches_as_the_model_it_was_made_of(dense, tmp_path, task):
+    export_hugging_face(tmp_path / "exported", load_model(dense / task / "model"))
+    theirs, ours = (taught_batches(config_of(task=task, teacher=str(path))).outputs
+                    for path in (tmp_path / "exported", dense / task))  # fmt: skip
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6)
+
+
+def test_a_teacher_whose_outputs_are_not_finite_is_refused(dense, tmp_path):
+    loaded = load_model(dense / "sst2/model")
+    loaded.model.classifier.bias.assign([np.nan, 0.0])
+    save_model(tmp_path / "model", loaded.model, loaded.tokenizer, loaded.task, {})
+    with pytest.raises(UserError, match="gives outputs that are not finite"):
+        taught_batches(config_of(teacher=str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "config.json", "tokenizer.json"])
