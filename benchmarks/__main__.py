@@ -12,8 +12,8 @@ from gated_bert.start import python_command
 
 BENCHMARKS = (
     "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "movement_masks", "selection",
-    "spt_step", "shrink",
-    "parallel_sweep", "many_runs", "checkpoint", "tiles", "onnx_export", "lime", "start_up", "scale",
+    "spt_step", "distillation", "shrink", "parallel_sweep", "many_runs", "checkpoint", "tiles", "onnx_export", "lime",
+    "start_up", "scale",
 )  # fmt: skip
 
 

@@ -25,6 +25,9 @@ _PUBLIC = {
     "gated_layers": "gated_bert.models.gate",
     "Pruner": "gated_bert.pruning.pruner",
     "PruningCallback": "gated_bert.pruning.callbacks",
+    "DistillationLoss": "gated_bert.models.any_distillation",
+    "with_teacher": "gated_bert.models.any_distillation",
+    "of_labels": "gated_bert.models.any_distillation",
     **dict.fromkeys(
         ("Criterion", "Magnitude", "Movement", "Wanda", "Pattern", "Block", "HEADS", "NEURONS", "Schedule", "Linear",
          "Cubic", "Steps", "OneShot", "register_criterion", "register_pattern", "register_schedule"),

@@ -32,7 +32,7 @@ def this_machine() -> Machine:
     import psutil
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(min(cores, _quota() or cores), min(psutil.virtual_memory().available, _memory_limit()), _gpus())
+    return Machine(min(cores, _quota() or cores), min(psutil.virtual_memory().available, _memory_limit()), gpu_ids())
 
 
 def peak_memory() -> int:
@@ -71,7 +71,8 @@ def _memory_limit() -> int | float:
     return float("inf") if limit == "max" else max(0, int(limit) - used)
 
 
-def _gpus() -> tuple[str, ...]:
+def gpu_ids() -> tuple[str, ...]:
+    """The ids of the GPUs that this process may use."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return tuple(gpu for gpu in chosen.split(",") if gpu and gpu != "-1")

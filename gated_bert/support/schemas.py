@@ -34,6 +34,7 @@ class HowMade(TypedDict, total=False):
     """`metadata.json` of a model folder, and the same in the record of an exported file."""
 
     config: InputsOfRun | None
+    model: str | None
     shrunk_from: Object
     row: Object
 
@@ -85,6 +86,7 @@ class RunMetadata(RunState, total=False):
 
     method: str | None
     label: str | None
+    model: str | None
     message: str | None
     data: Object | None
     task: Object | str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,13 @@ import pytest
 from gated_bert.cli import main as cli
 from gated_bert.cli.common import typed_flags
 from gated_bert.cli.sweep_commands import FLAGS, read_plan
+from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.reports.results import Run
+from gated_bert.experiments.runs.teacher_folder import TeacherFolder, model_of_teacher
+from gated_bert.experiments.sweeps import ray_worker
+from gated_bert.experiments.sweeps.ray_worker import RayWorker
 from gated_bert.experiments.sweeps.resources import job_memory
+from gated_bert.support.paths import MOVED_VARIABLE, user_path
 from tests.experiments.test_slurm import fake_jobs, place  # noqa: F401 -- fixtures
 from tests.experiments.test_sweep import launch, start, status, times_run, wait_until
 from tests.refused import refusal
@@ -151,3 +158,40 @@ def test_a_teacher_that_is_not_there_or_of_another_task_is_refused_before_any_jo
     assert cli.main([*words, "--teacher", "empty"]) == 2
     assert "allowed: the folder of a trained model, or of a finished run" in capsys.readouterr().err
     assert not Path("results").exists()
+
+
+def test_a_node_without_the_disk_finds_the_model_of_another_job_that_was_sent_along(tmp_path, monkeypatch):
+    head = tmp_path / "head/out"
+    dense = head / "results_baseline_sst2"
+    named = str(head / "results_magnitude-distilled_sst2")
+    worker = RayWorker(str(tmp_path / "no token"), named, named, ["", "gated_bert", "train", named], {})
+    assert not worker.shares_disk()
+    worker.append(f"../{dense.name}/model/config.json", b"{}")
+    started = []
+    monkeypatch.setattr(ray_worker, "start_process", lambda *words: started.append(words))
+    worker.start(resume=False)
+    ((command, _, variables),) = started
+    monkeypatch.setenv(MOVED_VARIABLE, variables[MOVED_VARIABLE])
+    moved = user_path(dense / "model")
+    assert (moved / "config.json").read_text() == "{}" and not moved.is_relative_to(tmp_path / "head")
+    assert Path(command[-1]).parent == moved.parent.parent
+    assert user_path(tmp_path / "elsewhere") == tmp_path / "elsewhere"
+    (Path(command[-1]) / "job.json").write_text("{}")
+    worker.remove(finished=False)
+    assert not moved.exists()
+
+
+def test_a_student_stands_in_the_panel_of_the_model_it_starts_from(tmp_path):
+    """As the dense run does, also where a student is the teacher of another."""
+    model = tmp_path / "results_baseline_sst2_seed3/model"
+    model.mkdir(parents=True)
+    (model / "model.keras").touch()
+    config = GatedBertConfig(pretrained=str(model), teacher=str(model))
+    folder = TeacherFolder(model, None, (0, 1))
+    dense, student = {"config": {"pretrained": "some/minilm"}}, {"model": "tiny"}
+    for made, expected in ((dense, "minilm"), (student, "tiny"), ({}, None)):
+        (model / "metadata.json").write_text(json.dumps(made))
+        assert model_of_teacher(config, folder) == expected
+    assert model_of_teacher(config.replace(pretrained=None), folder) is None
+    run = Run(tmp_path, {"config": {"pretrained": str(model)}, "model": "tiny"}, None, tmp_path)
+    assert run.model == "tiny"

@@ -8,6 +8,8 @@ import pytest
 from keras import ops
 from scipy.special import log_softmax
 
+from gated_bert.config import ConfigError
+from gated_bert.models.any_distillation import DistillationLoss, of_labels, with_teacher
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.distillation import Distillation, LayerDistillation, quarters, soft_loss
@@ -168,3 +170,39 @@ def test_weights_of_the_loss_are_trained_and_neither_rebuilt_nor_the_teachers_mo
     assert len(student.weights) == plain + 1 and len(student.rebuilt().weights) == plain
     assert float(student.evaluate(inputs, told[LABELS], verbose=0)) == pytest.approx(
         float(student.evaluate(inputs, told, verbose=0)))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_the_loss_of_any_model_reads_labels_with_and_without_a_teacher(kind):
+    labels, teacher, student = drawn(kind)
+    loss, told = DistillationLoss(kind, HARDNESS, TEMPERATURE), with_teacher(labels, teacher)
+    expected = by_numpy(kind, labels, teacher, student, HARDNESS, TEMPERATURE)
+    assert float(loss(told, student)) == pytest.approx(expected.mean(), rel=2e-5)
+    plain = by_numpy(kind, labels, teacher, student, 0.0, TEMPERATURE).mean()
+    for shape in (-1, (-1, 1)):
+        assert float(loss(labels.reshape(shape), student)) == pytest.approx(plain, rel=2e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert float(again(told, student)) == float(loss(told, student))
+
+
+def test_any_model_learns_from_a_teacher_and_is_judged_by_its_labels():
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(64, 4)).astype("float32"), rng.integers(0, 2, 64)
+    # A teacher that contradicts the labels.
+    told = with_teacher(labels, 5.0 * np.eye(2)[1 - labels])
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(0.02), DistillationLoss(hardness=1.0),
+                  metrics=[of_labels(keras.metrics.sparse_categorical_accuracy)])  # fmt: skip
+    history = model.fit(x, told, epochs=40, validation_data=(x, labels), verbose=0).history
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    assert history["sparse_categorical_accuracy"][-1] < 0.2 and history["val_sparse_categorical_accuracy"][-1] < 0.2
+    assert history["val_loss"][-1] > 1
+
+
+def test_what_is_no_loss_of_any_model_is_refused():
+    for values in ({"kind": "span"}, {"hardness": 1.1}, {"temperature": 0}):
+        with pytest.raises(ConfigError):
+            DistillationLoss(**values)
+    with pytest.raises(ValueError, match="with_teacher"):
+        with_teacher(np.zeros((4, 2)), np.zeros((4, 2)))

@@ -112,7 +112,8 @@ class Run:
 
     @property
     def model(self) -> str:
-        return printable(model_label(self.config))
+        # A run that starts from its teacher stands beside it in tables, as a run of the same model.
+        return printable(self.metadata.get("model") or model_label(self.config))
 
     @property
     def status(self) -> str:

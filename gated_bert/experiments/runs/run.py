@@ -36,7 +36,7 @@ from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.teacher import Teacher
-from gated_bert.experiments.runs.teacher_folder import find_teacher
+from gated_bert.experiments.runs.teacher_folder import find_teacher, model_of_teacher
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
 from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
@@ -217,7 +217,8 @@ class _Run:
         self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
-        self.folder.begin(self.data, tokenizer, self.model, schedule)
+        same_as = model_of_teacher(config, self.teacher.folder) if self.teacher else None
+        self.folder.begin(self.data, tokenizer, self.model, schedule, same_as)
 
     def _ask_teacher(self, tokenizer: TokenizerProtocol):
         """Puts what the teacher, where there is one, says of the training examples beside their batches."""

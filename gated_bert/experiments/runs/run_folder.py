@@ -60,8 +60,9 @@ class RunFolder:
         self._saved_best: int | None = None
 
     def begin(
-        self, data: TaskData, tokenizer: Tokenizer, model: EncoderClassifier, schedule: Mapping | None
-    ) -> None:
+        self, data: TaskData, tokenizer: Tokenizer, model: EncoderClassifier, schedule: Mapping | None,
+        same_as: str | None = None,
+    ) -> None:  # fmt: skip
         """Writes how the run comes to be; from here on it has begun.
 
         Args:
@@ -69,6 +70,7 @@ class RunFolder:
             tokenizer: the tokeniser that goes with its models.
             model: the model before its first step.
             schedule: of its pruning, JSON values.
+            same_as: what tables call its model where the record does not say it: as the teacher's that it starts from.
         """
         self.task: Task = data.task
         self.tokenizer = tokenizer
@@ -91,7 +93,7 @@ class RunFolder:
             "order": next_order(self.path, time.time()),
             "started": _now(),
         }
-        self.write(status="running")
+        self.write(**({"model": same_as} if same_as else {}), status="running")
 
     def write(self, **fields: Any) -> None:
         """Adds to the metadata, and writes them."""

@@ -19,6 +19,7 @@ from gated_bert.experiments.runs.teacher_folder import check_teacher
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.distillation import Distillation, LayerDistillation
 from gated_bert.support.arrays import DAMAGED
+from gated_bert.support.errors import UserError
 from gated_bert.support.lock import InUseError, lock_folder
 from gated_bert.tasks.evaluation import predicted_batches
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -122,6 +123,8 @@ class Teacher:
                 outputs[places[real]] = predicted.transpose(0, 2, 1)[real]
             else:
                 outputs[rows] = predicted[:, self.folder.rows]
+        if not np.isfinite(outputs).all():
+            raise UserError(f"teacher: {self.folder.path} gives outputs that are not finite; choose another model")
         LOGGER.info("the teacher read %d examples in %.1f s", len(dataset.encoded), time.monotonic() - began)
         return outputs
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
+from gated_bert.experiments.reports.results import model_label
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.run_state import read_status
 from gated_bert.models.architecture import Architecture
@@ -16,6 +17,8 @@ from gated_bert.models.checkpoints import SAFETENSORS, pretrained_family, read_h
 from gated_bert.models.heads import Head, match_head, task_head
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.paths import user_path
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import HowMade
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
@@ -84,6 +87,15 @@ def check_teacher(config: GatedBertConfig, task: Task, tokenizer: TokenizerProto
                           f"reads {architecture.max_position}")  # fmt: skip
     _check_layers(config, architecture)
     return TeacherFolder(path, architecture, tuple(rows), f"{config.teacher}: {note}" if note else "")
+
+
+def model_of_teacher(config: GatedBertConfig, teacher: TeacherFolder) -> str | None:
+    """What tables call the model of a run that starts from its teacher: as that one's; None where it does not."""
+    start = config.pretrained
+    if start is None or user_path(start).resolve() != teacher.path.resolve():
+        return None
+    made = read_record(teacher.path / "metadata.json", HowMade, nan=True, tolerant=True) or {}
+    return made.get("model") or (model_label(made["config"]) if made.get("config") else None)
 
 
 def find_teacher(place: str) -> Path:

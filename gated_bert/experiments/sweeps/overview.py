@@ -12,7 +12,7 @@ from gated_bert.config.recipes import decided_elsewhere
 from gated_bert.experiments.runs.run_state import newest_metadata
 from gated_bert.experiments.sweeps.jobs import Job, Plan
 from gated_bert.support.environ import data_label
-from gated_bert.support.machine import has_bfloat16, this_machine
+from gated_bert.support.machine import gpu_ids, has_bfloat16
 from gated_bert.support.text_table import aligned
 
 _ROWS = (
@@ -68,7 +68,7 @@ def _could_be_faster(plan: Plan) -> bool:
     launcher = plan.settings.launcher
     here = launcher.backend != "ray" and not launcher.slurm and os.environ.get("KERAS_BACKEND") != "jax"
     compiled = any(job.config.jit_compile for job in plan.jobs)
-    return here and not compiled and not this_machine().gpus and has_bfloat16()
+    return here and not compiled and not gpu_ids() and has_bfloat16()
 
 
 def _values(plan: Plan, name: str) -> tuple:

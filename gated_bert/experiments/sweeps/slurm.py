@@ -9,10 +9,11 @@ from pathlib import Path
 
 from gated_bert.experiments.reports.run_layout import LOG_FILE, STATUS_FILE
 from gated_bert.experiments.runs.output_folder import locked, say_note
+from gated_bert.experiments.sweeps.data_checks import check_data
 from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, write_job
 from gated_bert.experiments.sweeps.plan_cost import check_room
 from gated_bert.experiments.sweeps.resources import job_memory
-from gated_bert.experiments.sweeps.sweep import check_data, earlier_runs
+from gated_bert.experiments.sweeps.sweep import earlier_runs
 from gated_bert.start import import_path
 from gated_bert.support.checks import FlagError
 from gated_bert.support.files import write_bytes_atomic

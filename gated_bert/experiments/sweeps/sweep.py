@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.flag_table import LABELS
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
 from gated_bert.experiments.runs.run_state import is_finished, read_status
 from gated_bert.experiments.sweeps.backends import Backend, LocalBackend, RunningJob
+from gated_bert.experiments.sweeps.data_checks import check_data
 from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job
 from gated_bert.experiments.sweeps.overview import configuration_text, result_table
 from gated_bert.experiments.sweeps.plan_cost import check_room
@@ -30,10 +29,6 @@ from gated_bert.support.errors import printable
 from gated_bert.support.machine import Machine, this_machine
 from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.quiet import log_tail
-
-if TYPE_CHECKING:
-    from gated_bert.tasks.task import Task
-    from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 GRACE_SECONDS = 30.0
 """How long a job may take to end after it was asked to, before it is killed."""
@@ -140,53 +135,6 @@ def earlier_runs(plan: Plan, resume: bool) -> tuple[set[Job], set[Job]]:
     place = set_aside(plan.output, [job.folder for job in plan.jobs])
     note_set_aside(f"earlier runs in {plan.output}", place)
     return set(), set()
-
-
-def check_data(jobs: Sequence[Job]) -> list[str]:
-    """Reads the data of every task and tries every `--checkpoint-dir`, so that what is wrong is said before any job.
-
-    Returns:
-        Sentences about what was decided on own data and about the heads of pretrained weights.
-
-    Raises:
-        FlagError: a refused field of the record.
-        UserError: missing or malformed data, or no way to write there.
-    """
-    from gated_bert.models.checkpoints import head_notes
-    from gated_bert.models.run_family import run_tokenizer
-    from gated_bert.tasks.data import load_task_data
-    from gated_bert.tasks.own import own_data_notes
-    from gated_bert.tasks.task import get_task
-
-    notes: list[str] = []
-    for config in {job.config.task: job.asked for job in jobs}.values():
-        try:
-            if config.data == "embedded":
-                task = get_task(config.task)
-            else:
-                data = load_task_data(config)
-                task = data.task
-                notes += own_data_notes(data.source)
-            tokenizer = run_tokenizer(config)
-            same_task = [job.config for job in jobs if job.config.task == config.task and job.after is None]
-            notes += _check_teachers(same_task, task, tokenizer)
-        except ConfigError as error:
-            raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
-        notes += head_notes(config.pretrained, task)
-    for place in filter(None, {job.config.checkpoint_dir for job in jobs}):
-        from gated_bert.experiments.runs.resume_store import check_place
-
-        check_place(place)
-    return notes
-
-
-def _check_teachers(configs: Sequence[GatedBertConfig], task: Task, tokenizer: TokenizerProtocol) -> list[str]:
-    """Looks at every teacher of the jobs of one task that is there already; returns what there is to say."""
-    from gated_bert.experiments.runs.teacher_folder import check_teacher
-
-    teachers = {(each.teacher, each.distill_layers): each for each in configs if each.teacher is not None}
-    found = dict.fromkeys(check_teacher(each, task, tokenizer).note for each in teachers.values())
-    return [note for note in found if note]
 
 
 @dataclass

@@ -1,0 +1,66 @@
+"""What jobs read, looked at before any of them starts: data, tokenisers, teachers, places for resume points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config.flag_table import LABELS
+from gated_bert.experiments.sweeps.jobs import Job
+from gated_bert.support.checks import FlagError
+
+if TYPE_CHECKING:
+    from gated_bert.tasks.task import Task
+
+_OF_TEACHERS = ("teacher", "distill_layers", "pretrained", "vocab", "max_len", "num_layers", "d_model")
+"""Fields that decide whether a run can learn from its teacher."""
+
+def check_data(jobs: Sequence[Job]) -> list[str]:
+    """Reads the data of every task and tries every `--checkpoint-dir`, so that what is wrong is said before any job.
+
+    Returns:
+        Sentences about what was decided on own data and about the heads of pretrained weights.
+
+    Raises:
+        FlagError: a refused field of the record.
+        UserError: missing or malformed data, or no way to write there.
+    """
+    from gated_bert.models.checkpoints import head_notes
+    from gated_bert.models.run_family import run_tokenizer
+    from gated_bert.tasks.data import load_task_data
+    from gated_bert.tasks.own import own_data_notes
+    from gated_bert.tasks.task import get_task
+
+    notes: list[str] = []
+    for config in {job.config.task: job.asked for job in jobs}.values():
+        try:
+            if config.data == "embedded":
+                task = get_task(config.task)
+            else:
+                data = load_task_data(config)
+                task = data.task
+                notes += own_data_notes(data.source)
+            run_tokenizer(config)
+            notes += _check_teachers([job.config for job in jobs if job.after is None], config.task, task)
+        except ConfigError as error:
+            raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
+        notes += head_notes(config.pretrained, task)
+    for place in filter(None, {job.config.checkpoint_dir for job in jobs}):
+        from gated_bert.experiments.runs.resume_store import check_place
+
+        check_place(place)
+    return notes
+
+
+def _check_teachers(configs: Sequence[GatedBertConfig], name: str, task: Task) -> list[str]:
+    """Looks at every teacher of the runs of one task, `name` in their records; returns what there is to say."""
+    taught = [each for each in configs if each.task == name and each.teacher is not None]
+    if not taught:
+        return []
+    from gated_bert.experiments.runs.teacher_folder import check_teacher
+    from gated_bert.models.run_family import run_tokenizer
+
+    different = {tuple(getattr(each, field) for field in _OF_TEACHERS): each for each in taught}
+    found = dict.fromkeys(check_teacher(each, task, run_tokenizer(each)).note for each in different.values())
+    return [note for note in found if note]
