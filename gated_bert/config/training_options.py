@@ -11,7 +11,8 @@ from gated_bert.config.option import RUN, TRAINING, option
 class TrainingOptions:
     """Optimiser, precision, devices and resume points."""
 
-    epochs: int = option(25, "training epochs", "-e", "--epochs", group=RUN, low=1)
+    epochs: int = option(25, "training epochs; 0 prunes a trained model at once, without training", "-e", "--epochs",
+                         group=RUN, low=0)  # fmt: skip
     learning_rate: float = option(2e-5, "peak learning rate", "-l", "--learning-rate", group=RUN, metavar="RATE", low=0,
                                   high=1, open_low=True)  # fmt: skip
     optimizer: str = option("adamw", "adamw, adam, sgd", "--optimizer", group=TRAINING,

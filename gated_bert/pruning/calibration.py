@@ -10,11 +10,11 @@ import numpy as np
 from keras import ops
 
 from gated_bert.models.backbone import is_backbone
-from gated_bert.models.encoder import padding_bias
+from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedLayer, output_hook
 from gated_bert.support.tensors import Tensor
 
-Part = list[GatedLayer]
+Part = Sequence[GatedLayer]
 """Layers that read the same tensor, as query, key and value do."""
 
 
@@ -28,9 +28,9 @@ class _Order:
         self.calls.setdefault(layer, []).append(inputs)
         return outputs
 
-    def parts(self, layers: Collection[GatedLayer]) -> list[Part]:
+    def parts(self, layers: Collection[GatedLayer]) -> list[list[GatedLayer]]:
         """`layers` in the order of their first call, those that are never called last, each alone."""
-        found: dict[tuple, Part] = {}
+        found: dict[tuple, list[GatedLayer]] = {}
         for layer, tensors in self.calls.items():
             if layer in layers:
                 found.setdefault(tuple(map(id, tensors)), []).append(layer)
@@ -40,7 +40,12 @@ class _Order:
 class _Sums:
     """A hook that adds up the squares, or all products, of the inputs of parts over real positions.
 
+    Args:
+        parts: the parts.
+        products: whether all products of two inputs are added up.
+
     Attributes:
+        mask: of the batch, int [batch, length], or None.
         sums: of each part an array [in], or [in, in]; float32.
     """
 
@@ -52,11 +57,14 @@ class _Sums:
         self.sums = [np.zeros((size, size) if products else size, np.float32) for size in sizes]
 
     def __call__(self, layer: GatedLayer, inputs: Tensor, outputs: Tensor) -> Tensor:
-        place = self._places.get(layer)
-        if place is not None:
-            rows = self._real(np.asarray(ops.convert_to_numpy(layer.input_features(inputs)), np.float32))
-            self.sums[place] += rows.T @ rows if self.products else np.square(rows).sum(0)
+        if layer in self._places:
+            self.add(layer, inputs)
         return outputs
+
+    def add(self, layer: GatedLayer, inputs: Tensor) -> None:
+        """Adds a call's inputs; `layer` is the first of its part."""
+        rows = self._real(np.asarray(ops.convert_to_numpy(layer.input_features(inputs)), np.float32))
+        self.sums[self._places[layer]] += rows.T @ rows if self.products else np.square(rows).sum(0)
 
     def _real(self, features: np.ndarray) -> np.ndarray:
         """The rows of a call's inputs [..., in] that are no padding, [rows, in]."""
@@ -68,8 +76,8 @@ class _Sums:
 class Calibration:
     """Inputs of gated layers over calibration data, of the model in inference as it is when they are asked for.
 
-    Of an encoder the hidden states between its blocks are kept, so that going through all layers costs a few passes; of
-    any other model every part is a pass of its own.
+    Going through the layers of an encoder in order takes about one pass, since what comes out of each is kept; of any
+    other model every part takes a pass of its own.
 
     Args:
         model: the built model.
@@ -94,45 +102,80 @@ class Calibration:
 
         Layers of one part share an array.
         """
-        return self._seen(self.parts, self._whole)
+        return self._hooked(self.parts)
 
     def in_order(self) -> Iterator[dict[GatedLayer, np.ndarray]]:
         """The same part after part, each by the model as it is when that part's turn comes."""
-        blocks = list(self.model.encoder.blocks) if is_backbone(self.model) else []
-        within = [set(block.matrices().values()) for block in blocks]
-        hidden = [self.model.encoder.embed(inputs, training=False) for inputs in self.batches] if blocks else []
-        for block, own in zip(blocks, within, strict=True):
-
-            def forward(place: int, block: Any = block, hidden: Sequence[Tensor] = hidden) -> Tensor:
-                return block(hidden[place], self._bias(place), training=False)
-
-            for part in self.parts:
-                if own.issuperset(part):
-                    yield self._seen([part], forward)
-            hidden = [forward(place) for place in range(len(hidden))]
+        wanted = {layer for part in self.parts for layer in part}
+        if is_backbone(self.model):
+            for part, inputs in self._through_blocks():
+                own = [layer for layer in part if layer in wanted]
+                if own:
+                    yield self._summed(own, inputs)
+                wanted.difference_update(own)
         for part in self.parts:
-            if not any(own.issuperset(part) for own in within):
-                yield self._seen([part], self._whole)
+            if wanted.issuperset(part):
+                yield self._hooked([part])
 
-    def _whole(self, place: int) -> Tensor:
-        return self.model(self.batches[place], training=False)
+    def _through_blocks(self) -> Iterator[tuple[Part, Callable[[int], Tensor]]]:
+        hidden = [self.model.encoder.embed(inputs, training=False) for inputs in self.batches]
+        biases = [padding_bias(ops.ones(ops.shape(inputs["input_ids"])) if self._mask(place) is None
+                               else self._mask(place)) for place, inputs in enumerate(self.batches)]  # fmt: skip
+        for block in self.model.encoder.blocks:
+            hidden = yield from _through(block, hidden, biases)
 
     def _mask(self, place: int) -> Any:
         inputs = self.batches[place]
         return inputs.get("attention_mask") if isinstance(inputs, dict) else None
 
-    def _bias(self, place: int) -> Tensor:
-        mask = self._mask(place)
-        return padding_bias(ops.ones(ops.shape(self.batches[place]["input_ids"])) if mask is None else mask)
-
-    def _seen(self, parts: Sequence[Part], forward: Callable[[int], Tensor]) -> dict[GatedLayer, np.ndarray]:
+    def _sums(self, parts: Sequence[Part], add: Callable[[int, _Sums], object]) -> dict[GatedLayer, np.ndarray]:
         sums = _Sums(parts, self.products)
-        with output_hook(sums):
-            for place in range(len(self.batches)):
-                mask = self._mask(place)
-                sums.mask = None if mask is None else np.asarray(ops.convert_to_numpy(mask))
-                forward(place)
+        for place in range(len(self.batches)):
+            mask = self._mask(place)
+            sums.mask = None if mask is None else np.asarray(ops.convert_to_numpy(mask))
+            add(place, sums)
         return {layer: total for part, total in zip(parts, sums.sums, strict=True) for layer in part}
+
+    def _summed(self, part: Part, inputs: Callable[[int], Tensor]) -> dict[GatedLayer, np.ndarray]:
+        return self._sums([part], lambda place, sums: sums.add(part[0], inputs(place)))
+
+    def _hooked(self, parts: Sequence[Part]) -> dict[GatedLayer, np.ndarray]:
+        def add(place: int, sums: _Sums):
+            with output_hook(sums):
+                self.model(self.batches[place], training=False)
+
+        return self._sums(parts, add)
+
+
+def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor]):
+    """A block's parts with what gives a batch's inputs of each; what follows is by the block as it is then.
+
+    Args:
+        block: the block.
+        hidden: what comes into it, [batch, length, hidden_size] of each batch.
+        biases: what keeps attention off the padding of each batch.
+
+    Returns:
+        What comes out of it.
+    """
+    attention, ffn, projections = block.attention, block.ffn, block.attention.projections()
+    attended = hidden
+    if projections is not None:
+        yield projections, hidden.__getitem__
+        attended = [attention.attend(each, bias, training=False)[0]
+                    for each, bias in zip(hidden, biases, strict=True)]  # fmt: skip
+    yield [attention.output_dense], attended.__getitem__
+    middle = [block.attention_norm(each + attention.output_dense(context))
+              for each, context in zip(hidden, attended, strict=True)]  # fmt: skip
+
+    def emitted(place: int) -> Tensor:
+        # Not kept: four times as wide as what is.
+        return middle[place] if ffn.intermediate is None else ffn.activation(ffn.intermediate(middle[place]))
+
+    if ffn.intermediate is not None:
+        yield [ffn.intermediate], middle.__getitem__
+    yield [ffn.output_dense], emitted
+    return [block.ffn_norm(each + ffn.output_dense(emitted(place))) for place, each in enumerate(middle)]
 
 
 def first_batches(dataset: Any, texts: int) -> list[tuple]:

@@ -123,8 +123,8 @@ def resample(values: tuple[float, ...], count: int, highest: float) -> tuple[flo
 
 
 def build_schedule(config: GatedBertConfig) -> Schedule:
-    """The schedule a run's record names; the end of pruning is capped at the number of epochs."""
-    first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, config.epochs)
+    """The schedule a run's record names; the end of pruning is capped at the number of epochs, of which one begins."""
+    first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, max(config.epochs, 1))
     ends = (config.start_sparsity, config.end_sparsity, first, last)
     if config.schedule == "steps" and isinstance(config.sparsity_steps, tuple):
         values = tuple(step / 100 for step in config.sparsity_steps)

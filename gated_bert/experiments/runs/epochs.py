@@ -68,6 +68,16 @@ class EpochCallback(StepCallback):
         """What a checkpoint holds of the run beside its variables; seconds in this epoch, those before a stop too."""
         return self.folder.place(self._seconds())
 
+    def without_training(self) -> None:
+        """Writes the one row of a run of no epochs: epoch 0, of whose training there is nothing to say."""
+        logs = dict.fromkeys(("loss", self.folder.task.metrics[0]), math.nan)
+        if self.pruning is not None:
+            self.pruning.on_epoch_end(0, logs)
+        self.examples = math.nan
+        self.on_epoch_end(-1, logs)
+        self.folder.one_shot["after"] = {name.removeprefix("val_"): value for name, value in self.folder.final.items()
+                                         if name.startswith("val_")}  # fmt: skip
+
     def _seconds(self) -> float:
         return self._before + time.time() - self._began
 

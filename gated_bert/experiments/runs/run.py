@@ -201,7 +201,7 @@ class _Run:
         if config.ticket and not self.checkpoint:
             apply_ticket(self.model, self.task, config, self.train_set, task_loss(self.task))
         score_rule = criterion.score_rule if criterion else "gradient"
-        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, score_rule)
+        optimizer = build_optimizer(config, self.model, self.steps * max(config.epochs, 1), score_rule)
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         self.model.train_on(self.training_loss)
@@ -236,6 +236,9 @@ class _Run:
         elif self.pruning and self.config.schedule == "one_shot" and self.config.pruning_start_epoch == 1:
             self.folder.one_shot["before"] = self._evaluate()
         callbacks = self._callbacks(epoch * self.steps + batches, place["seconds"])
+        if not self.config.epochs:
+            for callback in callbacks:
+                callback.without_training()
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
             self.model.test_on_batch(*self.train_set[0])
