@@ -11,8 +11,9 @@ from benchmarks.figures import Figure, read_figures, table
 from gated_bert.start import python_command
 
 BENCHMARKS = (
-    "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "selection", "spt_step", "shrink",
-    "parallel_sweep", "many_runs", "checkpoint", "tiles", "onnx_export", "lime", "start_up", "scale",
+    "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "second_order", "selection",
+    "spt_step", "shrink", "parallel_sweep", "many_runs", "checkpoint", "tiles", "onnx_export", "lime", "start_up",
+    "scale",
 )  # fmt: skip
 
 

@@ -238,10 +238,14 @@ class SparseGptOptions(CalibrationOptions, WeightUpdateOptions):
     PREFIX: ClassVar[str] = "sparsegpt_"
     # Scores, and the weights as they were.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 2)
-    LABELLED: ClassVar[tuple[str, ...]] = ("sparsegpt_rank", "sparsegpt_update")
+    LABELLED: ClassVar[tuple[str, ...]] = ("sparsegpt_rank", "sparsegpt_target", "sparsegpt_update")
     sparsegpt_rank: str = _option("blocks", "what sparsegpt ranks: blocks (of 128 inputs, as published), obs (all "
                                   "weights of a scope by what closing one costs), wanda", "--sparsegpt-rank",
                                   metavar="NAME", choices=("blocks", "obs", "wanda"))  # fmt: skip
+    sparsegpt_target: str = _option("model", "what sparsegpt keeps: what a layer of the unpruned model gave (model), "
+                                    "so that it makes up for the layers before it, or what its weights make of its "
+                                    "own inputs (layer, as published)", "--sparsegpt-target", metavar="NAME",
+                                    choices=("model", "layer"))  # fmt: skip
     sparsegpt_update: str = _option("ordered", "what stays makes up for what closes: ordered (input after input, as "
                                     "published), exact (least squares)", "--sparsegpt-update", metavar="NAME",
                                     choices=("ordered", "exact"))  # fmt: skip

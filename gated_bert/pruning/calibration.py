@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,6 +14,7 @@ from keras import ops
 from gated_bert.models.backbone import is_backbone
 from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedLayer, output_hook
+from gated_bert.support.backend import view
 from gated_bert.support.tensors import Tensor
 
 Part = Sequence[GatedLayer]
@@ -37,114 +40,185 @@ class _Order:
         return [*found.values(), *([layer] for layer in layers if layer not in self.calls)]
 
 
-class _Sums:
-    """A hook that adds up the squares, or all products, of the inputs of parts over real positions.
-
-    Args:
-        parts: the parts.
-        products: whether all products of two inputs are added up.
+@dataclass
+class Moments:
+    """What came into a layer, over all real positions.
 
     Attributes:
-        mask: of the batch, int [batch, length], or None.
-        sums: of each part an array [in], or [in, in]; float32.
+        rows: positions.
+        sums: of the inputs, [in].
+        products: of every two inputs, summed [in, in]; the sums of their squares [in] where no more was asked for.
+        reference: sums of what came in before anything was pruned, [in]; None where it is not known.
+        cross: sums of inputs times those, [in, in].
     """
 
-    def __init__(self, parts: Sequence[Part], products: bool):
-        self.products = products
-        self.mask: np.ndarray | None = None
-        self._places = {part[0]: place for place, part in enumerate(parts)}
-        sizes = [int(part[0].mask_variable.shape[0]) for part in parts]
-        self.sums = [np.zeros((size, size) if products else size, np.float32) for size in sizes]
+    rows: int
+    sums: np.ndarray
+    products: np.ndarray
+    reference: np.ndarray | None = None
+    cross: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, size: int, products: bool, reference: bool) -> Moments:
+        """Those of nothing yet."""
+        squares = np.zeros((size, size) if products else size, np.float32)
+        extra = (np.zeros(size, np.float32), np.zeros((size, size), np.float32)) if reference else (None, None)
+        return cls(0, np.zeros(size, np.float32), squares, *extra)
+
+    @property
+    def squares(self) -> np.ndarray:
+        """Sums of the squares, [in]."""
+        return np.diag(self.products) if self.products.ndim == 2 else self.products
+
+    def add(self, rows: np.ndarray, reference: np.ndarray | None = None) -> None:
+        """Adds positions [rows, in], and what came in at them before."""
+        self.rows += len(rows)
+        self.sums += rows.sum(0)
+        self.products += rows.T @ rows if self.products.ndim == 2 else np.square(rows).sum(0)
+        if reference is not None and self.reference is not None and self.cross is not None:
+            self.reference += reference.sum(0)
+            self.cross += rows.T @ reference
+
+
+class _Seen:
+    """A hook that keeps the real rows, float32 [rows, in], of what some layers are called with."""
+
+    def __init__(self, layers: Collection[GatedLayer], mask: np.ndarray | None):
+        self.mask = mask
+        self._found: dict[GatedLayer, list[np.ndarray]] = {layer: [] for layer in layers}
 
     def __call__(self, layer: GatedLayer, inputs: Tensor, outputs: Tensor) -> Tensor:
-        if layer in self._places:
-            self.add(layer, inputs)
+        if layer in self._found:
+            self._found[layer].append(real_rows(layer.input_features(inputs), self.mask))
         return outputs
 
-    def add(self, layer: GatedLayer, inputs: Tensor) -> None:
-        """Adds a call's inputs; `layer` is the first of its part."""
-        rows = self._real(np.asarray(ops.convert_to_numpy(layer.input_features(inputs)), np.float32))
-        self.sums[self._places[layer]] += rows.T @ rows if self.products else np.square(rows).sum(0)
+    def rows(self, layer: GatedLayer) -> np.ndarray:
+        """Of all calls, those of none where there was none."""
+        found = self._found[layer]
+        return np.concatenate(found) if found else np.empty((0, int(layer.mask_variable.shape[0])), np.float32)
 
-    def _real(self, features: np.ndarray) -> np.ndarray:
-        """The rows of a call's inputs [..., in] that are no padding, [rows, in]."""
-        if self.mask is not None and features.shape[:-1] == self.mask.shape:
-            return features[self.mask != 0]
-        return features.reshape(-1, features.shape[-1])
+
+def real_rows(features: Tensor, mask: np.ndarray | None) -> np.ndarray:
+    """The rows of a call's inputs [..., in] that are no padding, float32 [rows, in]."""
+    found = np.asarray(ops.convert_to_numpy(features), np.float32)
+    if mask is not None and found.shape[:-1] == mask.shape:
+        return found[mask != 0]
+    return found.reshape(-1, found.shape[-1])
 
 
 class Calibration:
     """Inputs of gated layers over calibration data, of the model in inference as it is when they are asked for.
 
     Going through the layers of an encoder in order takes about one pass, since what comes out of each is kept; of any
-    other model every part takes a pass of its own.
+    other model every part takes a pass of its own. With a reference it is twice that.
 
     Args:
         model: the built model.
         layers: the layers to look at.
         batches: (inputs, labels, …) of each batch.
         products: whether all products of two inputs are added up, or the squares alone.
+        reference: whether what goes through in order is set beside what came in before anything changed.
 
     Attributes:
         parts: the layers in the order in which the model calls them.
     """
 
-    def __init__(self, model: keras.Model, layers: Collection[GatedLayer], batches: Sequence[tuple], products: bool):
-        self.model, self.products = model, products
+    def __init__(
+        self, model: keras.Model, layers: Collection[GatedLayer], batches: Sequence[tuple], products: bool,
+        reference: bool = False,
+    ):  # fmt: skip
+        self.model, self.products, self.reference = model, products, reference
         self.batches = [batch[0] for batch in batches]
+        self._masks = [_mask_of(inputs) for inputs in self.batches]
         order = _Order()
         with output_hook(order):
             model(self.batches[0], training=False)
         self.parts = order.parts(layers)
 
-    def at_once(self) -> dict[GatedLayer, np.ndarray]:
-        """The sums over all positions of all layers' inputs, squared [in] or their products [in, in], from one pass.
-
-        Layers of one part share an array.
-        """
+    def at_once(self) -> dict[GatedLayer, Moments]:
+        """The moments of all layers from one pass; layers of one part share them."""
         return self._hooked(self.parts)
 
-    def in_order(self) -> Iterator[dict[GatedLayer, np.ndarray]]:
+    def in_order(self) -> Iterator[dict[GatedLayer, Moments]]:
         """The same part after part, each by the model as it is when that part's turn comes."""
         wanted = {layer for part in self.parts for layer in part}
-        if is_backbone(self.model):
-            for part, inputs in self._through_blocks():
-                own = [layer for layer in part if layer in wanted]
-                if own:
-                    yield self._summed(own, inputs)
-                wanted.difference_update(own)
-        for part in self.parts:
-            if wanted.issuperset(part):
-                yield self._hooked([part])
+        blocks = list(self.model.encoder.blocks) if is_backbone(self.model) else []
+        within = {layer for block in blocks for layer in block.matrices().values()}
+        beside = [part for part in self.parts if not within.issuperset(part)]
+        before = [(variable, np.array(view(variable))) for layer in wanted for variable in layer.variables
+                  if beside and self.reference]  # fmt: skip
+        for part, inputs, known in self._through_blocks(blocks):
+            own = [layer for layer in part if layer in wanted]
+            if own:
+                yield self._moments([own], functools.partial(self._pair, inputs, known))
+        for part in beside:
+            yield self._hooked([part], before)
 
-    def _through_blocks(self) -> Iterator[tuple[Part, Callable[[int], Tensor]]]:
+    def _pair(self, inputs: Callable[[int], Tensor], known: list[np.ndarray] | None, place: int) -> Sequence[tuple]:
+        return [(real_rows(inputs(place), self._masks[place]), None if known is None else known[place])]
+
+    def _through_blocks(self, blocks: Sequence[EncoderBlock]) -> Iterator[tuple]:
+        """Of all parts of blocks, in order, what gives a batch's inputs, and the rows of each batch before."""
+        if not blocks:
+            return
         hidden = [self.model.encoder.embed(inputs, training=False) for inputs in self.batches]
-        biases = [padding_bias(ops.ones(ops.shape(inputs["input_ids"])) if self._mask(place) is None
-                               else self._mask(place)) for place, inputs in enumerate(self.batches)]  # fmt: skip
-        for block in self.model.encoder.blocks:
-            hidden = yield from _through(block, hidden, biases)
+        biases = [padding_bias(ops.ones(ops.shape(inputs["input_ids"])) if mask is None else mask)
+                  for inputs, mask in zip(self.batches, self._masks, strict=True)]  # fmt: skip
+        before: Sequence[Tensor] = hidden
+        for block in blocks:
+            known: dict[GatedLayer, list[np.ndarray]] = {}
+            if self.reference:
+                before = self._remember(block, before, biases, known)
+            steps = _through(block, hidden, biases)
+            while True:
+                try:
+                    part, inputs = next(steps)
+                except StopIteration as end:
+                    hidden = end.value
+                    break
+                yield part, inputs, known.pop(part[0], None)
 
-    def _mask(self, place: int) -> Any:
-        inputs = self.batches[place]
-        return inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    def _remember(self, block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor], known: dict):
+        steps = _through(block, hidden, biases)
+        while True:
+            try:
+                part, inputs = next(steps)
+            except StopIteration as end:
+                return end.value
+            known[part[0]] = [real_rows(inputs(place), mask) for place, mask in enumerate(self._masks)]
 
-    def _sums(self, parts: Sequence[Part], add: Callable[[int, _Sums], object]) -> dict[GatedLayer, np.ndarray]:
-        sums = _Sums(parts, self.products)
+    def _moments(self, parts: Sequence[Part], rows: Callable[[int], Sequence[tuple]]) -> dict[GatedLayer, Moments]:
+        """Adds up what `rows` gives of a batch: for each part its rows, and those before or None."""
+        found: list[Moments] = []
         for place in range(len(self.batches)):
-            mask = self._mask(place)
-            sums.mask = None if mask is None else np.asarray(ops.convert_to_numpy(mask))
-            add(place, sums)
-        return {layer: total for part, total in zip(parts, sums.sums, strict=True) for layer in part}
+            given = rows(place)
+            if not found:
+                found = [Moments.of(own.shape[1], self.products, known is not None) for own, known in given]
+            for moments, (own, known) in zip(found, given, strict=True):
+                moments.add(own, known)
+        return {layer: moments for part, moments in zip(parts, found, strict=True) for layer in part}
 
-    def _summed(self, part: Part, inputs: Callable[[int], Tensor]) -> dict[GatedLayer, np.ndarray]:
-        return self._sums([part], lambda place, sums: sums.add(part[0], inputs(place)))
+    def _hooked(self, parts: Sequence[Part], before: Sequence[tuple] = ()) -> dict[GatedLayer, Moments]:
+        def rows(place: int) -> Sequence[tuple]:
+            own = self._seen(parts, place)
+            if not before:
+                return [(each, None) for each in own]
+            with keras.StatelessScope(state_mapping=[(variable, ops.convert_to_tensor(values))
+                                                     for variable, values in before]):  # fmt: skip
+                return list(zip(own, self._seen(parts, place), strict=True))
 
-    def _hooked(self, parts: Sequence[Part]) -> dict[GatedLayer, np.ndarray]:
-        def add(place: int, sums: _Sums):
-            with output_hook(sums):
-                self.model(self.batches[place], training=False)
+        return self._moments(parts, rows)
 
-        return self._sums(parts, add)
+    def _seen(self, parts: Sequence[Part], place: int) -> list[np.ndarray]:
+        seen = _Seen([part[0] for part in parts], self._masks[place])
+        with output_hook(seen):
+            self.model(self.batches[place], training=False)
+        return [seen.rows(part[0]) for part in parts]
+
+
+def _mask_of(inputs: Any) -> np.ndarray | None:
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    return None if mask is None else np.asarray(ops.convert_to_numpy(mask))
 
 
 def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor]):

@@ -63,16 +63,21 @@ def test_every_layer_is_looked_at_after_those_before_it_have_changed(name):
     build, batches = MODELS[name]
     model = build()
     layers = gated_bert.gated_layers(model)
-    calibration = Calibration(model, layers, batches, products=True)
+    calibration = Calibration(model, layers, batches, products=True, reference=True)
     assert sorted(layer.path for part in calibration.parts for layer in part) == sorted(each.path for each in layers)
     before = {layer: inputs_by_hand(model, layer, batches) for layer in layers}
-    for layer, products in calibration.at_once().items():
-        np.testing.assert_allclose(products, before[layer].T @ before[layer], rtol=1e-4, atol=1e-4)
+    for layer, found in calibration.at_once().items():
+        np.testing.assert_allclose(found.products, before[layer].T @ before[layer], rtol=1e-4, atol=1e-4)
+        assert found.cross is None
     moved = 0
     for seen in calibration.in_order():
-        for layer, products in seen.items():
+        for layer, found in seen.items():
             rows = inputs_by_hand(model, layer, batches)
-            np.testing.assert_allclose(products, rows.T @ rows, rtol=1e-4, atol=1e-4)
+            assert found.rows == len(rows)
+            np.testing.assert_allclose(found.sums, rows.sum(0), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found.products, rows.T @ rows, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found.cross, rows.T @ before[layer], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found.reference, before[layer].sum(0), rtol=1e-4, atol=1e-4)
             moved += not np.allclose(rows, before[layer], atol=1e-3)
         for layer in seen:
             layer.set_kernel(0.5 * array(layer.raw_kernel))
@@ -101,7 +106,7 @@ def ready(model):
 def test_sparsegpt_is_the_published_algorithm_layer_after_layer(calibrate, pattern):
     model, by_hand = ready(gated_bert.gate(mlp())), gated_bert.gate(mlp())
     chosen = {"element": (Block(), share(128, 0.5), 128), "2:4": (Vectors(4), two_of_four, 128)}[pattern]
-    criterion = SparseGpt(calibration_texts=64, calibrate=calibrate)
+    criterion = SparseGpt(target="layer", calibration_texts=64, calibrate=calibrate)
     pruner = Pruner(gated_bert.gated_layers(model), criterion, chosen[0], min_kept=0.0)
     pruner.prune(0.5, model, ROWS_DATA)
     layers = gated_bert.gated_layers(by_hand)
@@ -117,7 +122,7 @@ def test_sparsegpt_is_the_published_algorithm_layer_after_layer(calibrate, patte
 @pytest.mark.parametrize("scope, rank", [("global", "obs"), ("output", "wanda"), ("layer", "obs"), ("output", "obs")])
 def test_the_exact_update_of_a_given_mask_is_the_constrained_minimum(scope, rank):
     model, by_hand = ready(gated_bert.gate(mlp())), gated_bert.gate(mlp())
-    criterion = SparseGpt(update="exact", rank=rank, calibration_texts=64)
+    criterion = SparseGpt(target="layer", update="exact", rank=rank, calibration_texts=64)
     Pruner(gated_bert.gated_layers(model), criterion, scope=scope).prune(0.5, model, ROWS_DATA)
     for layer, found in zip(gated_bert.gated_layers(by_hand), gated_bert.gated_layers(model), strict=True):
         seen = inputs_by_hand(by_hand, layer, [(ROWS, None)])
@@ -131,6 +136,32 @@ def test_the_exact_update_of_a_given_mask_is_the_constrained_minimum(scope, rank
             costs = {"wanda": np.abs(kernel) * np.linalg.norm(seen, axis=0)[:, None],
                      "obs": kernel**2 / np.diag(np.linalg.inv(hessian))[:, None]}[rank]  # fmt: skip
             np.testing.assert_array_equal(is_open, np.argsort(np.argsort(costs, 0), 0) >= len(kernel) // 2)
+
+
+@pytest.mark.parametrize("name", ["mlp", "bert"])
+def test_the_exact_update_to_what_the_model_gave_is_the_least_squares_of_it_with_a_free_bias(name):
+    build, batches = MODELS[name]
+    model, by_hand = ready(build()), build()
+    layers, dense = gated_bert.gated_layers(model), gated_bert.gated_layers(by_hand)
+    outputs = {layer: inputs_by_hand(by_hand, layer, batches) @ array(layer.raw_kernel) + array(layer.bias)
+               for layer in dense}  # fmt: skip
+    Pruner(layers, SparseGpt(update="exact")).prune(0.5, model, batches)
+    for layer, found in zip(dense, layers, strict=True):
+        rows, is_open = inputs_by_hand(by_hand, layer, batches), array(found.gates) != 0
+        kernel = array(layer.raw_kernel).astype(np.float64)
+        new, bias = np.zeros(kernel.shape), np.zeros(kernel.shape[1])
+        added = np.sqrt(0.01 * np.square(rows - rows.mean(0)).sum(0).mean())
+        for o in range(kernel.shape[1]):
+            open_ = np.flatnonzero(is_open[:, o])
+            # Damping pulls every weight to where it was, also those of inputs that are closed.
+            system = np.concatenate([np.c_[rows[:, open_], np.ones(len(rows))],
+                                     added * np.c_[np.eye(len(kernel))[:, open_], np.zeros(len(kernel))]])  # fmt: skip
+            right = np.concatenate([outputs[layer][:, o], added * kernel[:, o]])
+            *new[open_, o], bias[o] = np.linalg.lstsq(system, right, rcond=None)[0]
+        np.testing.assert_allclose(array(found.raw_kernel), new, rtol=5e-3, atol=1e-3)
+        np.testing.assert_allclose(array(found.bias), bias, rtol=5e-3, atol=1e-3)
+        layer.set_kernel(new)
+        layer.bias.assign(bias)
 
 
 @pytest.mark.parametrize("criterion", [SparseGpt(no_update=True), Obert(no_update=True), Wanda()])

@@ -54,7 +54,8 @@ class EpochCallback(StepCallback):
         steps_per_epoch: int, examples: int, seconds: float,
     ):  # fmt: skip
         super().__init__(steps_per_epoch)
-        self.folder, self.evaluate, self.pruning, self.examples = folder, evaluate, pruning, examples
+        self.folder, self.evaluate, self.pruning = folder, evaluate, pruning
+        self.examples: float = examples
         self._before = seconds
         self._began = 0.0
 

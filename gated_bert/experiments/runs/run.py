@@ -238,6 +238,7 @@ class _Run:
         callbacks = self._callbacks(epoch * self.steps + batches, place["seconds"])
         if not self.config.epochs:
             for callback in callbacks:
+                callback.set_model(self.model)
                 callback.without_training()
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
