@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -40,44 +39,76 @@ class _Order:
         return [*found.values(), *([layer] for layer in layers if layer not in self.calls)]
 
 
-@dataclass
 class Moments:
     """What came into a layer, over all real positions.
 
+    Added up around the first batch's mean: of inputs that hardly vary, sums of products in single precision would leave
+    nothing of how they do.
+
+    Args:
+        size: inputs of the layer.
+        products: whether all products of two inputs are added up, or their squares alone.
+        reference: whether what came in before anything was pruned is set beside it.
+
     Attributes:
         rows: positions.
-        sums: of the inputs, [in].
-        products: of every two inputs, summed [in, in]; the sums of their squares [in] where no more was asked for.
-        reference: sums of what came in before anything was pruned, [in]; None where it is not known.
-        cross: sums of inputs times those, [in, in].
+        has_reference: whether it is.
     """
 
-    rows: int
-    sums: np.ndarray
-    products: np.ndarray
-    reference: np.ndarray | None = None
-    cross: np.ndarray | None = None
+    def __init__(self, size: int, products: bool, reference: bool):
+        self.rows, self.has_reference = 0, reference
+        self._sums, self._known_sums = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        self._products = np.zeros((size, size) if products else size, np.float32)
+        self._cross = np.zeros((size, size) if reference else 0, np.float32)
+        self._shift: np.ndarray = np.zeros(size)
+        self._known_shift: np.ndarray = np.zeros(size)
 
-    @classmethod
-    def of(cls, size: int, products: bool, reference: bool) -> Moments:
-        """Those of nothing yet."""
-        squares = np.zeros((size, size) if products else size, np.float32)
-        extra = (np.zeros(size, np.float32), np.zeros((size, size), np.float32)) if reference else (None, None)
-        return cls(0, np.zeros(size, np.float32), squares, *extra)
+    def add(self, rows: np.ndarray, known: np.ndarray | None = None) -> None:
+        """Adds positions [rows, in], and what came in at them before."""
+        if not len(rows):
+            return
+        if not self.rows:
+            self._shift = rows.mean(0)
+            self._known_shift = self._shift if known is None else known.mean(0)
+        self.rows += len(rows)
+        rows = rows - self._shift
+        self._sums += rows.sum(0)
+        self._products += rows.T @ rows if self._products.ndim == 2 else np.square(rows).sum(0)
+        if known is not None:
+            known = known - self._known_shift
+            self._known_sums += known.sum(0)
+            self._cross += rows.T @ known
+
+    @property
+    def mean(self) -> np.ndarray:
+        """[in], float64."""
+        return self._shift + self._sums.astype(np.float64) / max(self.rows, 1)
+
+    @property
+    def reference_mean(self) -> np.ndarray:
+        """The mean before, [in], float64; without a reference the same."""
+        return self._known_shift + self._known_sums.astype(np.float64) / max(self.rows, 1) if self.has_reference else (
+            self.mean)  # fmt: skip
 
     @property
     def squares(self) -> np.ndarray:
-        """Sums of the squares, [in]."""
-        return np.diag(self.products) if self.products.ndim == 2 else self.products
+        """Sums of the squares, [in], float64."""
+        own = np.diag(self._products) if self._products.ndim == 2 else self._products
+        return np.maximum(own - self.rows * np.square(self.mean - self._shift), 0) + self.rows * np.square(self.mean)
 
-    def add(self, rows: np.ndarray, reference: np.ndarray | None = None) -> None:
-        """Adds positions [rows, in], and what came in at them before."""
-        self.rows += len(rows)
-        self.sums += rows.sum(0)
-        self.products += rows.T @ rows if self.products.ndim == 2 else np.square(rows).sum(0)
-        if reference is not None and self.reference is not None and self.cross is not None:
-            self.reference += reference.sum(0)
-            self.cross += rows.T @ reference
+    def products(self, centred: bool = False) -> np.ndarray:
+        """Sums of the products of every two inputs, or of what they are above their means, [in, in], float64."""
+        return self._around(self._products, self.mean - self._shift, self.mean - self._shift, self.mean, self.mean,
+                            centred)  # fmt: skip
+
+    def cross(self, centred: bool = False) -> np.ndarray:
+        """The same of the inputs and those before, [in, in], float64."""
+        known = self.reference_mean
+        return self._around(self._cross, self.mean - self._shift, known - self._known_shift, self.mean, known, centred)
+
+    def _around(self, sums, off, known_off, mean, known_mean, centred: bool) -> np.ndarray:
+        found = sums - self.rows * np.outer(off, known_off)
+        return found if centred else found + self.rows * np.outer(mean, known_mean)
 
 
 class _Seen:
@@ -193,7 +224,7 @@ class Calibration:
         for place in range(len(self.batches)):
             given = rows(place)
             if not found:
-                found = [Moments.of(own.shape[1], self.products, known is not None) for own, known in given]
+                found = [Moments(own.shape[1], self.products, known is not None) for own, known in given]
             for moments, (own, known) in zip(found, given, strict=True):
                 moments.add(own, known)
         return {layer: moments for part, moments in zip(parts, found, strict=True) for layer in part}

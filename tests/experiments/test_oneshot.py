@@ -104,9 +104,9 @@ def test_right_after_pruning_is_measured_before_fine_tuning(jobs_here, tmp_path)
 
 @pytest.mark.slow
 def test_a_trained_model_is_pruned_without_training(jobs_here, tmp_path):
-    small = {"num_layers": 1, "d_model": 32, "dff": 64, "num_heads": 2}
-    dense = train(GatedBertConfig(model_size="tiny", pruning_method="baseline", task="sst2", data="embedded", epochs=1,
-                                  train_examples=96, max_len=16, batch_size=32, **small), tmp_path / "dense")  # fmt: skip
+    small = {"num_layers": 1, "d_model": 32, "dff": 64, "num_heads": 2, "train_examples": 96, "max_len": 16}
+    record = GatedBertConfig(model_size="tiny", pruning_method="baseline", data="embedded", epochs=1, **small)
+    dense = train(record, tmp_path / "dense")
     flags = ["-d", "embedded", "-t", "sst2", "-pt", str(dense.folder / "model"), "--train-examples", "96", "-ml", "16",
              "-b", "32", "-e", "0", "--strategy", "magnitude,sparsegpt", "--sparsities", "50",
              "-max-parallel-jobs", "1", "-o", str(tmp_path / "out")]  # fmt: skip

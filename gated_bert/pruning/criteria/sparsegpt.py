@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from gated_bert.pruning.closed import is_of_weights
 from gated_bert.pruning.criteria.base import Loss
 from gated_bert.pruning.criteria.calibrated import Calibrated, ungated
 from gated_bert.pruning.groups import BalancedGroup, Group
-from gated_bert.pruning.second_order import BLOCK, damped, inverse_factor, optimal_update, ordered_update
+from gated_bert.pruning.second_order import BLOCK, DAMPING, damped, inverse_factor, optimal_update, ordered_update
 from gated_bert.support.backend import view
+from gated_bert.support.errors import UserError
 
 
 @dataclass
@@ -28,17 +30,22 @@ class _Quadratic:
         hessian: H, damped, of the inputs (without their means where a bias takes these up), [in, in].
         factor: U with H⁻¹ = UᵀU.
         added: what damping added to H's diagonal, [in].
+        dead: inputs that never come, or never change where a bias takes up what they give, bool [in].
     """
 
     hessian: np.ndarray
     factor: np.ndarray
     added: np.ndarray
+    dead: np.ndarray
 
     @classmethod
     def of(cls, hessian: np.ndarray) -> _Quadratic:
-        """That of an undamped H."""
-        found = damped(hessian)
-        return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian))
+        """That of an undamped H; damped by more where rounding has left it without a factor."""
+        for damping in DAMPING * np.array([1, 10, 100]):
+            found = damped(hessian, damping)
+            with contextlib.suppress(np.linalg.LinAlgError):
+                return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian), np.diag(hessian) == 0)
+        raise UserError("sparsegpt: what comes into a layer is no finite number; look for weights that are NaN")
 
     def solution(self, kernel: np.ndarray, cross: np.ndarray) -> np.ndarray:
         """The kernel without closed weights that is nearest to what `kernel` made of other inputs, [in, out].
@@ -57,7 +64,7 @@ class SparseGpt(Calibrated):
     By rank `blocks` a layer is gone through in blocks of 128 inputs, each of which closes its share of the smallest
     w² / U_jj² of the weights as the blocks before have left them (of n of m, each m inputs). `obs` ranks whole scopes
     by what closing a weight alone would cost, `wanda` as Wanda does. Updates are those of the mask, whoever chose it.
-    Inputs that never come (H_ii = 0) close first.
+    Dead inputs (H_ii = 0) close first.
 
     Beyond the paper, and off with `sparsegpt_target="layer"`: W is first replaced by the least squares of what the
     layer gave before anything was pruned, on what comes in now, so that every layer also makes up for those before it,
@@ -101,7 +108,7 @@ class SparseGpt(Calibrated):
         else:
             scores = np.square(target) / np.square(self._problem(layer, inputs).factor).sum(0)[:, None]
         scores = scores.astype(np.float32)
-        scores[inputs.squares == 0] = -1
+        scores[self._problem(layer, inputs).dead] = -1
         return scores
 
     def _moves_bias(self, layer: GatedLayer) -> bool:
@@ -113,22 +120,18 @@ class SparseGpt(Calibrated):
         centred = self._moves_bias(layer)
         key = id(inputs), centred
         if key not in self._problems:
-            hessian = inputs.products.astype(np.float64)
-            if centred:
-                hessian -= np.outer(inputs.sums, inputs.sums) / max(inputs.rows, 1)
-                # Of what is constant only rounding is left.
-                constant = np.diag(hessian) <= 1e-6 * inputs.squares
-                hessian[constant] = hessian[:, constant] = 0
+            hessian = inputs.products(centred)
+            # Of what is constant only rounding is left.
+            constant = np.diag(hessian) <= 1e-10 * inputs.squares
+            hessian[constant] = hessian[:, constant] = 0
             self._problems[key] = _Quadratic.of(hessian)
         return self._problems[key]
 
     def _target(self, layer: GatedLayer, kernel: np.ndarray, inputs: Moments) -> np.ndarray:
         """The kernel that weights are closed in."""
-        if inputs.cross is None or inputs.reference is None:
+        if not inputs.has_reference:
             return kernel
-        cross = inputs.cross
-        if self._moves_bias(layer):
-            cross = cross - np.outer(inputs.sums, inputs.reference) / max(inputs.rows, 1)
+        cross = inputs.cross(self._moves_bias(layer))
         return self._problem(layer, inputs).solution(kernel, cross).astype(np.float32)
 
     def _block_ranks(self, layer: GatedLayer, is_open: np.ndarray, target: np.ndarray, inputs: Moments,
@@ -161,8 +164,7 @@ class SparseGpt(Calibrated):
             new = (optimal_update(target, problem.hessian, keep) if exact
                    else ordered_update(target, problem.factor, keep)[0])  # fmt: skip
         if self._moves_bias(layer):
-            before = inputs.sums if inputs.reference is None else inputs.reference
-            missing = (before @ kernel - inputs.sums @ new) / max(inputs.rows, 1)
+            missing = inputs.reference_mean @ kernel - inputs.mean @ new
             layer.bias.assign(view(layer.bias) + missing.reshape(tuple(layer.bias.shape)))
         return ungated(layer, new)
 
