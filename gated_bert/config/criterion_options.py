@@ -216,7 +216,7 @@ class CalibrationOptions(CriterionOptions):
     """Of criteria that look at what comes into layers over calibration data."""
 
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
-    calibration_texts: int = _option(256, "training examples, their labels unused, on which wanda and sparsegpt see "
+    calibration_texts: int = _option(1024, "training examples, their labels unused, on which wanda and sparsegpt see "
                                      "what comes into layers", "--calibration-texts", metavar="N", low=1)  # fmt: skip
     calibrate: str = _option("sequential", "sequential (layer by layer, each after the pruned ones before it), or "
                              "parallel (all in one pass)", "--calibrate", metavar="HOW",
