@@ -11,9 +11,9 @@ from benchmarks.figures import Figure, read_figures, table
 from gated_bert.start import python_command
 
 BENCHMARKS = (
-    "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "movement_masks", "selection",
-    "spt_step", "distillation", "shrink", "parallel_sweep", "many_runs", "checkpoint", "tiles", "onnx_export", "lime",
-    "start_up", "scale",
+    "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "movement_masks", "second_order",
+    "selection", "spt_step", "distillation", "shrink", "parallel_sweep", "many_runs", "checkpoint", "tiles",
+    "onnx_export", "lime", "start_up", "scale",
 )  # fmt: skip
 
 

@@ -75,11 +75,14 @@ def dense_epochs_of(typed: dict) -> int | None:
     """Takes the epochs of dense training out of what was typed; None where nothing was.
 
     Raises:
-        FlagError: no number, or 0 without pretrained weights.
+        FlagError: 0, also that of `-e`, without pretrained weights.
     """
     epochs = typed.pop("dense_epochs", None)
-    if epochs == 0 and "pretrained" not in typed:
-        raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
+    if "pretrained" not in typed:
+        if epochs == 0:
+            raise FlagError("--dense-epochs: 0 needs -pt: there is nothing trained to prune")
+        if epochs is None and typed.get("epochs") == 0:
+            raise FlagError("-e/--epochs: 0 needs -pt, or --dense-epochs: there is nothing trained to prune")
     return epochs
 
 

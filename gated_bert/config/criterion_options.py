@@ -262,7 +262,7 @@ class CalibrationOptions(CriterionOptions):
     """Of criteria that look at what comes into layers over calibration data."""
 
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
-    calibration_texts: int = _option(256, "training examples, their labels unused, on which wanda and sparsegpt see "
+    calibration_texts: int = _option(1024, "training examples, their labels unused, on which wanda and sparsegpt see "
                                      "what comes into layers", "--calibration-texts", metavar="N", low=1)  # fmt: skip
     calibrate: str = _option("sequential", "sequential (layer by layer, each after the pruned ones before it), or "
                              "parallel (all in one pass)", "--calibrate", metavar="HOW",
@@ -284,10 +284,14 @@ class SparseGptOptions(CalibrationOptions, WeightUpdateOptions):
     PREFIX: ClassVar[str] = "sparsegpt_"
     # Scores, and the weights as they were.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 2)
-    LABELLED: ClassVar[tuple[str, ...]] = ("sparsegpt_rank", "sparsegpt_update")
+    LABELLED: ClassVar[tuple[str, ...]] = ("sparsegpt_rank", "sparsegpt_target", "sparsegpt_update")
     sparsegpt_rank: str = _option("blocks", "what sparsegpt ranks: blocks (of 128 inputs, as published), obs (all "
                                   "weights of a scope by what closing one costs), wanda", "--sparsegpt-rank",
                                   metavar="NAME", choices=("blocks", "obs", "wanda"))  # fmt: skip
+    sparsegpt_target: str = _option("model", "what sparsegpt keeps: what a layer of the unpruned model gave (model), "
+                                    "so that it makes up for the layers before it, or what its weights make of its "
+                                    "own inputs (layer, as published)", "--sparsegpt-target", metavar="NAME",
+                                    choices=("model", "layer"))  # fmt: skip
     sparsegpt_update: str = _option("ordered", "what stays makes up for what closes: ordered (input after input, as "
                                     "published), exact (least squares)", "--sparsegpt-update", metavar="NAME",
                                     choices=("ordered", "exact"))  # fmt: skip

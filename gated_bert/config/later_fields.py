@@ -13,9 +13,9 @@ LATER: dict[str, Any] = {
     "criterion_options": None, "lr_schedule": "linear", "lr_cycle_epochs": None, "freeze": "none", "pruning_every": 1,
     "pruning_warmup": None, "pruning_cooldown": None, "platon_window": 10, "platon_beta1": 0.85, "platon_beta2": 0.85,
     "snip_momentum_beta": 0.9, "penalty_over": "weights", "recipe": None, **dict.fromkeys(DISTILL_FIELDS),
-    "no_update": False, "calibration_texts": 256, "calibrate": "sequential", "sparsegpt_rank": "blocks",
-    "sparsegpt_update": "ordered", "obert_block_size": 50, "obert_gradients": 1024, "obert_batch_size": 16,
-    "obert_damping": 1e-7, "obert_recomputations": 1, "obert_memory": 4.0,
+    "no_update": False, "calibration_texts": 1024, "calibrate": "sequential", "sparsegpt_rank": "blocks",
+    "sparsegpt_update": "ordered", "sparsegpt_target": "model", "obert_block_size": 50, "obert_gradients": 1024,
+    "obert_batch_size": 16, "obert_damping": 1e-7, "obert_recomputations": 1, "obert_memory": 4.0,
 }  # fmt: skip
 """Field that records of earlier versions do not hold → what their runs did."""
 

@@ -67,7 +67,7 @@ def pruning_window(config: GatedBertConfig, steps_per_epoch: float | None = None
 
     first: float
     last: float
-    first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, config.epochs)
+    first, last = config.pruning_start_epoch, min(config.pruning_end_epoch, max(config.epochs, 1))
     # Rounded, so that shares such as 2/30 of 30 epochs are whole epochs.
     if config.pruning_warmup is not None:
         first = round(1 + epochs("pruning_warmup"), 9)

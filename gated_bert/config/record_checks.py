@@ -67,6 +67,7 @@ def check_together(config: GatedBertConfig) -> None:
             "pattern", config.pattern, f"element: {config.criterion} closes single weights by a threshold"
         )
     _check_ticket(config)
+    _check_untrained(config)
     if config.criterion is None:
         return
     options_of(config)
@@ -74,7 +75,7 @@ def check_together(config: GatedBertConfig) -> None:
     if config.start_sparsity > config.end_sparsity:
         raise ConfigError("start_sparsity", config.start_sparsity, f"at most end_sparsity={config.end_sparsity}")
     _check_window(config)
-    if config.pruning_start_epoch > min(config.pruning_end_epoch, config.epochs):
+    if config.pruning_start_epoch > min(config.pruning_end_epoch, max(config.epochs, 1)):
         raise ConfigError(
             "pruning_start_epoch",
             config.pruning_start_epoch,
@@ -126,6 +127,19 @@ def _check_ticket(config: GatedBertConfig):
             "ticket_control", "random", f"reinitialized; with {_pattern_named(config)} units exist only by their "
             "scores, so none can be drawn at random",
         )  # fmt: skip
+
+
+def _check_untrained(config: GatedBertConfig):
+    if config.epochs:
+        return
+    if config.ticket or config.rewind_step is not None:
+        raise ConfigError("epochs", 0, "1 up: a lottery ticket is what training makes of it")
+    if config.pretrained is None:
+        raise ConfigError("epochs", 0, "1 up, or with pretrained weights: nothing here is trained")
+    if config.criterion and config.criterion in trained():
+        raise ConfigError("epochs", 0, f"1 up: {config.criterion} scores during training")
+    if config.criterion and config.schedule != "one_shot":
+        raise ConfigError("epochs", 0, f"1 up, or with schedule one_shot; {config.schedule} closes over epochs")
 
 
 def _check_pattern(config: GatedBertConfig):

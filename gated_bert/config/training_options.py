@@ -14,7 +14,8 @@ class TrainingOptions:
 
     recipe: str | None = option(None, "a published recipe for what is not said otherwise", "--recipe", group=RUN,
                                 choices=tuple(RECIPES), names=tuple(RECIPES))  # fmt: skip
-    epochs: int = option(25, "training epochs", "-e", "--epochs", group=RUN, low=1)
+    epochs: int = option(25, "training epochs; 0 prunes a trained model at once, without training", "-e", "--epochs",
+                         group=RUN, low=0)  # fmt: skip
     learning_rate: FilledIn[float] = option(None, "peak learning rate", "-l", "--learning-rate", group=RUN,
                                             metavar="RATE", low=0, high=1, open_low=True)  # fmt: skip
     optimizer: str = option("adamw", "adamw, adam, sgd", "--optimizer", group=TRAINING,

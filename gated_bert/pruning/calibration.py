@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from keras import ops
 
 from gated_bert.models.backbone import is_backbone
-from gated_bert.models.encoder import padding_bias
+from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedLayer, output_hook
+from gated_bert.support.backend import view
 from gated_bert.support.tensors import Tensor
 
-Part = list[GatedLayer]
+Part = Sequence[GatedLayer]
 """Layers that read the same tensor, as query, key and value do."""
 
 
@@ -28,111 +30,257 @@ class _Order:
         self.calls.setdefault(layer, []).append(inputs)
         return outputs
 
-    def parts(self, layers: Collection[GatedLayer]) -> list[Part]:
+    def parts(self, layers: Collection[GatedLayer]) -> list[list[GatedLayer]]:
         """`layers` in the order of their first call, those that are never called last, each alone."""
-        found: dict[tuple, Part] = {}
+        found: dict[tuple, list[GatedLayer]] = {}
         for layer, tensors in self.calls.items():
             if layer in layers:
                 found.setdefault(tuple(map(id, tensors)), []).append(layer)
         return [*found.values(), *([layer] for layer in layers if layer not in self.calls)]
 
 
-class _Sums:
-    """A hook that adds up the squares, or all products, of the inputs of parts over real positions.
+class Moments:
+    """What came into a layer, over all real positions.
+
+    Added up around the first batch's mean: of inputs that hardly vary, sums of products in single precision would leave
+    nothing of how they do.
+
+    Args:
+        size: inputs of the layer.
+        products: whether all products of two inputs are added up, or their squares alone.
+        reference: whether what came in before anything was pruned is set beside it.
 
     Attributes:
-        sums: of each part an array [in], or [in, in]; float32.
+        rows: positions.
+        has_reference: whether it is.
     """
 
-    def __init__(self, parts: Sequence[Part], products: bool):
-        self.products = products
-        self.mask: np.ndarray | None = None
-        self._places = {part[0]: place for place, part in enumerate(parts)}
-        sizes = [int(part[0].mask_variable.shape[0]) for part in parts]
-        self.sums = [np.zeros((size, size) if products else size, np.float32) for size in sizes]
+    def __init__(self, size: int, products: bool, reference: bool):
+        self.rows, self.has_reference = 0, reference
+        self._sums, self._known_sums = np.zeros(size, np.float32), np.zeros(size, np.float32)
+        self._products = np.zeros((size, size) if products else size, np.float32)
+        self._cross = np.zeros((size, size) if reference else 0, np.float32)
+        self._shift: np.ndarray = np.zeros(size)
+        self._known_shift: np.ndarray = np.zeros(size)
+
+    def add(self, rows: np.ndarray, known: np.ndarray | None = None) -> None:
+        """Adds positions [rows, in], and what came in at them before."""
+        if not len(rows):
+            return
+        if not self.rows:
+            self._shift = rows.mean(0)
+            self._known_shift = self._shift if known is None else known.mean(0)
+        self.rows += len(rows)
+        rows = rows - self._shift
+        self._sums += rows.sum(0)
+        self._products += rows.T @ rows if self._products.ndim == 2 else np.square(rows).sum(0)
+        if known is not None:
+            known = known - self._known_shift
+            self._known_sums += known.sum(0)
+            self._cross += rows.T @ known
+
+    @property
+    def mean(self) -> np.ndarray:
+        """[in], float64."""
+        return self._shift + self._sums.astype(np.float64) / max(self.rows, 1)
+
+    @property
+    def reference_mean(self) -> np.ndarray:
+        """The mean before, [in], float64; without a reference the same."""
+        return self._known_shift + self._known_sums.astype(np.float64) / max(self.rows, 1) if self.has_reference else (
+            self.mean)  # fmt: skip
+
+    @property
+    def squares(self) -> np.ndarray:
+        """Sums of the squares, [in], float64."""
+        own = np.diag(self._products) if self._products.ndim == 2 else self._products
+        return np.maximum(own - self.rows * np.square(self.mean - self._shift), 0) + self.rows * np.square(self.mean)
+
+    def products(self, centred: bool = False) -> np.ndarray:
+        """Sums of the products of every two inputs, or of what they are above their means, [in, in], float64."""
+        return self._around(self._products, self.mean - self._shift, self.mean - self._shift, self.mean, self.mean,
+                            centred)  # fmt: skip
+
+    def cross(self, centred: bool = False) -> np.ndarray:
+        """The same of the inputs and those before, [in, in], float64."""
+        known = self.reference_mean
+        return self._around(self._cross, self.mean - self._shift, known - self._known_shift, self.mean, known, centred)
+
+    def _around(self, sums, off, known_off, mean, known_mean, centred: bool) -> np.ndarray:
+        found = sums - self.rows * np.outer(off, known_off)
+        return found if centred else found + self.rows * np.outer(mean, known_mean)
+
+
+class _Seen:
+    """A hook that keeps the real rows, float32 [rows, in], of what some layers are called with."""
+
+    def __init__(self, layers: Collection[GatedLayer], mask: np.ndarray | None):
+        self.mask = mask
+        self._found: dict[GatedLayer, list[np.ndarray]] = {layer: [] for layer in layers}
 
     def __call__(self, layer: GatedLayer, inputs: Tensor, outputs: Tensor) -> Tensor:
-        place = self._places.get(layer)
-        if place is not None:
-            rows = self._real(np.asarray(ops.convert_to_numpy(layer.input_features(inputs)), np.float32))
-            self.sums[place] += rows.T @ rows if self.products else np.square(rows).sum(0)
+        if layer in self._found:
+            self._found[layer].append(real_rows(layer.input_features(inputs), self.mask))
         return outputs
 
-    def _real(self, features: np.ndarray) -> np.ndarray:
-        """The rows of a call's inputs [..., in] that are no padding, [rows, in]."""
-        if self.mask is not None and features.shape[:-1] == self.mask.shape:
-            return features[self.mask != 0]
-        return features.reshape(-1, features.shape[-1])
+    def rows(self, layer: GatedLayer) -> np.ndarray:
+        """Of all calls, those of none where there was none."""
+        found = self._found[layer]
+        return np.concatenate(found) if found else np.empty((0, int(layer.mask_variable.shape[0])), np.float32)
+
+
+def real_rows(features: Tensor, mask: np.ndarray | None) -> np.ndarray:
+    """The rows of a call's inputs [..., in] that are no padding, float32 [rows, in]."""
+    found = np.asarray(ops.convert_to_numpy(features), np.float32)
+    if mask is not None and found.shape[:-1] == mask.shape:
+        return found[mask != 0]
+    return found.reshape(-1, found.shape[-1])
 
 
 class Calibration:
     """Inputs of gated layers over calibration data, of the model in inference as it is when they are asked for.
 
-    Of an encoder the hidden states between its blocks are kept, so that going through all layers costs a few passes; of
-    any other model every part is a pass of its own.
+    Going through the layers of an encoder in order takes about one pass, since what comes out of each is kept; of any
+    other model every part takes a pass of its own. With a reference it is twice that.
 
     Args:
         model: the built model.
         layers: the layers to look at.
         batches: (inputs, labels, …) of each batch.
         products: whether all products of two inputs are added up, or the squares alone.
+        reference: whether what goes through in order is set beside what came in before anything changed.
 
     Attributes:
         parts: the layers in the order in which the model calls them.
     """
 
-    def __init__(self, model: keras.Model, layers: Collection[GatedLayer], batches: Sequence[tuple], products: bool):
-        self.model, self.products = model, products
+    def __init__(
+        self, model: keras.Model, layers: Collection[GatedLayer], batches: Sequence[tuple], products: bool,
+        reference: bool = False,
+    ):  # fmt: skip
+        self.model, self.products, self.reference = model, products, reference
         self.batches = [batch[0] for batch in batches]
+        self._masks = [_mask_of(inputs) for inputs in self.batches]
         order = _Order()
         with output_hook(order):
             model(self.batches[0], training=False)
         self.parts = order.parts(layers)
 
-    def at_once(self) -> dict[GatedLayer, np.ndarray]:
-        """The sums over all positions of all layers' inputs, squared [in] or their products [in, in], from one pass.
+    def at_once(self) -> dict[GatedLayer, Moments]:
+        """The moments of all layers from one pass; layers of one part share them."""
+        return self._hooked(self.parts)
 
-        Layers of one part share an array.
-        """
-        return self._seen(self.parts, self._whole)
-
-    def in_order(self) -> Iterator[dict[GatedLayer, np.ndarray]]:
+    def in_order(self) -> Iterator[dict[GatedLayer, Moments]]:
         """The same part after part, each by the model as it is when that part's turn comes."""
+        wanted = {layer for part in self.parts for layer in part}
         blocks = list(self.model.encoder.blocks) if is_backbone(self.model) else []
-        within = [set(block.matrices().values()) for block in blocks]
-        hidden = [self.model.encoder.embed(inputs, training=False) for inputs in self.batches] if blocks else []
-        for block, own in zip(blocks, within, strict=True):
+        within = {layer for block in blocks for layer in block.matrices().values()}
+        beside = [part for part in self.parts if not within.issuperset(part)]
+        before = [(variable, np.array(view(variable))) for layer in wanted for variable in layer.variables
+                  if beside and self.reference]  # fmt: skip
+        for part, inputs, known in self._through_blocks(blocks):
+            own = [layer for layer in part if layer in wanted]
+            if own:
+                yield self._moments([own], functools.partial(self._pair, inputs, known))
+        for part in beside:
+            yield self._hooked([part], before)
 
-            def forward(place: int, block: Any = block, hidden: Sequence[Tensor] = hidden) -> Tensor:
-                return block(hidden[place], self._bias(place), training=False)
+    def _pair(self, inputs: Callable[[int], Tensor], known: list[np.ndarray] | None, place: int) -> Sequence[tuple]:
+        return [(real_rows(inputs(place), self._masks[place]), None if known is None else known[place])]
 
-            for part in self.parts:
-                if own.issuperset(part):
-                    yield self._seen([part], forward)
-            hidden = [forward(place) for place in range(len(hidden))]
-        for part in self.parts:
-            if not any(own.issuperset(part) for own in within):
-                yield self._seen([part], self._whole)
+    def _through_blocks(self, blocks: Sequence[EncoderBlock]) -> Iterator[tuple]:
+        """Of all parts of blocks, in order, what gives a batch's inputs, and the rows of each batch before."""
+        if not blocks:
+            return
+        hidden = [self.model.encoder.embed(inputs, training=False) for inputs in self.batches]
+        biases = [padding_bias(ops.ones(ops.shape(inputs["input_ids"])) if mask is None else mask)
+                  for inputs, mask in zip(self.batches, self._masks, strict=True)]  # fmt: skip
+        before: Sequence[Tensor] = hidden
+        for block in blocks:
+            known: dict[GatedLayer, list[np.ndarray]] = {}
+            if self.reference:
+                before = self._remember(block, before, biases, known)
+            steps = _through(block, hidden, biases)
+            while True:
+                try:
+                    part, inputs = next(steps)
+                except StopIteration as end:
+                    hidden = end.value
+                    break
+                yield part, inputs, known.pop(part[0], None)
 
-    def _whole(self, place: int) -> Tensor:
-        return self.model(self.batches[place], training=False)
+    def _remember(self, block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor], known: dict):
+        steps = _through(block, hidden, biases)
+        while True:
+            try:
+                part, inputs = next(steps)
+            except StopIteration as end:
+                return end.value
+            known[part[0]] = [real_rows(inputs(place), mask) for place, mask in enumerate(self._masks)]
 
-    def _mask(self, place: int) -> Any:
-        inputs = self.batches[place]
-        return inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    def _moments(self, parts: Sequence[Part], rows: Callable[[int], Sequence[tuple]]) -> dict[GatedLayer, Moments]:
+        """Adds up what `rows` gives of a batch: for each part its rows, and those before or None."""
+        found: list[Moments] = []
+        for place in range(len(self.batches)):
+            given = rows(place)
+            if not found:
+                found = [Moments(own.shape[1], self.products, known is not None) for own, known in given]
+            for moments, (own, known) in zip(found, given, strict=True):
+                moments.add(own, known)
+        return {layer: moments for part, moments in zip(parts, found, strict=True) for layer in part}
 
-    def _bias(self, place: int) -> Tensor:
-        mask = self._mask(place)
-        return padding_bias(ops.ones(ops.shape(self.batches[place]["input_ids"])) if mask is None else mask)
+    def _hooked(self, parts: Sequence[Part], before: Sequence[tuple] = ()) -> dict[GatedLayer, Moments]:
+        def rows(place: int) -> Sequence[tuple]:
+            own = self._seen(parts, place)
+            if not before:
+                return [(each, None) for each in own]
+            with keras.StatelessScope(state_mapping=[(variable, ops.convert_to_tensor(values))
+                                                     for variable, values in before]):  # fmt: skip
+                return list(zip(own, self._seen(parts, place), strict=True))
 
-    def _seen(self, parts: Sequence[Part], forward: Callable[[int], Tensor]) -> dict[GatedLayer, np.ndarray]:
-        sums = _Sums(parts, self.products)
-        with output_hook(sums):
-            for place in range(len(self.batches)):
-                mask = self._mask(place)
-                sums.mask = None if mask is None else np.asarray(ops.convert_to_numpy(mask))
-                forward(place)
-        return {layer: total for part, total in zip(parts, sums.sums, strict=True) for layer in part}
+        return self._moments(parts, rows)
+
+    def _seen(self, parts: Sequence[Part], place: int) -> list[np.ndarray]:
+        seen = _Seen([part[0] for part in parts], self._masks[place])
+        with output_hook(seen):
+            self.model(self.batches[place], training=False)
+        return [seen.rows(part[0]) for part in parts]
+
+
+def _mask_of(inputs: Any) -> np.ndarray | None:
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    return None if mask is None else np.asarray(ops.convert_to_numpy(mask))
+
+
+def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor]):
+    """A block's parts with what gives a batch's inputs of each; what follows is by the block as it is then.
+
+    Args:
+        block: the block.
+        hidden: what comes into it, [batch, length, hidden_size] of each batch.
+        biases: what keeps attention off the padding of each batch.
+
+    Returns:
+        What comes out of it.
+    """
+    attention, ffn, projections = block.attention, block.ffn, block.attention.projections()
+    attended = hidden
+    if projections is not None:
+        yield projections, hidden.__getitem__
+        attended = [attention.attend(each, bias, training=False)[0]
+                    for each, bias in zip(hidden, biases, strict=True)]  # fmt: skip
+    yield [attention.output_dense], attended.__getitem__
+    middle = [block.attention_norm(each + attention.output_dense(context))
+              for each, context in zip(hidden, attended, strict=True)]  # fmt: skip
+
+    def emitted(place: int) -> Tensor:
+        # Not kept: four times as wide as what is.
+        return middle[place] if ffn.intermediate is None else ffn.activation(ffn.intermediate(middle[place]))
+
+    if ffn.intermediate is not None:
+        yield [ffn.intermediate], middle.__getitem__
+    yield [ffn.output_dense], emitted
+    return [block.ffn_norm(each + ffn.output_dense(emitted(place))) for place, each in enumerate(middle)]
 
 
 def first_batches(dataset: Any, texts: int) -> list[tuple]:

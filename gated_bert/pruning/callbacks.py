@@ -48,6 +48,9 @@ class StepCallback(keras.callbacks.Callback):
             self.on_train_begin()
         self.epoch = epoch
 
+    def without_training(self) -> None:
+        """Does what is to be done of a run of no epochs, after the callbacks before it."""
+
     def known_steps(self) -> int | None:
         """Batches in a whole epoch where anything says so; a loop that is not `fit` sets no `params`."""
         return self._given_steps or (self.params or {}).get("steps")
@@ -256,6 +259,9 @@ class PruningCallback(StepCallback):
         # Else the last update was for this step already.
         if not self.criterion.every_step or self._jumps(epoch + 1.0):
             self._update(epoch + 1.0, epoch * self.steps_per_epoch)
+
+    def without_training(self) -> None:
+        self.on_epoch_begin(0)
 
     def go_on(self, epoch: int, batches: int) -> None:
         """Tells the pruner which update the masks of a restored checkpoint are from.

@@ -199,7 +199,7 @@ def build_schedule(
 
 
 def _schedule_between(config: GatedBertConfig, first: float, last: float, inside_epochs: bool) -> Schedule:
-    if not inside_epochs and last > config.epochs:
+    if not inside_epochs and last > max(config.epochs, 1):
         last = float(config.epochs)
         if first > last:
             raise ConfigError("pruning_warmup", config.pruning_warmup, f"less: {config.criterion} moves masks at the "

@@ -27,15 +27,17 @@ def damped(hessian: np.ndarray, damping: float = DAMPING) -> np.ndarray:
 
     Args:
         hessian: H, array [inputs, inputs].
-        damping: share of the mean of its diagonal that is added to the diagonal.
+        damping: share of the mean of its diagonal, over inputs that are not dead, that is added to the diagonal.
 
     Returns:
         The damped H, float64, in which dead inputs (H_ii = 0) have 1 on the diagonal before.
     """
     h = np.array(hessian, np.float64)
     diagonal = np.einsum("ii->i", h)
-    diagonal[diagonal == 0] = 1.0
-    diagonal += damping * diagonal.mean()
+    dead = diagonal == 0
+    added = damping * diagonal[~dead].mean() if not dead.all() else 0.0
+    diagonal[dead] = 1.0
+    diagonal += added
     return h
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gated_bert import GatedBertConfig, train
 from gated_bert.cli.main import main
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.model_statistics import parameter_counts
@@ -101,6 +102,37 @@ def test_right_after_pruning_is_measured_before_fine_tuning(jobs_here, tmp_path)
     assert row["asked"] == "sparsity" and row["sparsity"] == pytest.approx(0.99, abs=1e-2)
 
 
+@pytest.mark.slow
+def test_a_trained_model_is_pruned_without_training(jobs_here, tmp_path):
+    small = {"num_layers": 1, "d_model": 32, "dff": 64, "num_heads": 2, "train_examples": 96, "max_len": 16}
+    record = GatedBertConfig(model_size="tiny", pruning_method="baseline", data="embedded", epochs=1, **small)
+    dense = train(record, tmp_path / "dense")
+    flags = ["-d", "embedded", "-t", "sst2", "-pt", str(dense.folder / "model"), "--train-examples", "96", "-ml", "16",
+             "-b", "32", "-e", "0", "--strategy", "magnitude,sparsegpt", "--sparsities", "50",
+             "-max-parallel-jobs", "1", "-o", str(tmp_path / "out")]  # fmt: skip
+    assert main(["oneshot", *flags]) == 0
+    table = pd.read_csv(tmp_path / "out" / "oneshot.csv")
+    assert list(table["strategy"]) == ["magnitude", "sparsegpt"]
+    assert np.allclose(table["sparsity"], 0.5, atol=1e-3) and not (tmp_path / "out" / "dense").exists()
+    np.testing.assert_allclose(table["before"], dense.final["val_accuracy"], atol=1e-6)
+    np.testing.assert_array_equal(table["after"], table["final"])
+    assert (table["loss_before"] != table["loss_after"]).all()
+    run = tmp_path / "out" / "results_sparsegpt_sst2_sparsity50"
+    (rows,) = (pd.read_csv(path) for path in run.glob("results_*.csv"))
+    assert list(rows["epoch"]) == [0] and rows["train_loss"].isna().all() and rows["target_sparsity"][0] == 0.5
+    pruned = load_model(run / "model").model.gated_layers(ROLES)
+    assert all(0.4 < (np.asarray(layer.mask_variable) == 0).mean() < 0.6 for layer in pruned)
+    assert len(list(run.glob("*.png"))) == 2
+    # A finished run stays, one that has lost its end is made again, and comparisons take what has one row.
+    before = (run / "status.json").read_text()
+    (tmp_path / "out" / "results_magnitude_sst2_sparsity50" / "status.json").unlink()
+    assert main(["oneshot", *flags, "--resume"]) == 0
+    assert (run / "status.json").read_text() == before
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "oneshot.csv"), table)
+    assert main(["compare", *map(str, (tmp_path / "out").glob("results_*")), "-o", str(tmp_path / "compared")]) == 0
+    assert len(pd.read_csv(tmp_path / "compared" / "comparison_summary.csv")) == 2
+
+
 def test_dense_records_are_the_same_whatever_is_pruned_from_them(tmp_path):
     records = []
     for strategies in (("LayerMagWeight", "GlobalMagGrad"), ("GlobalMagGrad",)):
@@ -118,6 +150,7 @@ def test_dense_records_are_the_same_whatever_is_pruned_from_them(tmp_path):
     (("--sparsities", "64", "--strategy", "baseline"), "--strategy: 'baseline' is refused"),
     (("--sparsities", "64", "--dense-epochs", "-1"), "--dense-epochs: -1 is refused"),
     (("--sparsities", "64", "--dense-epochs", "0"), "--dense-epochs: 0 needs -pt"),
+    (("--sparsities", "64", "-e", "0"), "-e/--epochs: 0 needs -pt, or --dense-epochs"),
     (("--compression", "9"), "--compression: 9 is refused; allowed: 1 to"),
 ])  # fmt: skip
 def test_what_is_refused(tmp_path, capsys, flags, message):

@@ -54,7 +54,8 @@ class EpochCallback(StepCallback):
         steps_per_epoch: int, examples: int, seconds: float,
     ):  # fmt: skip
         super().__init__(steps_per_epoch)
-        self.folder, self.evaluate, self.pruning, self.examples = folder, evaluate, pruning, examples
+        self.folder, self.evaluate, self.pruning = folder, evaluate, pruning
+        self.examples: float = examples
         self._before = seconds
         self._began = 0.0
 
@@ -67,6 +68,16 @@ class EpochCallback(StepCallback):
     def place(self) -> dict:
         """What a checkpoint holds of the run beside its variables; seconds in this epoch, those before a stop too."""
         return self.folder.place(self._seconds())
+
+    def without_training(self) -> None:
+        """Writes the one row of a run of no epochs: epoch 0, of whose training there is nothing to say."""
+        logs = dict.fromkeys(("loss", self.folder.task.metrics[0]), math.nan)
+        if self.pruning is not None:
+            self.pruning.on_epoch_end(0, logs)
+        self.examples = math.nan
+        self.on_epoch_end(-1, logs)
+        self.folder.one_shot["after"] = {name.removeprefix("val_"): value for name, value in self.folder.final.items()
+                                         if name.startswith("val_")}  # fmt: skip
 
     def _seconds(self) -> float:
         return self._before + time.time() - self._began

@@ -210,7 +210,7 @@ class _Run:
             apply_ticket(self.model, self.task, config, self.train_set, task_loss(self.task))
         self._set_training_loss()
         how = (criterion.score_rule, criterion.score_alpha) if criterion else ("gradient",)
-        optimizer = build_optimizer(config, self.model, self.steps * config.epochs, *how)
+        optimizer = build_optimizer(config, self.model, self.steps * max(config.epochs, 1), *how)
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         prunes = criterion and not config.ticket
@@ -268,6 +268,10 @@ class _Run:
         elif self.pruning and self.config.schedule == "one_shot" and self.pruning.schedule.first == 1:
             self.folder.one_shot["before"] = self._evaluate()
         callbacks = self._callbacks(epoch * self.steps + batches, place["seconds"])
+        if not self.config.epochs:
+            for callback in callbacks:
+                callback.set_model(self.model)
+                callback.without_training()
         if batches:
             # Makes the metrics' variables, which the checkpoint is about to fill; `fit` makes them at its first step.
             self.model.test_on_batch(*self.train_set[0])

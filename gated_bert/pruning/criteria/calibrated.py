@@ -10,7 +10,7 @@ import numpy as np
 
 from gated_bert.config.criterion_options import CalibrationOptions, CriterionOptions
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.calibration import Calibration, first_batches
+from gated_bert.pruning.calibration import Calibration, Moments, first_batches
 from gated_bert.pruning.closed import layers_of
 from gated_bert.pruning.criteria.base import Criterion, Loss, Stage
 from gated_bert.pruning.groups import Group
@@ -25,30 +25,32 @@ class Calibrated(Criterion):
     one pass through the model as it was, and their weights are then updated in order.
 
     Class attributes:
-        products: whether `combine` takes the sums of all products of two inputs [in, in], or of their squares [in].
+        products: whether the products of every two inputs are needed, or their squares alone.
+        reference: whether what came in before anything was pruned is needed beside it.
     """
 
     Options: ClassVar[type[CriterionOptions]] = CalibrationOptions
     needs_data = True
     products = False
+    reference = False
 
     def bind(
         self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
     ) -> None:
         super().bind(groups, seed, pooling, loss)
         self._prepared: tuple[keras.Model, list[tuple]] | None = None
-        self._inputs: dict[GatedLayer, np.ndarray] = {}
+        self._inputs: dict[GatedLayer, Moments] = {}
         self._scores: dict[GatedLayer, np.ndarray] = {}
         self._kernels: dict[GatedLayer, np.ndarray] = {}
         self.sparsity = 0.0
 
-    def combine(self, layer: GatedLayer, kernel: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def combine(self, layer: GatedLayer, kernel: np.ndarray, inputs: Moments) -> np.ndarray:
         """Scores of a layer's weights, array [in, out].
 
         Args:
             layer: the layer.
             kernel: its weights with their gates, [in, out].
-            inputs: what `products` says.
+            inputs: what came into it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say its score")
 
@@ -62,7 +64,7 @@ class Calibrated(Criterion):
             # Scores from elsewhere.
             yield from super().stages(sparsity, competing)
             return
-        calibration = self._calibration(self.products)
+        calibration = self._calibration()
         in_order = self.options.calibrate == "sequential"
         alone = all(any(set(layers) <= set(part) for part in calibration.parts) for layers in competing)
         layers = [layer for part in calibration.parts for layer in part]
@@ -78,13 +80,13 @@ class Calibrated(Criterion):
     def _forget(self):
         self._inputs, self._scores, self._kernels = {}, {}, {}
 
-    def _calibration(self, products: bool) -> Calibration:
+    def _calibration(self) -> Calibration:
         if self._prepared is None:
             raise ValueError(f"{self.name}: prepare gives it the data that it looks at")
         model, batches = self._prepared
-        return Calibration(model, layers_of(self.groups), batches, products)
+        return Calibration(model, layers_of(self.groups), batches, self.products, self.reference)
 
-    def _see(self, inputs: dict[GatedLayer, np.ndarray], scored: bool = True):
+    def _see(self, inputs: dict[GatedLayer, Moments], scored: bool = True):
         self._inputs = inputs
         if scored:
             # As they are before the mask closes any.
@@ -93,7 +95,7 @@ class Calibrated(Criterion):
 
     def scores(self, layer: GatedLayer) -> np.ndarray:
         if layer not in self._scores:
-            self._see(self._calibration(self.products).at_once())
+            self._see(self._calibration().at_once())
         return self._scores[layer]
 
 

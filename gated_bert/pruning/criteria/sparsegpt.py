@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gated_bert.config.criterion_options import SparseGptOptions
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning.calibration import Moments
 from gated_bert.pruning.closed import is_of_weights
 from gated_bert.pruning.criteria.base import Loss
 from gated_bert.pruning.criteria.calibrated import Calibrated, ungated
 from gated_bert.pruning.groups import BalancedGroup, Group
-from gated_bert.pruning.second_order import BLOCK, damped, inverse_factor, optimal_update, ordered_update
+from gated_bert.pruning.second_order import BLOCK, DAMPING, damped, inverse_factor, optimal_update, ordered_update
+from gated_bert.support.backend import view
+from gated_bert.support.errors import UserError
+
+
+@dataclass
+class _Quadratic:
+    """The quadratic problem of layers that read the same inputs.
+
+    Attributes:
+        hessian: H, damped, of the inputs (without their means where a bias takes these up), [in, in].
+        factor: U with H⁻¹ = UᵀU.
+        added: what damping added to H's diagonal, [in].
+        dead: inputs that never come, or never change where a bias takes up what they give, bool [in].
+    """
+
+    hessian: np.ndarray
+    factor: np.ndarray
+    added: np.ndarray
+    dead: np.ndarray
+
+    @classmethod
+    def of(cls, hessian: np.ndarray) -> _Quadratic:
+        """That of an undamped H; damped by more where rounding has left it without a factor."""
+        for damping in DAMPING * np.array([1, 10, 100]):
+            found = damped(hessian, damping)
+            with contextlib.suppress(np.linalg.LinAlgError):
+                return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian), np.diag(hessian) == 0)
+        raise UserError("sparsegpt: what comes into a layer is no finite number; look for weights that are NaN")
+
+    def solution(self, kernel: np.ndarray, cross: np.ndarray) -> np.ndarray:
+        """The kernel without closed weights that is nearest to what `kernel` made of other inputs, [in, out].
+
+        Args:
+            kernel: W, [in, out].
+            cross: sums of the inputs times those others, [in, in].
+        """
+        right = cross @ kernel.astype(np.float64) + self.added[:, None] * kernel
+        return self.factor.T @ (self.factor @ right)
 
 
 class SparseGpt(Calibrated):
@@ -22,7 +64,11 @@ class SparseGpt(Calibrated):
     By rank `blocks` a layer is gone through in blocks of 128 inputs, each of which closes its share of the smallest
     w² / U_jj² of the weights as the blocks before have left them (of n of m, each m inputs). `obs` ranks whole scopes
     by what closing a weight alone would cost, `wanda` as Wanda does. Updates are those of the mask, whoever chose it.
-    Inputs that never come (H_ii = 0) close first.
+    Dead inputs (H_ii = 0) close first.
+
+    Beyond the paper, and off with `sparsegpt_target="layer"`: W is first replaced by the least squares of what the
+    layer gave before anything was pruned, on what comes in now, so that every layer also makes up for those before it,
+    and the bias takes up the mean of what is left.
 
     Paper: Frantar & Alistarh 2023, SparseGPT (https://arxiv.org/abs/2301.00774).
     """
@@ -35,6 +81,7 @@ class SparseGpt(Calibrated):
     def __init__(self, **options: Any):
         super().__init__(**options)
         self.updates_weights = not self.options.no_update
+        self.reference = self.updates_weights and self.options.sparsegpt_target == "model"
 
     def bind(
         self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
@@ -44,39 +91,54 @@ class SparseGpt(Calibrated):
 
     def _forget(self):
         super()._forget()
-        self._factors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._problems: dict[tuple[int, bool], _Quadratic] = {}
         self._solved: dict[GatedLayer, tuple[np.ndarray, np.ndarray]] = {}
 
     def _see(self, inputs, scored=True):
         # Those of the layers before are not needed again.
-        self._factors, self._solved = {}, {}
+        self._problems, self._solved = {}, {}
         super()._see(inputs, scored)
 
-    def combine(self, layer: GatedLayer, kernel: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    def combine(self, layer: GatedLayer, kernel: np.ndarray, inputs: Moments) -> np.ndarray:
+        target, run = self._target(layer, kernel, inputs), self._runs.get(layer)
         if self.options.sparsegpt_rank == "wanda":
-            scores = np.abs(kernel) * np.sqrt(np.diag(inputs))[:, None]
+            scores = np.abs(target) * np.sqrt(inputs.squares)[:, None]
+        elif self.options.sparsegpt_rank == "blocks" and run:
+            scores = self._block_ranks(layer, kernel != 0, target, inputs, run)
         else:
-            factor = self._factor(inputs)[1]
-            run = self._runs.get(layer)
-            if self.options.sparsegpt_rank == "blocks" and run:
-                scores = self._block_ranks(layer, kernel, factor, run)
-            else:
-                scores = np.square(kernel) / np.square(factor).sum(0)[:, None]
+            scores = np.square(target) / np.square(self._problem(layer, inputs).factor).sum(0)[:, None]
         scores = scores.astype(np.float32)
-        scores[np.diag(inputs) == 0] = -1
+        scores[self._problem(layer, inputs).dead] = -1
         return scores
 
-    def _factor(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The damped H and its factor; layers that read the same inputs share both."""
-        if id(inputs) not in self._factors:
-            h = damped(inputs)
-            self._factors[id(inputs)] = h, inverse_factor(h)
-        return self._factors[id(inputs)]
+    def _moves_bias(self, layer: GatedLayer) -> bool:
+        """Whether the layer's bias takes up the means: there is one number of it for each output."""
+        outputs = int(layer.mask_variable.shape[1])
+        return self.reference and layer.bias is not None and math.prod(layer.bias.shape) == outputs
 
-    def _block_ranks(self, layer: GatedLayer, kernel: np.ndarray, factor: np.ndarray, run: tuple[int, bool]):
+    def _problem(self, layer: GatedLayer, inputs: Moments) -> _Quadratic:
+        centred = self._moves_bias(layer)
+        key = id(inputs), centred
+        if key not in self._problems:
+            hessian = inputs.products(centred)
+            # Of what is constant only rounding is left.
+            constant = np.diag(hessian) <= 1e-10 * inputs.squares
+            hessian[constant] = hessian[:, constant] = 0
+            self._problems[key] = _Quadratic.of(hessian)
+        return self._problems[key]
+
+    def _target(self, layer: GatedLayer, kernel: np.ndarray, inputs: Moments) -> np.ndarray:
+        """The kernel that weights are closed in."""
+        if not inputs.has_reference:
+            return kernel
+        cross = inputs.cross(self._moves_bias(layer))
+        return self._problem(layer, inputs).solution(kernel, cross).astype(np.float32)
+
+    def _block_ranks(self, layer: GatedLayer, is_open: np.ndarray, target: np.ndarray, inputs: Moments,
+                     run: tuple[int, bool]) -> np.ndarray:  # fmt: skip
         """Of each weight its rank in its block, or in its column of it, between 0 and 1."""
         rows, in_columns = run
-        is_open, ranks = kernel != 0, np.empty(kernel.shape, np.float32)
+        ranks = np.empty(target.shape, np.float32)
 
         def choose(own: slice, costs: np.ndarray) -> np.ndarray:
             costs = np.where(is_open[own], costs, -1.0)
@@ -86,7 +148,7 @@ class SparseGpt(Calibrated):
             ranks[own] = (order + 0.5) / size
             return order >= round(self.sparsity * size)
 
-        solved = ordered_update(kernel, factor, is_open, choose, rows)
+        solved = ordered_update(target, self._problem(layer, inputs).factor, is_open, choose, rows)
         if self.updates_weights and self.options.sparsegpt_update == "ordered":
             self._solved[layer] = solved
         return ranks
@@ -97,9 +159,13 @@ class SparseGpt(Calibrated):
         kernel, inputs = self._kernels.pop(layer), self._inputs[layer]
         new, kept = self._solved.pop(layer, (kernel, None))
         if kept is None or not np.array_equal(kept, keep):
-            h, factor = self._factor(inputs)
+            problem, target = self._problem(layer, inputs), self._target(layer, kernel, inputs)
             exact = self.options.sparsegpt_update == "exact"
-            new = optimal_update(kernel, h, keep) if exact else ordered_update(kernel, factor, keep)[0]
+            new = (optimal_update(target, problem.hessian, keep) if exact
+                   else ordered_update(target, problem.factor, keep)[0])  # fmt: skip
+        if self._moves_bias(layer):
+            missing = inputs.reference_mean @ kernel - inputs.mean @ new
+            layer.bias.assign(view(layer.bias) + missing.reshape(tuple(layer.bias.shape)))
         return ungated(layer, new)
 
 
