@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What JAX compiles here runs a few times: compiling well costs more than it saves.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 pytest_plugins = ["tests.shared_state"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -15,6 +19,26 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_data: needs the real GLUE files (GATED_BERT_DATA)")
     config.addinivalue_line("markers", "nltk_data: needs NLTK's tagger and tokeniser (NLTK_DATA)")
+    if not hasattr(config, "workerinput") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        # What one process of the session has compiled another finds.
+        compiled = tempfile.TemporaryDirectory(prefix="gated_bert_compiled_", ignore_cleanup_errors=True)
+        config.add_cleanup(compiled.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_collection_finish(session):
+    """The frameworks' modules, which stay, are no longer searched for garbage, and what tests make less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    # Models and their graphs are garbage in cycles.
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
 
 
 def data_folder() -> Path:

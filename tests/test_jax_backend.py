@@ -23,8 +23,9 @@ from gated_bert.tasks.tokenizer import load_tokenizer
 from tests.without_tensorflow import INPUTS, RECORD, masks_of_all_patterns, train_from
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py")
-"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds."""
+BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
+           "tests/experiments/test_training_loss.py", "-k", "not it_compiles")  # fmt: skip
+"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds, and the loss of a user's own."""
 
 
 def under_jax(*words: str) -> subprocess.CompletedProcess:

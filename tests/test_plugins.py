@@ -106,7 +106,7 @@ def weights(folder):
     return {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}, model
 
 
-def test_a_file_each_is_trained_with_killed_resumed_and_shown(tmp_path, files):
+def test_a_file_each_is_trained_with_killed_resumed_and_shown(tmp_path, files, capfd):
     named = [word for file in files for word in ("--plugin", file)]
     assert re.search(r"--criterion NAME.*depth.*--schedule NAME.*square", command("train", *named, "-h"), re.DOTALL)
     command("train", *named, *PARTS, *TRAIN, "--run-dir", tmp_path / "whole")
@@ -131,13 +131,18 @@ def test_a_file_each_is_trained_with_killed_resumed_and_shown(tmp_path, files):
     for layer in model.gated_layers(space.ENCODER_ROLES):
         pairs = ops.convert_to_numpy(layer.gates).reshape(-1, 2, layer.gates.shape[1])
         np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
-    # None of these needs a plug-in, nor does any load one.
+    # None of these needs a plug-in, nor does any load one: this process knows none.
     shutil.rmtree(moved)
-    shown = command("inspect", tmp_path / "whole" / "model")
+    both = (str(tmp_path / "whole"), str(tmp_path / "killed"))
+    capfd.readouterr()
+    assert main(["inspect", str(tmp_path / "whole" / "model")]) == 0
+    shown = capfd.readouterr().out
     assert "hidden size 8" in shown and "ffn_output" in shown
-    command("compare", tmp_path / "whole", tmp_path / "killed", "-o", tmp_path / "comparison")
+    assert main(["compare", *both, "-o", str(tmp_path / "comparison")]) == 0
     assert "depth-pairs-global-square" in (tmp_path / "comparison" / "comparison.csv").read_text()
-    assert "1.000" in command("iou", tmp_path / "whole", tmp_path / "killed", "-o", tmp_path / "iou")
+    assert main(["iou", *both, "-o", str(tmp_path / "iou")]) == 0
+    assert "1.000" in capfd.readouterr().out
+    assert "depth" not in parts.CRITERIA and "pairs" not in named_patterns.FACTORIES
 
 
 def load(tmp_path, text, name="part.py"):

@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_prunes_fine_tunes_and_compares(folder, capsys):
+def test_the_command_prunes_fine_tunes_and_compares(folder, jobs_here, commands_here, capsys):
     command = ["activation-change", "--config", "tiny.json", "-o", "out"]
     assert main(command) == 0
     shown = capsys.readouterr().out

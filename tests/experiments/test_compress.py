@@ -12,8 +12,8 @@ from tests.refused import refusal
 
 pytest.importorskip("onnx")
 WORDS = (
-    "compress -t ag_news -d embedded -m tiny -b 64 -l 1e-3 -ml 32 --train-examples 300 --dense-epochs 1 -e 1 "
-    "--levels 50 --output-mode logs -o study"
+    "compress -t ag_news -d embedded -m tiny --num-layers 1 --d-model 32 --num-heads 2 --dff 64 -b 64 -l 1e-3 -ml 32 "
+    "--train-examples 300 --dense-epochs 1 -e 1 --levels 50 --output-mode logs -o study"
 ).split()
 
 

@@ -88,30 +88,45 @@ def test_the_parameters_are_those_of_the_model(finished):
 
 KILLED = textwrap.dedent(
     """
-    import os, sys
+    import os, sys, traceback
     from gated_bert.config import GatedBertConfig
     from gated_bert.experiments.runs import checkpoint, run_folder
     from gated_bert.experiments.runs.run import train
 
-    kill_at, seen = int(sys.argv[3]), 0
-    whole = checkpoint.CheckpointCallback.on_train_batch_end
+    def train_until(folder, kill_at):
+        seen, whole = 0, checkpoint.CheckpointCallback.on_train_batch_end
 
-    def on_train_batch_end(self, batch, logs=None):
-        global seen
-        whole(self, batch, logs)
-        seen += 1
-        if seen == kill_at:
-            os.kill(os.getpid(), 9)
+        def on_train_batch_end(self, batch, logs=None):
+            nonlocal seen
+            whole(self, batch, logs)
+            seen += 1
+            if seen == kill_at:
+                os.kill(os.getpid(), 9)
 
-    checkpoint.CheckpointCallback.on_train_batch_end = on_train_batch_end
-    train(GatedBertConfig.from_json(sys.argv[1]), sys.argv[2], resume=True)
+        checkpoint.CheckpointCallback.on_train_batch_end = on_train_batch_end
+        train(GatedBertConfig.from_json(sys.argv[1]), folder, resume=True)
+
+    # Of a process that has imported the frameworks and not started them.
+    for folder, kill_at in zip(sys.argv[2::2], sys.argv[3::2]):
+        child = os.fork()
+        if not child:
+            try:
+                train_until(folder, int(kill_at))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        print("ended:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
     """
 )
 
 
-def run_in_process(config, folder, kill_at=0):
-    words = [sys.executable, "-c", KILLED, config.to_json(), str(folder), str(kill_at)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=280)
+def run_in_processes(config, *folders_and_kills):
+    """How each ended: trains `config` in a process for every folder, which is killed after so many steps but for 0."""
+    words = [word for each in folders_and_kills for word in map(str, each)]
+    done = subprocess.run([sys.executable, "-c", KILLED, config.to_json(), *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ended:")], done.stderr
 
 
 def rows_of(folder):
@@ -124,11 +139,10 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
     frequent = {"checkpoint_steps": 3, "movement_pruning_frequency_steps": 4}
     config = config_of(method, dropout_rate=0.1, score_batches=2, smooth_passes=2, **frequent)
-    for kill_at in np.random.default_rng().integers(4, 12, 2):
-        killed = run_in_process(config, tmp_path / "broken", int(kill_at))
-        assert killed.returncode == -9, killed.stderr
-    assert run_in_process(config, tmp_path / "broken").returncode == 0
-    assert run_in_process(config, tmp_path / "whole").returncode == 0
+    kills = np.random.default_rng().integers(4, 12, 2)
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    ended, said = run_in_processes(config, *((broken, int(kill_at)) for kill_at in kills), (broken, 0), (whole, 0))
+    assert ended == [-9, -9, 0, 0], said
     pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
 
 

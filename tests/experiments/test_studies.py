@@ -1,12 +1,22 @@
 """Studies, run as a user runs them, at the smallest scale."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from gated_bert.cli import main as cli
 from gated_bert.cli.main import main
+from gated_bert.compression.export import export_hugging_face
 from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
 from gated_bert.experiments.studies.study import run_study
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.embedded import embedded_vocabulary
+from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.wordpiece import Tokenizer
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -32,6 +42,26 @@ def test_a_study_says_what_it_lacks(tmp_path):
         run_study("spt", "smoke", tmp_path, lambda command, words: 0, data="hub")
 
 
+SMALLER = ("--num-layers", "1", "--d-model", "128", "--num-heads", "4", "--dff", "256")
+
+
+@pytest.fixture
+def smaller(monkeypatch):
+    """Sweeps of a study train models of one layer."""
+    run = cli._run_command
+    monkeypatch.setattr(cli, "_run_command", lambda command, words: run(command, [*words, *SMALLER]))
+
+
+@pytest.fixture
+def published_model(tmp_path) -> Path:
+    """A small BERT under the names of Hugging Face."""
+    tokenizer = Tokenizer.from_vocab(embedded_vocabulary())
+    sizes = BertConfig.uniform(2, 40, 5, 80, vocab_size=tokenizer.vocab_size, max_position=128)
+    folder = tmp_path / "small_bert"
+    export_hugging_face(folder, LoadedModel(BertClassifier(sizes), tokenizer, TASKS["sst2"], sizes, {}))
+    return folder
+
+
 def smoke(tmp_path, name, *flags):
     words = ["study", name, "--scale", "smoke", "-o", str(tmp_path / "study"), "--publish", str(tmp_path / "published")]
     assert main([*words, "-max-parallel-jobs", "2", *flags]) == 0
@@ -45,7 +75,7 @@ def smoke(tmp_path, name, *flags):
 
 
 @pytest.mark.slow
-def test_the_embedded_study(tmp_path, capfd):
+def test_the_embedded_study(smaller, tmp_path, capfd):
     summary = smoke(tmp_path, "embedded")
     assert set(summary["method"]) == {"baseline", "magnitude", "movement", "spt"}
     pruned = summary[summary["method"] != "baseline"]
@@ -71,7 +101,7 @@ def test_the_pretrained_study(jobs_here, tmp_path, real_data, minilm):
 
 
 @pytest.mark.slow
-def test_the_patterns_study(jobs_here, tmp_path):
+def test_the_patterns_study(jobs_here, smaller, tmp_path):
     summary = smoke(tmp_path, "patterns")
     assert len(summary) == 4
     assert (summary["final_sparsity_mean"] - 0.5).abs().max() < 0.02
@@ -111,7 +141,7 @@ def test_the_saliency_study(jobs_here, tmp_path, real_data, minilm):
 
 @pytest.mark.slow
 def test_the_ag_news_study_and_that_of_its_explanations(
-    jobs_here, commands_here, tmp_path, real_data, minilm, nltk_data, capfd
+    jobs_here, commands_here, tmp_path, real_data, published_model, nltk_data, capfd
 ):
     pytest.importorskip("onnx")
     # Nine models on 7,600 documents would take minutes.
@@ -120,7 +150,7 @@ def test_the_ag_news_study_and_that_of_its_explanations(
     (tmp_path / "data" / "test.csv").write_text("".join(lines[:300]), encoding="utf-8")
     (tmp_path / "data" / "train.csv").write_text("".join(lines[300:900]), encoding="utf-8")
     words = ["study", "ag_news", "--scale", "smoke", "-o", str(tmp_path / "study"), "-max-parallel-jobs", "2"]
-    words += ["-d", str(tmp_path / "data"), "-pt", str(minilm), "--publish", str(tmp_path / "published")]
+    words += ["-d", str(tmp_path / "data"), "-pt", str(published_model), "--publish", str(tmp_path / "published")]
     assert main(words) == 0
     table = pd.read_csv(tmp_path / "published" / "compress" / "reports" / "compression.csv")
     assert len(table) == 3 + 6 and set(table["instances"]) == {300}

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -161,14 +157,3 @@ def test_penalties_of_gates_are_added_and_what_is_taken_back_is_gone():
     assert "_training_loss" not in str(model.get_config()) and len(model.variables) == len(model.weights)
     model.train_on(None)
     assert float(model.compute_loss(inputs, labels, outputs)) == usual
-
-
-@pytest.mark.slow
-def test_under_jax():
-    pytest.importorskip("jax")
-    if keras.backend.backend() == "jax":
-        pytest.skip("this is JAX")
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    words = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-k", "not under_jax and not compiles"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout

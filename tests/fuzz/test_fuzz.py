@@ -108,8 +108,8 @@ def fault(answer: dict, before: set[str], after: set[str]) -> str | None:
     return f"new: {sorted(after - before)}" if after - before else None
 
 
-def test_whole_files_are_taken(worker):
-    place = worker.folder / "checked"
+def test_whole_files_are_taken(worker, tmp_path):
+    place = tmp_path / "checked"
     for words in dict.fromkeys(itertools.chain.from_iterable(READERS.values())):
         shutil.copytree(worker.folder / "whole", place)
         answer = worker.run(place, words)
@@ -123,10 +123,10 @@ def test_whole_files_are_taken(worker):
     phases=[Phase.generate], suppress_health_check=list(HealthCheck), report_multiple_bugs=False,
 )  # fmt: skip
 @given(data=st.data())
-def test_damaged_files_end_every_command_as_documented(worker, data):
+def test_damaged_files_end_every_command_as_documented(worker, tmp_path, data):
     path = data.draw(st.sampled_from(sorted(READERS)))
     words = data.draw(st.sampled_from(READERS[path]))
-    place = worker.folder / "checked"
+    place = tmp_path / "checked"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(worker.folder / "whole", place)
     mutate(data.draw, place / path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -251,7 +252,10 @@ def _read_rows(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        rows = pd.read_csv(path, dtype=str, index_col=False)
+        with warnings.catch_warnings():
+            # What a row has beyond the columns belongs to none.
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            rows = pd.read_csv(path, dtype=str, index_col=False)
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as CSV ({one_line(error)})") from error
     missing = [name for name in ("epoch", "sparsity", "val_loss") if name not in rows]
