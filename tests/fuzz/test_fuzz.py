@@ -33,7 +33,7 @@ NOISE = ("WARNING: All log", "I0000", "W0000", "E0000", "note: ", "warning: ")
 
 
 class Worker:
-    """The warm process, started again when one command has ended it; in `folder` lies what every command starts from."""
+    """The warm process, started again when one command has ended it; every command starts from a copy of `folder`."""
 
     def __init__(self, folder: Path, own: Path):
         self.folder, self._own, self.process = folder, own, None
