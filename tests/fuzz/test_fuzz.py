@@ -33,10 +33,10 @@ NOISE = ("WARNING: All log", "I0000", "W0000", "E0000", "note: ", "warning: ")
 
 
 class Worker:
-    """The warm process, started again when one command has ended it."""
+    """The warm process, started again when one command has ended it; every command starts from a copy of `folder`."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.process = folder, None
+    def __init__(self, folder: Path, own: Path):
+        self.folder, self._own, self.process = folder, own, None
 
     def run(self, cwd: Path, words: tuple[str, ...]) -> dict:
         if self.process is None:
@@ -63,15 +63,16 @@ class Worker:
         read, write = os.pipe()
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), str(write)], cwd=self.folder, text=True,
+            [sys.executable, str(Path(__file__).with_name("worker.py")), str(write)], cwd=self._own, text=True,
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=[write],
         )  # fmt: skip
         os.close(write)
         self.answers = os.fdopen(read)
         # What is imported once is no part of a command's time and memory.
+        place = Path(shutil.copytree(self.folder, self._own / "warm", dirs_exist_ok=True))
         for warm in (("inspect", "m"), ("compare", "runs", "-o", "out")):
-            assert self.run(self.folder / "whole", warm)["status"] == 0
+            assert self.run(place, warm)["status"] == 0
 
     def stop(self):
         if self.process is not None:
@@ -84,7 +85,7 @@ class Worker:
 def worker(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     build(folder / "whole")
-    worker = Worker(folder)
+    worker = Worker(folder / "whole", folder)
     yield worker
     worker.stop()
 
@@ -111,7 +112,7 @@ def fault(answer: dict, before: set[str], after: set[str]) -> str | None:
 def test_whole_files_are_taken(worker, tmp_path):
     place = tmp_path / "checked"
     for words in dict.fromkeys(itertools.chain.from_iterable(READERS.values())):
-        shutil.copytree(worker.folder / "whole", place)
+        shutil.copytree(worker.folder, place)
         answer = worker.run(place, words)
         refused = words[0] in ("train", "activation-change")
         assert answer["status"] == (2 if refused else 0), (words, answer)
@@ -128,7 +129,7 @@ def test_damaged_files_end_every_command_as_documented(worker, tmp_path, data):
     words = data.draw(st.sampled_from(READERS[path]))
     place = tmp_path / "checked"
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(worker.folder / "whole", place)
+    shutil.copytree(worker.folder, place)
     mutate(data.draw, place / path)
     before = contents(place)
     answer = worker.run(place, words)
