@@ -22,9 +22,11 @@ from gated_bert.tasks.wordpiece import Tokenizer
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_sweep_of_every_study_is_accepted(name, scale, tmp_path):
-    (tmp_path / "dense" / "results_baseline_mrpc" / "model").mkdir(parents=True)
     for part in STUDIES[name].parts[scale]:
         flags = part.flags.replace("{study}", str(tmp_path)).split()
+        if "-pt" in flags:
+            # Of an earlier part.
+            Path(flags[flags.index("-pt") + 1]).mkdir(parents=True, exist_ok=True)
         if part.command != "iou":
             assert main([part.command, *flags, "-d", "embedded", "--check"]) == 0
 
@@ -117,6 +119,23 @@ def test_the_study_of_stages(jobs_here, tmp_path, real_data, minilm):
     assert list(stages["stage"]) == [50, 75] * 2
     assert len(set(stages["method"])) == 2
     assert (tmp_path / "published" / "stages.png").exists()
+
+
+@pytest.mark.nightly
+def test_the_study_of_accuracy(jobs_here, tmp_path, real_data, minilm):
+    summary = smoke(tmp_path, "accuracy", "-d", str(real_data / "glue"), "-pt", str(minilm))
+    assert {"baseline", "magnitude", "sparsegpt"} <= set(summary["method"])
+    kept = pd.read_csv(tmp_path / "published" / "accuracy_summary.csv")
+    assert set(kept["way"]) == {"dense", "one-shot", "trained", "with a teacher"}
+    assert set(kept["method"]) == {"dense", "random", "magnitude", "wanda", "sparsegpt", "obert"}
+    assert (tmp_path / "published" / "accuracy.png").exists()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["movement", "units"])
+def test_the_studies_of_movement_and_of_units(jobs_here, tmp_path, real_data, minilm, name):
+    summary = smoke(tmp_path, name, "-d", str(real_data / "glue"), "-pt", str(minilm))
+    assert len(summary) == len(STUDIES[name].parts["smoke"])
 
 
 @pytest.mark.nightly

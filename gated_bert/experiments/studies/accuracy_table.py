@@ -69,8 +69,7 @@ def _rows(run: Run, dense: dict[tuple[str, int | None], float]) -> Iterator[dict
     if whole is None or not run.finished:
         return
     way = _way(run)
-    for level in (0.0,) if way == DENSE else LEVELS:
-        near = run.rows[(run.rows["sparsity"] - level).abs() <= NEAR]
+    for level, near in _at_levels(run, way == DENSE):
         if len(near):
             # The last one there: a plateau's later epochs have recovered more.
             value = float(near[f"val_{run.metric}"].iloc[-1])
@@ -79,6 +78,16 @@ def _rows(run: Run, dense: dict[tuple[str, int | None], float]) -> Iterator[dict
                 "level": level, "seed": run.seed, "sparsity": float(near["sparsity"].iloc[-1]), "metric": run.metric,
                 "value": value, "dense": whole, "share_of_dense": value / whole, "folder": run.folder.name,
             }  # fmt: skip
+
+
+def _at_levels(run: Run, is_dense: bool) -> Iterator[tuple[float, pd.DataFrame]]:
+    """The rows near each level; of what closes by a threshold or a penalty, and aims at none, where it ended."""
+    rows = run.rows
+    if not is_dense and rows["target_sparsity"].isna().any():
+        yield round(float(rows["sparsity"].iloc[-1]), 3), rows.tail(1)
+        return
+    for level in (0.0,) if is_dense else LEVELS:
+        yield level, rows[(rows["sparsity"] - level).abs() <= NEAR]
 
 
 def _summary(table: pd.DataFrame) -> pd.DataFrame:

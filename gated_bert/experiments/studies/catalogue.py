@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gated_bert.config.methods import STRATEGIES
+from gated_bert.experiments.studies.accuracy_parts import ACCURACY, MOVEMENT, UNITS
+from gated_bert.experiments.studies.part import Part, Study
 
 SCALES = ("smoke", "standard", "full")
 FOUR = "baseline,magnitude,movement,spt"
 FIVE = f"{FOUR},random"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One command of a study: the name of its folder, and its flags as they would be typed.
-
-    `{study}` in the flags stands for the study's folder; flags with a `-pt` do not get the study's own. Commands that
-    read runs take no data.
-    """
-
-    name: str
-    flags: str
-    command: str = "sweep"
-
-
-@dataclass(frozen=True)
-class Study:
-    """A question, and the sweeps that answer it.
-
-    Args:
-        question: what the study shows.
-        data: `embedded`, or None where the user says which.
-        parts: the sweeps at each scale.
-        pretrained: whether the sweeps start from pretrained weights.
-    """
-
-    question: str
-    data: str | None
-    parts: dict[str, tuple[Part, ...]]
-    pretrained: bool = False
 
 
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
@@ -303,4 +274,7 @@ STUDIES = {
         },
         pretrained=True,
     ),
+    "accuracy": ACCURACY,
+    "movement": MOVEMENT,
+    "units": UNITS,
 }

@@ -68,6 +68,10 @@ def run_study(
     if sweeps:
         compare(sweeps, output)
     _join_stages([folder / TABLE for folder in sweeps], output)
+    if study.accuracy:
+        from gated_bert.experiments.studies.accuracy_table import write_accuracy
+
+        write_accuracy(output)
     return 0
 
 
