@@ -76,7 +76,7 @@ REFUSED = [
     ({"pruning_method": "movment"}, "did you mean movement"),
     ({"model_size": "huge"}, "tiny, small, base, large"),
     ({"epochs": 0}, "a whole number from 1 up"),
-    ({"epochs": 2.5}, "a whole number from 1 up"),
+    ({"epochs": 2.5}, "a whole number from 0 up"),
     ({"batch_size": True}, "a whole number from 1 up"),
     ({"learning_rate": 0.0}, "a number above 0 to 1"),
     ({"learning_rate": float("nan")}, "a number above 0 to 1"),

@@ -146,7 +146,8 @@ def flags_of_other_programs() -> set[str]:
             "--address", "--xla_cpu_multi_thread_eigen", "--query-gpu", "--format", "--no-input", "--user",
             "--disable-pip-version-check", "--dist", "--maxprocesses", "--quick", "--only", "--partition", "--nodes",
             "--export", "--upgrade", "--test-only", "--ntasks", "--no-index", "--find-links", "--port",
-            "--xla_force_host_platform_device_count", "--cov", "--cov-report", "--durations", "--nightly"}  # fmt: skip
+            "--xla_force_host_platform_device_count", "--cov", "--cov-report", "--durations", "--nightly",
+            "--shuffle", "--dependency", "--parsable"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

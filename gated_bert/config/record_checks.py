@@ -135,7 +135,7 @@ def _check_untrained(config: GatedBertConfig):
     if config.ticket or config.rewind_step is not None:
         raise ConfigError("epochs", 0, "1 up: a lottery ticket is what training makes of it")
     if config.pretrained is None:
-        raise ConfigError("epochs", 0, "1 up, or with pretrained weights: nothing here is trained")
+        raise ConfigError("epochs", 0, "a whole number from 1 up; 0 is for trained weights (pretrained, -pt)")
     if config.criterion and config.criterion in trained():
         raise ConfigError("epochs", 0, f"1 up: {config.criterion} scores during training")
     if config.criterion and config.schedule != "one_shot":

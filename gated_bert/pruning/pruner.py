@@ -198,7 +198,8 @@ class Pruner:
             sparsity: fraction of the weights.
             step: steps done so far; with the seed it decides how ties are broken.
         """
-        if self._is_due(sparsity, OpenUnits()):
+        now = OpenUnits()
+        if self._is_due(sparsity, now):
             rng = np.random.default_rng([self.seed, step])
             # What is restored competes as a whole.
             scope = "global" if any(pattern.restores for pattern, _ in self.pattern.steps(sparsity)) else self.scope
@@ -206,7 +207,8 @@ class Pruner:
                          for members in self.competitors(self.groups, scope)]  # fmt: skip
             for chosen, updated in self.criterion.stages(sparsity, competing):
                 if chosen:
-                    self._choose_masks(sparsity, rng, frozenset(chosen))
+                    self._choose_masks(sparsity, rng, frozenset(chosen), now)
+                    now = OpenUnits()
                 if self.criterion.updates_weights:
                     self._update_weights(updated)
             self.settle(sparsity)
@@ -229,9 +231,10 @@ class Pruner:
                 self.criterion.prepare(model, dataset)
             self.update(target, step)
 
-    def _choose_masks(self, sparsity: float, rng: np.random.Generator, chosen: frozenset[GatedLayer]):
+    def _choose_masks(
+        self, sparsity: float, rng: np.random.Generator, chosen: frozenset[GatedLayer], now: OpenUnits
+    ):
         """Masks of the layers that a stage chooses; the others of its scopes are among them."""
-        now = OpenUnits()
         steps = self.pattern.steps(sparsity)
         last, share = steps[-1]
         # Steps that count units all look at the gates as they were.

@@ -58,11 +58,11 @@ class _Dense:
     """Folders of runs, each made when it is first asked for, of models as they begin: nobody asks what they know."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.place = folder
 
-    def __truediv__(self, place: str) -> Path:
-        task = place.partition("/")[0]
-        if not (self.folder / task).exists():
+    def __truediv__(self, part: str) -> Path:
+        task = part.partition("/")[0]
+        if not (self.place / task).exists():
             config = config_of("baseline", task)
             keras.utils.set_random_seed(7)
             learnt, tokenizer = get_task(task), run_tokenizer(config)
@@ -70,8 +70,8 @@ class _Dense:
             # Outputs that differ between examples.
             for layer in model.gated_layers():
                 layer.raw_kernel.assign(20.0 * layer.raw_kernel)
-            save_model(self.folder / task / "model", model, tokenizer, learnt, {})
-        return self.folder / place
+            save_model(self.place / task / "model", model, tokenizer, learnt, {})
+        return self.place / part
 
 
 @pytest.fixture(scope="module")

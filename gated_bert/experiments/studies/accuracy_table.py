@@ -48,7 +48,7 @@ def write_accuracy(output: Path) -> None:
     write_csv_atomic(output / TABLE, table)
     write_csv_atomic(output / SUMMARY, summary)
     with tolerated(output / PLOT):
-        write_bytes_atomic(output / PLOT, _picture(summary))
+        write_accuracy_plot(summary, output / PLOT)
 
 
 def _way(run: Run) -> str:
@@ -105,8 +105,8 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["task", "way", "level", "method"], kind="stable", ignore_index=True)
 
 
-def _picture(summary: pd.DataFrame) -> bytes:
-    """A row of panels per task, a panel per way: share of dense against sparsity, a line per method."""
+def write_accuracy_plot(summary: pd.DataFrame, path: Path) -> Path:
+    """Draws a row of panels per task, a panel per way: share of dense against sparsity, a line per method."""
     from matplotlib.figure import Figure
 
     pruned = summary[summary["way"] != DENSE]
@@ -123,7 +123,7 @@ def _picture(summary: pd.DataFrame) -> bytes:
             axes.set_title(f"{task}, {way}", fontsize="medium")
             axes.set_xlabel(SPARSITY_LABEL)
         line[0].set_ylabel(f"{metric_title(metric).split(' (')[0].split(' ×')[0]}, % of the dense model's")
-    return png(figure)
+    return write_bytes_atomic(path, png(figure))
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, names: Sequence[str]):
