@@ -168,6 +168,8 @@ def test_a_file_holds_gates_and_scores(tmp_path):
         assert np.array_equal(array(variable), array(copy)), variable.path
 
 
+# Keras says it or not by the names that layers were given before in the process.
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_inside_other_layers_gates_are_read_by_load_weights_and_never_lost_in_silence(tmp_path):
     model = gated_bert.gate(vit(), "movement")
     close(model)
@@ -175,14 +177,13 @@ def test_inside_other_layers_gates_are_read_by_load_weights_and_never_lost_in_si
     model.save_weights(tmp_path / "gated.weights.h5")
     with pytest.raises(ValueError, match="variables"):
         keras.saving.load_model(tmp_path / "gated.keras")
-    with pytest.warns(UserWarning, match="Skipping nested container"):
-        with pytest.raises(ValueError, match="variables"):
-            vit().load_weights(tmp_path / "gated.weights.h5")
-        for name in ("gated.keras", "gated.weights.h5"):
-            again = gated_bert.gate(vit(), "movement")
-            again.load_weights(tmp_path / name)
-            for variable, copy in zip(model.weights, again.weights, strict=True):
-                assert np.array_equal(array(variable), array(copy)), variable.path
+    with pytest.raises(ValueError, match="variables"):
+        vit().load_weights(tmp_path / "gated.weights.h5")
+    for name in ("gated.keras", "gated.weights.h5"):
+        again = gated_bert.gate(vit(), "movement")
+        again.load_weights(tmp_path / name)
+        for variable, copy in zip(model.weights, again.weights, strict=True):
+            assert np.array_equal(array(variable), array(copy)), variable.path
 
 
 @pytest.mark.parametrize("name, method", [("mlp", "magnitude"), ("mlp", "l0"), ("vit", "movement")])
