@@ -168,11 +168,11 @@ class Calibration:
         order = _Order()
         with output_hook(order):
             model(self.batches[0], training=False)
-        self.parts = order.parts(layers)
+        self.parts, self._wanted = order.parts(layers), set(layers)
         self._blocks = list(model.encoder.blocks) if is_backbone(model) else []
         within = {layer for block in self._blocks for layer in block.matrices().values()}
         self._beside = [part for part in self.parts if not within.issuperset(part)]
-        self._gates = {layer: Before(layer) for layer in layers if reference and layer in within}
+        self._gates = {layer: Before(layer) for layer in within if reference}
         self._before = [(variable, np.array(view(variable))) for layer in layers for variable in layer.variables
                         if self._beside and reference]  # fmt: skip
 
@@ -182,9 +182,8 @@ class Calibration:
 
     def in_order(self) -> Iterator[dict[GatedLayer, Moments]]:
         """The same part after part, each by the model as it is when that part's turn comes."""
-        wanted = {layer for part in self.parts for layer in part}
         for part, inputs, residual, known in self._through_blocks():
-            own = [layer for layer in part if layer in wanted]
+            own = [layer for layer in part if layer in self._wanted]
             if own:
                 yield self._moments([own], functools.partial(self._pair, own[0], inputs, residual, known))
         for part in self._beside:
@@ -208,9 +207,9 @@ class Calibration:
         for block in self._blocks:
             known: dict[GatedLayer, list[np.ndarray]] = {}
             if self.reference:
-                own = [layer for layer in block.matrices().values() if layer in self._gates]
                 # Where all masks are chosen at once, those of the layers ahead are no longer what they were.
-                gates = [(layer.mask_variable, ops.convert_to_tensor(self._gates[layer].values)) for layer in own]
+                gates = [(layer.mask_variable, ops.convert_to_tensor(self._gates[layer].values))
+                         for layer in block.matrices().values()]  # fmt: skip
                 with keras.StatelessScope(state_mapping=gates):
                     before = self._remember(block, before, biases, known)
             steps = _through(block, hidden, biases)
@@ -229,7 +228,7 @@ class Calibration:
                 part, inputs, residual = next(steps)
             except StopIteration as end:
                 return end.value
-            if self._gates.keys().isdisjoint(part):
+            if self._wanted.isdisjoint(part):
                 continue
             known[part[0]] = [
                 real_rows(residual(place) + part[0](inputs(place)) if self.residual else inputs(place), mask)
