@@ -5,12 +5,13 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from any_models import array
+from any_models import array, mlp
 from test_second_order_criteria import bert, inputs_by_hand, token_batches
 
+import gated_bert
 from gated_bert.compression.shrink import shrink
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.pruning import HEADS, NEURONS, Block, HeadDims, MaskTuning, Pruner, Several
+from gated_bert.pruning import HEADS, NEURONS, Block, HeadDims, MaskTuning, Pruner, PruningCallback, Several
 from gated_bert.pruning.calibration import Calibration, Moments, first_batches
 from gated_bert.pruning.criteria import mask_tuning
 from gated_bert.pruning.criteria.calibrated import gated_kernel
@@ -253,6 +254,13 @@ def test_the_reference_is_the_model_before_its_masks_whenever_they_are_chosen():
 def test_other_patterns_are_refused(pattern):
     with pytest.raises(ConfigError, match="pattern.*head_neuron, head, neuron"):
         Pruner(layers_of(ready()), MaskTuning(), pattern, "global", num_heads=[2, 2])
+
+
+def test_models_without_heads_and_neurons_are_refused():
+    with pytest.raises(ConfigError, match="method: 'mask_tuning' is refused"):
+        gated_bert.gate(mlp(), "mask_tuning")
+    with pytest.raises(ConfigError, match="method: 'mask_tuning' is refused"):
+        PruningCallback.for_model(mlp(), "mask_tuning", pruning_end_epoch=2)
 
 
 def test_records_say_so_by_name_and_have_heads_and_neurons_by_default():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -81,15 +81,24 @@ class MaskTuning(Criterion):
     def choose(
         self, numbers: Sequence[int], gains: Sequence[np.ndarray], weights: float, floors: Sequence[int]
     ) -> list[np.ndarray]:
-        layers = [self.groups[number].layers[-1] for number in numbers]
-        gradients = [self._gradients[layer] for layer in layers]
-        importance = [np.square(own).sum(0) for own in gradients]
-        found = best_split(importance, gains, [layer.role for layer in layers], weights, floors)
-        return [swapped(*each) for each in zip(found, gradients, gains, strict=True)]
+        groups = [self.groups[number] for number in numbers]
+        importance = [self.unit_scores(*each) for each in zip(numbers, groups, strict=True)]
+        found = best_split(importance, gains, [group.role for group in groups], weights, floors)
+        known = [self._gradients.get(group.layers[-1]) for group in groups]
+        return [closing if gradients is None else swapped(closing, gradients, gain)
+                for closing, gradients, gain in zip(found, known, gains, strict=True)]  # fmt: skip
+
+    def unit_scores(
+        self, index: int, group: Group, is_open: Callable[[GatedLayer], np.ndarray] | None = None
+    ) -> np.ndarray:
+        gradients = self._gradients.get(group.layers[-1])
+        return super().unit_scores(index, group, is_open) if gradients is None else np.square(gradients).sum(0)
 
     def stages(self, sparsity: float, competing: Sequence[Sequence[GatedLayer]]) -> Iterator[Stage]:
         if self._prepared is None:
-            raise ValueError(f"{self.name}: prepare gives it the data that it looks at")
+            # Scores from elsewhere.
+            yield from super().stages(sparsity, competing)
+            return
         model, batches = self._prepared
         if self.updates_weights and not is_backbone(model):
             raise ConfigError("no_update", False, f"True for a {type(model).__name__}, whose sublayers are not known")
