@@ -25,6 +25,7 @@ class CriterionOptions:
         TRAINS_SCORES: scores come about during training: of a trained model alone the criterion knows nothing.
         SIGNED: scores have a sign, so that a unit's is the mean of its weights': a norm would keep what is to go.
         ELEMENT_ONLY: it closes single weights and no larger units.
+        PATTERNS: those that it goes with alone; empty: all.
         SCORES_UNITS: it scores units, not weights, so that units must stay the same.
         GATHERS: before any step it knows nothing, so nothing can be closed at the very beginning.
         NUMBERS_A_WEIGHT: numbers of four bytes kept for every weight beside its gate: those that a resume point holds
@@ -38,6 +39,7 @@ class CriterionOptions:
     TRAINS_SCORES: ClassVar[bool] = False
     SIGNED: ClassVar[bool] = False
     ELEMENT_ONLY: ClassVar[bool] = False
+    PATTERNS: ClassVar[tuple[str, ...]] = ()
     SCORES_UNITS: ClassVar[bool] = False
     GATHERS: ClassVar[bool] = False
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
@@ -273,7 +275,8 @@ class CalibrationOptions(CriterionOptions):
 class WeightUpdateOptions(CriterionOptions):
     """Of criteria that change the weights that stay."""
 
-    no_update: bool = _option(False, "sparsegpt and obert close weights and leave the others as they are",
+    no_update: bool = _option(False, "sparsegpt, obert and mask_tuning close weights and leave the others as "
+                              "they are",
                               "--no-update", alone=True)  # fmt: skip
 
 
@@ -326,6 +329,21 @@ class ObertOptions(WeightUpdateOptions):
         return int(min(self.obert_memory * 2**30, 4.0 * weights * (self.obert_block_size + OBERT_TOGETHER)))
 
 
+@dataclass(frozen=True)
+class MaskTuningOptions(WeightUpdateOptions):
+    """Of `mask_tuning`."""
+
+    PREFIX: ClassVar[str] = "mask_tuning_"
+    PATTERNS: ClassVar[tuple[str, ...]] = ("head_neuron", "head", "neuron")
+    # Gradients of the masks of weights, of which units' are made.
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
+    mask_tuning_texts: int = _option(2048, "training examples on which mask_tuning takes gradients of masks and tunes "
+                                     "them", "--mask-tuning-texts", metavar="N", low=1, any_model=False)  # fmt: skip
+    mask_tuning_batch_size: int = _option(32, "of these, examples of each gradient", "--mask-tuning-batch-size",
+                                          metavar="N", low=1, any_model=False)  # fmt: skip
+
+
 CRITERION_SECTIONS = (TaylorOptions, ActivationOptions, SptOptions, MovementOptions, SoftMovementOptions, L0Options,
-                      SaliencyOptions, PlatonOptions, SnipMomentumOptions, SparseGptOptions, ObertOptions)  # fmt: skip
+                      SaliencyOptions, PlatonOptions, SnipMomentumOptions, SparseGptOptions, ObertOptions,
+                      MaskTuningOptions)  # fmt: skip
 """In the order of a record."""

@@ -64,6 +64,7 @@ METHODS = {
     "wanda": Method("wanda", scope="output"),
     "sparsegpt": Method("sparsegpt"),
     "obert": Method("obert", scope="global"),
+    "mask_tuning": Method("mask_tuning", "head_neuron", "global"),
     **{
         name: Method(criterion, scope="global" if name.startswith("Global") else "layer", schedule="one_shot")
         for name, criterion in STRATEGIES.items()

@@ -14,6 +14,7 @@ from gated_bert.config.criterion_options import (
     CriterionOptions,
     L0Options,
     MagnitudeOptions,
+    MaskTuningOptions,
     MovementOptions,
     ObertOptions,
     PlatonOptions,
@@ -71,6 +72,7 @@ CRITERIA = {
     "wanda": Part(CalibrationOptions, "wanda:Wanda"),
     "sparsegpt": Part(SparseGptOptions, "sparsegpt:SparseGpt"),
     "obert": Part(ObertOptions, "obert:Obert"),
+    "mask_tuning": Part(MaskTuningOptions, "mask_tuning:MaskTuning"),
 }
 """Every criterion that a record may name."""
 

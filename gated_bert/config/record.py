@@ -15,6 +15,7 @@ from gated_bert.config.criterion_options import (
     ActivationOptions,
     CriterionOptions,
     L0Options,
+    MaskTuningOptions,
     MovementOptions,
     ObertOptions,
     PlatonOptions,
@@ -74,9 +75,9 @@ class _Assigned(dict):
 @takes_other_spellings
 @dataclass(frozen=True)
 class GatedBertConfig(
-    TicketOptions, ObertOptions, SparseGptOptions, SnipMomentumOptions, PlatonOptions, SaliencyOptions, L0Options,
-    SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions, TaylorOptions, PruningOptions, DistillOptions,
-    TrainingOptions, InputOptions, ModelOptions,
+    TicketOptions, MaskTuningOptions, ObertOptions, SparseGptOptions, SnipMomentumOptions, PlatonOptions,
+    SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions, TaylorOptions,
+    PruningOptions, DistillOptions, TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 

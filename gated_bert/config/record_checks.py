@@ -66,6 +66,9 @@ def check_together(config: GatedBertConfig) -> None:
         raise ConfigError(
             "pattern", config.pattern, f"element: {config.criterion} closes single weights by a threshold"
         )
+    patterns = part_of(config).options.PATTERNS if config.criterion else ()
+    if patterns and config.pattern not in patterns:
+        raise ConfigError("pattern", config.pattern, f"{', '.join(patterns)}, what {config.criterion} is made for")
     _check_ticket(config)
     _check_untrained(config)
     if config.criterion is None:

@@ -25,6 +25,7 @@ _PUBLIC = {
     "Wanda": "criteria.wanda",
     "SparseGpt": "criteria.sparsegpt",
     "Obert": "criteria.obert",
+    "MaskTuning": "criteria.mask_tuning",
     **dict.fromkeys(
         ("Pattern", "Block", "Tied", "Several", "HeadDims", "KTiles", "Vectors", "Tiles", "ColumnsThenTiles",
          "TilesRestored", "COLUMNS", "HEADS", "NEURONS", "QKV_ROWS"), "patterns"

@@ -10,7 +10,7 @@ import keras
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.methods import METHODS
 from gated_bert.config.option import declared_fields
-from gated_bert.config.parts import part_of
+from gated_bert.config.parts import CRITERIA, part_of
 from gated_bert.config.pruning_options import PruningOptions
 from gated_bert.config.space import PATTERNS, TIED_ROLES
 from gated_bert.models.gate import gated_layers, put_gates
@@ -89,7 +89,9 @@ def pruning_record(method: str, pruning_end_epoch: int, **options: Any) -> Gated
 
 
 def _check_options(method: str, options: dict, allowed: tuple[str, ...]):
-    choose("method", method, tuple(name for name, point in METHODS.items() if point.criterion))
+    made_for = {name: CRITERIA[point.criterion].options.PATTERNS for name, point in METHODS.items() if point.criterion}
+    choose("method", method, tuple(name for name, patterns in made_for.items()
+                                   if not patterns or set(patterns).intersection(MATRIX_PATTERNS)))  # fmt: skip
     _check_names(options, allowed)
 
 

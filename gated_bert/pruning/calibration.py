@@ -13,6 +13,7 @@ from keras import ops
 from gated_bert.models.backbone import is_backbone
 from gated_bert.models.encoder import EncoderBlock, padding_bias
 from gated_bert.models.gated_dense import GatedLayer, output_hook
+from gated_bert.pruning.closed import Before
 from gated_bert.support.backend import view
 from gated_bert.support.tensors import Tensor
 
@@ -48,23 +49,24 @@ class Moments:
     Args:
         size: inputs of the layer.
         products: whether all products of two inputs are added up, or their squares alone.
-        reference: whether what came in before anything was pruned is set beside it.
+        reference: numbers a position that are set beside it, what came in before anything was pruned or what is to come
+            out; 0: none.
 
     Attributes:
         rows: positions.
-        has_reference: whether it is.
+        has_reference: whether there are.
     """
 
-    def __init__(self, size: int, products: bool, reference: bool):
-        self.rows, self.has_reference = 0, reference
-        self._sums, self._known_sums = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    def __init__(self, size: int, products: bool, reference: int):
+        self.rows, self.has_reference = 0, reference > 0
+        self._sums, self._known_sums = np.zeros(size, np.float32), np.zeros(reference, np.float32)
         self._products = np.zeros((size, size) if products else size, np.float32)
-        self._cross = np.zeros((size, size) if reference else 0, np.float32)
+        self._cross = np.zeros((size, reference), np.float32)
         self._shift: np.ndarray = np.zeros(size)
         self._known_shift: np.ndarray = np.zeros(size)
 
     def add(self, rows: np.ndarray, known: np.ndarray | None = None) -> None:
-        """Adds positions [rows, in], and what came in at them before."""
+        """Adds positions [rows, in], and what is set beside them [rows, reference]."""
         if not len(rows):
             return
         if not self.rows:
@@ -86,7 +88,7 @@ class Moments:
 
     @property
     def reference_mean(self) -> np.ndarray:
-        """The mean before, [in], float64; without a reference the same."""
+        """The mean of the reference, [reference], float64; without one that of what came in."""
         return self._known_shift + self._known_sums.astype(np.float64) / max(self.rows, 1) if self.has_reference else (
             self.mean)  # fmt: skip
 
@@ -102,7 +104,7 @@ class Moments:
                             centred)  # fmt: skip
 
     def cross(self, centred: bool = False) -> np.ndarray:
-        """The same of the inputs and those before, [in, in], float64."""
+        """The same of the inputs and the reference, [in, reference], float64."""
         known = self.reference_mean
         return self._around(self._cross, self.mean - self._shift, known - self._known_shift, self.mean, known, centred)
 
@@ -148,7 +150,9 @@ class Calibration:
         layers: the layers to look at.
         batches: (inputs, labels, …) of each batch.
         products: whether all products of two inputs are added up, or the squares alone.
-        reference: whether what goes through in order is set beside what came in before anything changed.
+        reference: whether what goes through in order is set beside what came in when this was made.
+        residual: of layers that end a sublayer of an encoder block, what is set beside it is what would make the sum of
+            their outputs, without bias, and the residual path what it was.
 
     Attributes:
         parts: the layers in the order in which the model calls them.
@@ -156,15 +160,21 @@ class Calibration:
 
     def __init__(
         self, model: keras.Model, layers: Collection[GatedLayer], batches: Sequence[tuple], products: bool,
-        reference: bool = False,
+        reference: bool = False, residual: bool = False,
     ):  # fmt: skip
-        self.model, self.products, self.reference = model, products, reference
+        self.model, self.products, self.reference, self.residual = model, products, reference, residual
         self.batches = [batch[0] for batch in batches]
         self._masks = [_mask_of(inputs) for inputs in self.batches]
         order = _Order()
         with output_hook(order):
             model(self.batches[0], training=False)
-        self.parts = order.parts(layers)
+        self.parts, self._wanted = order.parts(layers), set(layers)
+        self._blocks = list(model.encoder.blocks) if is_backbone(model) else []
+        within = {layer for block in self._blocks for layer in block.matrices().values()}
+        self._beside = [part for part in self.parts if not within.issuperset(part)]
+        self._gates = {layer: Before(layer) for layer in within if reference}
+        self._before = [(variable, np.array(view(variable))) for layer in layers for variable in layer.variables
+                        if self._beside and reference]  # fmt: skip
 
     def at_once(self) -> dict[GatedLayer, Moments]:
         """The moments of all layers from one pass; layers of one part share them."""
@@ -172,51 +182,58 @@ class Calibration:
 
     def in_order(self) -> Iterator[dict[GatedLayer, Moments]]:
         """The same part after part, each by the model as it is when that part's turn comes."""
-        wanted = {layer for part in self.parts for layer in part}
-        blocks = list(self.model.encoder.blocks) if is_backbone(self.model) else []
-        within = {layer for block in blocks for layer in block.matrices().values()}
-        beside = [part for part in self.parts if not within.issuperset(part)]
-        before = [(variable, np.array(view(variable))) for layer in wanted for variable in layer.variables
-                  if beside and self.reference]  # fmt: skip
-        for part, inputs, known in self._through_blocks(blocks):
-            own = [layer for layer in part if layer in wanted]
+        for part, inputs, residual, known in self._through_blocks():
+            own = [layer for layer in part if layer in self._wanted]
             if own:
-                yield self._moments([own], functools.partial(self._pair, inputs, known))
-        for part in beside:
-            yield self._hooked([part], before)
+                yield self._moments([own], functools.partial(self._pair, own[0], inputs, residual, known))
+        for part in self._beside:
+            yield self._hooked([part], self._before)
 
-    def _pair(self, inputs: Callable[[int], Tensor], known: list[np.ndarray] | None, place: int) -> Sequence[tuple]:
-        return [(real_rows(inputs(place), self._masks[place]), None if known is None else known[place])]
+    def _pair(self, layer: GatedLayer, inputs: Callable[[int], Tensor], residual: Callable[[int], Tensor],
+              known: list[np.ndarray] | None, place: int) -> Sequence[tuple]:  # fmt: skip
+        beside, mask = None if known is None else known[place], self._masks[place]
+        if beside is not None and self.residual:
+            beside = beside - real_rows(residual(place), mask) - (0 if layer.bias is None else view(layer.bias))
+        return [(real_rows(inputs(place), mask), beside)]
 
-    def _through_blocks(self, blocks: Sequence[EncoderBlock]) -> Iterator[tuple]:
-        """Of all parts of blocks, in order, what gives a batch's inputs, and the rows of each batch before."""
-        if not blocks:
+    def _through_blocks(self) -> Iterator[tuple]:
+        """Of all parts of blocks, in order, what `_through` gives, and the rows of each batch's reference."""
+        if not self._blocks:
             return
         hidden = [self.model.encoder.embed(inputs, training=False) for inputs in self.batches]
         biases = [padding_bias(ops.ones(ops.shape(inputs["input_ids"])) if mask is None else mask)
                   for inputs, mask in zip(self.batches, self._masks, strict=True)]  # fmt: skip
         before: Sequence[Tensor] = hidden
-        for block in blocks:
+        for block in self._blocks:
             known: dict[GatedLayer, list[np.ndarray]] = {}
             if self.reference:
-                before = self._remember(block, before, biases, known)
+                # Where all masks are chosen at once, those of the layers ahead are no longer what they were.
+                gates = [(layer.mask_variable, ops.convert_to_tensor(self._gates[layer].values))
+                         for layer in block.matrices().values()]  # fmt: skip
+                with keras.StatelessScope(state_mapping=gates):
+                    before = self._remember(block, before, biases, known)
             steps = _through(block, hidden, biases)
             while True:
                 try:
-                    part, inputs = next(steps)
+                    part, inputs, residual = next(steps)
                 except StopIteration as end:
                     hidden = end.value
                     break
-                yield part, inputs, known.pop(part[0], None)
+                yield part, inputs, residual, known.pop(part[0], None)
 
     def _remember(self, block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor], known: dict):
         steps = _through(block, hidden, biases)
         while True:
             try:
-                part, inputs = next(steps)
+                part, inputs, residual = next(steps)
             except StopIteration as end:
                 return end.value
-            known[part[0]] = [real_rows(inputs(place), mask) for place, mask in enumerate(self._masks)]
+            if self._wanted.isdisjoint(part):
+                continue
+            known[part[0]] = [
+                real_rows(residual(place) + part[0](inputs(place)) if self.residual else inputs(place), mask)
+                for place, mask in enumerate(self._masks)
+            ]
 
     def _moments(self, parts: Sequence[Part], rows: Callable[[int], Sequence[tuple]]) -> dict[GatedLayer, Moments]:
         """Adds up what `rows` gives of a batch: for each part its rows, and those before or None."""
@@ -224,7 +241,8 @@ class Calibration:
         for place in range(len(self.batches)):
             given = rows(place)
             if not found:
-                found = [Moments(own.shape[1], self.products, known is not None) for own, known in given]
+                found = [Moments(own.shape[1], self.products, 0 if known is None else known.shape[1])
+                         for own, known in given]  # fmt: skip
             for moments, (own, known) in zip(found, given, strict=True):
                 moments.add(own, known)
         return {layer: moments for part, moments in zip(parts, found, strict=True) for layer in part}
@@ -253,7 +271,8 @@ def _mask_of(inputs: Any) -> np.ndarray | None:
 
 
 def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Tensor]):
-    """A block's parts with what gives a batch's inputs of each; what follows is by the block as it is then.
+    """A block's parts, each with what gives a batch's inputs, and what gives the residual path that a layer's outputs
+    are added to; what follows is by the block as it is then.
 
     Args:
         block: the block.
@@ -266,10 +285,10 @@ def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Ten
     attention, ffn, projections = block.attention, block.ffn, block.attention.projections()
     attended = hidden
     if projections is not None:
-        yield projections, hidden.__getitem__
+        yield projections, hidden.__getitem__, None
         attended = [attention.attend(each, bias, training=False)[0]
                     for each, bias in zip(hidden, biases, strict=True)]  # fmt: skip
-    yield [attention.output_dense], attended.__getitem__
+    yield [attention.output_dense], attended.__getitem__, hidden.__getitem__
     middle = [block.attention_norm(each + attention.output_dense(context))
               for each, context in zip(hidden, attended, strict=True)]  # fmt: skip
 
@@ -278,9 +297,28 @@ def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Ten
         return middle[place] if ffn.intermediate is None else ffn.activation(ffn.intermediate(middle[place]))
 
     if ffn.intermediate is not None:
-        yield [ffn.intermediate], middle.__getitem__
-    yield [ffn.output_dense], emitted
+        yield [ffn.intermediate], middle.__getitem__, None
+    yield [ffn.output_dense], emitted, middle.__getitem__
     return [block.ffn_norm(each + ffn.output_dense(emitted(place))) for place, each in enumerate(middle)]
+
+
+def small_batches(dataset: Any, size: int, count: int) -> Iterator[tuple[Any, Any]]:
+    """The first batches' inputs and labels in batches of at most `size` examples, at most `count` of these.
+
+    Args:
+        dataset: indexable by batch: (inputs, labels, …).
+        size: examples.
+        count: batches.
+    """
+    for index in range(len(dataset)):
+        whole = tuple(dataset[index][:2])
+        for first in range(0, len(keras.tree.flatten(whole[0])[0]), size):
+            if not count:
+                return
+            count -= 1
+            own = slice(first, first + size)
+            inputs, labels = keras.tree.map_structure(lambda array, own=own: array[own], whole)
+            yield inputs, labels
 
 
 def first_batches(dataset: Any, texts: int) -> list[tuple]:

@@ -48,11 +48,13 @@ class Choice:
         reopens: whether closed units may open again.
         min_kept: fraction of each group's units, or of each column's, that stays open.
         in_columns: whether every column of a matrix is ranked alone.
+        choose: `Criterion.choose` of a criterion that chooses units itself.
     """
 
     reopens: bool
     min_kept: float
     in_columns: bool = False
+    choose: Callable[[Sequence[int], Sequence[np.ndarray], float, Sequence[int]], list[np.ndarray]] | None = None
 
     def closed_units(
         self,
@@ -68,11 +70,16 @@ class Choice:
             ((number, group),) = zip(numbers, groups, strict=True)
             scores = read(number, group, 1).reshape(group.layers[0].mask_variable.shape)
             return [choose_in_columns(scores, target.sparsity, self.min_kept, rng, group.name)]
+        floors, weights = self.floors(groups, target.now, target.before), count_weights(layers)
+        if self.choose is not None:
+            gains = [target.now.gains(group) for group in groups]
+            missing = target.sparsity * weights - (weights - target.now.weights_of(groups, layers))
+            closing = self.choose(numbers, gains, max(missing, 0), floors)
+            return [np.packbits(closes | (gain == 0)) for closes, gain in zip(closing, gains, strict=True)]
         pools = [
             Pool(functools.partial(read, number, group), group.num_units, group.unit_weights, group.name)
             for number, group in zip(numbers, groups, strict=True)
         ]
-        floors, weights = self.floors(groups, target.now, target.before), count_weights(layers)
         count = target.pattern.closes(sum(group.num_units for group in groups), target.sparsity)
         if count is not None:
             counted = [dataclasses.replace(pool, unit_weights=1) for pool in pools]

@@ -87,7 +87,8 @@ class Pruner:
         self.groups = self.pattern.groups(self.layers, num_heads)
         check_parts(criterion, self.pattern, self.groups, scope, pooling)
         criterion.bind(self.groups, seed, pooling, loss)
-        self._choice = Choice(criterion.reopens, min_kept, in_columns=scope == "output")
+        self._choice = Choice(criterion.reopens, min_kept, in_columns=scope == "output",
+                              choose=criterion.choose if criterion.chooses else None)  # fmt: skip
         self._settled: tuple[float, dict[GatedLayer, int]] | None = None
 
     @classmethod

@@ -70,8 +70,9 @@ def test_what_a_criterion_keeps_of_every_weight_is_reckoned_with(options):
         criterion.bind(get_pattern(config).groups(prunable, [2]), config.seed)
         share = weights / sum(size_of([layer.raw_kernel]) for layer in prunable)
         saved += share * size_of(array for name, array in criterion.state().items() if "ridge" not in name)
-        # What `prepare` leaves: a score a weight, and the weights as they were where they are updated.
-        other += weights * (criterion.needs_data + criterion.updates_weights)
+        # What `prepare` leaves: a score a weight, and the weights as they were where they are updated; of units that
+        # are scaled only a pass' gradients.
+        other += weights * (criterion.needs_data + (criterion.updates_weights and not criterion.chooses))
     found = round(saved / weights), round(other / weights)
     assert found == resources.score_numbers(config)
     beside = [job_memory(each, False) for each in (config, plain_config)]

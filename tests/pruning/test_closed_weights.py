@@ -72,7 +72,7 @@ def pruner_of(blocks, rng, **options):
     pruner = Pruner.from_config(config, layers, [2])
     criterion = pruner.criterion
     if criterion.needs_data:
-        criterion._scores = {layer: rng.random(SIZES[layer.role], np.float32) for layer in layers}
+        criterion.scores = {layer: rng.random(SIZES[layer.role], np.float32) for layer in layers}.__getitem__
     if hasattr(criterion, "q"):
         criterion.q = [rng.standard_normal(group.num_units).astype(np.float32) for group in pruner.groups]
     return pruner

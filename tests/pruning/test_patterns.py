@@ -307,7 +307,9 @@ def test_pruning_types_are_the_published_numbers():
 REFUSED = {
     **{(criterion, pattern): "element" for criterion in ("soft_movement", "l0") for pattern in PATTERNS[1:]},
     **{("spt", pattern): "units stay the same" for pattern in ("head_dim", "k_tile", "vector", "tile_element")},
-}
+    **{("mask_tuning", pattern): "head_neuron, head, neuron" for pattern in PATTERNS
+       if pattern not in ("head_neuron", "head", "neuron")},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("scope", SCOPES)

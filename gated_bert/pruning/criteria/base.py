@@ -59,6 +59,7 @@ class Criterion:
         score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward`, `squared` or `absolute`.
         reopens: a mask may open again what an earlier one closed.
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
+        chooses: `choose` says which units close, where no ranking can.
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
         needs_data: `prepare` must be called before every mask update.
@@ -93,6 +94,7 @@ class Criterion:
     score_rule = "gradient"
     reopens = False
     selects = True
+    chooses = False
     every_step = False
     needs_batch = False
     needs_data = False
@@ -186,6 +188,22 @@ class Criterion:
         scores = [self.scores(layer) if is_open is None else self.scores(layer) * is_open(layer)
                   for layer in group.layers]  # fmt: skip
         return group.pool(scores, self.pooling)
+
+    def choose(
+        self, numbers: Sequence[int], gains: Sequence[np.ndarray], weights: float, floors: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Which units of groups that compete close now, of a criterion that `chooses`.
+
+        Args:
+            numbers: of the groups.
+            gains: weights that closing each unit adds, an int array [num_units] of each group; 0 where it is closed.
+            weights: how many are to close.
+            floors: units that each group keeps open, at least.
+
+        Returns:
+            A bool array [num_units] of each group.
+        """
+        raise NotImplementedError(f"{type(self).__name__} chooses no units")
 
     def after_step(self, context: StepContext) -> None:
         """Looks at a step that was just done."""

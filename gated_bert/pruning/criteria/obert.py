@@ -11,6 +11,7 @@ from keras import ops
 
 from gated_bert.config.criterion_options import OBERT_TOGETHER, ObertOptions
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning.calibration import small_batches
 from gated_bert.pruning.closed import OpenUnits, count_weights, layers_of
 from gated_bert.pruning.criteria.base import Criterion, Loss, Stage
 from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
@@ -159,17 +160,8 @@ class Obert(Criterion):
         observe = self._observers.setdefault(tuple(part), self._observer(part))
         values = [ops.stop_gradient(variable) for variable in variables_of(self._model)]
         kernels = [self._kernels[layer] for layer in self.layers]
-        left = self.options.obert_gradients
-        for index in range(len(self._dataset)):
-            inputs, labels = self._dataset[index][:2]
-            rows = len(keras.tree.flatten(inputs)[0])
-            for first in range(0, rows, self.options.obert_batch_size):
-                if not left:
-                    return
-                left -= 1
-                own = slice(first, first + self.options.obert_batch_size)
-                cut = keras.tree.map_structure(lambda array, own=own: array[own], (inputs, labels))
-                yield [np.asarray(array) for array in observe(values, kernels, *cut)]
+        for batch in small_batches(self._dataset, self.options.obert_batch_size, self.options.obert_gradients):
+            yield [np.asarray(array) for array in observe(values, kernels, *batch)]
 
     def _observer(self, part: Sequence[GatedLayer]) -> Callable:
         """A compiled function that takes the gradients of a batch with respect to the gated weights of `part`."""
