@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from gated_bert.cli.settings import read_settings
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.later_fields import LATER, as_written_before
 from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, options_of_others
-from gated_bert.config.recipes import RECIPES
+from gated_bert.config.recipes import OF_PRETRAINED, RECIPES
 from gated_bert.experiments.runs.same_record import config_changes
+from gated_bert.experiments.sweeps.jobs import plan_grid
 from gated_bert.experiments.sweeps.overview import configuration_text
 from gated_bert.support.checks import FlagError
 from tests.test_settings import plan
@@ -94,6 +96,14 @@ def test_flags_beside_a_recipe_are_the_records():
     assert movement.movement_pruning_frequency_steps == 200
     with pytest.raises(FlagError, match="--recipe: 'cofi' is refused; allowed: movement, soft_movement"):
         plan("--recipe cofi")
+
+
+def test_students_of_a_dense_model_from_scratch_are_trained_as_the_configuration_shows():
+    values = {"recipe": "movement", "teacher": "self", "model_size": "tiny"}
+    jobs = plan_grid({}, lambda point: read_settings(values, {}, {})).jobs
+    assert [job.config.enable_pruning for job in jobs] == [False, True]
+    for field in OF_PRETRAINED:
+        assert len({getattr(each, field) for job in jobs for each in (job.config, job.asked)}) == 1, field
 
 
 def test_without_weights_and_a_rate_one_is_taken_that_learns_from_scratch():
