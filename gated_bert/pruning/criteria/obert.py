@@ -53,6 +53,7 @@ class Obert(Criterion):
         super().bind(groups, seed, pooling, loss)
         self.layers = layers_of(groups)
         self._observers: dict[tuple[GatedLayer, ...], Callable] = {}
+        self._sparsity = 0.0
         self._forget()
 
     def _forget(self):
@@ -76,7 +77,7 @@ class Obert(Criterion):
             # Scores from elsewhere.
             yield from super().stages(sparsity, competing)
             return
-        parts = self._parts()
+        self._sparsity, parts = sparsity, self._parts()
         alone = all(any(set(layers) <= set(part) for part in parts) for layers in competing)
         for part in parts:
             self._look_at(part)
@@ -166,6 +167,8 @@ class Obert(Criterion):
             for first in range(0, rows, self.options.obert_batch_size):
                 if not left:
                     return
+                self.tell(f"to {100 * self._sparsity:.1f} %: gradient {self.options.obert_gradients - left + 1} of "
+                          f"{self.options.obert_gradients}")
                 left -= 1
                 own = slice(first, first + self.options.obert_batch_size)
                 cut = keras.tree.map_structure(lambda array, own=own: array[own], (inputs, labels))
