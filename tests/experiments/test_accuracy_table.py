@@ -27,6 +27,7 @@ def study(tmp_path_factory):
         pruned(folder / f"sst2-taught-{seed}", "magnitude", seed, teacher="/somewhere")
     pruned(folder / "sst2-alone-1", "movement", 1)
     pruned(folder / "no-dense", "movement", 4)
+    write_run(folder / "no-dense", "baseline", seed=4, status="interrupted", **DENSE)
     pruned(folder / "begun", "spt", 1, status="interrupted")
     write_accuracy(folder)
     return folder
