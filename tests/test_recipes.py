@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from gated_bert.cli.settings import read_settings
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.later_fields import LATER, as_written_before
 from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, options_of_others
-from gated_bert.config.recipes import RECIPES
+from gated_bert.config.recipes import OF_PRETRAINED, RECIPES
+from gated_bert.experiments.reports.aggregate import _identity
+from gated_bert.experiments.reports.results import Run
 from gated_bert.experiments.runs.same_record import config_changes
+from gated_bert.experiments.sweeps.jobs import plan_grid
 from gated_bert.experiments.sweeps.overview import configuration_text
 from gated_bert.support.checks import FlagError
 from tests.test_settings import plan
@@ -96,6 +101,14 @@ def test_flags_beside_a_recipe_are_the_records():
         plan("--recipe cofi")
 
 
+def test_students_of_a_dense_model_from_scratch_are_trained_as_the_configuration_shows():
+    values = {"recipe": "movement", "teacher": "self", "model_size": "tiny"}
+    jobs = plan_grid({}, lambda point: read_settings(values, {}, {})).jobs
+    assert [job.config.enable_pruning for job in jobs] == [False, True]
+    for field in OF_PRETRAINED:
+        assert len({getattr(each, field) for job in jobs for each in (job.config, job.asked)}) == 1, field
+
+
 def test_without_weights_and_a_rate_one_is_taken_that_learns_from_scratch():
     sizes = ("tiny", "small", "bert-mini", "base")
     usual = [GatedBertConfig(model_size=size).learning_rate for size in sizes]
@@ -124,6 +137,19 @@ def test_fields_that_came_later_mean_what_runs_did_without_them():
     soft = today.replace(pruning_method="soft_movement", criterion=None, schedule="linear")
     was = before | {"pruning_method": "soft_movement", "criterion": "soft_movement", "scope": "layer"}
     assert {"soft_movement_penalty", "penalty_over"} <= config_changes(was, soft).keys()
+
+
+def test_an_earlier_run_of_wanda_was_scored_on_batches_and_is_told_apart_from_one_of_today():
+    before = json.loads(next(OLD.glob("metadata_*.json")).read_text())["config"]
+    was = before | {"pruning_method": "wanda", "criterion": "wanda", "scope": "output"}
+    config = GatedBertConfig.from_dict(was)
+    assert (config.calibrate, config.calibration_texts) == ("parallel", 8 * config.batch_size)
+    changed = config_changes(was, config.replace(calibrate="sequential", calibration_texts=1024))
+    assert changed.keys() == {"calibrate", "calibration_texts"}
+    today = json.loads(config.replace(calibrate="sequential", calibration_texts=1024).to_json())
+    runs = [Run(OLD, {"config": each, "task": {"name": "sst2"}, "seed": 1}, pd.DataFrame({"sparsity": [0.5]}), OLD)
+            for each in (was, today)]  # fmt: skip
+    assert len({_identity(run) for run in runs}) == 2
 
 
 def test_options_of_others_are_those_that_no_form_of_a_criterion_has():

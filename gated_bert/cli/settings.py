@@ -14,6 +14,7 @@ from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA
 from gated_bert.config.presets import PRETRAINED_RATE
+from gated_bert.config.pruning_window import STEPS_INSTEAD
 from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere, recipe_values
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean
@@ -139,6 +140,11 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
     """Fits a pruning start and end that nobody typed to the epochs; what was typed stays, and may be refused later."""
     epochs, start, end = (values[name] for name in ("epochs", "pruning_start_epoch", "pruning_end_epoch"))
     if decided_elsewhere(values.get("recipe"), typed) & {"pruning_start_epoch", "pruning_end_epoch"}:
+        return ()
+    if epochs == 0:
+        # What nobody typed is what the record says of a run without training.
+        for name in STEPS_INSTEAD.keys() - typed:
+            del values[name]
         return ()
     if not all(isinstance(value, int) and value > 0 for value in (epochs, start, end)):
         return ()

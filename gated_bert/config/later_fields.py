@@ -23,8 +23,14 @@ LATER: dict[str, Any] = {
 
 def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """A written record with the fields that were not yet there; one that a person wrote, of some fields, as it is."""
-    written = {"pattern", "scope", "schedule", "seed"} <= values.keys()
-    return (LATER if written else {}) | dict(values)
+    if not {"pattern", "scope", "schedule", "seed"} <= values.keys():
+        return dict(values)
+    later = dict(LATER)
+    batches, size = values.get("score_batches"), values.get("batch_size")
+    if values.get("criterion") == "wanda" and isinstance(batches, int) and isinstance(size, int):
+        # It was scored as saliency is, on batches, of all layers at once.
+        later |= {"calibrate": "parallel", "calibration_texts": batches * size}
+    return later | dict(values)
 
 
 def as_written_before(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ STEPS_INSTEAD = {"pruning_start_epoch": "pruning_warmup", "pruning_end_epoch": "
 def epochs_of_window(config: GatedBertConfig, given: dict[str, Any]) -> dict[str, int]:
     """The epochs in which a warm-up and a cool-down begin and end pruning, for what asks for whole epochs.
 
-    Of steps whose number in an epoch nobody knows yet these are all epochs.
+    Of steps whose number in an epoch nobody knows yet these are all epochs. Without training all is done at once.
 
     Args:
         config: the run's record.
@@ -27,6 +27,8 @@ def epochs_of_window(config: GatedBertConfig, given: dict[str, Any]) -> dict[str
     Raises:
         ConfigError: an epoch is given as well, and says otherwise.
     """
+    if config.epochs == 0:
+        return {name: 1 for name in STEPS_INSTEAD if name not in given}
     found: dict[str, int] = {}
     warmup, cooldown = (
         # Other values are refused where all are.

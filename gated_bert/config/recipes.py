@@ -86,6 +86,8 @@ _INSTEAD = {
 OF_PRETRAINED = frozenset({"learning_rate", "freeze"})
 """Fields that a recipe sets of pretrained weights alone: random ones would learn nothing by them."""
 STEPS_INSTEAD_OF = {steps: epoch for epoch, steps in STEPS_INSTEAD.items()}
+_OF_TRAINING = ("schedule", "start_sparsity", "pruning_every", *STEPS_INSTEAD, *STEPS_INSTEAD.values(), "teacher")
+"""What has no meaning where all is closed at once, and nothing learns."""
 _OF_TEACHER = ("teacher", "distill_hardness", "distill_temperature", "distill_layers", "distill_layer_weight")
 
 
@@ -113,6 +115,8 @@ def recipe_values(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
         values = {other: value for other, value in values.items() if other not in (name, *_INSTEAD.get(name, ()))}
     if asked.get("pretrained") is None:
         values = {name: value for name, value in values.items() if name not in OF_PRETRAINED}
+    if asked["epochs"] == 0:
+        values = {name: value for name, value in values.items() if name not in _OF_TRAINING}
     if {**values, **given}.get("teacher") is None:
         values = {name: value for name, value in values.items() if name not in _OF_TEACHER}
     return values

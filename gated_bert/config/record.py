@@ -163,6 +163,8 @@ class GatedBertConfig(
     def _default_schedule(self, usual: str) -> str:
         if isinstance(self.sparsity_steps, tuple):
             return "steps"
+        if self.epochs == 0:
+            return "one_shot"
         explicit_ends = self.start_sparsity is not None or self.end_sparsity is not None
         if self.criterion == "movement":
             return self.movement_schedule

@@ -82,7 +82,7 @@ def check_together(config: GatedBertConfig) -> None:
         raise ConfigError(
             "pruning_start_epoch",
             config.pruning_start_epoch,
-            f"1 to {min(config.pruning_end_epoch, config.epochs)} (pruning end and epochs)",
+            f"1 to {min(config.pruning_end_epoch, max(config.epochs, 1))} (pruning end and epochs)",
         )
     if config.schedule == "steps":
         _check_steps(config)
@@ -139,10 +139,15 @@ def _check_untrained(config: GatedBertConfig):
         raise ConfigError("epochs", 0, "1 up: a lottery ticket is what training makes of it")
     if config.pretrained is None:
         raise ConfigError("epochs", 0, "a whole number from 1 up; 0 is for trained weights (pretrained, -pt)")
+    if config.teacher is not None:
+        raise ConfigError("teacher", config.teacher, "none with epochs=0: nothing learns from it")
     if config.criterion and config.criterion in trained():
         raise ConfigError("epochs", 0, f"1 up: {config.criterion} scores during training")
     if config.criterion and config.schedule != "one_shot":
         raise ConfigError("epochs", 0, f"1 up, or with schedule one_shot; {config.schedule} closes over epochs")
+    for name in ("pruning_warmup", "pruning_cooldown"):
+        if getattr(config, name) is not None:
+            raise ConfigError(name, getattr(config, name), "no value with epochs=0: there are no steps")
 
 
 def _check_pattern(config: GatedBertConfig):

@@ -74,7 +74,15 @@ class DistillationLoss(keras.losses.Loss):
         self.kind, self.hardness, self.temperature = kind, hardness, temperature
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The loss of each example, [batch]."""
+        """The loss of each example, [batch].
+
+        Raises:
+            ValueError: outputs of another shape: of a single one a softmax would say nothing.
+        """
+        shape = tuple(y_pred.shape)
+        if len(shape) != 2 or (shape[1] is not None and (shape[1] == 1) != (self.kind == "regression")):
+            raise ValueError(f"DistillationLoss: outputs {shape} are refused; allowed: of a classification [batch, "
+                             "classes], logits of two classes or more, of a regression [batch, 1]")  # fmt: skip
         if not _holds_teacher(y_true, y_pred):
             return hard_loss(self.kind, ops.reshape(y_true, (-1,)), y_pred)
         return mixed_loss(self.kind, self.hardness, self.temperature, y_true[:, 0], y_true[:, 1:], y_pred)

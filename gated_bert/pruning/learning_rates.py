@@ -106,7 +106,8 @@ def cycle_bounds(config: GatedBertConfig, total_steps: int) -> tuple[int, ...]:
     A cycle begins with the run, with the first epoch in which pruning may close something, and from there every
     `lr_cycle_epochs`; where these are not given, with every pruning event.
     """
-    per_epoch = total_steps / config.epochs
+    # A run of no epochs has an optimiser, too.
+    per_epoch = total_steps / max(config.epochs, 1)
     first, last = (math.ceil(time) for time in pruning_window(config, per_epoch))
     length, end = config.lr_cycle_epochs or config.pruning_every, config.epochs + 1
     last = end if config.lr_cycle_epochs else min(last, config.epochs)

@@ -29,6 +29,7 @@ def study(tmp_path_factory):
         pruned(folder / f"sst2-taught-{seed}", "magnitude", seed, teacher="/somewhere")
     pruned(folder / "sst2-alone-1", "movement", 1)
     pruned(folder / "no-dense", "movement", 4)
+    write_run(folder / "no-dense", "baseline", seed=4, status="interrupted", **DENSE)
     pruned(folder / "begun", "spt", 1, status="interrupted")
     write_accuracy(folder)
     return folder
@@ -48,7 +49,7 @@ def test_each_level_has_the_last_row_at_its_sparsity_as_a_share_of_its_own_dense
 def test_what_cannot_be_compared_is_left_out(study, tmp_path, capsys):
     table = pd.read_csv(study / TABLE)
     assert set(table["seed"]) == {1, 2, 3} and "spt" not in set(table["method"])
-    write_accuracy(shutil.copytree(study, tmp_path / "again"))
+    write_accuracy(shutil.copytree(study, tmp_path / "study"))
     (said,) = capsys.readouterr().out.splitlines()
     assert "results_movement_sst2_seed4: no finished dense run of sst2, seed 4" in said
 

@@ -11,6 +11,7 @@ from gated_bert.cli.main import main
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.model_statistics import parameter_counts
 from gated_bert.experiments.reports.results import read_run
+from gated_bert.experiments.runs.status import Status
 from gated_bert.experiments.studies.oneshot import Point, oneshot_plans
 from gated_bert.experiments.studies.oneshot_table import table_row
 from gated_bert.experiments.sweeps.jobs import plan_jobs
@@ -103,7 +104,7 @@ def test_right_after_pruning_is_measured_before_fine_tuning(jobs_here, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_pruned_without_training(jobs_here, tmp_path):
+def test_a_trained_model_is_pruned_without_training(jobs_here, tmp_path, monkeypatch):
     small = {"num_layers": 1, "d_model": 32, "dff": 64, "num_heads": 2, "train_examples": 96, "max_len": 16}
     record = GatedBertConfig(model_size="tiny", pruning_method="baseline", data="embedded", epochs=1, **small)
     dense = train(record, tmp_path / "dense")
@@ -123,6 +124,13 @@ def test_a_trained_model_is_pruned_without_training(jobs_here, tmp_path):
     pruned = load_model(run / "model").model.gated_layers(ROLES)
     assert all(0.4 < (np.asarray(layer.mask_variable) == 0).mean() < 0.6 for layer in pruned)
     assert len(list(run.glob("*.png"))) == 2
+    # A record need say nothing more, and whoever watches the run sees how far it is.
+    record = GatedBertConfig(data="embedded", epochs=0, pruning_method="wanda", pretrained=str(dense.folder / "model"),
+                             train_examples=96, max_len=16, end_sparsity=0.5)  # fmt: skip
+    told = []
+    monkeypatch.setattr(Status, "due", True)
+    assert train(record, tmp_path / "alone", notify=told.append).final["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    assert any(str(each["message"]).startswith("closing weights to 50.0 %: layer 3 of ") for each in told)
     # A finished run stays, one that has lost its end is made again, and comparisons take what has one row.
     before = (run / "status.json").read_text()
     (tmp_path / "out" / "results_magnitude_sst2_sparsity50" / "status.json").unlink()

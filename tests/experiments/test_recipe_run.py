@@ -50,8 +50,10 @@ def test_it_goes_on_where_it_was_stopped_and_only_with_the_same_values(tmp_path,
     written = json.loads(next((tmp_path / "whole").glob("metadata_*.json")).read_text())["config"]
     assert (written["recipe"], written["pruning_cooldown"], written["platon_beta2"]) == ("platon", 0.275, 0.95)
     assert GatedBertConfig.from_dict(written) == config
+    counted = read_run(tmp_path / "whole").metadata["parameters"]
     # What was frozen is as random as it began, and is trained on by whoever takes the model over.
     best, last = (load_model(tmp_path / "whole" / name).model for name in ("model_best", "model"))
     for one, other in zip(best.encoder.embeddings.variables, last.encoder.embeddings.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    assert counted["total"] == last.architecture.num_parameters, "what is frozen is a part of the model"
     assert last.encoder.embeddings.trainable and last.encoder.embeddings.trainable_variables

@@ -206,3 +206,8 @@ def test_what_is_no_loss_of_any_model_is_refused():
             DistillationLoss(**values)
     with pytest.raises(ValueError, match="with_teacher"):
         with_teacher(np.zeros((4, 2)), np.zeros((4, 2)))
+    # A softmax of one logit is 1 whatever the logit, and of several targets but one would be learnt.
+    for kind, outputs in (("classification", 1), ("regression", 3)):
+        for told in (np.zeros(4), with_teacher(np.zeros(4), np.zeros((4, outputs)))):
+            with pytest.raises(ValueError, match=rf"DistillationLoss: outputs \(4, {outputs}\) are refused; allowed"):
+                DistillationLoss(kind)(told, np.zeros((4, outputs), np.float32))

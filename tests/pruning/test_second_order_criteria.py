@@ -276,6 +276,17 @@ def test_recomputations_close_in_equal_steps():
     assert seen == [0, 28, 56, 84] and sum((array(layer.gates) == 0).sum() for layer in layers) == 112
 
 
+def test_a_long_update_says_how_far_it_has_come():
+    told = []
+    for criterion in (Wanda(calibration_texts=16), Obert(recomputations=2, gradients=2)):
+        model = ready(gated_bert.gate(mlp()))
+        criterion.listener = told.append
+        Pruner(gated_bert.gated_layers(model), criterion).prune(0.5, model, ROWS_DATA)
+    layers = len(gated_bert.gated_layers(model))
+    of_layers = [f"to 50.0 %: layer {layer + 1} of {layers}" for layer in range(layers)]
+    assert told == of_layers + [f"to {share}.0 %: gradient {number} of 2" for share in (25, 50) for number in (1, 2)]
+
+
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt", "obert"])
 def test_any_model_is_pruned_in_the_middle_of_training(method):
     model = gated_bert.gate(vit(), method)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gated_bert.config import NOT_COMPUTED
-from gated_bert.config.later_fields import LATER
+from gated_bert.config.later_fields import LATER, with_later_fields
 from gated_bert.config.parts import CRITERIA, options_of_others
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, metric_columns
 from gated_bert.support.files import write_csv_atomic
@@ -102,7 +102,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
 def _identity(run: Run) -> tuple:
     # A run of an earlier version says nothing of later fields, and of other criteria's options what was usual then.
     nothing = _NOT_A_SETTING | options_of_others(run.config.get("criterion"))
-    values = {name: repr(value) for name, value in run.config.items()
+    values = {name: repr(value) for name, value in with_later_fields(run.config).items()
               if name not in nothing and value is not None and value != LATER.get(name)}  # fmt: skip
     for name in _FOLDERS & values.keys():
         # A run that starts from another one's model starts from that of its own seed.

@@ -216,9 +216,15 @@ class _Run:
         prunes = criterion and not config.ticket
         self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
+        if self.criterion:
+            self.criterion.listener = self._tell_closing
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         same_as = model_of_teacher(config, self.teacher.folder) if self.teacher else None
         self.folder.begin(self.data, tokenizer, self.model, schedule, same_as)
+
+    def _tell_closing(self, how_far: str):
+        if self.status.due:
+            self.status.update(message=f"closing weights {how_far}")
 
     def _ask_teacher(self, tokenizer: TokenizerProtocol):
         """Puts what the teacher, where there is one, says of the training examples beside their batches."""

@@ -29,7 +29,6 @@ from gated_bert.experiments.reports.run_record import free_stamp, next_order
 from gated_bert.experiments.runs.environment import hardware, versions
 from gated_bert.experiments.runs.lifecycle import FINISHED
 from gated_bert.models.backbone import EncoderClassifier
-from gated_bert.models.distillation import LAYER_MAP
 from gated_bert.models.folder import same_model, save_model
 from gated_bert.support.files import write_csv_atomic, write_json_atomic
 from gated_bert.tasks.examples import TaskData
@@ -76,9 +75,7 @@ class RunFolder:
         self.tokenizer = tokenizer
         prunable = model.gated_layers(self.config.prunable_roles)
         weights = sum(int(np.prod(layer.raw_kernel.shape)) for layer in prunable)
-        beside = {"gates", "scores"}
-        total = sum(int(np.prod(v.shape)) for v in model.trainable_variables
-                    if v.name not in beside and LAYER_MAP not in v.path)  # fmt: skip
+        total = model.architecture.num_parameters
         self.metadata = {
             "method": self.config.label,
             "label": self.config.label,

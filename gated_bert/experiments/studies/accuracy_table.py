@@ -35,10 +35,10 @@ def write_accuracy(output: Path) -> None:
     import pandas as pd
 
     runs, problems = read_runs(find_runs(output))
-    dense = {(run.task, run.seed): _last(run) for run in runs if _way(run) == DENSE}
+    dense = {(run.task, run.seed): _last(run) for run in runs if _way(run) == DENSE and run.finished}
     rows = [row for run in runs for row in _rows(run, dense)]
     problems += [f"{run.folder}: no finished dense run of {run.task}, seed {run.seed}, to compare it with"
-                 for run in runs if (run.task, run.seed) not in dense]  # fmt: skip
+                 for run in runs if _way(run) != DENSE and (run.task, run.seed) not in dense]  # fmt: skip
     for problem in problems:
         print(f"note: left out: {problem}")
     if not rows:

@@ -16,6 +16,7 @@ from rich.text import Text
 from gated_bert.experiments.reports.run_layout import LOG_FILE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.overview import clock
+from gated_bert.support.errors import printable
 from gated_bert.support.quiet import without_library_lines
 
 ENDED = ("finished", "failed", "stopped", "skipped")
@@ -76,7 +77,8 @@ def _left(view: JobView) -> str:
     left = view.status.get("seconds_left")
     if view.state == "running":
         return clock(left) if isinstance(left, int | float) else "…"
-    return view.state
+    told = view.status.get("message") if view.state == "starting" else None
+    return printable(str(told)) if told else view.state
 
 
 class LogLines:

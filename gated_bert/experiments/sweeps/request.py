@@ -16,7 +16,7 @@ from gated_bert.config.methods import METHODS
 from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, own_options
 from gated_bert.config.presets import TASK_MAX_LEN
-from gated_bert.config.recipes import decided_elsewhere
+from gated_bert.config.recipes import OF_PRETRAINED, decided_elsewhere
 from gated_bert.support.checks import ConfigError, FlagError
 
 
@@ -73,7 +73,7 @@ class Settings:
                 config = config.replace(**ends, schedule=config.schedule)
             check_matrices(config)
             # Also where it starts from a dense model of its own.
-            return config.replace(learning_rate=config.learning_rate)
+            return config.replace(**{name: getattr(config, name) for name in OF_PRETRAINED})
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None

@@ -81,6 +81,7 @@ class Criterion:
         seed: what random choices depend on.
         pooling: how units pool their weights' scores.
         loss: what it probes; None: the model's compiled loss.
+        listener: what `tell` calls; None: nothing.
 
     Raises:
         ConfigError: an unknown option or a refused value.
@@ -104,6 +105,7 @@ class Criterion:
     score_multiplier: float | None = 10.0
     score_alpha = 0.125
     collect_every = 0
+    listener: Callable[[str], None] | None = None
 
     def __init__(self, **options: Any):
         self.options = self.Options.of(**options)
@@ -141,6 +143,11 @@ class Criterion:
         self.groups, self.seed, self.loss = list(groups), seed, loss
         self.pooling = pooling or ("mean" if self.Options.SIGNED else self.default_pooling)
         self.roles = list(dict.fromkeys(group.role for group in groups))
+
+    def tell(self, how_far: str) -> None:
+        """Says how far a mask update has come, of criteria whose updates take a while."""
+        if self.listener is not None:
+            self.listener(how_far)
 
     def probe(self, model: Any, inputs: Any, labels: Any) -> Tensor:
         """The loss of a batch in inference mode, a scalar, with `model`'s variables as they are."""

@@ -72,7 +72,10 @@ class Calibrated(Criterion):
             self._see(calibration.at_once())
             yield layers, () if in_order else layers
         if in_order and (alone or self.updates_weights):
+            done = 0
             for seen in calibration.in_order():
+                done += len(seen)
+                self.tell(f"to {100 * sparsity:.1f} %: layer {done} of {len(layers)}")
                 self._see(seen, scored=alone)
                 yield (tuple(seen) if alone else ()), tuple(seen)
         self._forget()

@@ -54,6 +54,7 @@ class Obert(Criterion):
         super().bind(groups, seed, pooling, loss)
         self.layers = layers_of(groups)
         self._observers: dict[tuple[GatedLayer, ...], Callable] = {}
+        self._sparsity = 0.0
         self._forget()
 
     def _forget(self):
@@ -77,7 +78,7 @@ class Obert(Criterion):
             # Scores from elsewhere.
             yield from super().stages(sparsity, competing)
             return
-        parts = self._parts()
+        self._sparsity, parts = sparsity, self._parts()
         alone = all(any(set(layers) <= set(part) for part in parts) for layers in competing)
         for part in parts:
             self._look_at(part)
@@ -160,7 +161,9 @@ class Obert(Criterion):
         observe = self._observers.setdefault(tuple(part), self._observer(part))
         values = [ops.stop_gradient(variable) for variable in variables_of(self._model)]
         kernels = [self._kernels[layer] for layer in self.layers]
-        for batch in small_batches(self._dataset, self.options.obert_batch_size, self.options.obert_gradients):
+        count = self.options.obert_gradients
+        for done, batch in enumerate(small_batches(self._dataset, self.options.obert_batch_size, count), start=1):
+            self.tell(f"to {100 * self._sparsity:.1f} %: gradient {done} of {count}")
             yield [np.asarray(array) for array in observe(values, kernels, *batch)]
 
     def _observer(self, part: Sequence[GatedLayer]) -> Callable:
