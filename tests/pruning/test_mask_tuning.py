@@ -250,7 +250,7 @@ def test_the_reference_is_the_model_before_its_masks_whenever_they_are_chosen():
     assert not np.allclose(now, before, atol=1e-2)
 
 
-@pytest.mark.parametrize("pattern", [Block(), Block(0, 1), HeadDims()], ids=str)
+@pytest.mark.parametrize("pattern", [Block(), Block(0, 1), HeadDims()], ids=["element", "column", "head_dim"])
 def test_other_patterns_are_refused(pattern):
     with pytest.raises(ConfigError, match="pattern.*head_neuron, head, neuron"):
         Pruner(layers_of(ready()), MaskTuning(), pattern, "global", num_heads=[2, 2])
