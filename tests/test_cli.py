@@ -27,7 +27,7 @@ def _plain_environment(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("-e abc", ["-e/--epochs: 'abc'", "whole number from 1"]),
+        ("-e abc", ["-e/--epochs: 'abc'", "whole number from 0"]),
         ("-e 0", ["-e/--epochs: 0"]),
         ("-e 2.5", ["-e/--epochs: '2.5'"]),
         ("-b -3", ["-b/--batch-size: -3", "from 1"]),

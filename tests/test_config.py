@@ -75,8 +75,8 @@ def test_published_spt_is_restored_as_a_whole():
 REFUSED = [
     ({"pruning_method": "movment"}, "did you mean movement"),
     ({"model_size": "huge"}, "tiny, small, base, large"),
-    ({"epochs": 0}, "a whole number from 1 up"),
-    ({"epochs": 2.5}, "a whole number from 1 up"),
+    ({"epochs": 0}, "1 up, or with pretrained weights"),
+    ({"epochs": 2.5}, "a whole number from 0 up"),
     ({"batch_size": True}, "a whole number from 1 up"),
     ({"learning_rate": 0.0}, "a number above 0 to 1"),
     ({"learning_rate": float("nan")}, "a number above 0 to 1"),
