@@ -44,6 +44,9 @@ def sweep_command(words: list[str], in_stages: bool = False) -> int:
         # Each stage prunes once: after its first epoch where a criterion adds up gradients, else before.
         typed["pruning_start_epoch"] = 1 if typed.get("epochs") == 1 else 2
     plan, stages = read_plan(typed, defaults, os.environ), None
+    if in_stages and any(job.after for job in plan.jobs):
+        # Also where a recipe sets it.
+        raise FlagError.refused(plan.settings.labels["teacher"], SELF, SELF_ELSEWHERE)
     verbosity(os.environ)
     if in_stages:
         from gated_bert.experiments.studies.stages import (
@@ -114,8 +117,8 @@ def _check_together(typed: dict[str, Any], in_stages: bool):
     if in_stages and decided:
         raise FlagError(f"{labels[decided[0]]}: not with stages, each of which prunes once, to its own of the "
                         f"sparsities in {labels['stages']}")  # fmt: skip
-    if in_stages and typed.get("teacher") == SELF:
-        raise FlagError.refused(labels["teacher"], SELF, SELF_ELSEWHERE)
+    if in_stages and typed.get("epochs") == 0:
+        raise FlagError.refused(labels["epochs"], 0, "1 up with stages, each of which trains")
     if "ray_address" in typed and typed.get("backend") != "ray":
         raise FlagError(f"{labels['ray_address']}: goes with --backend ray")
     if not re.fullmatch(r"auto|[^\s/:]+:\d+", str(typed.get("ray_address", "auto"))):

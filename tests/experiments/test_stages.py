@@ -72,6 +72,16 @@ def test_flags_that_stages_decide_are_refused(tmp_path, capsys, command, words, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words, told", [
+    (["--teacher", "self"], "error: --teacher: 'self' is refused; allowed: a folder"),
+    (["--recipe", "obert"], "error: --teacher: 'self' is refused; allowed: a folder"),
+    (["-e", "0"], "error: -e/--epochs: 0 is refused; allowed: 1 up with stages"),
+])  # fmt: skip
+def test_what_no_stage_can_do_is_refused_by_its_own_flag(tmp_path, capsys, words, told):
+    assert main(["stages", *SMALL, "-p", "magnitude", "-o", str(tmp_path), *words]) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_a_dry_run_shows_the_jobs_and_records_that_run(tmp_path, monkeypatch, capsys):
     """The folders, the sparsities, and where each stage starts from, are those of the jobs that are started."""
     words = ["stages", *SMALL, "-p", "magnitude,random", "--stages", "30,60", "--seeds", "1,2", "-o", str(tmp_path)]
