@@ -6,7 +6,8 @@ import functools
 import importlib.machinery
 import os
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -28,6 +29,27 @@ def load_by(name: str, load: Callable[[Load, ModuleType], None]) -> None:
 def load_from_elsewhere(name: str) -> None:
     """Has a library loaded from the root folder: what it reads of the working folder may be anybody's."""
     load_by(name, _from_elsewhere)
+
+
+def load_without(name: str, others: Iterable[str]) -> None:
+    """Has a library loaded as if `others` were not installed, which can be imported afterwards as ever.
+
+    Args:
+        name: the library.
+        others: what it looks for, for uses that this package does not make, and what takes long to import.
+    """
+
+    def load(loads: Load, module: ModuleType):
+        # What another thread imports meanwhile must be found.
+        hidden = [other for other in others if other not in sys.modules] if threading.active_count() == 1 else []
+        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # what is not to be found is None there
+        try:
+            loads(module)
+        finally:
+            for other in hidden:
+                sys.modules.pop(other, None)
+
+    load_by(name, load)
 
 
 class _Finder:

@@ -32,10 +32,31 @@ def leave_working_folder() -> None:
     sys.path[:] = [path for path in sys.path if not _is_working_folder(path) and path != _PACKAGE]
     if ROOT not in sys.path:
         sys.path.insert(0, ROOT)
-    from gated_bert.loading import load_from_elsewhere
+    from gated_bert.loading import load_from_elsewhere, load_without
 
     # It takes a `matplotlibrc` in the working folder for the user's own, before any other.
     load_from_elsewhere("matplotlib")
+    # Nearly half of the time that Keras takes to import.
+    load_without("keras", ("matplotlib", "pandas", "sklearn", *(["jax"] if keras_backend() == "tensorflow" else [])))
+
+
+def keras_backend() -> str:
+    """The backend that Keras is going to take: of the environment, else of its configuration file, else TensorFlow."""
+    # Not above, where it could be a file of the working folder.
+    import json
+
+    named = os.environ.get("KERAS_BACKEND")
+    if named:
+        return named
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+    try:
+        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
+            return str(json.load(file).get("backend"))
+    except FileNotFoundError:
+        return "tensorflow"
+    except (OSError, ValueError, AttributeError, RecursionError):
+        # Keras will say, or go by something else.
+        return ""
 
 
 def _is_working_folder(path: str) -> bool:

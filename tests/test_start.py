@@ -13,7 +13,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.models.memory_probe import measure_peak_memory
 from gated_bert.experiments.sweeps.jobs import Job, job_command
 from gated_bert.experiments.sweeps.slurm import array_script
-from gated_bert.start import ROOT, import_path, python_command
+from gated_bert.start import ROOT, import_path, keras_backend, python_command
 from tests.experiments.synthetic_runs import write_run
 
 NAMES = ("rich", "yaml", "datasets", "lime", "numpy", "keras", "json", "gated_bert", "pandas", "tensorflow",
@@ -185,3 +185,50 @@ def test_plots_are_not_set_by_a_file_of_the_working_folder(trapped, kind):
     done = in_folder(trapped, python_command("gated_bert", "compare", "runs", "-o", "out"))
     assert (done.returncode, done.stderr, marks(trapped)) == (0, "", [])
     assert list((trapped / "out").glob("*.png"))
+
+
+LEAN = """
+import sys
+from gated_bert.start import leave_working_folder
+leave_working_folder()
+import keras
+print(sorted({"jax", "matplotlib", "pandas", "sklearn"} & sys.modules.keys()), keras.backend.backend())
+import matplotlib.pyplot, pandas, sklearn.linear_model
+print(pandas.DataFrame({"a": [1]}).to_csv(index=False).split(), sys.modules["keras"].ops.ones(2).shape)
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_keras_imports_only_what_is_used_and_the_rest_can_be_imported_later(tmp_path, backend):
+    pytest.importorskip(backend)
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": ROOT}
+    done = subprocess.run([sys.executable, "-c", LEAN], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used = ["jax"] if backend == "jax" else []
+    assert done.stdout.splitlines() == [f"{used} {backend}", "['a', '1'] (2,)"]
+
+
+def test_the_backend_is_the_one_that_keras_takes(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert keras_backend() == "tensorflow"
+    for text, backend in (('{"backend": "jax"}', "jax"), ("{}", "None"), ("[]", ""), ("{", ""), ("[" * 100_000, "")):
+        (tmp_path / "keras.json").write_text(text)
+        assert keras_backend() == backend
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert keras_backend() == "tensorflow"
+
+
+def test_nothing_is_hidden_from_other_threads(tmp_path):
+    program = (
+        "import threading\n"
+        "from gated_bert.start import leave_working_folder\n"
+        "leave_working_folder()\n"
+        "wait = threading.Event()\n"
+        "threading.Thread(target=wait.wait, daemon=True).start()\n"
+        "import sys, keras\n"
+        "print('pandas' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.split() == ["True"], done.stderr
