@@ -15,8 +15,8 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.records import check_record, parse_record
 
 MOST_PARAMETERS = 10**11
-_UNNAMED = "bert"
-"""The family of an architecture that names none: records of BERT are older than the others."""
+BERT = "bert"
+"""The family of an architecture that names none, as the first records did, and of models without pretrained weights."""
 ACTIVATIONS = {
     **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh"),
@@ -150,7 +150,7 @@ class Architecture:
 
     def to_dict(self) -> dict:
         """The fields as plain values that JSON can hold."""
-        named = {} if self.model_type == _UNNAMED else {"model_type": self.model_type}
+        named = {} if self.model_type == BERT else {"model_type": self.model_type}
         return {**named, **dataclasses.asdict(self), "layers": [dataclasses.asdict(sizes) for sizes in self.layers]}
 
     @classmethod
@@ -164,7 +164,7 @@ class Architecture:
         Raises:
             UserError: a field is missing, unknown or of another type, or a size makes no model.
         """
-        named = values.get("model_type", _UNNAMED) if isinstance(values, dict) else _UNNAMED
+        named = values.get("model_type", BERT) if isinstance(values, dict) else BERT
         if named != cls.model_type:
             raise UserError(f"{where}: model_type is {str(named)[:60]!r}; allowed: {cls.model_type}")
         try:
@@ -217,7 +217,7 @@ class BertConfig(Architecture):
         UserError: a size that makes no model, or an unknown activation function.
     """
 
-    model_type: ClassVar[str] = "bert"
+    model_type: ClassVar[str] = BERT
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "token_type_ids")
 
     vocab_size: int

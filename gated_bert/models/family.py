@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gated_bert.models.architecture import Architecture
+from gated_bert.models.architecture import BERT, Architecture
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     import keras
 
     from gated_bert.models.backbone import EncoderClassifier
-
-BERT = "bert"
-"""The family of models without pretrained weights, and of configurations that name none."""
 
 
 class Family:

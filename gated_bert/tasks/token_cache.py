@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gated_bert.support.arrays import DAMAGED, read_npz
-from gated_bert.support.partial import partial, remove_leftovers
+from gated_bert.support.errors import UserError
+from gated_bert.support.files import replaced_file
 from gated_bert.tasks.encoded import IDS, Encoded
 
 CACHED_FROM = 1000
@@ -85,15 +86,8 @@ def keep(path: Path, write: Callable[[BinaryIO], None]) -> None:
         write: writes its content into an open file.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        temporary = partial(path)
-        try:
-            with open(temporary, "wb") as file:
-                write(file)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError:
+        with replaced_file(path) as file:
+            write(file)
+    except UserError:
         # The cache saves time only: a home folder that cannot be written to must not stop a run.
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gated_bert.config import ConfigError
-from gated_bert.config.criterion_options import CriterionOptions
+from gated_bert.config.criterion_options import CriterionOptions, WeightUpdateOptions
 from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, VARIANTS, Part, options_of
 from gated_bert.models.gated_dense import GatedLayer
@@ -63,7 +63,8 @@ class Criterion:
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
         needs_data: `prepare` must be called before every mask update.
-        updates_weights: `new_kernel` is asked in every mask update.
+        updates_weights: `new_kernel` is asked in every mask update; where its options are `WeightUpdateOptions`, they
+            say it.
         columns: names of the columns that `report` adds to the results.
         update_every: steps between two mask updates, of `every_step` criteria.
         score_multiplier: learning rate of trained scores as a multiple of the weights', where an optimiser of a user's
@@ -109,6 +110,8 @@ class Criterion:
 
     def __init__(self, **options: Any):
         self.options = self.Options.of(**options)
+        if isinstance(self.options, WeightUpdateOptions):
+            self.updates_weights = not self.options.no_update
         for (name, field, value), part in VARIANTS.items():
             if type(self) is class_of(CRITERIA[name]) and getattr(self.options, field) == value:
                 other = class_of(part).__name__

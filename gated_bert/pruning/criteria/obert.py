@@ -44,10 +44,6 @@ class Obert(Criterion):
     # Of squares.
     default_pooling = "mean"
 
-    def __init__(self, **options: Any):
-        super().__init__(**options)
-        self.updates_weights = not self.options.no_update
-
     def bind(
         self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
     ) -> None:

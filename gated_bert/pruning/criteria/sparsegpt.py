@@ -80,7 +80,6 @@ class SparseGpt(Calibrated):
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self.updates_weights = not self.options.no_update
         self.reference = self.updates_weights and self.options.sparsegpt_target == "model"
 
     def bind(
