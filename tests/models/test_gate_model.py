@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from any_models import IMAGES, ROWS, array, mlp, subclassed, vit
-from keras import layers, ops
+from keras import layers
 
 import gated_bert
 from gated_bert import ConfigError, UserError
