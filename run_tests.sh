@@ -10,7 +10,7 @@ chosen=(-m "not nightly")
 if [ "${1:-}" = --nightly ]; then
     shift
     chosen=(--shuffle "$RANDOM" --cov --cov-report=term:skip-covered)
-    export GATED_BERT_FUZZ="${GATED_BERT_FUZZ:-3000}"
+    export GATED_BERT_FUZZ="${GATED_BERT_FUZZ:-3000}" KILLS="${KILLS:-4}"
 fi
 find_python
 ensure_installed tensorflow jax cluster export explain dev

@@ -24,8 +24,9 @@ from tests.without_tensorflow import INPUTS, RECORD, masks_of_all_patterns, trai
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
-           "tests/experiments/test_training_loss.py", "-k", "not it_compiles")  # fmt: skip
+           "tests/experiments/test_training_loss.py")  # fmt: skip
 """Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds, and the loss of a user's own."""
+QUICK = "not it_compiles and not test_training_loss or uses_the_loss or penalties_of_gates"
 
 
 def under_jax(*words: str) -> subprocess.CompletedProcess:
@@ -54,9 +55,10 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_battery_passes_under_jax():
+@pytest.mark.parametrize("chosen", [QUICK, pytest.param("not it_compiles", marks=pytest.mark.nightly)])
+def test_the_battery_passes_under_jax(chosen):
     pytest.importorskip("jax")
-    done = under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *BATTERY)
+    done = under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *BATTERY, "-k", chosen)
     assert done.returncode == 0, done.stdout[-5000:]
 
 

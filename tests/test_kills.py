@@ -16,7 +16,7 @@ from gated_bert.models.folder import load_model, save_model
 from gated_bert.support.partial import _NAME
 from tests.explain.conftest import loaded_model
 
-KILLS = int(os.environ.get("KILLS", "2"))
+KILLS = int(os.environ.get("KILLS", "1"))
 """Of each command, first into an empty folder and then over what is there, where the command does not refuse to."""
 OTHERS = ("notes.txt", ".hidden", "x.partial", ".out.partial", ".out.onnx.tmp", "another/.model.previous/file")
 COMMANDS = {

@@ -1,8 +1,10 @@
 """Fixtures for what launches jobs."""
 
+import keras
 import pytest
 
 from gated_bert.cli import main as cli
+from gated_bert.experiments.runs import run
 from gated_bert.experiments.sweeps import sweep
 
 
@@ -25,9 +27,7 @@ class _Here:
         self.slots = slots
 
     def start(self, job, slot, resume):
-        from gated_bert.experiments.runs.run import train
-
-        train(job.config, job.folder, resume=resume)
+        run.train(job.config, job.folder, resume=resume)
         return _Ended()
 
 
@@ -38,6 +38,35 @@ def jobs_here(monkeypatch):
     Processes of their own are what `test_sweep.py` and the embedded study are about.
     """
     monkeypatch.setattr(sweep, "LocalBackend", _Here)
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """`stopped(config, folder, epoch, batch, **options)` trains until Ctrl-C before a batch, both counted from 0."""
+
+    def train_until(config, folder, epoch, batch, **options):
+        class Stopping(run.EpochCallback):
+            def on_train_batch_begin(self, index, logs=None):
+                if (self.epoch, index) == (epoch, batch):
+                    raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "EpochCallback", Stopping)
+            with pytest.raises(KeyboardInterrupt):
+                run.train(config, folder, **options)
+
+    return train_until
+
+
+@pytest.fixture
+def no_steps(monkeypatch):
+    """Training steps do nothing: for what is done around them, as tracing one takes longer than all the rest."""
+
+    def make(model, force=False):
+        model.train_function = lambda iterator: {"loss": 1.0, "accuracy": 0.5}
+
+    monkeypatch.setattr(keras.Model, "make_train_function", make)
+    monkeypatch.setattr(keras.Model, "get_metrics_result", lambda model: {})
 
 
 @pytest.fixture

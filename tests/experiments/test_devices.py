@@ -22,22 +22,27 @@ from gated_bert.tasks.encoded import Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
-METHODS = ("movement", "magnitude", "spt")
+RUNS = [
+    pytest.param((backend, method), id=f"{backend}-{method}", marks=marks)
+    for method, marks in (("movement", ()), ("magnitude", pytest.mark.nightly), ("spt", pytest.mark.nightly))
+    for backend in ("tensorflow", "jax")
+]
 
 
-@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+@pytest.fixture(scope="module", params=RUNS)
 def runs(request, tmp_path_factory):
-    """The folder of the script's runs on a backend."""
-    pytest.importorskip(request.param)
-    folder = tmp_path_factory.mktemp(request.param)
-    environment = os.environ | {"KERAS_BACKEND": request.param, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    """The folder of the script's runs of a method on a backend."""
+    backend, method = request.param
+    pytest.importorskip(backend)
+    folder = tmp_path_factory.mktemp(backend)
+    environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     # The runs of a backend mostly compile the same.
     environment |= {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, str(SCRIPT), str(folder), *METHODS]
+    words = [sys.executable, str(SCRIPT), str(folder), method]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
@@ -49,8 +54,8 @@ def rows(folder):
 
 @pytest.mark.slow
 def test_two_devices_compute_what_one_does(runs):
-    for method in (*METHODS, "loss"):
-        one, two = runs / f"{method}_1", runs / f"{method}_2"
+    for name in ("usual", "loss"):
+        one, two = runs / f"{name}_1", runs / f"{name}_2"
         pd.testing.assert_frame_equal(rows(two), rows(one), rtol=1e-5, atol=1e-6)
         assert rows(two)["sparsity"].iloc[-1] == pytest.approx(0.6, abs=1e-3)
         assert read_run(two).metadata["config"]["devices"] == 2
@@ -63,13 +68,13 @@ def test_two_devices_compute_what_one_does(runs):
 
 @pytest.mark.slow
 def test_a_loss_that_is_handed_in_is_shared_too(runs):
-    far, usual = rows(runs / "loss_2"), rows(runs / f"{METHODS[0]}_2")
+    far, usual = rows(runs / "loss_2"), rows(runs / "usual_2")
     assert (far["train_loss"] > usual["train_loss"] + 0.1).all()
 
 
 @pytest.mark.slow
 def test_a_stopped_run_on_two_devices_goes_on_exactly(runs):
-    pd.testing.assert_frame_equal(rows(runs / "resumed"), rows(runs / f"{METHODS[0]}_2"), check_exact=True)
+    pd.testing.assert_frame_equal(rows(runs / "resumed"), rows(runs / "usual_2"), check_exact=True)
 
 
 def test_every_batch_can_be_shared():

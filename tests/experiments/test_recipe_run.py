@@ -10,7 +10,6 @@ import pytest
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.results import read_run
-from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs.run import train
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
@@ -27,19 +26,10 @@ def rows_of(folder):
     return read_run(folder).rows.drop(columns=["seconds", "examples_per_second"])
 
 
-def test_it_goes_on_where_it_was_stopped_and_only_with_the_same_values(tmp_path, monkeypatch):
+def test_it_goes_on_where_it_was_stopped_and_only_with_the_same_values(tmp_path, stopped):
     config = GatedBertConfig(**RUN)
     whole = train(config, tmp_path / "whole")
-
-    class Stopped(run_module.EpochCallback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if (self.epoch, batch) == (2, 2):
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "EpochCallback", Stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "broken")
+    stopped(config, tmp_path / "broken", 2, 2)
     with pytest.raises(UserError, match="--resume with platon_window=10, but the run was begun with 3"):
         train(config.replace(platon_window=10), tmp_path / "broken", resume=True)
     with pytest.raises(UserError, match="--resume with freeze='none', but the run was begun with 'embeddings'"):

@@ -8,7 +8,6 @@ import pytest
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.results import metric_title, read_run
-from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs.run import train
 from gated_bert.models.folder import load_model
 from gated_bert.tasks.data import load_task_data
@@ -58,20 +57,10 @@ def test_the_saved_model_answers_as_the_run_did(finished):
     assert scores["loss"] == pytest.approx(finished.final["val_loss"], abs=1e-5)
 
 
-def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path, stopped):
     config = config_of("movement", movement_pruning_frequency_steps=3)
     whole = train(config, tmp_path / "whole")
-
-    class Stopping(run_module.EpochCallback):
-        def on_epoch_begin(self, epoch, logs=None):
-            super().on_epoch_begin(epoch)
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "EpochCallback", Stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "broken")
+    stopped(config, tmp_path / "broken", 1, 0)
     train(config, tmp_path / "broken", resume=True)
     rows = [read_run(tmp_path / name).rows.drop(columns=TIMED) for name in ("broken", "whole")]
     pd.testing.assert_frame_equal(*rows, check_exact=True)

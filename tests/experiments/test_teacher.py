@@ -18,7 +18,6 @@ import pytest
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.experiments.reports.results import read_run
-from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs import teacher as teacher_module
 from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.teacher import Teacher
@@ -130,19 +129,10 @@ def test_one_run_asks_and_the_others_read(dense, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"distill_layers": "nearest"}], ids=["logits", "nearest"])
-def test_a_run_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(dense, tmp_path, monkeypatch, options):
+def test_a_run_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(dense, tmp_path, stopped, options):
     config = config_of("movement", teacher=str(dense / "sst2"), dropout_rate=0.1, checkpoint_steps=1, **options)
     train(config, tmp_path / "whole")
-
-    class Stopping(run_module.EpochCallback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if (self.epoch, batch) == (1, 4):
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "EpochCallback", Stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "broken")
+    stopped(config, tmp_path / "broken", 1, 4)
     train(config, tmp_path / "broken", resume=True)
     assert "going on at epoch 2, step" in (tmp_path / "broken/log.txt").read_text()
     pd.testing.assert_frame_equal(rows(tmp_path / "broken"), rows(tmp_path / "whole"), check_exact=True)
@@ -268,12 +258,13 @@ def test_a_teacher_and_a_loss_of_ones_own_are_not_together(dense, tmp_path):
 
 
 @pytest.mark.slow
-def test_under_jax():
+@pytest.mark.parametrize("chosen", ["inside_an_epoch and nearest", pytest.param(
+    "inside_an_epoch or teachers_of_these or hold_no_teacher", marks=pytest.mark.nightly)])  # fmt: skip
+def test_under_jax(chosen):
     pytest.importorskip("jax")
     if keras.backend.backend() == "jax":
         pytest.skip("this is JAX")
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    chosen = "inside_an_epoch or teachers_of_these or hold_no_teacher"
     words = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-k", chosen]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

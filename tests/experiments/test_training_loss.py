@@ -13,7 +13,6 @@ from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.results import read_run
-from gated_bert.experiments.runs import run as run_module
 from gated_bert.experiments.runs.run import train
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
@@ -96,17 +95,8 @@ def test_metadata_and_model_know_nothing_of_it(runs):
     assert shapes[0] == shapes[1]
 
 
-def test_a_stopped_run_goes_on_with_the_loss_that_is_handed_in_again(runs, tmp_path, monkeypatch):
-    class Stopping(run_module.EpochCallback):
-        def on_epoch_begin(self, epoch, logs=None):
-            super().on_epoch_begin(epoch)
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "EpochCallback", Stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train(config_of(), tmp_path, training_loss=Far())
+def test_a_stopped_run_goes_on_with_the_loss_that_is_handed_in_again(runs, tmp_path, stopped):
+    stopped(config_of(), tmp_path, 1, 0, training_loss=Far())
     with np.load(tmp_path / "checkpoint.npz") as arrays:
         model = [name for name in arrays.files if name.startswith("model/")]
     train(config_of(), tmp_path, resume=True, training_loss=Far())

@@ -1,9 +1,9 @@
 """Trains on one and on two virtual devices; run on one backend by test_devices.py.
 
-    python train_on_devices.py FOLDER METHOD…
+    python train_on_devices.py FOLDER METHOD
 
-Writes under FOLDER the runs `METHOD_1` and `METHOD_2`, the latter on two devices, and of the first method `resumed`, on
-two devices and stopped in the middle of its last epoch; `loss_1` and `loss_2` train it on a loss that is handed in.
+Writes under FOLDER the runs `usual_1` and `usual_2`, the latter on two devices, and `resumed`, on two devices and
+stopped in the middle of its last epoch; `loss_1` and `loss_2` train on a loss that is handed in.
 """
 
 import os
@@ -59,18 +59,15 @@ def far(model, inputs, labels, outputs):
     return task + 0.1 * keras.ops.sum(keras.ops.square(outputs - 3.0), axis=-1)
 
 
-def main(folder: Path, methods: list[str]):
+def main(folder: Path, method: str):
     two_devices()
     run.plot_run = lambda results, failed: None
-    for method in methods:
-        for devices in (1, 2):
-            config = GatedBertConfig(pruning_method=method, devices=devices, **RECORD)
-            run.train(config, folder / f"{method}_{devices}")
     for devices in (1, 2):
-        config = GatedBertConfig(pruning_method=methods[0], devices=devices, **RECORD)
+        config = GatedBertConfig(pruning_method=method, devices=devices, **RECORD)
+        run.train(config, folder / f"usual_{devices}")
         run.train(config, folder / f"loss_{devices}", training_loss=far)
-    train_broken(GatedBertConfig(pruning_method=methods[0], devices=2, **RECORD), folder / "resumed")
+    train_broken(GatedBertConfig(pruning_method=method, devices=2, **RECORD), folder / "resumed")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2])
