@@ -70,6 +70,12 @@ def embedded_examples(task_name: str) -> tuple[Examples, dict[str, Examples]]:
         ConfigError: there is no embedded data for `task_name`.
     """
     choose("task", task_name, tuple(RECIPES))
+    train, dev = _all_examples(task_name)
+    return train, dict(dev)
+
+
+@functools.cache
+def _all_examples(task_name: str) -> tuple[Examples, dict[str, Examples]]:
     recipe = RECIPES[task_name]
     seen: set[tuple[str, str | None]] = set()
     train = _draw_examples(task_name, "train", recipe.train, {}, seen)
