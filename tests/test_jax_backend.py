@@ -20,6 +20,7 @@ from gated_bert.models.folder import load_model, save_model
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.tokenizer import load_tokenizer
+from tests.marks import nightly
 from tests.without_tensorflow import INPUTS, RECORD, masks_of_all_patterns, train_from
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chosen", [QUICK, pytest.param("not it_compiles", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("chosen", [QUICK, nightly("not it_compiles")])
 def test_the_battery_passes_under_jax(chosen):
     pytest.importorskip("jax")
     done = under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *BATTERY, "-k", chosen)

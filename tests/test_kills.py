@@ -15,6 +15,7 @@ import pytest
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.support.partial import _NAME
 from tests.explain.conftest import loaded_model
+from tests.marks import nightly
 
 KILLS = int(os.environ.get("KILLS", "1"))
 """Of each command, first into an empty folder and then over what is there, where the command does not refuse to."""
@@ -52,7 +53,7 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["train", "export", "explain", *map(nightly, ("shrink", "export hf", "quantize"))])
 def test_the_next_command_leaves_no_temporary_file_of_a_killed_one(place, tmp_path, name):
     watched, restart, words = COMMANDS[name]
     work = tmp_path / "work"

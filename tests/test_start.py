@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from gated_bert.cli.main import main
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.models.memory_probe import measure_peak_memory
 from gated_bert.experiments.sweeps.jobs import Job, job_command
 from gated_bert.experiments.sweeps.slurm import array_script
 from gated_bert.start import ROOT, import_path, keras_backend, python_command
 from tests.experiments.synthetic_runs import write_run
+from tests.marks import nightly
 
 NAMES = ("rich", "yaml", "datasets", "lime", "numpy", "keras", "json", "gated_bert", "pandas", "tensorflow",
          "tokenizers", "argparse", "runpy", "matplotlib", "h5py", "psutil", "ray", "pip", "venv", "config",
@@ -142,7 +144,7 @@ def test_closed_and_full_streams_end_no_command_in_a_traceback(tmp_path, closing
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+@pytest.mark.parametrize("encoding", [nightly("ascii"), nightly("latin-1"), "ascii:strict"])
 def test_terminals_without_unicode_get_what_they_can_show(tmp_path, encoding):
     place = tmp_path / "r\N{LATIN SMALL LETTER E WITH ACUTE}sultats \N{RIGHTWARDS ARROW}"
     words = python_command("gated_bert", "sweep", *RUN, "-p", "baseline", "-o", place)
@@ -161,15 +163,19 @@ def test_a_folder_whose_name_is_not_utf8_will_do(tmp_path):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
     for words in (
         ["sweep", *RUN, "-p", "baseline", "-o", place + b"/out"],
-        ["sweep", *RUN, "-p", "baseline", "-pt", model, "-o", place + b"/again"],
-        ["export", model, place + b"/m.onnx"],
-        ["quantize", place + b"/m.onnx", place + b"/q.onnx"],
-        ["inspect", place + b"/q.onnx", "-o", place + b"/seen"],
+        ["train", *RUN, "-p", "baseline", "-pt", model, "--run-dir", place + b"/again"],
     ):
         command = [*python_command("gated_bert"), *words]
         done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
         assert done.returncode == 0, (words, done.stderr)
-    assert b"report.html" in os.listdir(place + b"/again")
+    for words in (
+        ["export", model, place + b"/m.onnx"],
+        ["quantize", place + b"/m.onnx", place + b"/q.onnx"],
+        ["inspect", place + b"/q.onnx", "-o", place + b"/seen"],
+        ["compare", place + b"/out", place + b"/again", "-o", place + b"/compared"],
+    ):
+        assert main(list(map(os.fsdecode, words))) == 0
+    assert b"report.html" in os.listdir(place + b"/out") and b"report.html" in os.listdir(place + b"/compared")
 
 
 SETTINGS_OF_STRANGERS = {"words": b"nonsense: 3\nbackend: nosuch\ntext.usetex: True\n", "latin-1": b"# \xe9\n"}

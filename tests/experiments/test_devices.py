@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -20,16 +21,15 @@ from gated_bert.models.folder import load_model, read_masks
 from gated_bert.support.machine import GIB, Machine
 from gated_bert.tasks.encoded import Encoded
 from gated_bert.tasks.pipeline import BucketedDataset
+from tests.marks import nightly
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
-RUNS = [
-    pytest.param((backend, method), id=f"{backend}-{method}", marks=marks)
-    for method, marks in (("movement", ()), ("magnitude", pytest.mark.nightly), ("spt", pytest.mark.nightly))
-    for backend in ("tensorflow", "jax")
-]
+USUAL = ("tensorflow", "movement")
+RUNS = [USUAL, *(nightly(each) for each in itertools.product(("tensorflow", "jax"), ("movement", "magnitude", "spt"))
+                 if each != USUAL)]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def runs(request, tmp_path_factory):
     """The folder of the script's runs of a method on a backend."""
     backend, method = request.param

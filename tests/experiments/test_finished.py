@@ -24,6 +24,7 @@ from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.run_state import newest_metadata, read_status
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
+from tests.marks import nightly
 
 SMALL = "-d embedded -m tiny --num-layers 1 --d-model 16 --num-heads 2 --dff 32 -ml 24 --train-examples 48"
 FLAGS = f"{SMALL} -b 16 -l 1e-3 -p magnitude -e 2 -ps 1 -pe 2 -f 0.8".split()
@@ -105,7 +106,7 @@ def test_a_sweep_that_goes_on_compares_the_settings_of_a_run_that_train_made(cop
     assert main(words) == 0 and "skipped" in capsys.readouterr().out
 
 
-def test_a_new_run_sets_the_earlier_one_aside_and_says_where(copy, tmp_path, capsys):
+def test_a_new_run_sets_the_earlier_one_aside_and_says_where(copy, tmp_path, capsys, no_steps):
     before = content(copy)
     train(config_of(epochs=1, pruning_end_epoch=1), copy)
     (aside,) = (tmp_path / "saved_results").iterdir()
@@ -228,8 +229,8 @@ class Kills:
         assert len(needed) > 8 and {path.stat().st_ino for path in (*needed, *folders)} <= self.synced
 
 
-@pytest.mark.parametrize("accuracies", [(0.6, 0.7), (0.7, 0.6)], ids=["best_is_last", "best_is_earlier"])
-def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_results(tmp_path, monkeypatch, accuracies):
+@pytest.mark.parametrize("accuracies", [nightly((0.6, 0.7)), (0.7, 0.6)], ids=["best_is_last", "best_is_earlier"])
+def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_results(tmp_path, monkeypatch, accuracies, no_steps):
     """Also where the best model is an earlier epoch's, or the last one's, whose weights are linked."""
     config, found = config_of(pruning_end_epoch=1), iter(accuracies)
     with monkeypatch.context() as patch:
@@ -257,7 +258,7 @@ def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_resul
     assert 0 < went_on < len(kills.found)
 
 
-def test_what_fails_after_the_results_does_not_take_the_word_back(tmp_path, monkeypatch):
+def test_what_fails_after_the_results_does_not_take_the_word_back(tmp_path, monkeypatch, no_steps):
     def stop(*_):
         raise KeyboardInterrupt
 

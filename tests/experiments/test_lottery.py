@@ -16,6 +16,7 @@ from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.studies.lottery import round_sparsities
 from gated_bert.models.folder import load_model
 from gated_bert.pruning.criteria.magnitude import Magnitude
+from tests.marks import nightly
 
 ENCODER = 4 * 16 * 16 + 2 * 16 * 32
 
@@ -166,7 +167,7 @@ def test_closed_weights_stay_closed_and_every_row_says_how_many(dense, ticket, t
     assert not np.array_equal(trained["bert_classifier/classifier/bias"], initial["bert_classifier/classifier/bias"])
 
 
-@pytest.mark.parametrize("step", [3, 7, 9])
+@pytest.mark.parametrize("step", [nightly(3), 7, nightly(9)])
 def test_rewinding_to_a_step_gives_the_weights_of_that_step(tmp_path, monkeypatch, step):
     """Seven steps an epoch; the reference is what the checkpoint callback sees after the step."""
     seen = {}

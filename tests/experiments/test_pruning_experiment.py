@@ -9,6 +9,7 @@ import pytest
 import gated_bert
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
+from tests.marks import nightly
 
 TINY = {"epochs": 1, "num_layers": 1, "d_model": 32, "dff": 64, "train_examples": 96, "max_len": 16}
 
@@ -56,7 +57,7 @@ def test_what_is_refused(changes, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ticket", [False, True])
+@pytest.mark.parametrize("ticket", [nightly(False), True])
 def test_a_run_writes_its_files_and_is_not_repeated(tmp_path, monkeypatch, ticket):
     monkeypatch.chdir(tmp_path)
     one = experiment(model="tiny", compression=1.2, pretrained=False, data="embedded", train_kwargs=TINY, is_LTH=ticket)

@@ -31,6 +31,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from gated_bert.experiments.sweeps import ray_backend
 from gated_bert.experiments.sweeps.ray_backend import cores_each, room
+from tests.marks import nightly
 
 FAKE_JOB = Path(__file__).with_name("fake_job.py")
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -133,8 +134,8 @@ def rows(folder: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "shared"),
-    [(("spt", "magnitude", "baseline"), True), (("spt",), False)],
-    ids=["shared disk", "no shared disk"],
+    [pytest.param(("spt", "magnitude", "baseline"), True, id="shared disk"),
+     nightly(("spt",), False, id="no shared disk")],
 )
 def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch, capfd, methods, shared):
     if not shared:
@@ -204,7 +205,7 @@ def measured(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stored", [False, True], ids=["brought to the head", "in a store"])
+@pytest.mark.parametrize("stored", [pytest.param(False, id="brought to the head"), nightly(True, id="in a store")])
 def test_a_lost_nodes_job_goes_on_from_its_last_checkpoint(two_nodes, unbroken, monkeypatch, capfd, tmp_path, stored):
     """Without a shared disk: elsewhere, in the epoch it was lost in, with the rows of an unbroken run."""
     monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)
@@ -235,7 +236,7 @@ def test_a_lost_nodes_job_goes_on_from_its_last_checkpoint(two_nodes, unbroken, 
     assert not stored or not any(points.rglob("*.*"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_launcher_leaves_what_the_next_goes_on_from(two_nodes, unbroken, monkeypatch, tmp_path):
     """Without a shared disk: the checkpoint is here, so a sweep on a restarted head goes on from it."""
     code = ("import sys; from tests.experiments import test_ray_backend as t\n"

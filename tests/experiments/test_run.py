@@ -25,6 +25,7 @@ from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.same_record import refuse_other_config
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
+from tests.marks import nightly
 
 TIMED = ["seconds", "examples_per_second"]
 
@@ -134,7 +135,7 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["spt", "movement", "smooth_grad"])
+@pytest.mark.parametrize("method", ["spt", nightly("movement"), nightly("smooth_grad")])
 def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
     frequent = {"checkpoint_steps": 3, "movement_pruning_frequency_steps": 4}
@@ -146,22 +147,13 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
     pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
 
 
-@pytest.mark.parametrize("batches", [0, 2])
-def test_masks_whose_target_is_reached_stay_over_a_stop(tmp_path, monkeypatch, batches):
+@pytest.mark.parametrize("batches", [nightly(0), 2])
+def test_masks_whose_target_is_reached_stay_over_a_stop(tmp_path, stopped, batches):
     """Tiles made of open columns: more would close, were an update to the same sparsity done again."""
     options = {"pruning_type": 8, "tilesparsity_variant": "code", "granularity": 4, "epochs": 4}
     plan = {"schedule": "one_shot", "pruning_start_epoch": 1, "pruning_end_epoch": 1, "end_sparsity": 0.6}
     config = config_of("magnitude", **options | plan, batch_size=16, train_examples=64, checkpoint_steps=2)
-
-    class Stopped(run_module.EpochCallback):
-        def on_train_batch_begin(self, batch, logs=None):
-            if (self.epoch, batch) == (2, batches):
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "EpochCallback", Stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path)
+    stopped(config, tmp_path, 2, batches)
     rows = train(config, tmp_path, resume=True).rows
     assert f"going on at epoch 3, step {batches}" in (tmp_path / "log.txt").read_text()
     assert len({row["sparsity"] for row in rows}) == 1 and rows[0]["sparsity"] > 0.6
@@ -329,7 +321,7 @@ def test_a_checkpoint_of_a_longer_run_is_one_sentence(tmp_path, place):
         Checkpoint(path).check_within(epochs=3, steps=10)
 
 
-def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path, monkeypatch):
+def test_a_run_is_later_than_those_before_it_though_the_clock_went_back(tmp_path, monkeypatch, no_steps):
     config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)
     first = train(config, tmp_path / "results_a")
     (metadata,) = (tmp_path / "results_a").glob("metadata_*.json")
@@ -357,7 +349,7 @@ def own_data(path, rows=80):
     return str(path)
 
 
-def test_a_files_name_is_no_markup_and_a_plot_that_fails_ends_no_run(tmp_path, monkeypatch, capfd):
+def test_a_files_name_is_no_markup_and_a_plot_that_fails_ends_no_run(tmp_path, monkeypatch, capfd, no_steps):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film"]) + "\n")
     plan = {"epochs": 1, "pruning_start_epoch": 1, "pruning_end_epoch": 1, "resource_seconds": 5.0, "vocab": str(vocab)}

@@ -102,7 +102,7 @@ def test_the_pretrained_study(jobs_here, tmp_path, real_data, minilm):
     assert set(summary["method"]) == {"baseline", "magnitude", "random"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_patterns_study(jobs_here, smaller, tmp_path):
     summary = smoke(tmp_path, "patterns")
     assert len(summary) == 4
@@ -158,7 +158,7 @@ def test_the_saliency_study(jobs_here, tmp_path, real_data, minilm):
     assert (tmp_path / "published" / "iou" / "iou_pairs.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_ag_news_study_and_that_of_its_explanations(
     jobs_here, commands_here, tmp_path, real_data, published_model, nltk_data, capfd
 ):

@@ -257,14 +257,13 @@ def test_a_teacher_and_a_loss_of_ones_own_are_not_together(dense, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chosen", ["inside_an_epoch and nearest", pytest.param(
-    "inside_an_epoch or teachers_of_these or hold_no_teacher", marks=pytest.mark.nightly)])  # fmt: skip
-def test_under_jax(chosen):
+@pytest.mark.nightly
+def test_under_jax():
     pytest.importorskip("jax")
     if keras.backend.backend() == "jax":
         pytest.skip("this is JAX")
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    chosen = "inside_an_epoch or teachers_of_these or hold_no_teacher"
     words = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__)), "-k", chosen]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -14,6 +14,7 @@ from gated_bert.pruning.criteria.spt import Spt
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import Pruner, sparsity
+from tests.marks import nightly
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -43,26 +44,26 @@ def fit(make_model, batches, config, epochs=None):
 @pytest.mark.parametrize(
     "options",
     [
-        {"pruning_method": "magnitude"},
-        {"pruning_method": "random"},
-        {"pruning_method": "movement"},
+        nightly({"pruning_method": "magnitude"}),
+        nightly({"pruning_method": "random"}),
+        nightly({"pruning_method": "movement"}),
         {"pruning_method": "spt"},
         {"pruning_method": "movement", "movement_schedule": "cubic"},
-        {"pruning_method": "spt", "spt_reward": "taylor"},
+        nightly({"pruning_method": "spt", "spt_reward": "taylor"}),
         {"pruning_method": "spt", "spt_unit": "neuron", "spt_credit": "regression"},
-        {"pruning_method": "spt", "spt_unit": "head"},
-        {"pruning_method": "spt", "spt_explore_per_layer": True},
+        nightly({"pruning_method": "spt", "spt_unit": "head"}),
+        nightly({"pruning_method": "spt", "spt_explore_per_layer": True}),
         {"pruning_method": "spt", "spt_variant": "published"},
         {"pruning_method": "movement", "pattern": "block"},
-        {"pruning_method": "magnitude", "schedule": "one_shot"},
-        {"pruning_method": "taylor", "pruning_start_epoch": 2},
-        {"pruning_method": "taylor", "pruning_start_epoch": 2, "pattern": "head_dim"},
+        nightly({"pruning_method": "magnitude", "schedule": "one_shot"}),
+        nightly({"pruning_method": "taylor", "pruning_start_epoch": 2}),
+        nightly({"pruning_method": "taylor", "pruning_start_epoch": 2, "pattern": "head_dim"}),
         {"pruning_method": "taylor", "pruning_start_epoch": 2, "taylor_variant": "published"},
-        {"pruning_method": "movement", "pattern": "vector"},
+        nightly({"pruning_method": "movement", "pattern": "vector"}),
         {"pruning_method": "magnitude", "pattern": "tile", "granularity": 8, "tile_dims": "kn", "scope": "global"},
         {"pruning_method": "taylor", "pruning_start_epoch": 2, "pruning_type": 3, "tilesparsity_variant": "code",
          "granularity": 8},
-        {"pruning_method": "magnitude", "pruning_type": 6, "sparsity_per_dim": False},
+        nightly({"pruning_method": "magnitude", "pruning_type": 6, "sparsity_per_dim": False}),
         {"pruning_method": "activation_magnitude", "activation_variant": "published"},
     ],
     ids=lambda options: "-".join(map(str, options.values())),

@@ -16,6 +16,7 @@ from gated_bert.models.bert import BertClassifier
 from gated_bert.models.gated_dense import GatedDense, output_hook
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.pruner import Pruner, sparsity
+from tests.marks import nightly
 
 CRITERIA = (
     "gradient_magnitude", "activation_magnitude", "grad_cam", "smooth_grad", "smooth_grad_cam", "grad_cam_shift",
@@ -297,7 +298,7 @@ def test_gradients_are_those_of_the_tasks_loss(kind):
     assert scores[place] == pytest.approx(abs(losses[0] - losses[1]) / 2, rel=5e-2)
 
 
-@pytest.mark.parametrize("name", ["activation_magnitude", "grad_cam", "smooth_grad_cam_shift"])
+@pytest.mark.parametrize("name", ["activation_magnitude", nightly("grad_cam"), "smooth_grad_cam_shift"])
 def test_closed_weights_stay_closed_and_the_asked_sparsity_is_reached(make_model, batches, name):
     model = make_model(num_layers=1)
     config = config_of(name, score_batches=2, smooth_passes=2, learning_rate=1e-2)
@@ -373,19 +374,20 @@ def test_strategies_are_typed_like_methods(capfd, tmp_path):
     assert "did you mean LayerGradCAM?" in capfd.readouterr().err
 
 
-@pytest.mark.slow
-def test_every_criterion_drives_a_run(tmp_path, capfd):
-    options = {
-        "gradient_magnitude": "--schedule cubic", "activation_magnitude": "--pattern column",
-        "grad_cam": "--scope global", "smooth_grad": "-ss 60", "smooth_grad_cam": "--noise activation",
-        "grad_cam_shift": "--pattern tile --tile-dims kn --granularity 16", "smooth_grad_cam_shift": "--noise-std 0.01",
-        "LayerSmoothGradCAMShift": "",
-    }  # fmt: skip
-    for name, more in options.items():
-        folder = tmp_path / name
-        steps = [] if "-ss" in more else ["-f", "0.6"]
-        words = ["train", "-p", name, *SMALL, "-e", "1", "-ps", "1", "-pe", "1", *steps, "--run-dir", str(folder)]
-        assert main([*words, *more.split()]) == 0, capfd.readouterr().err
-        metadata = json.loads(next(folder.glob("metadata_*.json")).read_text())
-        assert metadata["final"]["sparsity"] == pytest.approx(0.6, abs=0.02)
-        assert metadata["config"]["score_batches"] == 2
+@pytest.mark.parametrize(("name", "more"), [
+    ("smooth_grad", "-ss 60"),
+    ("grad_cam_shift", "--pattern tile --tile-dims kn --granularity 16"),
+    nightly("gradient_magnitude", "--schedule cubic"),
+    nightly("activation_magnitude", "--pattern column"),
+    nightly("grad_cam", "--scope global"),
+    nightly("smooth_grad_cam", "--noise activation"),
+    nightly("smooth_grad_cam_shift", "--noise-std 0.01"),
+    nightly("LayerSmoothGradCAMShift", ""),
+])  # fmt: skip
+def test_every_criterion_drives_a_run(tmp_path, capfd, name, more):
+    steps = [] if "-ss" in more else ["-f", "0.6"]
+    words = ["train", "-p", name, *SMALL, "-e", "1", "-ps", "1", "-pe", "1", *steps, "--run-dir", str(tmp_path)]
+    assert main([*words, *more.split()]) == 0, capfd.readouterr().err
+    metadata = json.loads(next(tmp_path.glob("metadata_*.json")).read_text())
+    assert metadata["final"]["sparsity"] == pytest.approx(0.6, abs=0.02)
+    assert metadata["config"]["score_batches"] == 2

@@ -14,6 +14,7 @@ from gated_bert.pruning import Block, Obert, Pruner, PruningCallback, SparseGpt,
 from gated_bert.pruning.any_model import Batches
 from gated_bert.pruning.calibration import Calibration, first_batches
 from gated_bert.pruning.second_order import damped
+from tests.marks import nightly
 
 ROWS_DATA = Batches(ROWS, LABELS, 16)
 
@@ -287,7 +288,7 @@ def test_a_long_update_says_how_far_it_has_come():
     assert told == of_layers + [f"to {share}.0 %: gradient {number} of 2" for share in (25, 50) for number in (1, 2)]
 
 
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "obert"])
+@pytest.mark.parametrize("method", [nightly("wanda"), "sparsegpt", "obert"])
 def test_any_model_is_pruned_in_the_middle_of_training(method):
     model = gated_bert.gate(vit(), method)
     data = IMAGES, (IMAGES.mean((1, 2, 3)) > 0).astype("int32")
