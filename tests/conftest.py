@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gc
 import os
 import tempfile
@@ -39,6 +41,27 @@ def pytest_runtest_teardown(item, nextitem):
     # Models and their graphs are garbage in cycles.
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_scale(request):
+    """Runs are evaluated on 96 of the embedded development examples and drawn small, in this process.
+
+    Both are most of the time of a run of some steps. A module that looks at them has `FULL_SCALE = True`.
+    """
+    if getattr(request.module, "FULL_SCALE", False):
+        yield
+        return
+    from gated_bert.experiments.reports import drawing
+    from gated_bert.tasks import embedded
+
+    embedded.embedded_vocabulary()  # Of the words of all examples.
+    fewer = {name: dataclasses.replace(recipe, dev=96) for name, recipe in embedded.RECIPES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "DPI", 40)
+        patch.setattr(embedded, "RECIPES", fewer)
+        patch.setattr(embedded, "_all_examples", functools.cache(embedded._all_examples.__wrapped__))
+        yield
 
 
 def data_folder() -> Path:

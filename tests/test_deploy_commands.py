@@ -19,6 +19,7 @@ from gated_bert.models.folder import LoadedModel, load_model, save_model
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
+from tests.pictures import is_drawn
 from tests.refused import refusal
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
@@ -92,7 +93,7 @@ def test_predict_writes_rows_and_metrics_of_either_kind_of_model(folder, capsys,
         assert [row["event"] for row in read("out/a_resources.csv") if row["event"] != "interval"] == [
             "start", "predict", "end"
         ]  # fmt: skip
-        assert Path("out/a_resources.png").stat().st_size > 1000
+        assert is_drawn("out/a_resources.png")
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "a.csv", "a_metrics.json", "a_resources.csv", "a_resources.png"
     ]  # fmt: skip

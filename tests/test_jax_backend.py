@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
            "tests/experiments/test_training_loss.py")  # fmt: skip
 """Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds, and the loss of a user's own."""
-QUICK = "not it_compiles and not test_training_loss or uses_the_loss or penalties_of_gates"
+QUICK = "not it_compiles and not test_training_loss or penalties_of_gates"
 
 
 def under_jax(*words: str) -> subprocess.CompletedProcess:

@@ -30,6 +30,8 @@ from gated_bert.explain.pos import TAGSETS
 from gated_bert.explain.similarity import MEASURES
 from gated_bert.support import progress_bar as progress_module
 
+FULL_SCALE = True
+
 NAMES = ("a$b$c.tsv", "[red]x[/]", "<script>alert(1)</script>", "_hidden", "%s{0}", r"$\frac{", ":smile: [/]",
          r"\$x\$ $y$", "x" * 300, "два\n$$", "\udcff中文 😀")  # fmt: skip
 MATH = ("a$b$c.tsv", r"$\frac{")

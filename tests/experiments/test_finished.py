@@ -230,7 +230,9 @@ class Kills:
 
 
 @pytest.mark.parametrize("accuracies", [nightly((0.6, 0.7)), (0.7, 0.6)], ids=["best_is_last", "best_is_earlier"])
-def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_results(tmp_path, monkeypatch, accuracies, no_steps):
+def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_results(
+    tmp_path, monkeypatch, accuracies, no_steps
+):
     """Also where the best model is an earlier epoch's, or the last one's, whose weights are linked."""
     config, found = config_of(pruning_end_epoch=1), iter(accuracies)
     with monkeypatch.context() as patch:

@@ -24,6 +24,7 @@ from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
+from tests.pictures import is_drawn
 from tests.refused import refusal
 
 NEWS = ("pipeline", "-t", "ag_news", "-d", "embedded")
@@ -169,7 +170,7 @@ def test_from_models_to_the_report(commands_here, monkeypatch, capsys, nltk_data
     for heading in ("Similarity of explanations", "Parts of speech", "Students", "How it was made"):
         assert f"<h2>{heading}</h2>" in report
     assert "<h2>Models</h2>" not in report and report.count("data:image/png;base64,") == 5
-    assert (out / "reports" / "explanations.png").stat().st_size > 10_000
+    assert is_drawn(out / "reports" / "explanations.png")
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
     assert capsys.readouterr().out.count("done before") == 6

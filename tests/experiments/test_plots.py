@@ -13,6 +13,8 @@ from gated_bert.experiments.reports.many_plot import MANY
 from gated_bert.experiments.reports.results import find_runs, read_run, read_runs
 from gated_bert.support.files import write_csv_atomic
 
+FULL_SCALE = True
+
 
 @pytest.fixture
 def drawn(monkeypatch):

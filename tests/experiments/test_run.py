@@ -135,11 +135,12 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["spt", nightly("movement"), nightly("smooth_grad")])
+@pytest.mark.parametrize("method", ["spt", *map(nightly, ("movement", "smooth_grad", "sparsegpt", "obert"))])
 def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
     frequent = {"checkpoint_steps": 3, "movement_pruning_frequency_steps": 4}
-    config = config_of(method, dropout_rate=0.1, score_batches=2, smooth_passes=2, **frequent)
+    data = {"score_batches": 2, "smooth_passes": 2, "calibration_texts": 32, "obert_gradients": 4}
+    config = config_of(method, dropout_rate=0.1, **data, **frequent)
     kills = np.random.default_rng().integers(4, 12, 2)
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     ended, said = run_in_processes(config, *((broken, int(kill_at)) for kill_at in kills), (broken, 0), (whole, 0))
@@ -227,7 +228,7 @@ def _array(path, **arrays):
         {"stamp": "../../elsewhere"}, {"stamp": "/etc/x"}, {"stamp": ""}, {"epoch": -1}, {"epoch": 2**40},
         {"batches": -3}, {"seconds": -1.0}, {"seconds": 1e300}, {"epoch": True})),
 ])  # fmt: skip
-def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_afresh(tmp_path, write):
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_afresh(tmp_path, write, no_steps):
     write(tmp_path / "checkpoint.npz")
     damaged = (tmp_path / "checkpoint.npz").read_bytes()
     config = config_of("baseline", epochs=1, pruning_start_epoch=1, train_examples=20)

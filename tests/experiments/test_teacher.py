@@ -30,6 +30,7 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.task import get_task
 from gated_bert.tasks.taught import LABELS, TEACHER_OUTPUTS
+from tests.marks import nightly
 
 KINDS = {"sst2": {}, "mrpc": {}, "stsb": {}, "squad": {"max_len": 64, "train_examples": 24}}
 TIMED = ["seconds", "examples_per_second"]
@@ -128,7 +129,7 @@ def test_one_run_asks_and_the_others_read(dense, tmp_path, monkeypatch):
     assert len(asked) == 4, "where nothing can be kept"
 
 
-@pytest.mark.parametrize("options", [{}, {"distill_layers": "nearest"}], ids=["logits", "nearest"])
+@pytest.mark.parametrize("options", [nightly({}), {"distill_layers": "nearest"}], ids=["logits", "nearest"])
 def test_a_run_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(dense, tmp_path, stopped, options):
     config = config_of("movement", teacher=str(dense / "sst2"), dropout_rate=0.1, checkpoint_steps=1, **options)
     train(config, tmp_path / "whole")
@@ -140,6 +141,7 @@ def test_a_run_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(dense, tmp_
     assert all(np.array_equal(*pair) for pair in zip(whole, broken, strict=True))
 
 
+@pytest.mark.nightly
 def test_it_compiles_with_the_layers_and_takes_16_bits_and_saved_models_hold_no_teacher(dense, tmp_path):
     policy, teacher = keras.config.dtype_policy(), str(dense / "sst2")
     options = {"jit_compile": True, "precision": "mixed_bfloat16", "distill_layers": "nearest", "epochs": 1}

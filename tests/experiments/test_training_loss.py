@@ -17,6 +17,7 @@ from gated_bert.experiments.runs.run import train
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model
+from tests.marks import nightly
 
 TIMED = ["seconds", "examples_per_second"]
 SHARE = 0.1
@@ -122,7 +123,8 @@ def test_rewards_and_saliency_look_at_the_loss_of_the_task(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "options", [{"jit_compile": True}, {"precision": "mixed_bfloat16"}, {"precision": "mixed_float16"}]
+    "options",
+    [nightly({"jit_compile": True}), {"precision": "mixed_bfloat16"}, nightly({"precision": "mixed_float16"})],
 )
 def test_it_compiles_and_takes_16_bits(tmp_path, options):
     policy = keras.config.dtype_policy()

@@ -18,6 +18,8 @@ from gated_bert.tasks.task import get_task
 from gated_bert.tasks.wordpiece import Tokenizer
 from tests.conftest import REPOSITORY
 
+FULL_SCALE = True
+
 TASK_NAMES = ("sst2", "cola", "mrpc", "stsb", "qnli", "rte", "wnli", "mnli", "ag_news")
 HASHES = {
     "sst2": "4080a0030ed7b391",
