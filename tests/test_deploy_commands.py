@@ -22,6 +22,8 @@ from tests.compression.conftest import randomize
 from tests.pictures import is_drawn
 from tests.refused import refusal
 
+FULL_SCALE = True
+
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 TEXTS = ["good film", "bad", "good good bad bad films good", "film", "bad films good"]
 QUICK = ("--batches", "1,2", "--lengths", "8", "--repeats", "2")

@@ -23,6 +23,8 @@ from gated_bert.tasks.tokenizer import load_tokenizer
 from tests.marks import nightly
 from tests.without_tensorflow import INPUTS, RECORD, masks_of_all_patterns, train_from
 
+FULL_SCALE = True
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
            "tests/experiments/test_training_loss.py")  # fmt: skip

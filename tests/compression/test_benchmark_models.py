@@ -19,6 +19,8 @@ from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import randomize
 from tests.pictures import is_drawn
 
+FULL_SCALE = True
+
 
 def test_a_model_whose_metric_is_no_number_hides_no_other(tmp_path):
     """As after 16 bits overflow; in the record of a benchmark it is null."""
