@@ -220,10 +220,15 @@ def test_the_script_refuses_before_it_installs(tmp_path):
         assert part in " ".join(shown.stdout.split())
 
 
-def test_the_defaults_at_the_head_of_the_script_are_used(tmp_path):
+@pytest.mark.parametrize(("change", "shown_as"), [
+    (("END_SPARSITY=0.99", "END_SPARSITY=0.8"), ("0 %", "80 %")),
+    # Steps say where it ends.
+    (("SPARSITY_STEPS=auto", 'SPARSITY_STEPS="10 50"'), ("10 %", "50 %")),
+])  # fmt: skip
+def test_the_defaults_at_the_head_of_the_script_are_used(tmp_path, change, shown_as):
     text = (REPOSITORY / "run_experiments.sh").read_text()
-    text = text.replace("EPOCHS=25", "EPOCHS=7").replace("END_SPARSITY=0.99", "END_SPARSITY=0.8")
-    text = text.replace("SPARSITY_STEPS=auto", 'SPARSITY_STEPS="10 50"')
+    assert "EPOCHS=25" in text and change[0] in text
+    text = text.replace("EPOCHS=25", "EPOCHS=7").replace(*change)
     text = text.replace('$(dirname "${BASH_SOURCE[0]}")', str(REPOSITORY))
     script = tmp_path / "mine.sh"
     script.write_text(text)
@@ -231,7 +236,7 @@ def test_the_defaults_at_the_head_of_the_script_are_used(tmp_path):
     shown = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path).stdout.split("\n")
     rows = dict(line.strip().split("  ", 1) for line in shown if line.startswith("  ") and "  " in line.strip())
     rows = {name: value.strip() for name, value in rows.items()}
-    assert (rows["epochs"], rows["end sparsity"], rows["schedule"]) == ("7", "80 %", "10 50 %")
+    assert (rows["epochs"], rows["start sparsity"], rows["end sparsity"]) == ("7", *shown_as)
 
 
 @pytest.mark.parametrize("module", ("cli/main.py", "models/bert.py", "experiments/runs/run.py"))

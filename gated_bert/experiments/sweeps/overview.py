@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.config.presets import PRETRAINED_RATE
@@ -49,7 +50,7 @@ def _value(plan: Plan, name: str) -> str | None:
     if name == "model_size" and first.pretrained is not None:
         return None
     if name in ("start_sparsity", "end_sparsity"):
-        return ", ".join(dict.fromkeys(f"{100 * getattr(config, name):g} %" for config in pruned)) or None
+        return ", ".join(dict.fromkeys(f"{_ends(config)[name]:g} %" for config in pruned)) or None
     if name == "window":
         windows = dict.fromkeys(f"{config.pruning_start_epoch} to {config.pruning_end_epoch}" for config in pruned)
         return ", ".join(windows) or None
@@ -61,6 +62,14 @@ def _value(plan: Plan, name: str) -> str | None:
     if name == "precision" and values == ("float32",) and _could_be_faster(plan):
         return "float32 (this processor computes in bfloat16, too: --precision auto is faster)"
     return None if values == (None,) else _text(values if len(values) > 1 else values[0])
+
+
+def _ends(config: GatedBertConfig) -> dict[str, float]:
+    """First and last sparsity, per cent: those of the steps where these are given."""
+    steps = config.sparsity_steps
+    if isinstance(steps, tuple):
+        return {"start_sparsity": steps[0], "end_sparsity": steps[-1]}
+    return {name: 100 * getattr(config, name) for name in ("start_sparsity", "end_sparsity")}
 
 
 def _could_be_faster(plan: Plan) -> bool:
