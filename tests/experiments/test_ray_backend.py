@@ -163,7 +163,7 @@ def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch,
 
 TINY = ["--num-layers", "1", "--d-model", "16", "--num-heads", "2", "--dff", "32", "-b", "16", "--train-examples", "96",
         "-e", "3", "-ps", "2", "-pe", "3", "-l", "1e-3", "--checkpoint-steps", "2"]  # fmt: skip
-STEP_SECONDS = 0.6
+STEP_SECONDS = 0.9
 
 
 def slow_command(folder: Path) -> tuple[str, ...]:
