@@ -17,7 +17,7 @@ from gated_bert.support.partial import _NAME
 from tests.explain.conftest import loaded_model
 from tests.marks import nightly
 
-KILLS = int(os.environ.get("KILLS", "1"))
+KILLS = int(os.environ.get("KILLS", "2"))
 """Of each command, first into an empty folder and then over what is there, where the command does not refuse to."""
 OTHERS = ("notes.txt", ".hidden", "x.partial", ".out.partial", ".out.onnx.tmp", "another/.model.previous/file")
 COMMANDS = {

@@ -290,7 +290,7 @@ def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"aeiobcdf")) + "\n")
     words = ("--plugin", task, "-t", "vowels", *tiny, "-e", "1", "-b", "16", "--vocab", vocab)
-    command("sweep", *words, "-p", "magnitude", "-ps", "1", "-pe", "1", "-o", tmp_path / "out")
+    command("sweep", *words, "-p", "baseline,magnitude", "-ps", "1", "-pe", "1", "-o", tmp_path / "out")
     record = json.loads(next((tmp_path / "out" / "results_magnitude_vowels").glob("metadata_*.json")).read_text())
     assert record["task"]["labels"] == ["few", "many"] and record["data"]["rows"] == {"train": 64, "dev": 32}
     assert record["data"]["label"] == "Vowels" and record["status"] == "finished"

@@ -24,9 +24,9 @@ from gated_bert.tasks.pipeline import BucketedDataset
 from tests.marks import nightly
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
-USUAL = ("tensorflow", "movement")
-RUNS = [USUAL, *(nightly(each) for each in itertools.product(("tensorflow", "jax"), ("movement", "magnitude", "spt"))
-                 if each != USUAL)]  # fmt: skip
+BACKENDS = ("tensorflow", "jax")
+RUNS = [*((each, "movement") for each in BACKENDS),
+        *map(nightly, itertools.product(BACKENDS, ("magnitude", "spt")))]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=RUNS, ids="-".join)
