@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import gc
@@ -29,6 +30,18 @@ def pytest_configure(config):
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
+@pytest.hookimpl(tryfirst=True)  # Before pytest leaves out what is nightly.
+def pytest_collection_modifyitems(items):
+    met = collections.Counter()
+    for item in items:
+        marker = item.get_closest_marker("daily_every")
+        if marker is not None:
+            test = item.nodeid.partition("[")[0]
+            if met[test] % marker.args[0]:
+                item.add_marker("nightly")
+            met[test] += 1
+
+
 def pytest_collection_finish(session):
     """The frameworks' modules, which stay, are no longer searched for garbage, and what tests make less often."""
     gc.collect()
@@ -45,13 +58,16 @@ def pytest_runtest_teardown(item, nextitem):
 
 @pytest.fixture(autouse=True, scope="module")
 def small_scale(request):
-    """Runs are evaluated on 96 of the embedded development examples and drawn small, in this process.
+    """Runs are evaluated on 96 of the embedded development examples and their pictures are blank, in this process.
 
-    Both are most of the time of a run of some steps. A module that looks at them has `FULL_SCALE = True`.
+    Both are much of the time of a run of some steps. A module that looks at them has `FULL_SCALE = True`; one
+    that has `is_drawn` gets small pictures.
     """
     if getattr(request.module, "FULL_SCALE", False):
         yield
         return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     from gated_bert.experiments.reports import drawing
     from gated_bert.tasks import embedded
 
@@ -59,6 +75,8 @@ def small_scale(request):
     fewer = {name: dataclasses.replace(recipe, dev=96) for name, recipe in embedded.RECIPES.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "DPI", 40)
+        if not hasattr(request.module, "is_drawn"):
+            patch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
         patch.setattr(embedded, "RECIPES", fewer)
         patch.setattr(embedded, "_all_examples", functools.cache(embedded._all_examples.__wrapped__))
         yield

@@ -221,6 +221,7 @@ def test_the_end_of_a_log_is_not_that_of_the_library(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("verbose", ["1", "2"])
+@pytest.mark.daily_every(2)
 def test_a_refusal_after_the_framework_has_started_stands_alone(tmp_path, verbose):
     pytest.importorskip("tensorflow")
     for name in ("model.keras", "tokenizer.json", "metadata.json"):

@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
            "tests/experiments/test_training_loss.py")  # fmt: skip
 """Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds, and the loss of a user's own."""
-QUICK = "not it_compiles and not test_training_loss or penalties_of_gates"
+QUICK = ("-k", "not it_compiles and not test_training_loss or penalties_of_gates", "-m", "not nightly")
 
 
 def under_jax(*words: str) -> subprocess.CompletedProcess:
@@ -58,14 +58,14 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chosen", [QUICK, nightly("not it_compiles")])
+@pytest.mark.parametrize("chosen", [QUICK, nightly(("-k", "not it_compiles"))], ids=["quick", "whole"])
 def test_the_battery_passes_under_jax(chosen):
     pytest.importorskip("jax")
-    done = under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *BATTERY, "-k", chosen)
+    done = under_jax("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *BATTERY, *chosen)
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_masks_of_the_same_kernels_are_identical(made):
     expected = masks_of_all_patterns()
     with np.load(made / "masks.npz") as found:
@@ -75,7 +75,7 @@ def test_masks_of_the_same_kernels_are_identical(made):
         assert 0.4 < np.mean([np.mean(mask == 0) for mask in expected.values()]) < 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_curves_from_the_same_start_agree(made, tmp_path):
     train_from(made / "start", tmp_path / "run")
     jax, here = read_run(made / "from_start"), read_run(tmp_path / "run")
@@ -85,7 +85,7 @@ def test_curves_from_the_same_start_agree(made, tmp_path):
     assert abs(jax.rows["val_loss"][1] - jax.rows["val_loss"][0]) > 2e-2, "or agreeing would mean little"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_folder_trained_under_jax_is_any_folder(made, tmp_path, capsys):
     pytest.importorskip("onnx")
     source = made / "run" / "model"
@@ -103,7 +103,7 @@ def test_a_folder_trained_under_jax_is_any_folder(made, tmp_path, capsys):
     assert {"m.onnx", "q.onnx", "small"} <= {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_jax_alone_trains_shrinks_compares_and_says_what_needs_tensorflow(made):
     run = read_run(made / "run")
     assert run.finished and run.rows["sparsity"].iloc[-1] == 0.25, "half of the neurons, a quarter of the weights"

@@ -106,6 +106,7 @@ def weights(folder):
     return {variable.path: ops.convert_to_numpy(variable) for variable in model.weights}, model
 
 
+@pytest.mark.nightly
 def test_a_file_each_is_trained_with_killed_resumed_and_shown(tmp_path, files, capfd):
     named = [word for file in files for word in ("--plugin", file)]
     assert re.search(r"--criterion NAME.*depth.*--schedule NAME.*square", command("train", *named, "-h"), re.DOTALL)

@@ -69,6 +69,7 @@ def test_the_launcher_imports_nothing_from_the_working_folder(trapped, path):
     assert (done.returncode, marks(trapped)) == (0, []), done.stderr
 
 
+@pytest.mark.nightly
 def test_a_sweep_with_its_jobs_from_a_file_imports_nothing_from_the_working_folder(trapped):
     (trapped / "sweep.yaml").write_text("methods: [baseline]\n")
     done = in_folder(trapped, python_command("gated_bert", "sweep", *RUN, "--sweep-file", "sweep.yaml", "-o", "out"))
@@ -79,6 +80,7 @@ def test_a_sweep_with_its_jobs_from_a_file_imports_nothing_from_the_working_fold
     assert (done.returncode, [name for name in marks(trapped) if name != "imported_sitecustomize"]) == (0, [])
 
 
+@pytest.mark.nightly
 def test_a_slurm_task_imports_nothing_from_the_working_folder(trapped):
     config = GatedBertConfig(model_size="tiny", data="embedded", task="sst2", pruning_method="baseline", epochs=1,
                              max_len=16, batch_size=16, train_examples=32, num_layers=1)  # fmt: skip
@@ -145,6 +147,7 @@ def test_closed_and_full_streams_end_no_command_in_a_traceback(tmp_path, closing
 
 
 @pytest.mark.parametrize("encoding", [nightly("ascii"), nightly("latin-1"), "ascii:strict"])
+@pytest.mark.nightly
 def test_terminals_without_unicode_get_what_they_can_show(tmp_path, encoding):
     place = tmp_path / "r\N{LATIN SMALL LETTER E WITH ACUTE}sultats \N{RIGHTWARDS ARROW}"
     words = python_command("gated_bert", "sweep", *RUN, "-p", "baseline", "-o", place)
@@ -156,6 +159,7 @@ def test_terminals_without_unicode_get_what_they_can_show(tmp_path, encoding):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_folder_whose_name_is_not_utf8_will_do(tmp_path):
     place = os.fsencode(tmp_path) + b"/r\xe9sultats"
     os.mkdir(place)

@@ -79,6 +79,7 @@ def folder(saved, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["keras", "standard", "fused", "tiled", "int8"])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.daily_every(3)
 def test_nothing_to_predict_is_refused_alike_by_models_of_every_form(name, form, tmp_path):
     if (name, form) == ("emptied layers", "tiled"):
         pytest.skip("its matrices are too small to be tiled")
@@ -115,6 +116,7 @@ def test_nothing_to_predict_is_refused_alike_by_models_of_every_form(name, form,
 
 @pytest.mark.parametrize("graph", ["standard", "fused"])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.daily_every(2)
 def test_a_file_computes_what_the_gated_model_computes(name, graph, tmp_path):
     found = loaded_model(name)
     assert export_onnx(tmp_path / "m.onnx", found, graph) < 1e-5
@@ -266,6 +268,7 @@ def no_output(graph):
         (lambda graph: None, "a.onnx: its output is of shape .*, and the task in a.json has 5 for each text"),
     ],
 )
+@pytest.mark.daily_every(2)
 def test_graphs_that_load_and_do_not_run_are_one_sentence(tmp_path, capfd, damage, message):
     export_onnx(tmp_path / "a.onnx", loaded_model("classes"), "standard")
     model = onnx.load(tmp_path / "a.onnx")

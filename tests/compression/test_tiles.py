@@ -68,6 +68,7 @@ def test_no_tiles_where_they_would_save_nothing(is_open):
     ],
     ids=["k", "kn", "row"],
 )
+@pytest.mark.daily_every(3)
 def test_a_tiled_graph_computes_what_the_masked_model_computes(pattern, span):
     model = pruned(span, **pattern)
     graph = tiled_graph(model)

@@ -68,6 +68,7 @@ def test_the_command_prunes_fine_tunes_and_compares(folder, jobs_here, commands_
     assert kept and all(path.stat().st_mtime_ns == before[path] for path in kept)
 
 
+@pytest.mark.nightly
 def test_the_base_may_be_fine_tuned_first(folder, capsys):
     (folder / "tiny.json").write_text(json.dumps(TINY | {"base_epochs": 2, "seeds": [3, 4]}))
     study, settings = read_command(["--config", "tiny.json", "-o", "out"])

@@ -92,6 +92,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.daily_every(3)
 def test_both_sparsities_and_the_best_model_of_every_pattern(tmp_path, case, no_steps):
     options, asked, reached, part = CASES[case]
     result = train(config_of(**options), tmp_path)
@@ -110,6 +111,7 @@ def test_both_sparsities_and_the_best_model_of_every_pattern(tmp_path, case, no_
 
 
 @pytest.mark.parametrize("values", list(itertools.permutations((NAN, 0.4, 0.6))) + [(NAN, NAN, NAN), (0.5, 0.5, NAN)])
+@pytest.mark.daily_every(3)
 def test_one_evaluation_that_is_no_number_is_not_the_best(tmp_path, monkeypatch, values, no_steps):
     found = iter(values)
     monkeypatch.setattr(run_module, "evaluate_model", lambda *_: ({"loss": 1.0, "accuracy": next(found)}, None))

@@ -77,6 +77,7 @@ def check(runs: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("part", PARTS)
+@pytest.mark.daily_every(3)
 def test_any_part_of_the_metadata_may_be_anything(runs, part):
     for number, value in enumerate((*ODD, ...), start=1):
         path = odd(runs, number) / f"metadata_spt_{STAMP}.json"
@@ -86,6 +87,7 @@ def test_any_part_of_the_metadata_may_be_anything(runs, part):
 
 
 @pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.daily_every(3)
 def test_any_field_of_the_configuration_may_be_anything(runs, field):
     for number, value in enumerate(ODD, start=1):
         path = odd(runs, number) / f"metadata_spt_{STAMP}.json"

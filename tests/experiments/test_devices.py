@@ -25,8 +25,7 @@ from tests.marks import nightly
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
 BACKENDS = ("tensorflow", "jax")
-RUNS = [*((each, "movement") for each in BACKENDS),
-        *map(nightly, itertools.product(BACKENDS, ("magnitude", "spt")))]  # fmt: skip
+RUNS = [nightly(each) for each in itertools.product(BACKENDS, ("magnitude", "movement", "spt"))]
 
 
 @pytest.fixture(scope="module", params=RUNS, ids="-".join)

@@ -206,6 +206,7 @@ def measured(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stored", [pytest.param(False, id="brought to the head"), nightly(True, id="in a store")])
+@pytest.mark.nightly
 def test_a_lost_nodes_job_goes_on_from_its_last_checkpoint(two_nodes, unbroken, monkeypatch, capfd, tmp_path, stored):
     """Without a shared disk: elsewhere, in the epoch it was lost in, with the rows of an unbroken run."""
     monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)

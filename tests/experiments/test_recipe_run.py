@@ -26,6 +26,7 @@ def rows_of(folder):
     return read_run(folder).rows.drop(columns=["seconds", "examples_per_second"])
 
 
+@pytest.mark.nightly
 def test_it_goes_on_where_it_was_stopped_and_only_with_the_same_values(tmp_path, stopped):
     config = GatedBertConfig(**RUN)
     whole = train(config, tmp_path / "whole")

@@ -25,7 +25,6 @@ from gated_bert.experiments.runs.resume_store import ResumeStore, check_place, s
 from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.run_files import CHECKPOINT, Snapshot, arriving, run_files
 from gated_bert.support.errors import UserError
-from tests.marks import nightly
 from tests.refused import refusal
 
 TIMED = ["seconds", "examples_per_second"]
@@ -234,7 +233,8 @@ def stop_in_the_second_epoch(monkeypatch, stored):
     monkeypatch.setattr(EpochCallback, "on_train_batch_end", stop)
 
 
-@pytest.mark.parametrize("url", ["folder", nightly("memory"), nightly("file")], indirect=True)
+@pytest.mark.nightly
+@pytest.mark.parametrize("url", ["folder", "memory", "file"], indirect=True)
 def test_a_run_goes_on_elsewhere_with_the_rows_of_an_unbroken_one(url, tmp_path, monkeypatch, unbroken):
     config = GatedBertConfig(pruning_method="movement", checkpoint_dir=url, **SMALL)
     store = store_of(config, tmp_path / "lost" / "run")

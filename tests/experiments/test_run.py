@@ -134,8 +134,8 @@ def rows_of(folder):
     return read_run(folder).rows.drop(columns=TIMED)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["spt", *map(nightly, ("movement", "smooth_grad", "sparsegpt", "obert"))])
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", ["spt", "movement", "smooth_grad", "sparsegpt", "obert"])
 def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
     frequent = {"checkpoint_steps": 3, "movement_pruning_frequency_steps": 4}
@@ -228,6 +228,7 @@ def _array(path, **arrays):
         {"stamp": "../../elsewhere"}, {"stamp": "/etc/x"}, {"stamp": ""}, {"epoch": -1}, {"epoch": 2**40},
         {"batches": -3}, {"seconds": -1.0}, {"seconds": 1e300}, {"epoch": True})),
 ])  # fmt: skip
+@pytest.mark.daily_every(3)
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_afresh(tmp_path, write, no_steps):
     write(tmp_path / "checkpoint.npz")
     damaged = (tmp_path / "checkpoint.npz").read_bytes()
@@ -278,6 +279,7 @@ def test_what_a_criterion_first_remembers_in_training_comes_back(tmp_path):
     lambda arrays: arrays.pop("metrics/0"),
     lambda arrays: arrays.update({"metrics/1": np.zeros((2, 2))}),
 ])  # fmt: skip
+@pytest.mark.daily_every(3)
 def test_a_checkpoint_whose_arrays_are_others_is_one_sentence(tmp_path, damage):
     def model():
         keras.utils.set_random_seed(1)

@@ -57,6 +57,7 @@ def test_the_saved_model_answers_as_the_run_did(finished):
     assert scores["loss"] == pytest.approx(finished.final["val_loss"], abs=1e-5)
 
 
+@pytest.mark.nightly
 def test_a_stopped_run_goes_on_to_the_same_rows(tmp_path, stopped):
     config = config_of("movement", movement_pruning_frequency_steps=3)
     whole = train(config, tmp_path / "whole")

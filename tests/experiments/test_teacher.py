@@ -30,7 +30,6 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.task import get_task
 from gated_bert.tasks.taught import LABELS, TEACHER_OUTPUTS
-from tests.marks import nightly
 
 KINDS = {"sst2": {}, "mrpc": {}, "stsb": {}, "squad": {"max_len": 64, "train_examples": 24}}
 TIMED = ["seconds", "examples_per_second"]
@@ -88,6 +87,7 @@ def taught_batches(config):
 
 
 @pytest.mark.parametrize("task", KINDS)
+@pytest.mark.daily_every(2)
 def test_the_outputs_in_a_batch_are_the_teachers_of_these_examples(dense, task):
     batches = taught_batches(config_of(task=task, teacher=str(dense / task)))
     model = load_model(dense / task / "model").model
@@ -129,7 +129,8 @@ def test_one_run_asks_and_the_others_read(dense, tmp_path, monkeypatch):
     assert len(asked) == 4, "where nothing can be kept"
 
 
-@pytest.mark.parametrize("options", [nightly({}), {"distill_layers": "nearest"}], ids=["logits", "nearest"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("options", [{}, {"distill_layers": "nearest"}], ids=["logits", "nearest"])
 def test_a_run_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(dense, tmp_path, stopped, options):
     config = config_of("movement", teacher=str(dense / "sst2"), dropout_rate=0.1, checkpoint_steps=1, **options)
     train(config, tmp_path / "whole")

@@ -105,6 +105,7 @@ def check_row(row, place):
     assert int(row["parameters"]) == sum(int(np.prod(each.shape)) for each in student.model.trainable_variables)
 
 
+@pytest.mark.nightly
 def test_training_goes_on_where_it_was_stopped(folder, capsys, monkeypatch):
     monkeypatch.setattr(students, "REPEATS", 2)
     words = ["student", "tokens", *TRAIN, "-o", "out"]

@@ -1,6 +1,6 @@
 """Damaged files of every kind against every command that reads them.
 
-GATED_BERT_FUZZ names how many examples are tried, a hundred by default; more than that are drawn anew every time.
+GATED_BERT_FUZZ names how many examples are tried, forty by default; more than that are drawn anew every time.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from tests.fuzz.place import READERS, build
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.timeout(7200)
 
-EXAMPLES = int(os.environ.get("GATED_BERT_FUZZ", "100"))
+EXAMPLES = int(os.environ.get("GATED_BERT_FUZZ", "40"))
 SECONDS = 120
 """Of processor time that a command may take."""
 REPOSITORY = Path(__file__).resolve().parents[2]

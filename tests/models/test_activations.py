@@ -148,6 +148,7 @@ def test_tracked_activations_are_those_of_the_model(name):
 @pytest.mark.parametrize(("name", "operator"), [("relu", "Relu"), ("gelu_new", "FastGelu"), ("gelu", "BiasGelu"),
                                                 ("silu", "QuickGelu"), ("quick_gelu", "QuickGelu")])  # fmt: skip
 @pytest.mark.parametrize("graph", ["fused", "standard"])
+@pytest.mark.daily_every(3)
 def test_an_onnx_file_computes_the_function(name, operator, graph, tmp_path):
     onnx = pytest.importorskip("onnx")
     from gated_bert.compression.onnx_export import export_onnx

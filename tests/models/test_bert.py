@@ -81,6 +81,7 @@ def test_padding_and_default_inputs_change_nothing():
 
 
 @pytest.mark.parametrize("options", [{}, {"gate_rule": "soft_threshold"}, {"gate_trainable": True}])
+@pytest.mark.daily_every(3)
 def test_a_keras_file_predicts_bit_for_bit_the_same(options, tmp_path):
     model = small_model(1, dropout_rate=0.1, **options)
     fit_step(model)

@@ -120,6 +120,7 @@ def distance(teacher, student, real):
 
 
 @pytest.mark.parametrize("which", ["last", "all", "nearest"])
+@pytest.mark.daily_every(3)
 def test_the_loss_of_layers_is_that_of_the_formula(which):
     teacher, student, inputs = made(1, 6), made(2, 6), batch()
     layers = LayerDistillation(teacher, student, which, 0.5)

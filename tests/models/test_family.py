@@ -127,6 +127,7 @@ def test_a_run_trains_prunes_and_saves_it(trained):
     assert closed["encoder_0_query"] == closed["encoder_1_ffn_output"] == 0.5 and closed["pooler"] == 0
 
 
+@pytest.mark.nightly
 def test_a_fresh_process_that_knows_the_family_predicts_the_same(trained, tmp_path):
     save_model(tmp_path / "model", trained.model, trained.tokenizer, trained.task, {})
     masks = read_masks(tmp_path / "model")

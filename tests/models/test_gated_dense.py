@@ -66,6 +66,7 @@ def test_mixed_precision_trains_and_keeps_scores_in_float32(gate_rule, precision
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.daily_every(3)
 def test_open_gates_predict_and_train_as_dense_bit_for_bit(precision, jit_compile):
     outcomes = []
     for make in (keras.layers.Dense, GatedDense):

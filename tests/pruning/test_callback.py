@@ -68,6 +68,7 @@ def fit(make_model, batches, config, epochs=None):
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
+@pytest.mark.daily_every(2)
 def test_every_method_reaches_the_scheduled_sparsity(make_model, batches, options):
     config = config_of(
         options["pruning_method"],
@@ -286,6 +287,7 @@ def test_regression_over_single_weights_is_refused():
         config_of("spt", spt_credit="regression")
 
 
+@pytest.mark.nightly
 def test_soft_movement_and_l0_report_what_they_reach(make_model, batches):
     for method, columns in (("soft_movement", {"threshold", "penalty_weight"}), ("l0", {"penalty_weight"})):
         _, callback, logs = fit(make_model, batches, config_of(method, soft_movement_penalty=3.0, l0_penalty=3.0))

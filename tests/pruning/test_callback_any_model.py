@@ -43,6 +43,7 @@ def pruned(model, inputs, labels, method, score_multiplier=10.0, epochs=2, optim
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(options.values()))
+@pytest.mark.daily_every(3)
 def test_every_criterion_reaches_its_sparsity_and_closed_weights_are_without_effect(options):
     options = {"end_sparsity": 0.75, "smooth_passes": 2, "score_batches": 2, **options}
     if options["method"] == "taylor":
@@ -70,6 +71,7 @@ def test_every_criterion_reaches_its_sparsity_and_closed_weights_are_without_eff
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("method", ["soft_movement", "l0"])
+@pytest.mark.daily_every(4)
 def test_a_penalty_that_would_close_everything_leaves_the_floor_of_every_matrix(method, jit, tmp_path):
     """In training, after it, in a file, and when training goes on."""
     model = gated_bert.gate(mlp(), method)
@@ -367,6 +369,7 @@ for method, make, x in (("movement", lambda: vit(1), IMAGES), ("spt", mlp, ROWS[
 """
 
 
+@pytest.mark.nightly
 def test_jax():
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

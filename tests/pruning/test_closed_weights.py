@@ -135,6 +135,7 @@ def check_columns(before, after, target):
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 @many
 @given(st.integers(0, 10**6), st.lists(st.floats(0.02, 0.95), min_size=2, max_size=3), st.sampled_from(CLOSING))
+@pytest.mark.daily_every(3)
 def test_closed_stays_closed_and_the_rest_reaches_the_target(blocks, shape, scope, seed, targets, method):
     rng = np.random.default_rng(seed)
     pruner = pruner_of(blocks, rng, scope=scope, min_kept=0.0, **shape, **method)
@@ -156,6 +157,7 @@ OF_CODE = [{"pruning_type": number, "tilesparsity_variant": "code", "vector_size
 @pytest.mark.parametrize("shape", SHAPES + OF_CODE, ids=lambda shape: "-".join(map(str, shape.values())))
 @many
 @given(st.integers(0, 10**6), st.floats(0.02, 0.95), st.sampled_from(["magnitude", "gradient_magnitude", "taylor"]))
+@pytest.mark.daily_every(3)
 def test_a_second_update_to_the_same_sparsity_changes_nothing(blocks, shape, seed, target, method):
     def new_scores():
         for layer in pruner.layers:

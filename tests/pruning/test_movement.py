@@ -112,6 +112,7 @@ class Recorder(keras.callbacks.Callback):
      ("adamw", "cubic", 2, 3)],
 )  # fmt: skip
 @pytest.mark.parametrize("of_run", [True, False], ids=["run", "any model"])
+@pytest.mark.daily_every(3)
 def test_masks_are_those_of_the_published_algorithm_at_every_step(name, schedule, first, warmup, of_run):
     config = GatedBertConfig(
         pruning_method="movement", epochs=EPOCHS, pruning_start_epoch=first, pruning_end_epoch=EPOCHS,

@@ -28,6 +28,7 @@ def scores_apart(model):
 @pytest.mark.parametrize(
     "method, rule", [("movement", "gradient"), ("taylor", "squared"), ("platon", "absolute"), ("spt", "reward")]
 )
+@pytest.mark.daily_every(3)
 def test_trained_scores_are_clipped_with_the_weights_and_collected_ones_have_no_part(
     make_model, batches, method, rule, make
 ):

@@ -66,6 +66,7 @@ def fitted(options):
 
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.daily_every(3)
 def test_a_loop_of_train_on_batch_is_fit(options):
     expected, rows = fitted(options)
     model, callback = compiled(options)
@@ -80,6 +81,7 @@ def test_a_loop_of_train_on_batch_is_fit(options):
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda options: "-".join(map(str, options.values())))
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the loop is TensorFlow's")
+@pytest.mark.daily_every(3)
 def test_a_loop_with_a_gradient_tape_is_fit(options):
     import tensorflow as tf
 

@@ -123,6 +123,7 @@ FIXED = ["element", "row", "column", "block", "tile", "head", "neuron", "qkv_row
 @given(st.integers(0, 10**6), st.floats(0, 1), st.sampled_from(["normal", "ties", "equal"]))
 @example(1, 0.0, "normal")
 @example(2, 1.0, "normal")
+@pytest.mark.daily_every(2)
 def test_units_in_fixed_places(block, pattern, scope, seed, target, kind):
     kernels, gates = prune(block, seed, target, kind, pattern=pattern, scope=scope)
     check_against_brute_force(kernels, gates, scopes_of(pattern, scope, units_of(pattern)), target)
@@ -314,6 +315,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.daily_every(3)
 def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, scope):
     # Of other weights every run would close other units, now and then a large one more or less than half.
     keras.utils.set_random_seed(1)

@@ -189,6 +189,7 @@ def test_published_activation_strategies_prune_what_shrinkbench_prunes(strategy)
     ("name", "kind"),
     [("smooth_grad", "constant"), ("smooth_grad_cam", "constant"), ("smooth_grad_cam_shift", "activation")],
 )
+@pytest.mark.daily_every(3)
 def test_large_noise_gives_the_mean_gradient_over_noisy_passes(two_layers, name, kind):
     model, values, batches = two_layers
     found = scores_of(name, model, batches[:1], noise_std=1.0, noise=kind, smooth_passes=300)
@@ -257,6 +258,7 @@ def config_of(criterion, **options):
 
 
 @pytest.mark.parametrize("name", ["activation_magnitude", "grad_cam", "smooth_grad_cam_shift"])
+@pytest.mark.daily_every(3)
 def test_padding_changes_no_score(make_model, batches, name):
     model = make_model()
     model.compile("sgd", LOSS)
@@ -299,6 +301,7 @@ def test_gradients_are_those_of_the_tasks_loss(kind):
 
 
 @pytest.mark.parametrize("name", ["activation_magnitude", nightly("grad_cam"), "smooth_grad_cam_shift"])
+@pytest.mark.daily_every(2)
 def test_closed_weights_stay_closed_and_the_asked_sparsity_is_reached(make_model, batches, name):
     model = make_model(num_layers=1)
     config = config_of(name, score_batches=2, smooth_passes=2, learning_rate=1e-2)
@@ -384,6 +387,7 @@ def test_strategies_are_typed_like_methods(capfd, tmp_path):
     nightly("smooth_grad_cam_shift", "--noise-std 0.01"),
     nightly("LayerSmoothGradCAMShift", ""),
 ])  # fmt: skip
+@pytest.mark.daily_every(2)
 def test_every_criterion_drives_a_run(tmp_path, capfd, name, more):
     steps = [] if "-ss" in more else ["-f", "0.6"]
     words = ["train", "-p", name, *SMALL, "-e", "1", "-ps", "1", "-pe", "1", *steps, "--run-dir", str(tmp_path)]

@@ -60,6 +60,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.daily_every(3)
 def test_every_layer_is_looked_at_after_those_before_it_have_changed(name):
     build, batches = MODELS[name]
     model = build()
@@ -289,6 +290,7 @@ def test_a_long_update_says_how_far_it_has_come():
 
 
 @pytest.mark.parametrize("method", [nightly("wanda"), "sparsegpt", "obert"])
+@pytest.mark.daily_every(2)
 def test_any_model_is_pruned_in_the_middle_of_training(method):
     model = gated_bert.gate(vit(), method)
     data = IMAGES, (IMAGES.mean((1, 2, 3)) > 0).astype("int32")

@@ -178,6 +178,7 @@ def sized():
 @pytest.mark.parametrize(
     ("sizes", "width", "percents"), [(TINY, 64, (25, 50, 75, 80, 90)), (BASE_LIKE, 128, (50, 80))], ids=["tiny", "base"]
 )
+@pytest.mark.daily_every(3)
 def test_masks_are_those_of_the_code(sized, sizes, width, percents, number, skewed):
     layers, heads = sized(sizes), sizes[2]
     scores = draw(layers, np.random.default_rng(number), skewed)

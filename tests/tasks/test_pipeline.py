@@ -121,6 +121,7 @@ def test_more_room_than_data_and_too_little():
         BucketedDataset(make_encoded([]), None, 1, 16)
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_fit_evaluate_and_predict_take_every_length(backend):
     pytest.importorskip(backend)
