@@ -66,7 +66,8 @@ def test_transformers_computes_the_same_logits(masked, inputs, tmp_path):
 
 def test_zeroed_weights_come_back_as_closed_gates_and_shrink(masked, inputs, tmp_path):
     export_hugging_face(tmp_path / "hf", masked)
-    found = load_source(tmp_path / "hf")
+    with pytest.warns(UserWarning, match="of the weights are zeros, which count as closed"):
+        found = load_source(tmp_path / "hf")
     assert np.abs(found.model.predict(inputs, verbose=0) - masked.model.predict(inputs, verbose=0)).max() < 1e-6
     assert found.task.labels == ("negative", "positive") and found.task.name == "hf"
     for one, other in zip(found.model.gated_layers(), masked.model.gated_layers(), strict=True):
@@ -82,7 +83,8 @@ def test_transformers_folders_with_zeroed_weights_shrink(inputs, tmp_path):
     run(ZEROED, tmp_path / "hf")
     (found,) = logits("BertForSequenceClassification", tmp_path / "hf", inputs, tmp_path)
     (tmp_path / "hf" / "vocab.txt").write_text("\n".join(TOKENS))
-    small = shrink(load_source(tmp_path / "hf").model)
+    with pytest.warns(UserWarning, match="of the weights are zeros, which count as closed"):
+        small = shrink(load_source(tmp_path / "hf").model)
     assert small.bert_config.layers == (LayerSizes(4, 4, 4, 8),)
     assert np.abs(found - small.predict(inputs, verbose=0)).max() < 1e-4
 

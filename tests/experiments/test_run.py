@@ -134,7 +134,8 @@ def rows_of(folder):
     return read_run(folder).rows.drop(columns=TIMED)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
+@pytest.mark.daily_every(5)
 @pytest.mark.parametrize("method", ["spt", "movement", "smooth_grad", "sparsegpt", "obert"])
 def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""

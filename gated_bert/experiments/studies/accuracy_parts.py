@@ -12,8 +12,8 @@ _QNLI = f"-t qnli --allow-partial -ml 128 --train-examples 8000 {_COMMON}"
 _STSB = f"-t stsb -ml 96 {_COMMON}"
 _DENSE = "-p baseline -l 1e-4 -e 2"
 _ENCODER = "--prunable-roles query key value attention_output ffn_intermediate ffn_output"
-_AT_ONCE = "random,magnitude,wanda,sparsegpt,obert"
-_OBERT_AT_ONCE = "--obert-gradients 256 --obert-recomputations 8"
+_AT_ONCE = "random,magnitude,wanda,sparsegpt"
+_OBERT_AT_ONCE = "--strategy obert -e 0 --obert-gradients 256 --obert-recomputations 8"
 _LEVELS = "50,60,80,90,95,97"
 _PLATEAUS = "-e 11 -ps 2 -ss 50 70 80 80 90 90 95 95 97 97"
 """An epoch unpruned, then two at a level, the last of which counts; a cycle of the rate is two epochs, too."""
@@ -23,34 +23,49 @@ _RISING = "-e 11 -ps 2 -pe 9 -f 0.97 -p soft_movement --freeze embeddings -l 5e-
 """Soft movement closes by a threshold, and stops at no level."""
 _ALL = "random,magnitude,movement,wanda,sparsegpt,obert,platon"
 _BEST = "magnitude,movement,sparsegpt,obert"
+_Methods = Mapping[int, str]
+"""Seed → methods, separated by commas."""
 
 
 def _levels(
-    task: str, common: str, dense: str, methods: Mapping[int, str], gradual: str, levels: str = _LEVELS,
-    rising: str = "",
+    task: str, common: str, dense: str, gradual: str, *, taught: _Methods, trained: _Methods, levels: str = _LEVELS,
+    obert: str = "", rising: str = "",
 ) -> tuple[Part, ...]:  # fmt: skip
-    """A dense model for each seed; from it one-shot, gradual, and gradual with it as the teacher.
+    """A dense model for each seed; from it one-shot, gradual with it as the teacher, and gradual without.
 
     Args:
         task: the task's name.
         common: flags of all commands.
         dense: those of the dense models.
-        methods: seed → methods that are trained from its dense model.
         gradual: flags of gradual pruning.
+        taught: what has the dense model as its teacher; its seeds are those of the dense models.
+        trained: what has none.
         levels: per cent, of one-shot pruning.
-        rising: flags of what closes by a threshold, with the first seed; none where it is left out.
+        obert: those of one-shot oBERT, with the first seed.
+        rising: flags of what closes by a threshold, taught and with the first seed.
     """
-    parts = [Part(f"{task}-dense", f"{common} {dense} --seeds {','.join(map(str, methods))}")]
-    for place, (seed, names) in enumerate(methods.items()):
-        folder = f"results_baseline_{task}" + (f"_seed{seed}" if len(methods) > 1 else "")
+
+    def start(seed: int) -> tuple[str, str]:
+        folder = f"results_baseline_{task}" + (f"_seed{seed}" if len(taught) > 1 else "")
         model = f"{{study}}/{task}-dense/{folder}/model"
-        start = f"{common} -pt {model} --seeds {seed}"
-        at_once = f"--strategy {_AT_ONCE} --sparsities {levels} -e 0 {_ENCODER} {_OBERT_AT_ONCE}"
-        parts.append(Part(f"{task}-oneshot-{seed}", f"{start} {at_once}", "oneshot"))
-        for way, teacher in (("taught", f" --teacher {model}"), ("trained", "")):
-            parts.append(Part(f"{task}-{way}-{seed}", f"{start} -p {names} {gradual}{teacher}"))
-            if rising and place == 0:
-                parts.append(Part(f"{task}-{way}-rising-{seed}", f"{start} {rising}{teacher}"))
+        return model, f"{common} -pt {model} --seeds {seed}"
+
+    parts = [Part(f"{task}-dense", f"{common} {dense} --seeds {','.join(map(str, taught))}")]
+    for seed in taught:
+        at_once = f"--strategy {_AT_ONCE} --sparsities {levels} -e 0 {_ENCODER}"
+        parts.append(Part(f"{task}-oneshot-{seed}", f"{start(seed)[1]} {at_once}", "oneshot"))
+    for way, methods in (("taught", taught), ("trained", trained)):
+        for seed, names in methods.items():
+            model, common_start = start(seed)
+            teacher = f" --teacher {model}" if way == "taught" else ""
+            parts.append(Part(f"{task}-{way}-{seed}", f"{common_start} -p {names} {gradual}{teacher}"))
+    first = next(iter(taught))
+    model, common_start = start(first)
+    if rising:
+        parts.append(Part(f"{task}-taught-rising-{first}", f"{common_start} {rising} --teacher {model}"))
+    if obert:
+        at_once = f"{_OBERT_AT_ONCE} --sparsities {obert} {_ENCODER}"
+        parts.append(Part(f"{task}-oneshot-obert-{first}", f"{common_start} {at_once}", "oneshot"))
     return tuple(parts)
 
 
@@ -62,34 +77,36 @@ ACCURACY = Study(
     None,
     {
         "smoke": _levels(
-            "sst2",
-            f"-t sst2 -ml 32 --precision auto {_CUT}",
-            "-p baseline -l 1e-4 -e 1",
-            {1: "magnitude,sparsegpt"},
-            _CUT_GRADUAL,
-            "50",
+            "sst2", f"-t sst2 -ml 32 --precision auto {_CUT}", "-p baseline -l 1e-4 -e 1", _CUT_GRADUAL,
+            taught={1: "magnitude,sparsegpt"}, trained={1: "magnitude,sparsegpt"}, levels="50", obert="50",
         ),
         "standard": (
             *_levels(
-                "sst2", _SST2, _DENSE, {1: _ALL, 2: _BEST, 3: _BEST}, f"{_PLATEAUS} {_GRADUAL}", rising=_RISING
+                "sst2", _SST2, _DENSE, f"{_PLATEAUS} {_GRADUAL}",
+                taught={1: _ALL, 2: _BEST, 3: _BEST}, trained={1: "magnitude,sparsegpt", 2: "magnitude",
+                                                            3: "magnitude"},
+                obert="60,80,90", rising=_RISING,
             ),
-            *_levels("stsb", _STSB, "-p baseline -l 1e-4 -e 4", {1: _BEST}, f"{_PLATEAUS} {_GRADUAL}"),
-            *_levels("qnli", _QNLI, _DENSE, {1: "magnitude,sparsegpt"}, f"{_PLATEAUS} {_GRADUAL}"),
+            *_levels(
+                "stsb", _STSB, "-p baseline -l 1e-4 -e 4", f"{_PLATEAUS} {_GRADUAL}",
+                taught={1: "magnitude,obert"}, trained={1: "magnitude"},
+            ),
+            *_levels(
+                "qnli", _QNLI, _DENSE, f"{_PLATEAUS} {_GRADUAL}", taught={1: "magnitude"}, trained={},
+            ),
         ),
         "full": tuple(
             part
             for task, common in (("sst2", "-t sst2 -ml 64"), ("mnli", "-t mnli -ml 128"), ("stsb", "-t stsb -ml 128"))
             for part in _levels(
-                task,
-                f"{common} {_COMMON}",
-                "-p baseline -l 3e-5 -e 3",
-                dict.fromkeys((1, 2, 3), _ALL),
+                task, f"{common} {_COMMON}", "-p baseline -l 3e-5 -e 3",
                 f"-e 31 -ps 2 -ss {' '.join(f'{level} ' * 6 for level in (50, 80, 90, 95, 97))} "
                 + _GRADUAL.replace("--lr-cycle 2", "--lr-cycle 6"),
+                taught=dict.fromkeys((1, 2, 3), _ALL), trained=dict.fromkeys((1, 2, 3), _ALL), obert=_LEVELS,
                 rising=_RISING.replace("-e 11", "-e 31").replace("-pe 9", "-pe 27"),
             )
         ),
-    },
+    },  # fmt: skip
     pretrained=True,
     accuracy=True,
 )
