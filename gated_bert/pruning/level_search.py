@@ -12,7 +12,7 @@ import numpy as np
 
 BUCKETS = 10_000
 """Steps in which a budget is counted."""
-_CHANGED = (0.5, 0.1)
+_CHANGED = (1.0, 0.1)
 """Share of the parts whose weight is drawn anew, at the beginning of the search and at its end."""
 
 Levels = tuple[int, ...]

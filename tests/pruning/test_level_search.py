@@ -42,12 +42,12 @@ def test_whatever_costs_as_little_as_can_be_is_found_and_less_is_refused():
 
 def test_the_search_finds_what_matters_and_is_that_of_its_seed():
     costs, errors = drawn(1, parts=6)
-    # The true loss counts one part ten times.
+    # The true loss counts one part ten times, another five times.
     evaluated = []
 
     def evaluate(levels):
         evaluated.append(levels)
-        return total(errors, levels) + 9 * errors[2][levels[2]]
+        return total(errors, levels) + 9 * errors[2][levels[2]] + 4 * errors[4][levels[4]]
 
     budget = 0.5 * total(costs, (0,) * 6)
     found = list(search_levels(costs, errors, budget, evaluate, steps=60, seed=4))
@@ -55,7 +55,7 @@ def test_the_search_finds_what_matters_and_is_that_of_its_seed():
     assert all(later.loss <= earlier.loss for earlier, later in itertools.pairwise(found))
     assert found[-1].loss < found[0].loss and total(costs, found[-1].levels) <= budget
     within = [each for each in itertools.product(range(5), repeat=6) if total(costs, each) <= budget]
-    best = min(total(errors, each) + 9 * errors[2][each[2]] for each in within)
+    best = min(total(errors, each) + 9 * errors[2][each[2]] + 4 * errors[4][each[4]] for each in within)
     assert found[-1].loss <= best + 0.5 * (found[0].loss - best)
     again = list(search_levels(costs, errors, budget, evaluate, steps=60, seed=4))
     assert [each.levels for each in again] == [each.levels for each in found]
