@@ -22,6 +22,7 @@ from gated_bert.cli.endings import end
 from gated_bert.cli.explain_commands import explain_command, sp_lime_command
 from gated_bert.cli.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.cli.export_commands import export_command, quantize_command
+from gated_bert.cli.latency_commands import latency_table_command
 from gated_bert.cli.lottery_commands import lottery_command
 from gated_bert.cli.oneshot_commands import oneshot_command
 from gated_bert.cli.outputs import check_writable
@@ -145,6 +146,7 @@ COMMANDS = {
     "predict": Command("predict every row of a file by a model folder or an ONNX file", predict_command),
     "inspect": Command("show sizes, sparsity and masks of a model, or what an ONNX file holds", inspect_command),
     "benchmark": Command("compare models: size, speed, memory, metric", benchmark_command),
+    "latency-table": Command("measure what heads and neurons of a model cost in time", latency_table_command),
     "explain": Command("explain predictions by LIME: words, their weights, a page", explain_command),
     "sp-lime": Command("pick documents whose explanations stand for all", sp_lime_command),
     "compare-explanations": Command("compare what models' predictions rest on", compare_explanations_command),

@@ -1,0 +1,199 @@
+"""Measures a latency table: models whose layers are all alike, taking turns."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.optimize
+
+from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.model_statistics import random_inputs, take_turns
+from gated_bert.compression.onnx_export import GRAPHS
+from gated_bert.compression.onnx_model import session_options
+from gated_bert.compression.quantize import needs_reduced_range, quantize_dynamically
+from gated_bert.models.architecture import Architecture, LayerSizes
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.support.errors import UserError
+from gated_bert.support.machine import this_machine
+from gated_bert.support.partial import temporary_folder
+
+VOCABULARY = 1000
+"""Rows of the token embedding of measured models: looking up a row takes as long in any number of them."""
+TURNS = 7
+"""Models that take turns with the whole one: each is held in memory."""
+REPEATS, TRIES = 31, 3
+NOISE = 0.02
+"""Share of the time by which a larger part may seem faster without a doubt of the table."""
+WIDTH_RATIO = 0.9**2
+
+Run = Callable[[], object]
+Sizes = tuple[int, int]
+"""Heads and neurons of every layer."""
+
+
+def measure_table(model: EncoderClassifier, conditions: Conditions, repeats: int = REPEATS) -> Iterator[object]:
+    """Measures the parts of a model of these sizes.
+
+    Heads go in every layer at once, beside half of the neurons, and neurons beside half of the heads, so that a layer's
+    time is its share of what the model takes more; each is taken as a share of the time of the whole model, which takes
+    turns with it, so that what else the machine does falls on both.
+
+    Args:
+        model: any model of the sizes; its weights do not matter.
+        conditions: of what prediction.
+        repeats: timed predictions of each.
+
+    Yields:
+        (models measured, models in all), and at last the `LatencyTable`.
+
+    Raises:
+        UserError: layers that are not alike, or times that do not rise with the size, after measuring anew.
+    """
+    architecture = model.architecture
+    whole = _uniform_sizes(architecture)
+    heads = [*range(whole.num_heads + 1)]
+    neurons = _neurons(whole.intermediate_size)
+    full: Sizes = (whole.num_heads, whole.intermediate_size)
+    beside = full[0] // 2, neurons[np.searchsorted(neurons, full[1] / 2)]
+    rows: tuple[list[Sizes], ...] = [(each, beside[1]) for each in heads], [(beside[0], each) for each in neurons]
+    wanted = list(dict.fromkeys([*rows[0], *rows[1]]))
+    timing = _Timing(model, conditions, full, repeats)
+    shares: dict[Sizes, np.ndarray] = {}
+    for place in range(0, len(wanted), TURNS):
+        shares |= timing.measure(wanted[place : place + TURNS])
+        yield len(shares), len(wanted)
+    for attempt in range(TRIES):
+        doubtful = _doubtful(shares, rows[0]) | _doubtful(shares, rows[1])
+        if not doubtful:
+            break
+        if attempt == TRIES - 1:
+            named = ", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in sorted(doubtful))
+            raise UserError(f"latency-table: times do not rise with the size ({named}): the machine is busy; measure "
+                            "again when it is not, or with more --repeats")  # fmt: skip
+        again = sorted(doubtful)
+        for place in range(0, len(again), TURNS):
+            for sizes, found in timing.measure(again[place : place + TURNS]).items():
+                shares[sizes] = np.concatenate([shares[sizes], found])
+    dense, layers = 1e3 * timing.whole(), architecture.num_layers
+    attention, ffn = (_parts(shares, row, axis, dense / layers) for axis, row in enumerate(rows))
+    outside = float(np.median(shares[beside])) * dense - layers * (attention[beside[0]] + ffn[beside[1]])
+    yield LatencyTable(
+        conditions, architecture.hidden_size, whole.value_dim, layers, max(outside, 0.0), attention, ffn, dense,
+        _noise(shares), f"{platform.machine()}, {this_machine().describe()}", _versions(conditions),
+    )  # fmt: skip
+
+
+def _parts(shares: Mapping[Sizes, np.ndarray], row: Sequence[Sizes], axis: int, scale: float) -> dict[int, float]:
+    """Size → what a layer's part of that size takes more than one of none."""
+    rising = scipy.optimize.isotonic_regression([float(np.median(shares[each])) * scale for each in row]).x
+    return {each[axis]: float(time - rising[0]) for each, time in zip(row, rising, strict=True)}
+
+
+def _noise(shares: Mapping[Sizes, np.ndarray]) -> float:
+    quartiles = [np.quantile(each, (0.25, 0.5, 0.75)) for each in shares.values()]
+    return float(np.median([(high - low) / middle for low, middle, high in quartiles]))
+
+
+def _uniform_sizes(architecture: Architecture) -> LayerSizes:
+    """The sizes of the first layer, which are those of all.
+
+    Raises:
+        UserError: layers of different sizes.
+    """
+    found = set(architecture.layers)
+    if len(found) > 1:
+        raise UserError("latency-table: layers of different sizes; give the model that it was shrunk from")
+    return found.pop()
+
+
+def _neurons(most: int) -> list[int]:
+    """Widths that are measured, rising, with none and all."""
+    found, width = [], float(most)
+    while width >= max(most / 100, 1):
+        found.append(round(width))
+        width *= WIDTH_RATIO
+    return sorted({*found, 0})
+
+
+def _doubtful(shares: Mapping[Sizes, np.ndarray], row: Sequence[Sizes]) -> set[Sizes]:
+    """Of sizes that rise, pairs of which the larger one is faster beyond the noise."""
+    found: set[Sizes] = set()
+    for smaller, larger in itertools.combinations(row, 2):
+        low, high = shares[smaller], shares[larger]
+        faster = np.median(high) < (1 - NOISE) * np.median(low)
+        if faster and np.quantile(high, 0.75) < np.quantile(low, 0.25):
+            found |= {smaller, larger}
+    return found
+
+
+class _Timing:
+    """Times models of given sizes beside the whole one.
+
+    Args:
+        model: gives the family and the sizes.
+        conditions: of what prediction.
+        full: sizes of the whole model.
+        repeats: timed predictions of each.
+    """
+
+    def __init__(self, model: EncoderClassifier, conditions: Conditions, full: Sizes, repeats: int):
+        self.model, self.conditions, self.repeats = model, conditions, repeats
+        self._run, self._seconds = self._made(full), []
+
+    def measure(self, sizes: Sequence[Sizes]) -> dict[Sizes, np.ndarray]:
+        """Each one's times as shares of the whole model's just before or after, float [repeats]."""
+        found = take_turns({"whole": self._run} | {str(each): self._made(each) for each in sizes}, self.repeats)
+        self._seconds.append(found["whole"])
+        return {each: found[str(each)] / found["whole"] for each in sizes}
+
+    def whole(self) -> float:
+        """Seconds of the whole model."""
+        return float(np.median(np.concatenate(self._seconds)))
+
+    def _made(self, sizes: Sizes) -> Run:
+        architecture = self.model.architecture
+        layer = architecture.layers[0]
+        heads, neurons = sizes
+        dims = (layer.query_key_dim, layer.value_dim) if heads else (0, 0)
+        layers = (LayerSizes(heads, *dims, neurons),) * architecture.num_layers
+        rows = min(architecture.vocab_size, VOCABULARY)
+        small = architecture.replace(layers=layers, vocab_size=rows)
+        return prediction(self.model.rebuilt(small, dtype="float32"), self.conditions)
+
+
+def prediction(model: EncoderClassifier, conditions: Conditions) -> Run:
+    """One prediction of a model under given conditions, as a function without arguments."""
+    inputs = random_inputs(model.architecture, conditions.batch, conditions.length)
+    if conditions.runtime == "keras":
+        return lambda: model.predict_on_batch(inputs)
+    session = _session(model, conditions)
+    names = [each.name for each in session.get_inputs()]
+    arrays = {name: inputs[name].astype(np.int64) for name in names}
+    return lambda: session.run(None, arrays)
+
+
+def _session(model: EncoderClassifier, conditions: Conditions):
+    import onnxruntime
+
+    proto = GRAPHS[conditions.graph](model)
+    options = session_options(conditions.threads)
+    if conditions.precision == "fp32":
+        content = proto.SerializeToString()
+    else:
+        with temporary_folder() as folder:
+            source, out = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+            source.write_bytes(proto.SerializeToString())
+            quantize_dynamically(source, out, needs_reduced_range())
+            content = out.read_bytes()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _versions(conditions: Conditions) -> dict[str, str]:
+    import importlib.metadata
+
+    names = ("onnxruntime", "numpy") if conditions.runtime == "onnx" else ("keras", "tensorflow", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,70 @@
+"""`gated-bert latency-table`: measured with a bar, told, written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.latency_measure import measure_table
+from gated_bert.compression.source import load_source
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.support.errors import UserError
+from gated_bert.support.progress_bar import progress_bar
+from gated_bert.support.text_table import aligned
+
+BUSY = 0.1
+"""Noise above which the table says that it is to be measured again."""
+
+
+def measure_latency(source: Path, out: Path, repeats: int, **conditions: Any) -> None:
+    """Measures the parts of a model, prints what they cost and writes the table.
+
+    Args:
+        source: a model folder, or a folder that `load_source` reads; its sizes alone matter.
+        out: the file to be written.
+        repeats: timed predictions of each measured model.
+        **conditions: of what prediction, see `Conditions`.
+
+    Raises:
+        UserError: a model that cannot be read or takes no such length, or times that do not rise with the size.
+    """
+    table = measured(load_source(source).model, Conditions(**conditions), repeats)
+    table.save(out)
+    print(table_text(table))
+    print(f"wrote {out}")
+
+
+def measured(model: EncoderClassifier, conditions: Conditions, repeats: int) -> LatencyTable:
+    """The table of a model, measured behind a bar.
+
+    Raises:
+        UserError: see `measure_latency`.
+    """
+    longest = model.architecture.max_position
+    if conditions.length > longest:
+        raise UserError(f"--length: {conditions.length} is refused; allowed: 1 to {longest}, the model's longest input")
+    steps = measure_table(model, conditions, repeats)
+    done, total = next(steps)  # type: ignore[misc]
+    with progress_bar(f"measuring {conditions}", total) as advance:
+        advance("", done)
+        for found in steps:
+            if isinstance(found, LatencyTable):
+                return found
+            advance("", found[0] - done)  # type: ignore[index]
+            done = found[0]  # type: ignore[index]
+    raise ValueError("a measurement ends with its table")
+
+
+def table_text(table: LatencyTable) -> str:
+    """The table in words."""
+    lines: list[tuple[str, ...]] = [("milliseconds of a layer", "")]
+    lines += [(f"attention, {heads} head{'s' * (heads != 1)}", f"{ms:.3f}") for heads, ms in table.attention.items()]
+    lines += [(f"feed-forward, {neurons:,} neurons", f"{ms:.3f}") for neurons, ms in table.ffn.items()]
+    lines.append(("all else, of the model", f"{table.outside:.3f}"))
+    lines.append((f"the model of {table.layers} layers, as measured", f"{table.dense:.3f}"))
+    text = f"{table.conditions}\n{aligned(lines)}"
+    if table.noise > BUSY:
+        text += (f"\nnote: times varied by {100 * table.noise:.0f} % (distance of the quartiles): the machine was busy; "
+                 "measure again when it is not")  # fmt: skip
+    return text

@@ -1,0 +1,239 @@
+"""Heads and neurons of an encoder that go together with the update of what stays, whole families of levels at a time.
+
+Paper: Kurtic et al. 2023, ZipLM (https://arxiv.org/abs/2302.04089). Beyond it, what stays is fitted to what sublayer and
+residual path gave together before anything was pruned, and the bias takes up the mean of what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from keras import ops
+
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.distillation import soft_loss
+from gated_bert.models.encoder import EncoderBlock
+from gated_bert.models.gated_dense import GatedDense
+from gated_bert.pruning.calibration import Calibration, Moments
+from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
+from gated_bert.pruning.groups import TiedGroup
+from gated_bert.pruning.level_search import Levels
+from gated_bert.pruning.removal import Removal, remove_units
+from gated_bert.pruning.second_order import damped
+from gated_bert.support.backend import view
+
+HEADS, NEURONS = "heads", "neurons"
+RATIO = 0.9
+"""Of neurons a level leaves so many of those that the level before it leaves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sublayer:
+    """An attention or a feed-forward network, whose units can go.
+
+    Attributes:
+        block: which encoder block it is in, from 0.
+        kind: `heads` or `neurons`.
+        layer: the matrix that it ends in.
+        group: its units, in all of its matrices.
+        left: units of each level, from all down to none.
+    """
+
+    block: int
+    kind: str
+    layer: GatedDense
+    group: TiedGroup
+    left: tuple[int, ...] = field(default=())
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return self.group.num_units
+
+
+def sublayers_of(model: EncoderClassifier, ratio: float = RATIO) -> list[Sublayer]:
+    """The sublayers of a model that have units, from input to output.
+
+    Args:
+        model: a model with encoder blocks.
+        ratio: neurons of a level over those of the level before it.
+    """
+    found = []
+    for place, block in enumerate(model.encoder.blocks):
+        projections = block.attention.projections()
+        if projections is not None:
+            layers = (*projections, block.attention.output_dense)
+            heads = _sublayer(block, place, HEADS, layers, (1, 1, 1, 0), block.attention.sizes.num_heads)
+            found.append(_levelled(heads, range(heads.units, -1, -1)))
+        if block.ffn.intermediate is not None:
+            layers = (block.ffn.intermediate, block.ffn.output_dense)
+            neurons = _sublayer(block, place, NEURONS, layers, (1, 0), block.ffn.size)
+            found.append(_levelled(neurons, widths(neurons.units, ratio)))
+    return found
+
+
+def widths(neurons: int, ratio: float = RATIO) -> list[int]:
+    """How many of so many neurons the levels leave: a geometric series that ends at a hundredth, and none."""
+    found, width = [], float(neurons)
+    while width >= max(neurons / 100, 1):
+        found.append(round(width))
+        width *= ratio
+    return [*dict.fromkeys(found), 0]
+
+
+def _sublayer(block: EncoderBlock, place: int, kind: str, layers: tuple, axes: tuple[int, ...], units: int) -> Sublayer:
+    weights = sum(int(np.prod(layer.mask_variable.shape)) for layer in layers) // units
+    group = TiedGroup(layers, kind, units, weights, f"layer {place}, {kind}", axes)
+    return Sublayer(place, kind, layers[-1], group)
+
+
+def _levelled(sublayer: Sublayer, left: Sequence[int]) -> Sublayer:
+    return Sublayer(sublayer.block, sublayer.kind, sublayer.layer, sublayer.group, tuple(left))
+
+
+class StructuredRemoval:
+    """What becomes of a model when of each sublayer so many units are left.
+
+    `look` removes the units of every sublayer one after another, each sublayer by itself on what comes in while nothing
+    is pruned; `loss` says how far the model that is put together of these is from the whole one; `prune` goes through
+    the model in order, so that each sublayer also makes up for those before it.
+
+    Args:
+        model: the built model, with fixed gates; changed by `loss` (and put back by `restore`) and by `prune`.
+        kind: of its task, as `soft_loss` takes it.
+        batches: calibration data, (inputs, …) of each batch, without labels.
+        judged: batches that `loss` looks at; by default all.
+        ratio: see `sublayers_of`.
+
+    Attributes:
+        sublayers: those of the model that have units.
+        errors: after `look`, ‖Δ output‖² / ‖output‖² of the levels of each.
+    """
+
+    def __init__(self, model: EncoderClassifier, kind: str, batches: Sequence[tuple], judged: int | None = None,
+                 ratio: float = RATIO):  # fmt: skip
+        self.model, self.kind, self.batches = model, kind, list(batches)
+        self.sublayers = sublayers_of(model, ratio)
+        self.errors: list[np.ndarray] = []
+        self._judged = [batch[0] for batch in self.batches[:judged]]
+        self._wanted = [ops.convert_to_numpy(model.predict_on_batch(inputs)) for inputs in self._judged]
+        self._whole = [_State.of(sublayer) for sublayer in self.sublayers]
+        self._removals: list[Removal] = []
+        self._means: list[np.ndarray] = []
+        self._now: Levels = (0,) * len(self.sublayers)
+
+    def look(self) -> Iterator[int]:
+        """Makes the families of levels; yields how many sublayers are done, of `sublayers`."""
+        seen = self._calibration(False).at_once()
+        for place, (sublayer, whole) in enumerate(zip(self.sublayers, self._whole, strict=True)):
+            moments = seen.pop(sublayer.layer)
+            hessian, _ = _hessian(moments)
+            gone = [sublayer.units - left for left in sublayer.left]
+            removal = remove_units(whole.kernel, hessian, sublayer.units, wanted=gone)
+            self._removals.append(removal)
+            self.errors.append(removal.errors[gone])
+            self._means.append(moments.mean)
+            yield place + 1
+
+    def loss(self, levels: Levels) -> float:
+        """The mean over the judged examples of how far the outputs are from those of the whole model.
+
+        Args:
+            levels: of each sublayer.
+
+        Returns:
+            The Kullback-Leibler divergence, or of a regression the squared difference.
+        """
+        for place, level in enumerate(levels):
+            if level != self._now[place]:
+                self._put(place, level)
+        self._now = tuple(levels)
+        total, count = 0.0, 0
+        for inputs, wanted in zip(self._judged, self._wanted, strict=True):
+            losses = soft_loss(self.kind, wanted, self.model.predict_on_batch(inputs), 1.0)
+            total, count = total + float(ops.sum(losses)), count + len(wanted)
+        return total / count
+
+    def restore(self) -> None:
+        """Puts the model back to what it was."""
+        for sublayer, whole in zip(self.sublayers, self._whole, strict=True):
+            whole.put(sublayer)
+        self._now = (0,) * len(self.sublayers)
+
+    def prune(self, levels: Levels) -> Iterator[int]:
+        """Prunes the model, sublayer after sublayer; yields how many are done.
+
+        Args:
+            levels: of each sublayer.
+        """
+        self.restore()
+        places = {sublayer.layer: place for place, sublayer in enumerate(self.sublayers)}
+        for done, seen in enumerate(self._calibration(True).in_order()):
+            for layer, moments in seen.items():
+                self._prune_one(self.sublayers[places[layer]], moments, levels[places[layer]])
+            yield done + 1
+
+    def _calibration(self, reference: bool) -> Calibration:
+        layers = [sublayer.layer for sublayer in self.sublayers]
+        return Calibration(self.model, layers, self.batches, True, reference=reference, residual=reference)
+
+    def _put(self, place: int, level: int):
+        sublayer, whole, removal = self.sublayers[place], self._whole[place], self._removals[place]
+        gone = sublayer.units - sublayer.left[level]
+        kernel = removal.kernels[gone]
+        bias = whole.bias + self._means[place] @ (whole.kernel - kernel)
+        _State(kernel, bias, _open(whole.is_open, removal.order[:gone])).put(sublayer)
+
+    def _prune_one(self, sublayer: Sublayer, moments: Moments, level: int):
+        kernel, gone = gated_kernel(sublayer.layer), sublayer.units - sublayer.left[level]
+        hessian, added = _hessian(moments)
+        right = moments.cross(centred=True) + added[:, None] * kernel
+        removal = remove_units(np.linalg.solve(hessian, right), hessian, sublayer.units, (gone,), most=gone)
+        new = removal.kernels[gone]
+        bias = view(sublayer.layer.bias) + moments.reference_mean - moments.mean @ new
+        is_open = _open(np.ones(sublayer.units, bool), removal.order)
+        _State(new, bias, is_open).put(sublayer)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a sublayer ends in: its kernel with gates, its bias, and which units are open."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    is_open: np.ndarray
+
+    @classmethod
+    def of(cls, sublayer: Sublayer) -> _State:
+        """As it is."""
+        return cls(gated_kernel(sublayer.layer), np.array(view(sublayer.layer.bias)), np.ones(sublayer.units, bool))
+
+    def put(self, sublayer: Sublayer) -> None:
+        """Makes it so."""
+        layer = sublayer.layer
+        for tied, factor in zip(sublayer.group.layers, sublayer.group.expand(self.is_open), strict=True):
+            mask = tied.mask_variable
+            value = 1.0 if tied.gate_trainable else tied.gate_init_value
+            mask.assign(np.broadcast_to(np.where(factor, value, 0.0), tuple(mask.shape)).astype(np.float32))
+        layer.set_kernel(ungated(layer, self.kernel).astype(np.float32))
+        layer.bias.assign(self.bias.astype(np.float32))
+
+
+def _open(is_open: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    found = is_open.copy()
+    found[gone] = False
+    return found
+
+
+def _hessian(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """The damped products of the inputs without their means, and what damping added to the diagonal."""
+    products = moments.products(centred=True)
+    # Of what is constant only rounding is left.
+    constant = np.diag(products) <= 1e-10 * moments.squares
+    products[constant] = products[:, constant] = 0
+    found = damped(products)
+    return found, np.diag(found) - np.diag(products)
+
+
