@@ -1,0 +1,223 @@
+"""A model folder pruned to a speed that was asked for: levels by table and search, then measured, then put right."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gated_bert.compression.benchmark import EVALUATION_BATCH
+from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.latency_measure import prediction
+from gated_bert.compression.model_statistics import take_turns
+from gated_bert.compression.parity import in_float32
+from gated_bert.compression.predict import evaluation_config
+from gated_bert.compression.shrink import shrink
+from gated_bert.compression.source import load_source
+from gated_bert.models.architecture import Architecture, LayerSizes
+from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
+from gated_bert.pruning.level_search import Found, Levels, Unreachable, best_levels, search_levels
+from gated_bert.pruning.structured import HEADS, StructuredRemoval
+from gated_bert.support.errors import UserError
+from gated_bert.support.progress_bar import progress_bar
+from gated_bert.tasks.evaluation import make_dataset
+from gated_bert.tasks.examples import Examples
+
+TOLERANCE = 0.03
+"""How far the measured speed may be from the one asked for."""
+CORRECTIONS = 5
+REPEATS = 41
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a choice of levels costs.
+
+    Args:
+        texts: training examples that are looked at, without labels.
+        judged: of these, those that the search judges by.
+        steps: of the search.
+        seed: of texts and search.
+    """
+
+    texts: int = 512
+    judged: int = 256
+    steps: int = 100
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a pruned model has come to.
+
+    Attributes:
+        speedup: measured, over the dense fp32 model.
+        predicted: the same by the table.
+        layers: sizes of the layers.
+        loss: how far the outputs are from those of the model that was pruned, as the search saw it.
+        tried: choices that were evaluated.
+        note: why another speed than the one asked for was reached; empty where it was.
+    """
+
+    speedup: float
+    predicted: float
+    layers: tuple[LayerSizes, ...]
+    loss: float
+    tried: int
+    note: str = ""
+
+
+class SpeedMeter:
+    """Measures how many times as fast as the dense model in fp32 models are.
+
+    Args:
+        dense: the dense model.
+        conditions: of a prediction; the dense one is always fp32.
+    """
+
+    def __init__(self, dense: EncoderClassifier, conditions: Conditions):
+        self.dense, self.conditions = in_float32(dense), conditions
+        self._reference = prediction(self.dense, dataclasses.replace(conditions, precision="fp32"))
+
+    def of(self, architecture: Architecture) -> float:
+        """The speed of a model of such sizes, whose weights do not matter."""
+        model = self.dense.rebuilt(architecture, dtype="float32")
+        taken = take_turns({"dense": self._reference, "model": prediction(model, self.conditions)}, REPEATS)
+        return float(np.median(taken["dense"] / taken["model"]))
+
+
+def prune_to_speed(
+    source: Path, out: Path, speedup: float, table: LatencyTable, meter: SpeedMeter, examples: Examples, effort: Effort
+) -> Reached:
+    """Prunes heads and neurons of the model in a folder until it is so many times as fast as the dense one.
+
+    Args:
+        source: folder of the dense model, or of one that was pruned from it.
+        out: the folder of the smaller model.
+        speedup: over the dense model in fp32.
+        table: of the dense model, under the same conditions.
+        meter: measures.
+        examples: training examples.
+        effort: what it may cost.
+
+    Raises:
+        UserError: a model that cannot be read, or a speed that it does not reach with nothing left.
+    """
+    loaded = load_source(source)
+    model = with_fixed_gates(in_float32(loaded.model))
+    removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
+                                judged=-(-effort.judged // EVALUATION_BATCH))  # fmt: skip
+    with progress_bar("removing units", len(removal.sublayers)) as advance:
+        for _ in removal.look():
+            advance("", 1)
+    search = _Search(removal, table, meter, model.architecture, speedup, effort)
+    levels, reached = search.run()
+    with progress_bar("pruning", len(removal.sublayers)) as advance:
+        for _ in removal.prune(levels):
+            advance("", 1)
+    small = shrink(model)
+    about = {"speedup": speedup, "measured": reached.speedup, "conditions": dataclasses.asdict(table.conditions)}
+    save_model(out, small, loaded.tokenizer, loaded.task, {**loaded.metadata, "pruned_to_speed": about})
+    return dataclasses.replace(reached, layers=small.architecture.layers)
+
+
+def _batches(loaded: LoadedModel, examples: Examples, effort: Effort) -> Iterator[tuple]:
+    rows = np.random.default_rng(effort.seed).permutation(len(examples))[: effort.texts]
+    config = evaluation_config(loaded, EVALUATION_BATCH)
+    dataset = make_dataset(loaded.task, loaded.tokenizer, examples.take(np.sort(rows)), config)
+    # Short texts and long ones are judged by.
+    for index in np.random.default_rng(effort.seed).permutation(len(dataset)):
+        yield dataset[int(index)]
+
+
+class _Search:
+    """Levels that are as fast as was asked for, and which of these lose least."""
+
+    def __init__(self, removal: StructuredRemoval, table: LatencyTable, meter: SpeedMeter, architecture: Architecture,
+                 speedup: float, effort: Effort):  # fmt: skip
+        self.removal, self.table, self.meter, self.architecture = removal, table, meter, architecture
+        self.speedup, self.effort = speedup, effort
+        self.costs = [np.array([_cost(table, sublayer.kind, left) for left in sublayer.left])
+                      for sublayer in removal.sublayers]  # fmt: skip
+        # In 8 bits the dense model is faster than in fp32 before anything is pruned.
+        self.gained = meter.of(_dense_of(table, architecture)) if table.conditions.precision != "fp32" else 1.0
+
+    def run(self) -> tuple[Levels, Reached]:
+        """Searches once, then moves the budget until what is measured is what was asked for."""
+        levels: Levels = (0,) * len(self.costs)
+        speed = self.meter.of(self.architecture)
+        if speed >= self.speedup:
+            return levels, self._reached(levels, speed, 0.0, 0, f"{speed:.2f}× without removing anything")
+        budget = self.table.dense * self.gained / self.speedup - self.table.outside
+        found = self._searched(budget)
+        levels, speed = found.levels, self.meter.of(self._sizes(found.levels))
+        tried: dict[float, tuple[Levels, float]] = {speed: (levels, budget)}
+        for _ in range(CORRECTIONS):
+            if abs(speed / self.speedup - 1) <= TOLERANCE:
+                break
+            total = budget + self.table.outside
+            budget = total * speed / self.speedup - self.table.outside
+            try:
+                levels = best_levels(self.costs, self._weighted(found.weights), budget)
+            except Unreachable:
+                levels = tuple(int(np.argmin(cost)) for cost in self.costs)
+            speed = self.meter.of(self._sizes(levels))
+            tried[speed] = levels, budget
+        speed = min(tried, key=lambda each: abs(each / self.speedup - 1))
+        levels = tried[speed][0]
+        off = abs(speed / self.speedup - 1) > TOLERANCE
+        note = f"{speed:.2f}× is the nearest that was found to {self.speedup:g}×: " * off
+        note += ("no fewer units are left to remove" if _none_left(self.costs, levels) else
+                 "the machine's times vary by more than that, or no level lies between") * off  # fmt: skip
+        return levels, self._reached(levels, speed, self.removal.loss(levels), found.tried, note)
+
+    def _searched(self, budget: float) -> Found:
+        try:
+            steps = search_levels(self.costs, self.removal.errors, budget, self.removal.loss, self.effort.steps,
+                                  self.effort.seed)  # fmt: skip
+            with progress_bar(f"searching levels for {self.speedup:g}×", self.effort.steps + 1) as advance:
+                for found in steps:
+                    advance(f"loss {found.loss:.4f}", 1)
+            return found
+        except Unreachable as refused:
+            most = self.table.dense * self.gained / (refused.least + self.table.outside)
+            raise UserError(f"--speedups: {self.speedup:g} is refused; allowed: up to {most:.1f}, which is left without "
+                            "any head or neuron") from None  # fmt: skip
+
+    def _weighted(self, weights: np.ndarray) -> list[np.ndarray]:
+        return [weight * error for weight, error in zip(weights, self.removal.errors, strict=True)]
+
+    def _sizes(self, levels: Levels) -> Architecture:
+        """The architecture that pruning to these levels, and shrinking, leaves."""
+        layers = list(self.architecture.layers)
+        for sublayer, level in zip(self.removal.sublayers, levels, strict=True):
+            left, sizes = sublayer.left[level], layers[sublayer.block]
+            if sublayer.kind == HEADS:
+                dims = (sizes.query_key_dim, sizes.value_dim) if left else (0, 0)
+                layers[sublayer.block] = LayerSizes(left, *dims, sizes.intermediate_size)
+            else:
+                layers[sublayer.block] = dataclasses.replace(sizes, intermediate_size=left)
+        return self.architecture.replace(layers=tuple(layers))
+
+    def _reached(self, levels: Levels, speed: float, loss: float, tried: int, note: str) -> Reached:
+        sizes = self._sizes(levels)
+        predicted = self.table.dense * self.gained / self.table.predict(sizes)
+        return Reached(speed, predicted, sizes.layers, loss, tried, note)
+
+
+def _cost(table: LatencyTable, kind: str, left: int) -> float:
+    return table.attention_ms(left) if kind == HEADS else table.ffn_ms(left)
+
+
+def _none_left(costs: Sequence[np.ndarray], levels: Levels) -> bool:
+    return all(cost[level] == cost.min() for cost, level in zip(costs, levels, strict=True))
+
+
+def _dense_of(table: LatencyTable, architecture: Architecture) -> Architecture:
+    """The architecture that the table is of."""
+    sizes = LayerSizes(max(table.attention), table.head_dim, table.head_dim, max(table.ffn))
+    return architecture.replace(layers=(sizes,) * table.layers)
