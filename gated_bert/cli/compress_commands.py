@@ -8,6 +8,7 @@ import os
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.oneshot_commands import AT_ONCE, SHARED, dense_epochs_of, numbers
 from gated_bert.cli.settings import read_settings
+from gated_bert.cli.speedup_commands import SPEEDUPS, speedups_command
 from gated_bert.config.flag_table import DEFAULTS, Flag
 from gated_bert.experiments.studies.oneshot import Point, describe, oneshot_plans
 from gated_bert.support.checks import FlagError
@@ -26,7 +27,10 @@ FLAGS = (
 
 def compress_command(words: list[str]) -> int:
     """`gated-bert compress`: one task's model pruned, shrunk, exported, quantised and measured."""
-    text = "Trains a model, prunes it to several levels, fine-tunes, shrinks, exports, quantises and measures them all."
+    if any(word.partition("=")[0] == SPEEDUPS.options[0] for word in words):
+        return speedups_command(words)
+    text = ("Trains a model, prunes it to several levels, fine-tunes, shrinks, exports, quantises and measures them "
+            "all; with --speedups to measured speeds (see gated-bert compress --speedups 2,4 -h).")  # fmt: skip
     typed = typed_flags("gated-bert compress", text, FLAGS, words, {**DEFAULTS, **_OWN, "dense_epochs": "as -e"})
     asked = typed.pop("levels", tuple(LEVELS.split(",")))
     levels = numbers("--levels", asked, "percentages from 1 to 99, e.g. 20,30,40", 1, 99)

@@ -116,7 +116,7 @@ class LatencyTable:
         Raises:
             UserError: a file that is missing or is no table.
         """
-        values: dict[str, Any] = read_record(path, LatencyRecord, remedy="measure it again with gated-bert latency-table")
+        values: dict[str, Any] = read_record(path, LatencyRecord, remedy="measure it again")
         values["conditions"] = Conditions(**values["conditions"])
         values["attention"] = {row["heads"]: row["ms"] for row in values["attention"]}
         values["ffn"] = {row["neurons"]: row["ms"] for row in values["ffn"]}
@@ -130,6 +130,6 @@ class LatencyTable:
 def _interpolated(times: Mapping[int, float], size: float) -> float:
     sizes = sorted(times)
     if not sizes[0] <= size <= sizes[-1]:
-        raise UserError(f"the latency table goes from {sizes[0]} to {sizes[-1]}, and the model has {size:g}; measure its "
-                        "own")  # fmt: skip
+        raise UserError(f"the latency table goes from {sizes[0]} to {sizes[-1]}, and the model has {size:g}; measure "
+                        "its own")  # fmt: skip
     return float(np.interp(size, sizes, [times[each] for each in sizes]))

@@ -1,7 +1,7 @@
 """Heads and neurons of an encoder that go together with the update of what stays, whole families of levels at a time.
 
-Paper: Kurtic et al. 2023, ZipLM (https://arxiv.org/abs/2302.04089). Beyond it, what stays is fitted to what sublayer and
-residual path gave together before anything was pruned, and the bias takes up the mean of what is left.
+Paper: Kurtic et al. 2023, ZipLM (https://arxiv.org/abs/2302.04089). Beyond it, what stays is fitted to what sublayer
+and residual path gave together before anything was pruned, and the bias takes up the mean of what is left.
 """
 
 from __future__ import annotations

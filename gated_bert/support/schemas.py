@@ -342,6 +342,17 @@ class LatencyRecord(TypedDict):
     versions: dict[str, str]
 
 
+class SpeedRecord(TypedDict):
+    """What a model that was pruned to a speed has come to."""
+
+    speedup: float
+    predicted: float
+    layers: list[Object]
+    loss: float
+    tried: int
+    note: str
+
+
 class JudgedRecord(TypedDict):
     """What a comparison of explanations knows of its models."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.compression.latency import Conditions, LatencyTable
-from gated_bert.compression.latency_measure import measure_table
+from gated_bert.compression.latency_measure import REPEATS, measure_table
 from gated_bert.compression.source import load_source
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.errors import UserError
@@ -35,7 +35,7 @@ def measure_latency(source: Path, out: Path, repeats: int, **conditions: Any) ->
     print(f"wrote {out}")
 
 
-def measured(model: EncoderClassifier, conditions: Conditions, repeats: int) -> LatencyTable:
+def measured(model: EncoderClassifier, conditions: Conditions, repeats: int = REPEATS) -> LatencyTable:
     """The table of a model, measured behind a bar.
 
     Raises:
@@ -65,6 +65,6 @@ def table_text(table: LatencyTable) -> str:
     lines.append((f"the model of {table.layers} layers, as measured", f"{table.dense:.3f}"))
     text = f"{table.conditions}\n{aligned(lines)}"
     if table.noise > BUSY:
-        text += (f"\nnote: times varied by {100 * table.noise:.0f} % (distance of the quartiles): the machine was busy; "
-                 "measure again when it is not")  # fmt: skip
+        text += (f"\nnote: times varied by {100 * table.noise:.0f} % (distance of the quartiles): the machine was "
+                 "busy; measure again when it is not")  # fmt: skip
     return text

@@ -69,23 +69,35 @@ def make_models(folder: Path, trained: dict[str, Path]) -> list[Path]:
     """
     folders = {}
     for name, source in trained.items():
-        folders[name] = _made(folder / name, source, _copy)
+        folders[name] = made(folder / name, source, copied)
     for name, source in list(folders.items()):
         if name.startswith("pruned_"):
             small = name.replace("pruned", "shrunk")
-            folders[small] = _made(folder / small, source, shrink_folder)
+            folders[small] = made(folder / small, source, shrink_folder)
     files = []
     for name, source in folders.items():
         # A pruned model's file would be that of its shrunk one with zeros in it.
         if not name.startswith("pruned_"):
-            exported = _made(folder / "onnx" / f"{name}.onnx", source, _export)
-            fewer = [_made(folder / bits / exported.name, exported, _quantizer(bits)) for bits in PRECISIONS]
+            exported = made(folder / "onnx" / f"{name}.onnx", source, _export)
+            fewer = [made(folder / bits / exported.name, exported, _quantizer(bits)) for bits in PRECISIONS]
             files += [exported, *fewer]
     return [*folders.values(), *files]
 
 
-def measure_models(folder: Path, models: Sequence[Path], data: str, allow_partial: bool) -> int:
+def measure_models(
+    folder: Path, models: Sequence[Path], data: str, allow_partial: bool, batches: Sequence[int] = (),
+    lengths: Sequence[int] = (), threads: int = 1,
+) -> int:  # fmt: skip
     """Measures all models side by side, unless that was done since the last of them was made.
+
+    Args:
+        folder: of the tables.
+        models: model folders and ONNX files.
+        data: what they are judged on.
+        allow_partial: whether `*_partial` files are accepted.
+        batches: numbers of sequences; by default those of `gated-bert benchmark`.
+        lengths: tokens of each; the same.
+        threads: threads of a product.
 
     Returns:
         The exit status of `gated-bert benchmark`, which has a process of its own: it limits that one's threads.
@@ -96,11 +108,13 @@ def measure_models(folder: Path, models: Sequence[Path], data: str, allow_partia
     if record.get("complete") and measured == set(map(str, models)) and _written(folder / RECORD) >= newest:
         print(f"measured already: {files_there(folder, TABLE, PLOT)} in {folder}")
         return 0
-    partial = ["--allow-partial"] * allow_partial
-    return run_command(["benchmark", *map(str, models), "-o", str(folder), "-d", data, *partial])
+    words = ["--allow-partial"] * allow_partial + ["--threads", str(threads)]
+    for flag, values in (("--batches", batches), ("--lengths", lengths)):
+        words += [flag, ",".join(map(str, values))] if values else []
+    return run_command(["benchmark", *map(str, models), "-o", str(folder), "-d", data, *words])
 
 
-def _made(target: Path, source: Path, make: Callable[[Path, Path], None]) -> Path:
+def made(target: Path, source: Path, make: Callable[[Path, Path], None]) -> Path:
     if not target.exists() or _written(target) < _written(source):
         if target.is_dir():
             shutil.rmtree(target)
@@ -114,7 +128,7 @@ def _written(model: Path) -> float:
     return (model / WEIGHTS if model.is_dir() else model).stat().st_mtime
 
 
-def _copy(source: Path, target: Path):
+def copied(source: Path, target: Path):
     same_model(source, target)
     print(f"a copy of {source}")
 

@@ -185,8 +185,8 @@ class _Search:
             return found
         except Unreachable as refused:
             most = self.table.dense * self.gained / (refused.least + self.table.outside)
-            raise UserError(f"--speedups: {self.speedup:g} is refused; allowed: up to {most:.1f}, which is left without "
-                            "any head or neuron") from None  # fmt: skip
+            raise UserError(f"--speedups: {self.speedup:g} is refused; allowed: up to {most:.1f}, that of a model "
+                            "without any head or neuron") from None  # fmt: skip
 
     def _weighted(self, weights: np.ndarray) -> list[np.ndarray]:
         return [weight * error for weight, error in zip(weights, self.removal.errors, strict=True)]

@@ -1,0 +1,117 @@
+"""The command line of `gated-bert compress --speedups`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from gated_bert.cli.common import prepare_environment, typed_flags
+from gated_bert.cli.latency_commands import DEFAULTS as SERVED_DEFAULTS
+from gated_bert.cli.latency_commands import SERVED, served_in
+from gated_bert.cli.oneshot_commands import SHARED, dense_epochs_of, numbers
+from gated_bert.cli.positionals import split_words
+from gated_bert.cli.settings import read_settings
+from gated_bert.compression.preconditions import check_model
+from gated_bert.config.flag_table import DEFAULTS, Flag
+from gated_bert.support.checks import FlagError
+from gated_bert.support.environ import verbosity
+from gated_bert.support.errors import UserError
+from gated_bert.support.paths import user_path
+
+_GROUP = "speed"
+SPEEDUPS = Flag(("--speedups",), "speedups", "list", "how many times as fast, over the dense model in fp32: 2,4,8",
+                _GROUP, "TIMES")  # fmt: skip
+_LEFT_OUT = {"methods", "seeds", "precision", "pattern", "scope", "pooling", "teacher"}
+FLAGS = (
+    SPEEDUPS,
+    Flag(("--table",), "table", "text", "a latency table that was measured before; by default it is measured", _GROUP,
+         "FILE"),
+    Flag(("--texts",), "texts", "int", "training examples, without labels, that pruning looks at", _GROUP, low=32),
+    Flag(("--search-steps",), "search_steps", "int", "draws in the search for what each layer is pruned to", _GROUP,
+         low=0),
+    *SERVED,
+    Flag(("--train-precision",), "precision", "text", "of training: auto, float32, mixed_bfloat16, mixed_float16",
+         _GROUP, "NAME"),
+    *(flag for flag in SHARED if flag.name not in _LEFT_OUT),
+)  # fmt: skip
+OWN = {"texts": 512, "search_steps": 100}
+
+
+def speedups_command(words: list[str]) -> int:
+    """`gated-bert compress --speedups`: a family of models, each so many times as fast as the dense one."""
+    text = ("Prunes heads and neurons of a model to measured speeds, one after the other, with the dense model as the "
+            "teacher in between; -e 0 does not train.")  # fmt: skip
+    given, rest = split_words(words, FLAGS)
+    shown = {**DEFAULTS, **SERVED_DEFAULTS, **OWN, "dense_epochs": "as -e", "distill_layers": "all"}
+    typed = typed_flags("gated-bert compress [MODEL] --speedups 2,4,8", text, FLAGS, rest, shown)
+    speedups = sorted(numbers("--speedups", typed.pop("speedups"), "numbers above 1, e.g. 2,4,8", 1.01, 1000))
+    said = {flag.name: typed.pop(flag.name) for flag in SERVED if flag.name in typed}
+    served = served_in({**SERVED_DEFAULTS, **said})
+    own = {name: typed.pop(name, value) for name, value in OWN.items()}
+    table = user_path(typed.pop("table")) if "table" in typed else None
+    if table is not None and not table.is_file():
+        raise FlagError.refused("--table", str(table), "a file that gated-bert latency-table wrote")
+    if given:
+        typed |= _of_model(given, typed)
+    dense_epochs = dense_epochs_of(typed)
+    learns = {"distill_layers": "all", **{name: typed.pop(name) for name in list(typed) if name.startswith("distill_")}}
+    settings = read_settings({"methods": ("baseline",), **typed}, {}, os.environ)
+    verbosity(os.environ)
+    if len(settings.tasks) > 1:
+        raise FlagError.refused("-t/--task", ",".join(settings.tasks), "one of them")
+    output = settings.output
+    if (output / "models").exists() and not settings.launcher.resume:
+        raise UserError(f"{output}: holds compressed models; go on with --resume, or choose another folder with -o")
+    from gated_bert.experiments.sweeps.jobs import dense_plan, plan_jobs
+
+    plan = plan_jobs(settings)
+    if typed.get("check"):
+        return 0
+    from gated_bert.support.machine import thread_environment
+
+    os.environ.update(thread_environment(served["threads"]))
+    prepare_environment()
+    epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
+    dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs or 1)
+    model = dense.jobs[0].folder / "model" if epochs else user_path(settings.values["pretrained"])
+    if not epochs:
+        dense = dataclasses.replace(dense, jobs=())
+    from gated_bert.compression.latency import Conditions
+    from gated_bert.experiments.studies.prune_to_speed import Effort
+    from gated_bert.experiments.studies.speedups import Family, describe, make_family
+
+    job = plan.jobs[0]
+    effort = Effort(own["texts"], max(own["texts"] // 2, 1), own["search_steps"], job.config.seed)
+    family = Family(output, dense, model, job, speedups, Conditions(**served), effort, learns, table)
+    print(describe(family), flush=True)
+    if typed.get("dry_run"):
+        return 0
+    from gated_bert.experiments.sweeps.sweep import sweep
+
+    return make_family(family, lambda part: sweep(part, compared=False))
+
+
+def _of_model(given: list[str], typed: dict[str, Any]) -> dict[str, Any]:
+    """The words that a model folder stands for."""
+    if len(given) > 1:
+        raise FlagError(f"compress: one model folder at most, not {' '.join(given)}")
+    for name, label in (("pretrained", "-pt/--pretrained"), ("dense_epochs", "--dense-epochs")):
+        if name in typed:
+            raise FlagError(f"{label}: not together with a model folder, which is pruned as it is")
+    source = user_path(given[0])
+    check_model(source)
+    found: dict[str, Any] = {"pretrained": str(source), "dense_epochs": 0}
+    if "tasks" not in typed:
+        found["tasks"] = (_task_of(source),)
+    return found
+
+
+def _task_of(source: Path) -> str:
+    from gated_bert.experiments.runs.teacher_folder import read_task
+
+    task = read_task(str(source))
+    if task is None:
+        raise FlagError(f"compress: {source} does not say its task; name it with -t")
+    return task.name
