@@ -81,7 +81,7 @@ def describe(family: Family) -> str:
     effort, speeds = family.effort, ", ".join(f"{speedup:g}×" for speedup in family.speedups)
     rows = [("speeds", speeds), ("a prediction", str(family.conditions)),
             ("pruned on", f"{effort.texts} texts, {effort.steps} draws of the search for each speed")]  # fmt: skip
-    lines = [configuration_text(family.dense, rows)]
+    lines = [configuration_text(dataclasses.replace(family.dense, jobs=(family.job,)), rows)]
     sources = [family.model, *map(family.final, family.speedups)]
     for source, speedup in zip(sources, family.speedups, strict=False):
         after = f", {family.job.config.epochs} epochs with {family.model} as the teacher" * family.trained
