@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def speedups_command(words: list[str]) -> int:
     output = settings.output
     if (output / "models").exists() and not settings.launcher.resume:
         raise UserError(f"{output}: holds compressed models; go on with --resume, or choose another folder with -o")
-    from gated_bert.experiments.sweeps.jobs import dense_plan, plan_jobs
+    from gated_bert.experiments.sweeps.jobs import Job, Plan, dense_plan, plan_jobs
 
     plan = plan_jobs(settings)
     if typed.get("check"):
@@ -74,23 +75,25 @@ def speedups_command(words: list[str]) -> int:
     os.environ.update(thread_environment(served["threads"]))
     prepare_environment()
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs or 1)
-    model = dense.jobs[0].folder / "model" if epochs else user_path(settings.values["pretrained"])
-    if not epochs:
-        dense = dataclasses.replace(dense, jobs=())
+    dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs or 1).jobs[0] if epochs else None
+    model = dense.folder / "model" if dense else user_path(settings.values["pretrained"])
     from gated_bert.compression.latency import Conditions
     from gated_bert.experiments.studies.prune_to_speed import Effort
-    from gated_bert.experiments.studies.speedups import Family, describe, make_family
+    from gated_bert.experiments.studies.speedups import Family, make_family
+    from gated_bert.experiments.sweeps.overview import configuration_text
 
     job = plan.jobs[0]
     effort = Effort(own["texts"], max(own["texts"] // 2, 1), own["search_steps"], job.config.seed)
     family = Family(output, dense, model, job, speedups, Conditions(**served), effort, learns, table)
-    print(describe(family), flush=True)
+    print(configuration_text(plan, family.describe()), flush=True)
     if typed.get("dry_run"):
         return 0
     from gated_bert.experiments.sweeps.sweep import sweep
 
-    return make_family(family, lambda part: sweep(part, compared=False))
+    def run(jobs: Sequence[Job], folder: Path) -> int:
+        return sweep(Plan(dataclasses.replace(settings, output=folder), tuple(jobs)), compared=False)
+
+    return make_family(family, run)
 
 
 def _of_model(given: list[str], typed: dict[str, Any]) -> dict[str, Any]:

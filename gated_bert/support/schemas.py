@@ -342,6 +342,15 @@ class LatencyRecord(TypedDict):
     versions: dict[str, str]
 
 
+class FamilyRecord(TypedDict):
+    """What a family of models is made of."""
+
+    model: str
+    conditions: LatencyConditions
+    effort: Object
+    trained: bool
+
+
 class SpeedRecord(TypedDict):
     """What a model that was pruned to a speed has come to."""
 

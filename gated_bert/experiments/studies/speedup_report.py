@@ -58,6 +58,13 @@ def write_family(folder: Path, conditions: Conditions) -> list[Path]:
     return [*written, write_bytes_atomic(folder / PAGE, page("A family of models by speed", parts))]
 
 
+def read_family(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `family.csv`."""
+    import pandas as pd
+
+    return pd.read_csv(path).to_dict("records")  # type: ignore[return-value]
+
+
 def family_rows(measured: Rows, models: Path, cell: str) -> list[dict[str, Any]]:
     """The models with their speed over that of the dense one in 32 bits.
 

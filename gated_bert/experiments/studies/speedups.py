@@ -13,20 +13,26 @@ from gated_bert.compression.latency import Conditions, LatencyTable
 from gated_bert.compression.onnx_export import export_file
 from gated_bert.compression.quantize import quantize_file
 from gated_bert.compression.source import load_source
+from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.models.latency_report import measured
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
-from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command
-from gated_bert.experiments.sweeps.overview import configuration_text
+from gated_bert.experiments.sweeps.jobs import Job, job_command
 from gated_bert.models.folder import WEIGHTS, is_model_folder
+from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
+from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
-from gated_bert.support.schemas import SpeedRecord
+from gated_bert.support.schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
 
-TABLE, RUNS, DENSE = "latency.json", "runs", "dense"
+TABLE, RECORD, RUNS, DENSE = "latency.json", "family.json", "runs", "dense"
+
+
+Run = Callable[[Sequence[Job], Path], int]
+"""(jobs, the folder above theirs) → exit status: runs them, or goes on with them."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,9 @@ class Family:
 
     Attributes:
         output: the folder.
-        dense: the run of the dense model; its plan has no jobs where `model` is there already.
+        dense: the run that trains the dense model; None where `model` is there already.
         model: folder of the dense model.
-        job: how what was pruned is trained on, from the dense model's plan; its `pretrained` is not read.
+        job: how what was pruned is trained on; its `pretrained` is not read.
         speedups: targets, rising.
         conditions: of a prediction.
         effort: of each target.
@@ -46,7 +52,7 @@ class Family:
     """
 
     output: Path
-    dense: Plan
+    dense: Job | None
     model: Path
     job: Job
     speedups: Sequence[float]
@@ -76,37 +82,36 @@ class Family:
         return Job(f"{config.task} {speedup:g}×", config, folder, job_command(folder))
 
 
-def describe(family: Family) -> str:
-    """The configuration, and what is made of what."""
-    effort, speeds = family.effort, ", ".join(f"{speedup:g}×" for speedup in family.speedups)
-    rows = [("speeds", speeds), ("a prediction", str(family.conditions)),
-            ("pruned on", f"{effort.texts} texts, {effort.steps} draws of the search for each speed")]  # fmt: skip
-    lines = [configuration_text(dataclasses.replace(family.dense, jobs=(family.job,)), rows)]
-    sources = [family.model, *map(family.final, family.speedups)]
-    for source, speedup in zip(sources, family.speedups, strict=False):
-        after = f", {family.job.config.epochs} epochs with {family.model} as the teacher" * family.trained
-        lines.append(f"  {source} → {family.final(speedup)}{after}")
-    return "\n".join(lines)
+    def describe(self) -> list[tuple[str, str]]:
+        """What is made of what, by name."""
+        after = f", then {self.job.config.epochs} epochs with the dense model as the teacher" * self.trained
+        return [
+            ("dense model", str(self.model)),
+            ("speeds", ", ".join(f"{speedup:g}×" for speedup in self.speedups)),
+            ("a prediction", str(self.conditions)),
+            ("pruned on", f"{self.effort.texts} texts, {self.effort.steps} draws of the search for each speed{after}"),
+        ]
 
 
-def make_family(family: Family, sweep: Callable[[Plan], int]) -> int:
+def make_family(family: Family, run: Run) -> int:
     """Runs what is left of a family: a model folder, an ONNX file and one of 8 bits for every target, and the report.
 
     Args:
         family: what is asked for.
-        sweep: runs one plan and returns its exit status.
+        run: trains.
 
     Returns:
         The exit status of the first run, or of the benchmark, that failed, else 0.
 
     Raises:
-        UserError: a model or a table that cannot be read, a speed that cannot be reached, or a file that cannot be
-            written.
+        UserError: a folder that holds a family of other settings, a model or a table that cannot be read, a speed that
+            cannot be reached, or a file that cannot be written.
     """
-    status = sweep(family.dense) if family.dense.jobs else 0
+    status = run([family.dense], family.dense.folder.parent) if family.dense else 0
     if status:
         return status
     with locked(family.output):
+        _check_same(family)
         base = made(family.output / MODELS / DENSE, family.model, copied)
         table = _table(family, base)
         source, meter, examples = base, None, None
@@ -120,11 +125,10 @@ def make_family(family: Family, sweep: Callable[[Plan], int]) -> int:
                 _clear(pruned)
                 reached = prune_to_speed(source, pruned, speedup, table, meter, examples, family.effort)
                 write_json_atomic(_record(pruned), _told(reached, speedup))
-            if family.trained:
+            # Where nothing was removed there is nothing to make up for.
+            if family.trained and read_record(_record(pruned), SpeedRecord)["tried"]:
                 job = family.training(speedup)
-                status = sweep(dataclasses.replace(
-                    family.dense, settings=dataclasses.replace(family.dense.settings, output=family.output / RUNS),
-                    jobs=(job,)))  # fmt: skip
+                status = run([job], job.folder.parent)
                 if status:
                     return status
                 source = made(family.final(speedup), job.folder / MODEL, copied)
@@ -141,6 +145,78 @@ def make_family(family: Family, sweep: Callable[[Plan], int]) -> int:
     for path in write_family(family.output, family.conditions):
         print(f"wrote {path}")
     return 0
+
+
+def compress(
+    model_folder: str | Path, speedups: Sequence[float], output: str | Path, data: str, *, epochs: int = 2,
+    conditions: Conditions | None = None, effort: Effort | None = None, table: str | Path | None = None, **record: Any,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Makes models that are so many times as fast as a fine-tuned one; called again, it goes on where it stopped.
+
+    Args:
+        model_folder: the folder of the dense model.
+        speedups: how many times as fast, over the dense model in fp32.
+        output: folder of the family; afterwards `models/speedup_2x` … are model folders, `models/onnx` and
+            `models/int8` hold their exported files, `report.html` and `family.csv` what they cost and keep.
+        data: hub, embedded, a folder or a file: what is pruned and trained on, and judged.
+        epochs: of training after each target, with the dense model as the teacher; 0: none.
+        conditions: of a prediction whose time counts; by default one sequence of 128 tokens on one thread in fp32.
+        effort: what pruning to a target may cost.
+        table: a latency table of the model that was measured before.
+        **record: fields of `GatedBertConfig`, for training: `learning_rate`, `train_examples`, `distill_layers` …
+
+    Returns:
+        The rows of `family.csv`.
+
+    Raises:
+        ConfigError: a refused field.
+        UserError: see `make_family`, or training that failed.
+
+    Example:
+
+    ```python
+    compress("results/results_baseline_sst2/model", [2, 4], "family", "glue", epochs=0)
+    ```
+    """
+    from gated_bert.experiments.runs.run import train
+    from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
+    from gated_bert.experiments.studies.speedup_report import read_family
+
+    model, output = user_path(model_folder), user_path(output)
+    taught = [name for name in record if name.startswith("distill_")]
+    learns = {"distill_layers": "all", **{name: record.pop(name) for name in taught}}
+    if "task" not in record:
+        record["task"] = load_source(model).task.name
+    config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)
+    job = Job(config.task, config, output / RUNS, ())
+    known = None if table is None else user_path(table)
+    family = Family(output, None, model, job, sorted(speedups), conditions or Conditions(),
+                    effort or Effort(seed=config.seed), learns, known)  # fmt: skip
+
+    def run(jobs: Sequence[Job], folder: Path) -> int:
+        for each in jobs:
+            train(each.config, each.folder, resume=True)
+        return 0
+
+    status = make_family(family, run)
+    if status:
+        raise UserError(f"{output}: the models could not be measured (exit status {status})")
+    return read_family(output / FAMILY)
+
+
+def _check_same(family: Family):
+    """Refuses a folder that holds a family of other settings; more targets may be added."""
+    path = family.output / RECORD
+    asked = {
+        "model": str(family.model.resolve()), "conditions": dataclasses.asdict(family.conditions),
+        "effort": dataclasses.asdict(family.effort), "trained": family.trained,
+    }  # fmt: skip
+    known = read_record(path, FamilyRecord, tolerant=True)
+    for name in known or ():
+        if known[name] != asked.get(name):
+            raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {asked.get(name)}; "
+                            "choose another folder")  # fmt: skip
+    write_json_atomic(path, asked)
 
 
 def _table(family: Family, base: Path) -> LatencyTable:

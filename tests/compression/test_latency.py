@@ -1,0 +1,113 @@
+"""Latency tables: of times that are known, what they predict; what is refused; real ones of a tiny model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gated_bert.compression import latency_measure
+from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.latency_measure import measure_table
+from gated_bert.models.architecture import BertConfig, LayerSizes
+from gated_bert.models.bert import BertClassifier
+from gated_bert.support.errors import UserError
+from tests.known_times import known_time, timed  # noqa: F401 (a fixture)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return BertClassifier(BertConfig.uniform(3, 24, 4, 40, vocab_size=60, max_position=40))
+
+
+def table_of(model, conditions=None, **more):
+    *steps, table = measure_table(model, conditions or Conditions(length=16), **more)
+    assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
+    return table
+
+
+def shrunk(architecture, seed):
+    rng = np.random.default_rng(seed)
+    layers = []
+    for _ in architecture.layers:
+        heads = int(rng.integers(0, 5))
+        layers.append(LayerSizes(heads, *((6, 6) if heads else (0, 0)), int(rng.integers(0, 41))))
+    return architecture.replace(layers=tuple(layers))
+
+
+def test_times_that_add_up_are_found_and_predicted(model, timed):
+    table = table_of(model)
+    assert table.outside == pytest.approx(2.0) and table.dense == pytest.approx(known_time(model.architecture))
+    assert table.attention == pytest.approx({0: 0, 1: 0.8, 2: 1.3, 3: 1.8, 4: 2.3})
+    assert table.ffn_ms(40) == pytest.approx(2.2) and table.ffn_ms(0) == 0
+    for seed in range(10):
+        sizes = shrunk(model.architecture, seed)
+        # Between the widths that are measured, one is off by what being there costs at most.
+        assert table.predict(sizes) == pytest.approx(known_time(sizes), abs=0.3)
+    half = model.architecture.replace(layers=(LayerSizes(4, 3, 3, 40),) * 3)
+    assert table.predict(half) == pytest.approx(2 + 3 * (1.3 + 2.2)), "heads of half the size count as half as many"
+
+
+def test_noise_is_told_and_times_still_rise(model, timed):
+    timed["noise"] = 0.4
+    table = table_of(model, repeats=15)
+    assert 0.1 < table.noise < 0.4
+    for times in (table.attention, table.ffn):
+        values = [times[size] for size in sorted(times)]
+        assert values == sorted(values) and values[0] == 0
+    timed["noise"] = 0.0
+    assert table_of(model).noise == pytest.approx(0, abs=1e-9)
+
+
+def test_a_larger_part_that_is_faster_is_refused(model, timed):
+    def odd(architecture):
+        return known_time(architecture) - 3 * sum(layer.num_heads == 3 for layer in architecture.layers)
+
+    timed["time"] = odd
+    with pytest.raises(UserError, match=r"do not rise with the size \(.*3 heads.*busy"):
+        table_of(model)
+
+
+def test_layers_that_are_not_alike_are_refused(model):
+    uneven = BertClassifier(shrunk(model.architecture, 3))
+    with pytest.raises(UserError, match="layers of different sizes"):
+        table_of(uneven)
+
+
+def test_a_table_is_kept_and_is_of_its_model(model, timed, tmp_path):
+    table = table_of(model)
+    table.save(tmp_path / "t.json")
+    assert LatencyTable.load(tmp_path / "t.json") == table
+    with pytest.raises(UserError, match="is of 3 layers of 24, and the model of 2 of 24"):
+        table.predict(BertConfig.uniform(2, 24, 4, 40, vocab_size=60, max_position=40))
+    with pytest.raises(UserError, match="goes from 0 to 40, and the model has 41"):
+        table.predict(BertConfig.uniform(3, 24, 4, 41, vocab_size=60, max_position=40))
+
+
+@pytest.mark.parametrize("fault", ["{", "[]", {"ffn": []}, {"dense": "x"}, {"outside": None}, {"hidden_size": 1.5},
+                                   {"attention": [{"heads": 1, "ms": 2.0}, {"heads": 2, "ms": 1.0}]},
+                                   {"conditions": {"batch": 1}}])  # fmt: skip
+def test_what_is_no_table_is_refused_in_one_line(model, timed, tmp_path, fault):
+    path = tmp_path / "t.json"
+    table_of(model).save(path)
+    values = json.loads(path.read_text())
+    path.write_text(fault if isinstance(fault, str) else json.dumps(values | fault))
+    with pytest.raises(UserError) as refused:
+        LatencyTable.load(path)
+    assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conditions", [
+    Conditions(length=8), Conditions(length=8, precision="int8"), Conditions(2, 8, runtime="keras"),
+], ids=str)  # fmt: skip
+@pytest.mark.daily_every(3)
+def test_a_real_model_is_measured(conditions, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    # Whatever else the machine does.
+    monkeypatch.setattr(latency_measure, "NOISE", 1.0)
+    model = BertClassifier(BertConfig.uniform(2, 64, 2, 256, vocab_size=60, max_position=40))
+    table = table_of(model, conditions, repeats=5)
+    assert table.conditions == conditions and table.dense > 0 and table.noise > 0
+    for times in (table.attention, table.ffn):
+        values = list(times.values())
+        assert values == sorted(values) and values[0] == 0 < values[-1]

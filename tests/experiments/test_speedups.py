@@ -1,0 +1,198 @@
+"""Models pruned to speeds that are asked for: what is reached, made, told, resumed and refused."""
+
+import json
+import math
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import gated_bert
+from gated_bert.cli.main import main
+from gated_bert.compression.latency import Conditions
+from gated_bert.compression.latency_measure import measure_table
+from gated_bert.experiments.studies import speedups
+from gated_bert.experiments.studies.prune_to_speed import Effort, SpeedMeter, prune_to_speed
+from gated_bert.experiments.studies.speedup_report import interval
+from gated_bert.models.architecture import BertConfig
+from gated_bert.models.bert import BertClassifier
+from gated_bert.models.folder import load_model, save_model
+from gated_bert.support.errors import UserError
+from gated_bert.tasks.data import load_task_data
+from gated_bert.tasks.embedded import embedded_vocabulary
+from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.wordpiece import Tokenizer
+from tests.known_times import known_time, timed  # noqa: F401 (a fixture)
+from tests.pictures import is_drawn
+from tests.refused import refusal
+
+pytest.importorskip("onnxruntime")
+CONDITIONS = Conditions(length=16)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    """The folder of a model that nothing was taught."""
+    tokenizer = Tokenizer.from_vocab(embedded_vocabulary())
+    keras.utils.set_random_seed(0)
+    model = BertClassifier(BertConfig.uniform(2, 24, 4, 40, vocab_size=tokenizer.vocab_size, max_position=64))
+    for layer in model.gated_layers():
+        layer.set_kernel(10 * keras.ops.convert_to_numpy(layer.raw_kernel))
+    folder = tmp_path_factory.mktemp("dense") / "model"
+    save_model(folder, model, tokenizer, TASKS["sst2"], {"config": {"max_len": 24}})
+    return folder
+
+
+@pytest.fixture
+def table(dense, timed, tmp_path):  # noqa: F811
+    *_, found = measure_table(load_model(dense).model, CONDITIONS)
+    found.save(tmp_path / "table.json")
+    return found
+
+
+def pruned(dense, table, out, speedup, **effort):
+    loaded = load_model(dense)
+    config = gated_bert.GatedBertConfig(data="embedded", task="sst2")
+    meter = SpeedMeter(loaded.model, table.conditions)
+    examples = load_task_data(config, loaded.task).train
+    return prune_to_speed(dense, out, speedup, table, meter, examples, Effort(64, 32, **{"steps": 3, **effort}))
+
+
+@pytest.mark.parametrize("speedup", [1.3, 1.7, 2.5])
+def test_the_measured_speed_is_that_asked_for(dense, table, tmp_path, speedup):
+    found = pruned(dense, table, tmp_path / "out", speedup)
+    model = load_model(tmp_path / "out").model
+    assert found.layers == model.architecture.layers and not found.note and found.tried > 0
+    whole = known_time(load_model(dense).model.architecture)
+    assert whole / known_time(model.architecture) == pytest.approx(found.speedup) == pytest.approx(speedup, rel=0.03)
+    assert found.predicted == pytest.approx(found.speedup, rel=0.05)
+
+
+def test_a_table_that_is_wrong_is_put_right_by_measuring(dense, table, timed, tmp_path):  # noqa: F811
+    usual = known_time
+    # What the table says of neurons is half of what they take now.
+    timed["time"] = lambda architecture: usual(architecture) + sum(
+        0.05 * layer.intermediate_size for layer in architecture.layers
+    )
+    found = pruned(dense, table, tmp_path / "out", 2)
+    assert found.speedup == pytest.approx(2, rel=0.03) and found.predicted != pytest.approx(2, rel=0.05)
+
+
+def test_the_same_seed_prunes_alike_and_another_speed_otherwise(dense, table, tmp_path):
+    first, again = (pruned(dense, table, tmp_path / name, 1.7, seed=3) for name in "ab")
+    assert first == again
+    weights = [[keras.ops.convert_to_numpy(each) for each in load_model(tmp_path / name).model.weights] for name in "ab"]
+    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+    assert pruned(dense, table, tmp_path / "c", 2.2, seed=3).layers != first.layers
+
+
+def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left_alone(dense, table, tmp_path):
+    with pytest.raises(UserError, match=r"--speedups: 9 is refused; allowed: up to 5\.8, that of a model without any"):
+        pruned(dense, table, tmp_path / "out", 9)
+    assert not (tmp_path / "out").exists()
+    found = pruned(dense, table, tmp_path / "out", 1.0)
+    assert "without removing anything" in found.note and found.layers == load_model(dense).model.architecture.layers
+
+
+def command(dense, out, *more):
+    words = ["compress", str(dense), "--speedups", "1.4,2", "-d", "embedded", "-e", "0", "--length", "16", "--texts", "64",
+             "--search-steps", "2", "-o", str(out), *more]  # fmt: skip
+    return main(words)
+
+
+@pytest.fixture
+def measured_here(monkeypatch):
+    """The benchmark runs in this process."""
+    monkeypatch.setattr("gated_bert.experiments.studies.compress.run_command", main)
+
+
+def test_a_family_is_made_told_and_resumed(dense, table, measured_here, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "family"
+    assert command(dense, out, "--table", str(tmp_path / "table.json")) == 0
+    rows = pd.read_csv(out / "family.csv")
+    assert list(zip(rows["target"], rows["precision"], strict=True)) == [
+        (target, precision) for target in (1, 1.4, 2) for precision in ("fp32", "int8")
+    ]
+    for name in ("dense", "speedup_1.4x", "speedup_2x"):
+        for form in ("onnx", "int8"):
+            assert (out / "models" / form / f"{name}.onnx").is_file()
+        assert load_model(out / "models" / name).task.name == "sst2"
+    assert is_drawn(out / "family.png")
+    page = (out / "report.html").read_text()
+    assert "1.4×" in page and "data:image/png" in page and str(tmp_path) not in page
+    record = json.loads((out / "models" / "pruned_2x.json").read_text())
+    assert record["speedup"] == pytest.approx(2, rel=0.03)
+    assert "2×: measured" in capsys.readouterr().out
+    # Without --resume nothing is replaced; with it nothing is made anew.
+    assert "go on with --resume" in refusal(capsys, *_words(dense, out))
+    monkeypatch.setattr(speedups, "prune_to_speed", None)
+    assert command(dense, out, "--table", str(tmp_path / "table.json"), "--resume") == 0
+    assert "measured already" in capsys.readouterr().out
+    said = refusal(capsys, *_words(dense, out, "--resume", "--batch", "2"))
+    assert "holds a family whose conditions is" in said and "choose another folder" in said
+
+
+def _words(dense, out, *more):
+    return ["compress", str(dense), "--speedups", "2", "-d", "embedded", "-e", "0", "--length", "16", "--texts", "64",
+            "--search-steps", "2", "-o", str(out), *more]  # fmt: skip
+
+
+def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(dense, table, measured_here, tmp_path):
+    rows = gated_bert.compress(
+        dense, [1.4, 2], tmp_path / "family", "embedded", epochs=1, conditions=CONDITIONS, effort=Effort(64, 32, 2),
+        table=tmp_path / "table.json", train_examples=64, batch_size=32, max_len=24,
+    )  # fmt: skip
+    assert [row["target"] for row in rows] == [1, 1, 1.4, 1.4, 2, 2]
+    runs = tmp_path / "family" / "runs"
+    for name in ("speedup_1.4x", "speedup_2x"):
+        config = json.loads((runs / name / "metadata.json").read_text())["config"]
+        assert config["teacher"] == str(dense) and config["distill_layers"] == "all"
+        assert config["pretrained"].endswith(name.replace("speedup", "pruned"))
+    trained = load_model(tmp_path / "family" / "models" / "speedup_1.4x").model
+    later = load_model(tmp_path / "family" / "models" / "pruned_2x").model
+    # The second was pruned from the first as it was trained: its embeddings are those.
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each.encoder.embeddings.position)
+                                    for each in (trained, later)))  # fmt: skip
+    first = load_model(dense).model.encoder.embeddings.position
+    assert not np.array_equal(keras.ops.convert_to_numpy(first), keras.ops.convert_to_numpy(later.encoder.embeddings.position))
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--speedups", "0.5"], "--speedups: 0.5 is refused; allowed: numbers above 1"),
+    (["--speedups", "two"], "--speedups: two is refused; allowed: numbers above 1"),
+    (["--speedups", "2", "--precision", "int4"], "--precision: 'int4' is refused; allowed: fp32, int8"),
+    (["--speedups", "2", "--graph", "tiled"], "--graph: 'tiled' is refused; allowed: fused, standard"),
+    (["--speedups", "2", "--table", "nowhere.json"], "--table: nowhere.json is refused; allowed: a file"),
+    (["--speedups", "2", "--levels", "20"], "--levels"),
+    (["--speedups", "2", "-pt", "x"], "-pt/--pretrained: not together with a model folder"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused_before_anything_starts(dense, tmp_path, capsys, words, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(capsys, "compress", str(dense), "-d", "embedded", "-o", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path, capsys):
+    assert "nowhere: no such file or folder" in refusal(capsys, "compress", "nowhere", "--speedups", "2", "-d", "embedded")
+    assert "nowhere: no such file or folder" in refusal(capsys, "latency-table", "nowhere")
+
+
+def test_the_interval_is_wilsons_and_of_accuracies_alone():
+    # Brown, Cai and DasGupta 2001: the centre is (x + z²/2) / (n + z²).
+    low, high = interval("accuracy", 0.9, 100)
+    z = 1.959964
+    assert (low + high) / 2 == pytest.approx((90 + z**2 / 2) / (100 + z**2), rel=1e-5)
+    assert high - low == pytest.approx(2 * z * math.sqrt(100 * 0.9 * 0.1 + z**2 / 4) / (100 + z**2), rel=1e-5)
+    assert all(map(math.isnan, interval("matthews", 0.5, 100)))
+
+
+def test_the_table_of_a_folder_is_measured_by_its_command(dense, timed, tmp_path, capsys):  # noqa: F811
+    shutil.copytree(dense, tmp_path / "model")
+    words = ["latency-table", str(tmp_path / "model"), "-o", str(tmp_path / "t.json"), "--length", "16", "--repeats", "5"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "attention, 4 heads" in said and "1 × 16 tokens, 1 thread, ONNX Runtime, fused graph, fp32" in said
+    assert json.loads((tmp_path / "t.json").read_text())["dense"] == pytest.approx(known_time(load_model(dense).config))
+    assert "--length: 65 is refused; allowed: 1 to 64" in refusal(capsys, *words[:4], "--length", "65")
