@@ -29,7 +29,7 @@ from gated_bert.tasks.examples import Examples
 
 TOLERANCE = 0.03
 """How far the measured speed may be from the one asked for."""
-CORRECTIONS = 5
+CORRECTIONS = 8
 REPEATS = 41
 
 
@@ -155,20 +155,21 @@ class _Search:
         budget = self.table.dense * self.gained / self.speedup - self.table.outside
         found = self._searched(budget)
         levels, speed = found.levels, self.meter.of(self._sizes(found.levels))
-        tried: dict[float, tuple[Levels, float]] = {speed: (levels, budget)}
+        tried = {speed: levels}
+        # Budgets that were too small and too large.
+        low, high = -self.table.outside, self.table.dense
         for _ in range(CORRECTIONS):
             if abs(speed / self.speedup - 1) <= TOLERANCE:
                 break
-            total = budget + self.table.outside
-            budget = total * speed / self.speedup - self.table.outside
-            try:
-                levels = best_levels(self.costs, self._weighted(found.weights), budget)
-            except Unreachable:
-                levels = tuple(int(np.argmin(cost)) for cost in self.costs)
+            low, high = (budget, high) if speed > self.speedup else (low, budget)
+            budget = (budget + self.table.outside) * speed / self.speedup - self.table.outside
+            if not low < budget < high:
+                budget = (low + high) / 2
+            levels = self._within(budget, found.weights)
             speed = self.meter.of(self._sizes(levels))
-            tried[speed] = levels, budget
+            tried[speed] = levels
         speed = min(tried, key=lambda each: abs(each / self.speedup - 1))
-        levels = tried[speed][0]
+        levels = tried[speed]
         off = abs(speed / self.speedup - 1) > TOLERANCE
         note = f"{speed:.2f}× is the nearest that was found to {self.speedup:g}×: " * off
         note += ("no fewer units are left to remove" if _none_left(self.costs, levels) else
@@ -188,8 +189,10 @@ class _Search:
             raise UserError(f"--speedups: {self.speedup:g} is refused; allowed: up to {most:.1f}, that of a model "
                             "without any head or neuron") from None  # fmt: skip
 
-    def _weighted(self, weights: np.ndarray) -> list[np.ndarray]:
-        return [weight * error for weight, error in zip(weights, self.removal.errors, strict=True)]
+    def _within(self, budget: float, weights: np.ndarray) -> Levels:
+        """The best levels by errors that are weighted so; the cheapest there are where the budget is below these."""
+        weighted = [weight * error for weight, error in zip(weights, self.removal.errors, strict=True)]
+        return best_levels(self.costs, weighted, max(budget, sum(float(cost.min()) for cost in self.costs)))
 
     def _sizes(self, levels: Levels) -> Architecture:
         """The architecture that pruning to these levels, and shrinking, leaves."""
