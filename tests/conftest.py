@@ -15,7 +15,7 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What JAX compiles here runs a few times: compiling well costs more than it saves.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-pytest_plugins = ["tests.shared_state"]
+pytest_plugins = ["tests.shared_state", "tests.known_times"]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-from gated_bert.compression import latency_measure
-from gated_bert.experiments.studies import prune_to_speed
-
 
 def known_time(architecture):
     """Milliseconds that parts would take: some for being there, and more with their size."""
@@ -17,6 +14,9 @@ def known_time(architecture):
 @pytest.fixture
 def timed(monkeypatch):
     """What predictions take (`time`, of an architecture), and the share of it by which they vary, which tests set."""
+    from gated_bert.compression import latency_measure
+    from gated_bert.experiments.studies import prune_to_speed
+
     known, rng = {"time": known_time, "noise": 0.0}, np.random.default_rng(0)
 
     def turns(calls, repeats):

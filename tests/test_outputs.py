@@ -20,7 +20,8 @@ NAMED = {
     "download": ["glue", "{}"], "export": ["m", "{}/a.onnx"], "quantize": ["m", "{}/a.onnx"], "shrink": ["m", "{}"],
 }  # fmt: skip
 """Commands whose output is no flag."""
-BEFORE = {"predict": ["m", "f"], "study": ["defaults"], "compare": ["m"], "iou": ["m", "m"], "explain": ["m"]}
+BEFORE = {"predict": ["m", "f"], "study": ["defaults"], "compare": ["m"], "iou": ["m", "m"], "explain": ["m"],
+          "latency-table": ["m"]}
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,7 @@ def test_words_of_no_flag_may_stand_anywhere(words, own, rest):
 
 TAKES_WORDS = {
     "compare": 1, "iou": 2, "inspect": 1, "predict": 2, "benchmark": 1, "export": 2, "quantize": 2, "shrink": 2,
+    "latency-table": 1,
     "explain": 1, "sp-lime": 1, "compare-explanations": 2, "pos": 1, "student": 1,
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.records import read_record
-from gated_bert.support.schemas import LatencyRecord
+from gated_bert.support.speed_schemas import LatencyRecord
 
 RUNTIMES = ("onnx", "keras")
 PRECISIONS = ("fp32", "int8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,14 @@ NOISE = 0.02
 WIDTH_RATIO = 0.9**2
 
 Run = Callable[[], object]
+Tell = Callable[[int], None]
 Sizes = tuple[int, int]
 """Heads and neurons of every layer."""
 
 
-def measure_table(model: EncoderClassifier, conditions: Conditions, repeats: int = REPEATS) -> Iterator[object]:
+def measure_table(
+    model: EncoderClassifier, conditions: Conditions, repeats: int = REPEATS, tell: Tell | None = None
+) -> LatencyTable:
     """Measures the parts of a model of these sizes.
 
     Heads go in every layer at once, beside half of the neurons, and neurons beside half of the heads, so that a layer's
@@ -46,26 +49,22 @@ def measure_table(model: EncoderClassifier, conditions: Conditions, repeats: int
         model: any model of the sizes; its weights do not matter.
         conditions: of what prediction.
         repeats: timed predictions of each.
-
-    Yields:
-        (models measured, models in all), and at last the `LatencyTable`.
+        tell: is told how many models were measured since it was called last, of `sizes_to_measure`.
 
     Raises:
         UserError: layers that are not alike, or times that do not rise with the size, after measuring anew.
     """
     architecture = model.architecture
-    whole = _uniform_sizes(architecture)
-    heads = [*range(whole.num_heads + 1)]
-    neurons = _neurons(whole.intermediate_size)
-    full: Sizes = (whole.num_heads, whole.intermediate_size)
-    beside = full[0] // 2, neurons[np.searchsorted(neurons, full[1] / 2)]
-    rows: tuple[list[Sizes], ...] = [(each, beside[1]) for each in heads], [(beside[0], each) for each in neurons]
+    rows = sizes_to_measure(architecture)
+    whole = architecture.layers[0]
+    full, beside = (whole.num_heads, whole.intermediate_size), next(each for each in rows[0] if each in rows[1])
     wanted = list(dict.fromkeys([*rows[0], *rows[1]]))
     timing = _Timing(model, conditions, full, repeats)
     shares: dict[Sizes, np.ndarray] = {}
     for place in range(0, len(wanted), TURNS):
         shares |= timing.measure(wanted[place : place + TURNS])
-        yield len(shares), len(wanted)
+        if tell is not None:
+            tell(len(wanted[place : place + TURNS]))
     for attempt in range(TRIES):
         doubtful = _doubtful(shares, rows[0]) | _doubtful(shares, rows[1])
         if not doubtful:
@@ -81,10 +80,22 @@ def measure_table(model: EncoderClassifier, conditions: Conditions, repeats: int
     dense, layers = 1e3 * timing.whole(), architecture.num_layers
     attention, ffn = (_parts(shares, row, axis, dense / layers) for axis, row in enumerate(rows))
     outside = float(np.median(shares[beside])) * dense - layers * (attention[beside[0]] + ffn[beside[1]])
-    yield LatencyTable(
+    return LatencyTable(
         conditions, architecture.hidden_size, whole.value_dim, layers, max(outside, 0.0), attention, ffn, dense,
         _noise(shares), f"{platform.machine()}, {this_machine().describe()}", _versions(conditions),
     )  # fmt: skip
+
+
+def sizes_to_measure(architecture: Architecture) -> tuple[list[Sizes], list[Sizes]]:
+    """Rising numbers of heads beside half of the neurons, and rising numbers of neurons beside half of the heads.
+
+    Raises:
+        UserError: layers that are not alike.
+    """
+    whole = _uniform_sizes(architecture)
+    neurons = _neurons(whole.intermediate_size)
+    beside = whole.num_heads // 2, neurons[np.searchsorted(neurons, whole.intermediate_size / 2)]
+    return [(each, beside[1]) for each in range(whole.num_heads + 1)], [(beside[0], each) for each in neurons]
 
 
 def _parts(shares: Mapping[Sizes, np.ndarray], row: Sequence[Sizes], axis: int, scale: float) -> dict[int, float]:
@@ -142,7 +153,8 @@ class _Timing:
 
     def __init__(self, model: EncoderClassifier, conditions: Conditions, full: Sizes, repeats: int):
         self.model, self.conditions, self.repeats = model, conditions, repeats
-        self._run, self._seconds = self._made(full), []
+        self._run = self._made(full)
+        self._seconds: list[np.ndarray] = []
 
     def measure(self, sizes: Sequence[Sizes]) -> dict[Sizes, np.ndarray]:
         """Each one's times as shares of the whole model's just before or after, float [repeats]."""

@@ -14,7 +14,6 @@ from keras import ops
 
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.distillation import soft_loss
-from gated_bert.models.encoder import EncoderBlock
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.pruning.calibration import Calibration, Moments
 from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
@@ -64,12 +63,12 @@ def sublayers_of(model: EncoderClassifier, ratio: float = RATIO) -> list[Sublaye
     for place, block in enumerate(model.encoder.blocks):
         projections = block.attention.projections()
         if projections is not None:
-            layers = (*projections, block.attention.output_dense)
-            heads = _sublayer(block, place, HEADS, layers, (1, 1, 1, 0), block.attention.sizes.num_heads)
+            tied = (*projections, block.attention.output_dense)
+            heads = _sublayer(place, HEADS, tied, (1, 1, 1, 0), block.attention.sizes.num_heads)
             found.append(_levelled(heads, range(heads.units, -1, -1)))
         if block.ffn.intermediate is not None:
-            layers = (block.ffn.intermediate, block.ffn.output_dense)
-            neurons = _sublayer(block, place, NEURONS, layers, (1, 0), block.ffn.size)
+            both = (block.ffn.intermediate, block.ffn.output_dense)
+            neurons = _sublayer(place, NEURONS, both, (1, 0), block.ffn.size)
             found.append(_levelled(neurons, widths(neurons.units, ratio)))
     return found
 
@@ -83,7 +82,7 @@ def widths(neurons: int, ratio: float = RATIO) -> list[int]:
     return [*dict.fromkeys(found), 0]
 
 
-def _sublayer(block: EncoderBlock, place: int, kind: str, layers: tuple, axes: tuple[int, ...], units: int) -> Sublayer:
+def _sublayer(place: int, kind: str, layers: tuple, axes: tuple[int, ...], units: int) -> Sublayer:
     weights = sum(int(np.prod(layer.mask_variable.shape)) for layer in layers) // units
     group = TiedGroup(layers, kind, units, weights, f"layer {place}, {kind}", axes)
     return Sublayer(place, kind, layers[-1], group)

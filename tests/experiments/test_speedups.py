@@ -25,7 +25,7 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import Tokenizer
-from tests.known_times import known_time, timed  # noqa: F401 (a fixture)
+from tests.known_times import known_time
 from tests.pictures import is_drawn
 from tests.refused import refusal
 
@@ -47,8 +47,8 @@ def dense(tmp_path_factory):
 
 
 @pytest.fixture
-def table(dense, timed, tmp_path):  # noqa: F811
-    *_, found = measure_table(load_model(dense).model, CONDITIONS)
+def table(dense, timed, tmp_path):
+    found = measure_table(load_model(dense).model, CONDITIONS)
     found.save(tmp_path / "table.json")
     return found
 
@@ -71,7 +71,7 @@ def test_the_measured_speed_is_that_asked_for(dense, table, tmp_path, speedup):
     assert found.predicted == pytest.approx(found.speedup, rel=0.05)
 
 
-def test_a_table_that_is_wrong_is_put_right_by_measuring(dense, table, timed, tmp_path):  # noqa: F811
+def test_a_table_that_is_wrong_is_put_right_by_measuring(dense, table, timed, tmp_path):
     usual = known_time
     # What the table says of neurons is a fifth of what they take now.
     timed["time"] = lambda architecture: usual(architecture) + sum(
@@ -84,8 +84,9 @@ def test_a_table_that_is_wrong_is_put_right_by_measuring(dense, table, timed, tm
 def test_the_same_seed_prunes_alike_and_another_speed_otherwise(dense, table, tmp_path):
     first, again = (pruned(dense, table, tmp_path / name, 1.7, seed=3) for name in "ab")
     assert first == again
-    weights = [[keras.ops.convert_to_numpy(each) for each in load_model(tmp_path / name).model.weights] for name in "ab"]
-    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+    models = [load_model(tmp_path / name).model for name in "ab"]
+    for one, other in zip(*(model.weights for model in models), strict=True):
+        np.testing.assert_array_equal(values(one), values(other))
     assert pruned(dense, table, tmp_path / "c", 2.2, seed=3).layers != first.layers
 
 
@@ -97,10 +98,12 @@ def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left
     assert "without removing anything" in found.note and found.layers == load_model(dense).model.architecture.layers
 
 
+def values(variable):
+    return keras.ops.convert_to_numpy(variable)
+
+
 def command(dense, out, *more):
-    words = ["compress", str(dense), "--speedups", "1.4,2", "-d", "embedded", "-e", "0", "--length", "16", "--texts", "64",
-             "--search-steps", "2", "-o", str(out), *more]  # fmt: skip
-    return main(words)
+    return main(_words(dense, out, *more, speedups="1.4,2"))
 
 
 @pytest.fixture
@@ -136,9 +139,9 @@ def test_a_family_is_made_told_and_resumed(dense, table, measured_here, tmp_path
     assert "holds a family whose conditions is" in said and "choose another folder" in said
 
 
-def _words(dense, out, *more):
-    return ["compress", str(dense), "--speedups", "2", "-d", "embedded", "-e", "0", "--length", "16", "--texts", "64",
-            "--search-steps", "2", "-o", str(out), *more]  # fmt: skip
+def _words(dense, out, *more, speedups="2"):
+    return ["compress", str(dense), "--speedups", speedups, "-d", "embedded", "-e", "0", "--length", "16",
+            "--texts", "64", "--search-steps", "2", "-o", str(out), *more]  # fmt: skip
 
 
 def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(dense, table, measured_here, tmp_path):
@@ -155,10 +158,9 @@ def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(dense,
     trained = load_model(tmp_path / "family" / "models" / "speedup_1.4x").model
     later = load_model(tmp_path / "family" / "models" / "pruned_2x").model
     # The second was pruned from the first as it was trained: its embeddings are those.
-    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(each.encoder.embeddings.position)
-                                    for each in (trained, later)))  # fmt: skip
-    first = load_model(dense).model.encoder.embeddings.position
-    assert not np.array_equal(keras.ops.convert_to_numpy(first), keras.ops.convert_to_numpy(later.encoder.embeddings.position))
+    first, then, last = (values(each.encoder.embeddings.position) for each in (load_model(dense).model, trained, later))
+    np.testing.assert_array_equal(then, last)
+    assert not np.array_equal(first, then)
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -177,8 +179,8 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(dense, tmp_path, 
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path, capsys):
-    assert "nowhere: no such file or folder" in refusal(capsys, "compress", "nowhere", "--speedups", "2", "-d", "embedded")
-    assert "nowhere: no such file or folder" in refusal(capsys, "latency-table", "nowhere")
+    for words in (["compress", "nowhere", "--speedups", "2", "-d", "embedded"], ["latency-table", "nowhere"]):
+        assert "nowhere: no such file or folder" in refusal(capsys, *words)
 
 
 def test_the_interval_is_wilsons_and_of_accuracies_alone():
@@ -190,12 +192,12 @@ def test_the_interval_is_wilsons_and_of_accuracies_alone():
     assert all(map(math.isnan, interval("matthews", 0.5, 100)))
 
 
-def test_the_table_of_a_folder_is_measured_by_its_command(dense, timed, tmp_path, capsys):  # noqa: F811
+def test_the_table_of_a_folder_is_measured_by_its_command(dense, timed, tmp_path, capsys):
     shutil.copytree(dense, tmp_path / "model")
-    words = ["latency-table", str(tmp_path / "model"), "-o", str(tmp_path / "t.json"), "--length", "16", "--repeats", "5"]
-    assert main(words) == 0
+    words = ["latency-table", str(tmp_path / "model"), "-o", str(tmp_path / "t.json")]
+    assert main([*words, "--length", "16", "--repeats", "5"]) == 0
     said = capsys.readouterr().out
     assert "attention, 4 heads" in said and "1 × 16 tokens, 1 thread, ONNX Runtime, fused graph, fp32" in said
     assert json.loads((tmp_path / "t.json").read_text())["dense"] == pytest.approx(known_time(load_model(dense).config))
-    assert main([*words[:4], "--length", "65"]) == 2
+    assert main([*words, "--length", "65"]) == 2
     assert "--length: 65 is refused; allowed: 1 to 64" in capsys.readouterr().err

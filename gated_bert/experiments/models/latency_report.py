@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.compression.latency import Conditions, LatencyTable
-from gated_bert.compression.latency_measure import REPEATS, measure_table
+from gated_bert.compression.latency_measure import REPEATS, measure_table, sizes_to_measure
 from gated_bert.compression.source import load_source
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.errors import UserError
@@ -44,16 +44,9 @@ def measured(model: EncoderClassifier, conditions: Conditions, repeats: int = RE
     longest = model.architecture.max_position
     if conditions.length > longest:
         raise UserError(f"--length: {conditions.length} is refused; allowed: 1 to {longest}, the model's longest input")
-    steps = measure_table(model, conditions, repeats)
-    done, total = next(steps)  # type: ignore[misc]
-    with progress_bar(f"measuring {conditions}", total) as advance:
-        advance("", done)
-        for found in steps:
-            if isinstance(found, LatencyTable):
-                return found
-            advance("", found[0] - done)  # type: ignore[index]
-            done = found[0]  # type: ignore[index]
-    raise ValueError("a measurement ends with its table")
+    heads, neurons = sizes_to_measure(model.architecture)
+    with progress_bar(f"measuring {conditions}", len({*heads, *neurons})) as advance:
+        return measure_table(model, conditions, repeats, lambda done: advance("", done))
 
 
 def table_text(table: LatencyTable) -> str:

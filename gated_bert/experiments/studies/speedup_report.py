@@ -16,7 +16,8 @@ from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.studies.compress import METRICS, MODELS
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 from gated_bert.support.records import read_record
-from gated_bert.support.schemas import BenchmarkRecord, SpeedRecord
+from gated_bert.support.schemas import BenchmarkRecord
+from gated_bert.support.speed_schemas import SpeedRecord
 from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
-from gated_bert.support.schemas import FamilyRecord, SpeedRecord
+from gated_bert.support.speed_schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
 
 TABLE, RECORD, RUNS, DENSE = "latency.json", "family.json", "runs", "dense"
@@ -114,13 +114,13 @@ def make_family(family: Family, run: Run) -> int:
         _check_same(family)
         base = made(family.output / MODELS / DENSE, family.model, copied)
         table = _table(family, base)
-        source, meter, examples = base, None, None
+        source = base
         for speedup in family.speedups:
             pruned = family.pruned(speedup)
             if not _is_made(pruned, source):
-                if meter is None:
-                    meter = SpeedMeter(load_source(base).model, family.conditions)
-                    examples = load_task_data(family.job.config, load_source(base).task).train
+                dense = load_source(base)
+                meter = SpeedMeter(dense.model, family.conditions)
+                examples = load_task_data(family.job.config, dense.task).train
                 print(f"\n{pruned}:", flush=True)
                 _clear(pruned)
                 reached = prune_to_speed(source, pruned, speedup, table, meter, examples, family.effort)
