@@ -42,8 +42,8 @@ def export_hugging_face(folder: str | Path, loaded: LoadedModel) -> None:
         (new / SAFETENSORS).chmod(0o644)
         _write_json(new / "config.json", {
             **_head_fields(loaded.task, family.class_prefix),
-            **family.write_config(model.architecture),
             "pad_token_id": tokenizer.special_id("pad"),
+            **family.write_config(model.architecture),
         })  # fmt: skip
         tokenizer.save(new / "tokenizer.json")
         for name, text in tokenizer.transformers_files(model.architecture.max_position).items():
@@ -70,13 +70,14 @@ def _check_sizes_are_common(config: Architecture):
 
 def _hugging_face_arrays(model: EncoderClassifier) -> dict[str, np.ndarray]:
     layers, family = {id(layer.raw_kernel): layer for layer in model.gated_layers()}, family_of(model)
-    head, arrays = family.head_names(model.architecture.span_head), {}
+    arrays = {}
     for name, variable in family.variables(model).items():
-        key = ("" if name in head else family.prefix) + family.transformers_names(name)[0]
+        key = ("" if name.startswith(family.outside) else family.prefix) + family.transformers_names(name)[0]
         if id(variable) in layers:
             arrays[key] = effective_kernel(layers[id(variable)]).T
         else:
-            arrays[key] = np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
+            array = np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
+            arrays[key] = array.T if name.endswith("/kernel") else array
     return arrays
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import PostNormConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ConstantOutput, gated_dense
 from gated_bert.support.tensors import Shape, Tensor
@@ -27,7 +27,7 @@ class SelfAttention(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, layer_index: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.sizes = config.layers[layer_index]
         self.hidden_size = config.hidden_size

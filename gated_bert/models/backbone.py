@@ -33,7 +33,10 @@ class Backbone(Protocol):
         blocks: its blocks from input to output; each names its matrices by role.
         embeddings: the layer that holds all that `embed` is made of.
         pooler: the layer that makes the first token what the classifier reads; None where there is none.
+        POOLER_ACTIVATION: the activation function behind it: `tanh`, or one of `layers.ACTIVATION_FUNCTIONS`.
     """
+
+    POOLER_ACTIVATION: ClassVar[str]
 
     blocks: Sequence[EncoderBlock]
     embeddings: keras.layers.Layer

@@ -63,8 +63,9 @@ class HuggingFaceCheckpoint:
         """
         with self._opened() as file:
             shapes = {self._plain(name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        check_head(self.weights_path, shapes)
-        return hugging_face_head(read_model_config(self.config_path), shapes, self.family.class_prefix)
+        check_head(self.weights_path, shapes, (self.family.heads.classifier, "classifier.weight"))
+        config = read_model_config(self.config_path)
+        return hugging_face_head(config, shapes, self.family.class_prefix, self.family.heads)
 
     def _plain(self, name: str) -> str:
         return name.removeprefix(self.family.prefix)

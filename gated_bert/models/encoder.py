@@ -1,16 +1,16 @@
-"""BERT's embeddings, encoder blocks and pooler."""
+"""Embeddings, encoder blocks and pooler of BERT, and of the families that have the same blocks."""
 
 from __future__ import annotations
 
 import operator
 import threading
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import BertConfig, PostNormConfig
 from gated_bert.models.attention import SelfAttention
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ACTIVATION_FUNCTIONS, ConstantOutput, LayerNorm, gated_dense, initializer
@@ -37,44 +37,60 @@ def padding_bias(attention_mask: Tensor) -> Tensor:
 
 
 class Embeddings(keras.layers.Layer):
-    """Sum of token, position and segment embeddings, normalised.
+    """Sum of token, position and, where there are any, segment embeddings, normalised; then a projection, if any.
 
     Args:
         config: the architecture.
         **kwargs: those of `keras.layers.Layer`.
+
+    Attributes:
+        token_type: None where there are no segments.
+        projection: what widens the embeddings to the residual path; None where they are as wide.
     """
 
-    def __init__(self, config: BertConfig, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.token = self._embedding(config.vocab_size, "token_embedding")
-        self.token_type = self._embedding(config.type_vocab_size, "token_type_embedding")
+        self.token_type: keras.layers.Embedding | None = None
+        if config.segment_rows:
+            self.token_type = self._embedding(config.segment_rows, "token_type_embedding")
         self.norm = LayerNorm(config.layer_norm_epsilon, name="embeddings_norm", dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
+        self.projection: keras.layers.Dense | None = None
+        if config.embedding_size != config.hidden_size:
+            self.projection = keras.layers.Dense(
+                config.hidden_size, kernel_initializer=initializer(), name="projection", dtype=self.dtype_policy
+            )
 
     def _embedding(self, rows, name):
         return keras.layers.Embedding(
-            rows, self.config.hidden_size, embeddings_initializer=initializer(), name=name, dtype=self.dtype_policy
+            rows, self.config.embedding_size, embeddings_initializer=initializer(), name=name, dtype=self.dtype_policy
         )
 
     def build(self, input_shape: Shape | None = None) -> None:
+        width = self.config.embedding_size
         self.token.build((None, None))
-        self.token_type.build((None, None))
+        if self.token_type is not None:
+            self.token_type.build((None, None))
         self.position = self.add_weight(
-            name="position_embedding",
-            shape=(self.config.max_position, self.config.hidden_size),
-            initializer=initializer(),
+            name="position_embedding", shape=(self.config.position_rows, width), initializer=initializer()
         )
-        self.norm.build((None, None, self.config.hidden_size))
+        self.norm.build((None, None, width))
+        if self.projection is not None:
+            self.projection.build((None, None, width))
 
-    def call(self, token_ids: Tensor, token_type_ids: Tensor, training: bool | None = None) -> Tensor:
+    def call(self, token_ids: Tensor, token_type_ids: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Embeds token and segment ids, both int [batch, length], as [batch, length, hidden_size]."""
-        position = self.position[: ops.shape(token_ids)[1]]
-        return self.finish(self.token(token_ids) + self.token_type(token_type_ids) + position, training=training)
+        summed = self.token(token_ids)
+        if self.token_type is not None:
+            summed = summed + self.token_type(ops.zeros_like(token_ids) if token_type_ids is None else token_type_ids)
+        hidden = self.dropout(self.norm(summed + self.positions(token_ids)), training=training)
+        return hidden if self.projection is None else self.projection(hidden)
 
-    def finish(self, summed: Tensor, training: bool | None = None) -> Tensor:
-        """Normalisation and dropout of the summed embeddings [batch, length, hidden_size]."""
-        return self.dropout(self.norm(summed), training=training)
+    def positions(self, token_ids: Tensor) -> Tensor:
+        """The position embeddings of a batch of token ids, [length, width], or [batch, length, width]."""
+        return self.position[: ops.shape(token_ids)[1]]
 
 
 class FeedForward(keras.layers.Layer):
@@ -89,7 +105,7 @@ class FeedForward(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, layer_index: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.activation = ACTIVATION_FUNCTIONS[config.activation]
         self.size = config.layers[layer_index].intermediate_size
@@ -136,7 +152,7 @@ class EncoderBlock(keras.layers.Layer):
 
     watched = False
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, layer_index: int, **kwargs: Any):
         super().__init__(name=f"encoder_{layer_index}", **kwargs)
         dtype = self.dtype_policy
         self.attention = SelfAttention(config, layer_index, name="attention", dtype=dtype)
@@ -169,28 +185,40 @@ class EncoderBlock(keras.layers.Layer):
         return _SEEN.outputs.pop(self)
 
 
-@keras.saving.register_keras_serializable(package="gated_bert")
-class BertEncoder(keras.layers.Layer):
-    """BERT without a head: embeddings, encoder blocks and, unless the head reads every token, a pooler.
+class PostNormEncoder(keras.layers.Layer):
+    """An encoder without a head: embeddings, BERT's blocks and, unless the head reads every token, a pooler.
 
     Its weights exist as soon as it is made.
 
     Args:
-        config: the architecture, a `BertConfig` or its dictionary.
+        config: the architecture, or its dictionary.
         **kwargs: those of `keras.layers.Layer`.
 
-    Paper: Devlin et al. 2019, BERT (https://arxiv.org/abs/1810.04805).
+    Attributes:
+        first_dropout: what the first token goes through before the pooler; None where it goes through nothing.
     """
 
-    def __init__(self, config: BertConfig | dict, **kwargs: Any):
+    CONFIG: ClassVar[type[PostNormConfig]]
+    EMBEDDINGS: ClassVar[type[Embeddings]] = Embeddings
+    POOLER_ACTIVATION: ClassVar[str] = "tanh"
+    """Activation function behind the pooler: `tanh`, or one of `ACTIVATION_FUNCTIONS`."""
+    DROPS_FIRST_TOKEN: ClassVar[bool] = False
+
+    def __init__(self, config: PostNormConfig | dict, **kwargs: Any):
         super().__init__(**kwargs)
-        self.config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
+        self.config = config if isinstance(config, PostNormConfig) else self.CONFIG.from_dict(config)
         dtype = self.dtype_policy
-        self.embeddings = Embeddings(self.config, name="embeddings", dtype=dtype)
+        self.embeddings = self.EMBEDDINGS(self.config, name="embeddings", dtype=dtype)
         self.blocks = [EncoderBlock(self.config, index, dtype=dtype) for index in range(self.config.num_layers)]
-        self.pooler = None
+        self.pooler: GatedDense | None = None
+        self.first_dropout: keras.layers.Dropout | None = None
         if not self.config.span_head:
-            self.pooler = gated_dense(self.config, self.config.hidden_size, "pooler", None, dtype, activation="tanh")
+            activation = ACTIVATION_FUNCTIONS.get(self.POOLER_ACTIVATION, self.POOLER_ACTIVATION)
+            self.pooler = gated_dense(
+                self.config, self.config.hidden_size, "pooler", None, dtype, activation=activation
+            )
+            if self.DROPS_FIRST_TOKEN:
+                self.first_dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=dtype)
 
     def build(self, input_shape: Shape | None = None) -> None:
         hidden_shape = (None, None, self.config.hidden_size)
@@ -204,8 +232,8 @@ class BertEncoder(keras.layers.Layer):
         """Encodes a batch.
 
         Args:
-            inputs: `input_ids` and, where they are not all 0 or all 1, `token_type_ids` and `attention_mask`, each
-                int [batch, length].
+            inputs: `input_ids` and, where they are not all 0 or all 1, `token_type_ids`, of a family with segments,
+                and `attention_mask`, each int [batch, length].
             training: whether dropout and stochastic gates are active.
 
         Returns:
@@ -217,11 +245,7 @@ class BertEncoder(keras.layers.Layer):
 
     def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
         """Embeds a batch, see `call`, as [batch, length, hidden_size]."""
-        token_ids = inputs["input_ids"]
-        token_type_ids = inputs.get("token_type_ids")
-        if token_type_ids is None:
-            token_type_ids = ops.zeros_like(token_ids)
-        return self.embeddings(token_ids, token_type_ids, training=training)
+        return self.embeddings(inputs["input_ids"], training=training)
 
     def encode(
         self, hidden: Tensor, attention_mask: Tensor | None = None, training: bool | None = None
@@ -232,7 +256,23 @@ class BertEncoder(keras.layers.Layer):
         mask_bias = padding_bias(attention_mask)
         for block in self.blocks:
             hidden = block(hidden, mask_bias, training=training)
-        return hidden, None if self.pooler is None else self.pooler(hidden[:, 0], training=training)
+        if self.pooler is None:
+            return hidden, None
+        first = hidden[:, 0] if self.first_dropout is None else self.first_dropout(hidden[:, 0], training=training)
+        return hidden, self.pooler(first, training=training)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict()}
+
+
+@keras.saving.register_keras_serializable(package="gated_bert")
+class BertEncoder(PostNormEncoder):
+    """BERT without a head; arguments as of `PostNormEncoder`.
+
+    Paper: Devlin et al. 2019, BERT (https://arxiv.org/abs/1810.04805).
+    """
+
+    CONFIG = BertConfig
+
+    def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
+        return self.embeddings(inputs["input_ids"], inputs.get("token_type_ids"), training=training)

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gated_bert.models.architecture import BERT, Architecture
+from gated_bert.models.family_sizes import DISTILBERT, ELECTRA, ROBERTA, XLM_ROBERTA
+from gated_bert.models.heads import HeadTensors
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
@@ -28,6 +30,9 @@ class Family:
         prefix: what the names of a checkpoint's encoder tensors may begin with, `bert.`.
         class_prefix: what its classes are called in transformers, `Bert` of `BertForSequenceClassification`.
         optional: starts of names that a checkpoint may lack: the head, and a pooler that pretraining did not need.
+        outside: starts of names of ours whose tensors stand outside the encoder, without `prefix`.
+        pooled: what messages call the layer that makes the first token what the classifier reads.
+        heads: the tensors by which the heads of its checkpoints are known.
     """
 
     model_type: ClassVar[str]
@@ -37,6 +42,9 @@ class Family:
     prefix: ClassVar[str]
     class_prefix: ClassVar[str]
     optional: ClassVar[tuple[str, ...]]
+    outside: ClassVar[tuple[str, ...]] = ("output_", "cls/")
+    pooled: ClassVar[str] = "pooler"
+    heads: ClassVar[HeadTensors]
 
     @classmethod
     def model(cls) -> type[EncoderClassifier]:
@@ -73,7 +81,13 @@ class Family:
         raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
 
-_MODULES = {BERT: "gated_bert.models.bert_family"}
+_MODULES = {
+    BERT: "gated_bert.models.bert_family",
+    ROBERTA: "gated_bert.models.roberta_family",
+    XLM_ROBERTA: "gated_bert.models.roberta_family",
+    DISTILBERT: "gated_bert.models.distilbert_family",
+    ELECTRA: "gated_bert.models.electra_family",
+}
 """Families of this package → the module that registers them when it is imported."""
 _REGISTERED: dict[str, type[Family]] = {}
 

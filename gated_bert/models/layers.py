@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import PostNormConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.tensors import Shape, Tensor
 
@@ -44,7 +44,7 @@ def initializer() -> keras.initializers.Initializer:
 
 
 def gated_dense(
-    config: BertConfig, units: int, role: str, layer_index: int | None, dtype: Any, **kwargs: Any
+    config: PostNormConfig, units: int, role: str, layer_index: int | None, dtype: Any, **kwargs: Any
 ) -> GatedDense:
     """A `GatedDense` with the gate options of `config`, named `encoder_{layer_index}_{role}` or `{role}`."""
     return GatedDense(

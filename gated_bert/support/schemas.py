@@ -195,6 +195,7 @@ class TokenizerConfig(TokenizerClass, total=False):
     do_basic_tokenize: bool | None
     wordpieces_prefix: str
     never_split: list[str] | None
+    add_prefix_space: bool | None
     model_max_length: float | None
     pad_token: Spelling | None
     unk_token: Spelling | None
@@ -222,6 +223,13 @@ class HuggingFaceConfig(TypedDict, total=False):
     max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
+    embedding_size: int
+    pad_token_id: int | None
+    n_layers: int
+    dim: int
+    n_heads: int
+    hidden_dim: int
+    activation: str | None
     problem_type: str | None
     num_labels: int | None
     id2label: dict[str, str] | None
