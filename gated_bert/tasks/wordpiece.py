@@ -239,7 +239,8 @@ class Tokenizer:
             if end > start:
                 ids[start:end] = encoding.ids
                 places = without_spaces(text, np.array(encoding.offsets, dtype=np.int32))
-                characters[start:end] = whole_places(text, places)
+                # Once more, since pieces at the end of a text have no character behind them to begin at.
+                characters[start:end] = without_spaces(text, whole_places(text, places))
         return ids, characters, offsets
 
     def _batch(self, encode: Callable, texts: Sequence[str]) -> list[tokenizers.Encoding]:
