@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from gated_bert.compression.shrink import effective_kernel
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import EncoderClassifier
-from gated_bert.models.checkpoints import SAFETENSORS
 from gated_bert.models.family import family_of
 from gated_bert.models.folder import LoadedModel, replaced_folder
+from gated_bert.models.weight_files import SAFETENSORS
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import Task
 
