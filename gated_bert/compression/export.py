@@ -70,15 +70,15 @@ def _check_sizes_are_common(config: Architecture):
 
 def _hugging_face_arrays(model: EncoderClassifier) -> dict[str, np.ndarray]:
     layers, family = {id(layer.raw_kernel): layer for layer in model.gated_layers()}, family_of(model)
-    arrays = {}
+    head, arrays = family.head_names(model.architecture.span_head), {}
     for name, variable in family.variables(model).items():
-        key = ("" if name.startswith(family.outside) else family.prefix) + family.transformers_names(name)[0]
         if id(variable) in layers:
-            arrays[key] = effective_kernel(layers[id(variable)]).T
+            kernel = effective_kernel(layers[id(variable)])
+            # That of the head goes by the name of what is stored, as [outputs, in].
+            arrays[name] = kernel.T if name in head else kernel
         else:
-            array = np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
-            arrays[key] = array.T if name.endswith("/kernel") else array
-    return arrays
+            arrays[name] = np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
+    return family.tensors(arrays)
 
 
 def _head_fields(task: Task, class_prefix: str) -> dict:

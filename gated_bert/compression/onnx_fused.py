@@ -191,7 +191,7 @@ class GraphBuilder(Graph):
         pooler = self.model.encoder.pooler
         if pooler is not None:
             first = self.add("Gather", [hidden, self.constant("first_token", np.array(0))], axis=1)
-            pooled = self.activate_sum(self._dense(first, pooler), self.model.encoder.POOLER_ACTIVATION)
+            pooled = self.activate_sum(self._dense(first, pooler), self.model.encoder.pooler_activation)
             self._dense(pooled, classifier, ["logits"])
             return ["batch", units]
         each = self.add("Add", [self.product(hidden, classifier), self.constant("classifier_bias", classifier.bias)])

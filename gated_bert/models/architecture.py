@@ -77,6 +77,8 @@ class Architecture:
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
     model_type: ClassVar[str]
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    columns_per_neuron: ClassVar[int] = 1
+    """Columns of the first feed-forward matrix that make one neuron, side by side: 2 where one gates the other."""
 
     vocab_size: int
     hidden_size: int
@@ -217,6 +219,8 @@ class PostNormConfig(Architecture):
         UserError: a size that makes no model, or an unknown activation function.
     """
 
+    use_bias: ClassVar[bool] = True
+    """Whether the matrices of blocks and pooler have biases, and norms shifts; the classifier has one."""
     own_sizes: ClassVar[Mapping[str, int]] = {}
     """Fields of a family's own that count rows or columns → the lowest value."""
 
@@ -316,8 +320,9 @@ class PostNormConfig(Architecture):
         }  # fmt: skip
         for index, sizes in enumerate(self.layers):
             queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
+            inner = sizes.intermediate_size * self.columns_per_neuron
             shapes |= {(index, role): (hidden, width) for role, width in (
-                ("query", queries), ("key", queries), ("value", values), ("ffn_intermediate", sizes.intermediate_size)
+                ("query", queries), ("key", queries), ("value", values), ("ffn_intermediate", inner)
             )}  # fmt: skip
             shapes[index, "attention_output"] = (values, hidden)
             shapes[index, "ffn_output"] = (sizes.intermediate_size, hidden)
@@ -329,7 +334,8 @@ class PostNormConfig(Architecture):
         counts = dict.fromkeys(("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output"), 0)
         for sizes in self.layers:
             queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
-            widths = (queries, queries, values, values, sizes.intermediate_size, sizes.intermediate_size)
+            inner = sizes.intermediate_size
+            widths = (queries, queries, values, values, inner * self.columns_per_neuron, inner)
             for role, width in zip(counts, widths, strict=True):
                 counts[role] += hidden * width
         pooler = 0 if self.span_head else hidden**2

@@ -94,8 +94,7 @@ class HuggingFaceCheckpoint:
             for name in names:
                 found = next((stored[each] for each in self.family.transformers_names(name) if each in stored), None)
                 if found is not None:
-                    array = tensors.array(found)
-                    arrays[name] = array.T if name.endswith("/kernel") else array
+                    arrays[name] = self.family.part_of_tensor(name, tensors.array(found))
         return arrays
 
 

@@ -6,13 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gated_bert.models.architecture import BERT, Architecture
-from gated_bert.models.family_sizes import DISTILBERT, ELECTRA, ROBERTA, XLM_ROBERTA
+from gated_bert.models.family_sizes import DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA
 from gated_bert.models.heads import HeadTensors
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import keras
+    import numpy as np
 
     from gated_bert.models.backbone import EncoderClassifier
 
@@ -80,6 +83,21 @@ class Family:
         """What transformers calls, without `prefix`, what we call `name`: the newest first."""
         raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
+    @classmethod
+    def part_of_tensor(cls, name: str, tensor: np.ndarray) -> np.ndarray:
+        """What we call `name`, of the tensor of a checkpoint that it is in: kernels are stored as [out, in]."""
+        return tensor.T if name.endswith("/kernel") else tensor
+
+    @classmethod
+    def tensors(cls, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The tensors of a checkpoint, under transformers' names, that hold arrays of ours: the inverse."""
+        return {cls.full_name(name): array.T if name.endswith("/kernel") else array for name, array in arrays.items()}
+
+    @classmethod
+    def full_name(cls, name: str) -> str:
+        """What transformers calls what we call `name`, as it stands in a checkpoint."""
+        return ("" if name.startswith(cls.outside) else cls.prefix) + cls.transformers_names(name)[0]
+
 
 _MODULES = {
     BERT: "gated_bert.models.bert_family",
@@ -87,6 +105,7 @@ _MODULES = {
     XLM_ROBERTA: "gated_bert.models.roberta_family",
     DISTILBERT: "gated_bert.models.distilbert_family",
     ELECTRA: "gated_bert.models.electra_family",
+    MODERNBERT: "gated_bert.models.modernbert_family",
 }
 """Families of this package → the module that registers them when it is imported."""
 _REGISTERED: dict[str, type[Family]] = {}

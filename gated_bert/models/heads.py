@@ -102,8 +102,10 @@ def hugging_face_head(
     names = [name for name in (named if isinstance(named, list) else ()) if isinstance(name, str)]
     kinds = (_ARCHITECTURES.get(name.removeprefix(class_prefix)) for name in names if name.startswith(class_prefix))
     # No other head has tensors like those of spans, whatever a configuration that was copied along says.
+    spans = tensors.kinds.get(SPANS)
     there = [kind for kind, names in tensors.kinds.items() if all(name in shapes for name in names)]
-    given = SPANS if SPANS in there else next((kind for kind in kinds if kind in there), None)
+    alone = spans != tensors.kinds.get(CLASSES)
+    given = SPANS if SPANS in there and alone else next((kind for kind in kinds if kind in there), None)
     kind = given or (there[0] if there else "")
     if kind != CLASSES:
         return Head(kind)

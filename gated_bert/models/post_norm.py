@@ -25,6 +25,8 @@ class PostNormClassifier(EncoderClassifier):
     """
 
     ENCODER: ClassVar[type[PostNormEncoder]]
+    BLOCK_FOLDER: ClassVar[str] = "encoder_block"
+    """What Keras calls the first block in a `.keras` file: by its class."""
 
     architecture: PostNormConfig
     encoder: PostNormEncoder
@@ -37,7 +39,9 @@ class PostNormClassifier(EncoderClassifier):
         self.encoder = self.ENCODER(config, name=config.model_type, dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
         # Logits in full precision: the loss of 16-bit logits is too coarse to train on.
-        self.classifier = gated_dense(config, config.num_outputs, "classifier", None, self.variable_dtype)
+        self.classifier = gated_dense(
+            config, config.num_outputs, "classifier", None, self.variable_dtype, use_bias=True
+        )
         self.build(None)
 
     def build(self, input_shape: Shape | None = None) -> None:
@@ -70,6 +74,6 @@ class PostNormClassifier(EncoderClassifier):
     @classmethod
     def stored_matrices(cls, architecture: Architecture) -> dict[tuple[int | None, str], str]:
         blocks = range(architecture.num_layers)
-        stems = {(block, role): f"encoder/blocks/encoder_block{f'_{block}' * bool(block)}/{place}"
+        stems = {(block, role): f"encoder/blocks/{cls.BLOCK_FOLDER}{f'_{block}' * bool(block)}/{place}"
                  for block in blocks for role, place in PLACES.items()}  # fmt: skip
         return stems | {(None, "pooler"): "encoder/pooler", (None, "classifier"): "classifier"}

@@ -50,7 +50,7 @@ class PostNormFamily(Family):
     }  # fmt: skip
     only: ClassVar[Mapping[str, Any]] = {"position_embedding_type": "absolute", "is_decoder": False}
     head_layers: ClassVar[Mapping[str, str]]
-    optional = (POOLER, *HEAD, *SPAN_HEAD)
+    optional: ClassVar[tuple[str, ...]] = (POOLER, *HEAD, *SPAN_HEAD)
 
     @classmethod
     def read_config(cls, values: dict, where: str) -> PostNormConfig:
@@ -102,9 +102,10 @@ class PostNormFamily(Family):
         parts = encoder.embeddings
         named = {
             "embeddings/word_embeddings": parts.token.embeddings,
-            "embeddings/position_embeddings": parts.position,
             **_norm("embeddings", parts.norm),
         }
+        if parts.position is not None:
+            named["embeddings/position_embeddings"] = parts.position
         if parts.token_type is not None:
             named["embeddings/token_type_embeddings"] = parts.token_type.embeddings
         if parts.projection is not None:

@@ -16,8 +16,8 @@ class RobertaEmbeddings(Embeddings):
 
     config: RobertaConfig
 
-    def positions(self, token_ids: Tensor) -> Tensor:
-        return ops.take(self.position, position_ids(token_ids, self.config.padding_index), axis=0)
+    def positions(self, table: Tensor, token_ids: Tensor) -> Tensor:
+        return ops.take(table, position_ids(token_ids, self.config.padding_index), axis=0)
 
 
 def position_ids(token_ids: Tensor, padding_index: int) -> Tensor:

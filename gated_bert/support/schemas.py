@@ -230,6 +230,16 @@ class HuggingFaceConfig(TypedDict, total=False):
     n_heads: int
     hidden_dim: int
     activation: str | None
+    hidden_activation: str | None
+    norm_eps: float
+    local_attention: int
+    global_attn_every_n_layers: int | None
+    layer_types: list[str] | None
+    rope_parameters: dict[str, Any] | None
+    global_rope_theta: float | None
+    local_rope_theta: float | None
+    classifier_activation: str | None
+    classifier_pooling: str | None
     problem_type: str | None
     num_labels: int | None
     id2label: dict[str, str] | None

@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 from in_transformers import logits, needs_transformers
 
-from gated_bert import GatedBertConfig, load_model, save_model, shrink, train
+from gated_bert import GatedBertConfig, UserError, load_model, save_model, shrink, train
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.onnx_export import export_onnx
+from gated_bert.compression.onnx_fused import EMBEDDINGS
 from gated_bert.compression.onnx_model import open_model
 from gated_bert.compression.parity import check_inputs, largest_difference
 from gated_bert.compression.quantize import quantize
 from gated_bert.compression.source import load_source
+from gated_bert.config import ConfigError
+from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.models.family import _MODULES, get_family
 from gated_bert.models.folder import LoadedModel, read_masks
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.pruning.activation_change import activation_changes, close_units, kept_layers
+from gated_bert.pruning.calibration import Calibration
+from gated_bert.pruning.groups import BalancedGroup
+from gated_bert.pruning.patterns import HEADS, NEURONS, QKV_ROWS, Block, HeadDims
+from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 FOLDERS = FIXTURES / "families"
@@ -76,7 +85,7 @@ def test_logits_are_those_of_transformers(family, reference):
 @pytest.mark.parametrize("function", ["gelu", "gelu_new", "relu", "silu"])
 def test_activation_functions_are_those_of_transformers(family, reference, function, tmp_path):
     config = json.loads((FOLDERS / family / "config.json").read_text())
-    config["activation" if family == "distilbert" else "hidden_act"] = function
+    config[{"distilbert": "activation", "modernbert": "hidden_activation"}.get(family, "hidden_act")] = function
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").symlink_to(FOLDERS / family / "model.safetensors")
     model = load(tmp_path, num_outputs=3)
@@ -85,6 +94,10 @@ def test_activation_functions_are_those_of_transformers(family, reference, funct
 
 
 def test_start_and_end_logits_are_those_of_transformers(family, reference):
+    if family == "modernbert":
+        with pytest.raises(UserError, match="a ModernBERT with a head for spans is not supported"):
+            load(FOLDERS / family, num_outputs=2, span_head=True)
+        return
     with pytest.warns(UserWarning, match="its head is for classification .* starts from random values"):
         model = load(FOLDERS / family, num_outputs=2, span_head=True)
     model.classifier.raw_kernel.assign(reference[f"{family}/span_kernel"])
@@ -92,6 +105,15 @@ def test_start_and_end_logits_are_those_of_transformers(family, reference):
     inputs = batch(reference, model, LENGTHS[-1])
     real = inputs["attention_mask"][:, None, :].repeat(2, axis=1) == 1
     np.testing.assert_allclose(predict(model, inputs)[real], reference[f"{family}/span/logits"][real], atol=1e-4)
+
+
+def test_a_mean_over_tokens_is_that_of_transformers(reference, tmp_path):
+    config = json.loads((FOLDERS / "modernbert" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"classifier_pooling": "mean"}))
+    (tmp_path / "model.safetensors").symlink_to(FOLDERS / "modernbert" / "model.safetensors")
+    model = load(tmp_path, num_outputs=3)
+    found = predict(model, batch(reference, model, LENGTHS[-1]))
+    np.testing.assert_allclose(found, reference["modernbert/mean/logits"], atol=1e-4)
 
 
 def test_sizes_are_counted_and_written_down(family):
@@ -156,12 +178,93 @@ def test_transformers_computes_the_same_of_a_folder_of_it(family, trained, tmp_p
 
 
 @pytest.mark.parametrize("graph", ["standard", "fused"])
-def test_it_is_exported_and_quantised(trained, graph, tmp_path):
+def test_it_is_exported_and_quantised(family, trained, graph, tmp_path):
     loaded = LoadedModel(shrink(trained.model), trained.tokenizer, trained.task, trained.config, {})
     loaded = dataclasses.replace(loaded, config=loaded.model.architecture)
+    if graph == "fused" and family not in EMBEDDINGS:
+        with pytest.raises(UserError, match="is no family whose fused graph is known"):
+            export_onnx(tmp_path / "model.onnx", loaded, graph)
+        return
     assert export_onnx(tmp_path / "model.onnx", loaded, graph) < 1e-4
     opened = open_model(tmp_path / "model.onnx")
     assert [each.name for each in opened.model.session.get_inputs()] == list(trained.config.input_names)
     assert type(opened.tokenizer) is type(trained.tokenizer)
     small = quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", "int8")
     assert largest_difference(small.model, trained.model, check_inputs(trained)) < 0.2
+
+
+def test_what_comes_into_layers_is_the_same_in_order_and_at_once(family, reference):
+    model = load(FOLDERS / family, num_outputs=3)
+    batches = [(batch(reference, model, length), None) for length in LENGTHS]
+    layers = model.gated_layers(ENCODER_ROLES)
+    whole = Calibration(model, layers, batches, products=True).at_once()
+    parts = list(Calibration(model, layers, batches, products=True, reference=True).in_order())
+    assert sorted(layer.name for part in parts for layer in part) == sorted(layer.name for layer in layers)
+    for part in parts:
+        for layer, moments in part.items():
+            assert moments.rows == whole[layer].rows == sum(int(each["attention_mask"].sum()) for each, _ in batches)
+            np.testing.assert_allclose(moments.products(), whole[layer].products(), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(moments.products(), moments.cross(), rtol=1e-4, atol=1e-4)
+
+
+def test_units_by_how_activations_change_are_closed_and_shrink(family, reference):
+    model = load(FOLDERS / family, num_outputs=3)
+    changes = activation_changes(model, [batch(reference, model, length) for length in LENGTHS])
+    kept = kept_layers(changes, [0.4] * len(changes.layers), [0.5] * len(changes.layers), "quantile")
+    assert [len(layer.heads) for layer in kept] == [3] * len(kept)
+    assert [len(layer.neurons) for layer in kept] == [13] * len(kept)
+    close_units(model, kept)
+    small = shrink(model)
+    assert [(sizes.num_heads, sizes.intermediate_size) for sizes in small.architecture.layers] == [
+        (int(layer.heads.sum()), int(layer.neurons.sum())) for layer in kept]  # fmt: skip
+    inputs = batch(reference, model, LENGTHS[-1])
+    np.testing.assert_allclose(predict(small, inputs), predict(model, inputs), atol=1e-5)
+
+
+def test_a_layer_can_lose_all(family, reference, tmp_path):
+    model = load(FOLDERS / family, num_outputs=3)
+    block = model.encoder.blocks[1]
+    for layer in (block.attention.output_dense, block.ffn.output_dense):
+        layer.gates.assign(np.zeros(layer.gates.shape))
+    small, inputs = shrink(model), batch(reference, model, LENGTHS[-1])
+    assert (small.architecture.layers[1].num_heads, small.architecture.layers[1].intermediate_size) == (0, 0)
+    assert sum(int(np.prod(each.shape)) for each in small.trainable_weights) == small.architecture.num_parameters
+    np.testing.assert_allclose(predict(small, inputs), predict(model, inputs), atol=1e-5)
+
+
+UNITS = {"weights": Block(), "heads": HEADS, "neurons": NEURONS, "QKV rows": QKV_ROWS, "dimensions": HeadDims(),
+         "columns": Block(0, 1), "rows": Block(1, 0)}  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", UNITS.values(), ids=UNITS)
+def test_single_weights_and_units_shrink_to_what_computes_the_same(family, reference, pattern):
+    model = load(FOLDERS / family, num_outputs=3)
+    layers, heads = model.gated_layers(ENCODER_ROLES), model.architecture.num_heads
+    if family == "modernbert" and isinstance(pattern, HeadDims):
+        with pytest.raises(ConfigError, match="pattern: 'head_dim' is refused; allowed: head: queries and keys"):
+            pattern.groups(layers, heads)
+        return
+    rng = np.random.default_rng(0)
+    for group in pattern.groups(layers, heads):
+        if isinstance(group, BalancedGroup):
+            group = group.sorted_by(rng.random(group.base.num_units), rng)
+        open_units = (rng.random(group.num_units) < 0.6).astype(np.float32)
+        for layer, factor in zip(group.layers, group.expand(open_units), strict=True):
+            layer.gates.assign(np.asarray(layer.gates) * factor)
+    inputs = batch(reference, model, LENGTHS[-1])
+    np.testing.assert_allclose(predict(shrink(model), inputs), predict(model, inputs), atol=1e-5)
+
+
+def test_tiles_are_exported_where_a_fused_graph_is_known(family, tmp_path):
+    """On wider matrices: of narrow ones tiles save nothing."""
+    kind = get_family(family)
+    config = kind.architecture.uniform(1, 64, 2, 64, vocab_size=320, max_position=16)
+    model = kind.model()(config)
+    for layer in model.gated_layers(("query", "ffn_intermediate")):
+        layer.gates.assign(np.repeat([[1.0], [0.0]], 32, axis=0) * np.ones(layer.gates.shape))
+    loaded = LoadedModel(model, tokenizer_from_folder(FOLDERS / family, kind=kind.tokenizer), TASKS["sst2"], config, {})
+    if family not in EMBEDDINGS:
+        with pytest.raises(UserError, match="is no family whose fused graph is known"):
+            export_onnx(tmp_path / "model.onnx", loaded, "tiled")
+        return
+    assert export_onnx(tmp_path / "model.onnx", loaded, "tiled") < 1e-4
