@@ -117,6 +117,11 @@ def register_family(family: type[Family]) -> type[Family]:
     return family
 
 
+def known_families() -> list[str]:
+    """The names of all families, in their order."""
+    return sorted({*_MODULES, *_REGISTERED})
+
+
 def get_family(model_type: str, where: str = "the architecture") -> type[Family]:
     """The family of that name.
 
@@ -127,7 +132,7 @@ def get_family(model_type: str, where: str = "the architecture") -> type[Family]
     Raises:
         UserError: none is known by it.
     """
-    known = sorted({*_MODULES, *_REGISTERED})
+    known = known_families()
     if model_type not in known:
         raise UserError(f"{where}: model_type is {str(model_type)[:60]!r}; known: {', '.join(known)}")
     if model_type not in _REGISTERED:

@@ -85,10 +85,10 @@ def build(place: Path):
 
 
 def _foreign(folder: Path, model: BertClassifier):
-    from gated_bert.compression.export import FORMATS
+    from gated_bert.compression.export import export_hugging_face
     from gated_bert.models.folder import LoadedModel
 
-    FORMATS["hf"](folder, LoadedModel(model, Tokenizer.from_vocab(TOKENS), TASKS["sst2"], model.bert_config, {}))
+    export_hugging_face(folder, LoadedModel(model, Tokenizer.from_vocab(TOKENS), TASKS["sst2"], model.bert_config, {}))
     (folder / "tokenizer.json").unlink(missing_ok=True)
     (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
