@@ -26,7 +26,7 @@ def shrink_command(words: list[str]) -> int:
              low=1),
         Flag(("--length",), "length", "int", "tokens of each, also for the count of operations", "shrink", low=1),
     )
-    text = "Shrinks the matrices of a model folder, or of a Hugging Face BERT with zeroed weights."
+    text = "Shrinks the matrices of a model folder, or of a Hugging Face folder with zeroed weights."
     source, out, typed = two_folders("shrink", text, flags, words, {"round_to": 1, "batch": 8, "length": 128})
     prepare_environment()
     from gated_bert.compression.folders import shrink_folder

@@ -27,8 +27,8 @@ def export_command(words: list[str]) -> int:
     """`gated-bert export`: a model as an ONNX file, or in another tool's format."""
     flags = (
         *_GRAPHS,
-        Flag(("--format",), "format", "text", "hf: a Hugging Face folder OUT instead of an ONNX file", "export",
-             "FORMAT", ("hf",)),
+        Flag(("--format",), "format", "text", "a folder OUT instead of an ONNX file: hf, that transformers reads, or "
+             "optimum, that optimum and transformers.js do", "export", "FORMAT", ("hf", "optimum")),
     )  # fmt: skip
     text = "Writes a model folder as an ONNX file, with record and tokeniser beside it, or in another tool's format."
     places, rest = split_words(words, flags)
@@ -108,7 +108,7 @@ def _graph(typed: dict) -> str:
 
 def _model_and_file(name: str, places: list[str]) -> tuple[Path, Path]:
     if len(places) != 2 or Path(places[1]).suffix != _SUFFIX:
-        other = " (or, with --format hf, a folder)" if name == "export" else ""
+        other = " (or, with --format, a folder)" if name == "export" else ""
         raise FlagError(
             f"{name}: needs a model and a file ending in {_SUFFIX}{other}, gated-bert {name} MODEL OUT.onnx"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from safetensors.numpy import save_file
 from gated_bert.compression.shrink import effective_kernel
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import EncoderClassifier
-from gated_bert.models.checkpoints import SAFETENSORS
 from gated_bert.models.family import family_of
 from gated_bert.models.folder import LoadedModel, replaced_folder
+from gated_bert.models.weight_files import SAFETENSORS
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.task import Task
 
@@ -40,18 +39,19 @@ def export_hugging_face(folder: str | Path, loaded: LoadedModel) -> None:
         save_file(arrays, new / SAFETENSORS, metadata={"format": "pt"})
         # The library writes a file that only its owner can read.
         (new / SAFETENSORS).chmod(0o644)
-        _write_json(new / "config.json", {
-            **_head_fields(loaded.task, family.class_prefix),
-            **family.write_config(model.architecture),
+        write_json(new / "config.json", {
+            **head_fields(loaded.task, family.class_prefix),
             "pad_token_id": tokenizer.special_id("pad"),
+            **family.write_config(model.architecture),
         })  # fmt: skip
-        tokenizer.save(new / "tokenizer.json")
-        for name, text in tokenizer.transformers_files(model.architecture.max_position).items():
-            (new / name).write_text(text, encoding="utf-8")
+        write_tokenizer(new, loaded)
 
 
-FORMATS: dict[str, Callable[[str | Path, LoadedModel], None]] = {"hf": export_hugging_face}
-"""Name of a format → its writer."""
+def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
+    """Writes the files of a model's tokeniser that transformers reads."""
+    loaded.tokenizer.save(folder / "tokenizer.json")
+    for name, text in loaded.tokenizer.transformers_files(loaded.config.max_position).items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _check_sizes_are_common(config: Architecture):
@@ -72,15 +72,17 @@ def _hugging_face_arrays(model: EncoderClassifier) -> dict[str, np.ndarray]:
     layers, family = {id(layer.raw_kernel): layer for layer in model.gated_layers()}, family_of(model)
     head, arrays = family.head_names(model.architecture.span_head), {}
     for name, variable in family.variables(model).items():
-        key = ("" if name in head else family.prefix) + family.transformers_names(name)[0]
         if id(variable) in layers:
-            arrays[key] = effective_kernel(layers[id(variable)]).T
+            kernel = effective_kernel(layers[id(variable)])
+            # That of the head goes by the name of what is stored, as [outputs, in].
+            arrays[name] = kernel.T if name in head else kernel
         else:
-            arrays[key] = np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
-    return arrays
+            arrays[name] = np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
+    return family.tensors(arrays)
 
 
-def _head_fields(task: Task, class_prefix: str) -> dict:
+def head_fields(task: Task, class_prefix: str) -> dict:
+    """What `config.json` of transformers says of a model's head."""
     if task.kind == "span":
         return {"architectures": [f"{class_prefix}ForQuestionAnswering"]}
     labels = task.labels or ("LABEL_0",)
@@ -92,5 +94,6 @@ def _head_fields(task: Task, class_prefix: str) -> dict:
     }
 
 
-def _write_json(path: Path, values: dict):
+def write_json(path: Path, values: dict) -> None:
+    """Writes a record as transformers does."""
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

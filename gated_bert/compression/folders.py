@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from gated_bert.compression.export import FORMATS
+from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.model_statistics import comparison_table, measure_latency, model_statistics
+from gated_bert.compression.optimum_export import export_optimum
 from gated_bert.compression.parity import (
     CHECKED,
     TOLERANCE,
@@ -20,9 +22,14 @@ from gated_bert.compression.parity import (
 from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
 from gated_bert.compression.source import load_source
 from gated_bert.models.backbone import EncoderClassifier
-from gated_bert.models.folder import WEIGHTS, is_model_folder, save_model, with_fixed_gates
+from gated_bert.models.folder import WEIGHTS, LoadedModel, is_model_folder, save_model, with_fixed_gates
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import temporary_folder
+
+FORMATS: dict[str, Callable[[str | Path, LoadedModel], None]] = {
+    "hf": export_hugging_face, "optimum": export_optimum,
+}  # fmt: skip
+"""Name of a format → its writer."""
 
 
 def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, length: int | None = None) -> None:

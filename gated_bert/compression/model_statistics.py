@@ -55,8 +55,11 @@ class Macs:
         return sum(self.per_layer) + self.head
 
 
-def layer_macs(sizes: LayerSizes, hidden_size: int, length: int) -> dict[str, int]:
-    """Product → MACs per token of one encoder layer, at `length` tokens a sequence."""
+def layer_macs(sizes: LayerSizes, hidden_size: int, length: int, columns_per_neuron: int = 1) -> dict[str, int]:
+    """Product → MACs per token of one encoder layer, at `length` tokens a sequence.
+
+    Attention scores count between all tokens, also where a layer looks at those nearby alone.
+    """
     query_key, value = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
     return {
         "query": hidden_size * query_key,
@@ -65,7 +68,7 @@ def layer_macs(sizes: LayerSizes, hidden_size: int, length: int) -> dict[str, in
         "attention_scores": length * query_key,
         "attention_context": length * value,
         "attention_output": value * hidden_size,
-        "ffn_intermediate": hidden_size * sizes.intermediate_size,
+        "ffn_intermediate": hidden_size * sizes.intermediate_size * columns_per_neuron,
         "ffn_output": sizes.intermediate_size * hidden_size,
     }
 
@@ -77,7 +80,8 @@ def macs(config: Architecture, length: int) -> Macs:
         config: the architecture.
         length: tokens of a sequence.
     """
-    layers = tuple(layer_macs(sizes, config.hidden_size, length) for sizes in config.layers)
+    columns = config.columns_per_neuron
+    layers = tuple(layer_macs(sizes, config.hidden_size, length, columns) for sizes in config.layers)
     if config.span_head:
         return Macs(length, layers, config.hidden_size * config.num_outputs)
     return Macs(length, layers, config.hidden_size * (config.hidden_size + config.num_outputs) / length)

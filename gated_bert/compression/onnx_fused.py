@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
-from gated_bert.compression.onnx_bert import bert_embeddings
+from gated_bert.compression.onnx_bert import bert_embeddings, roberta_embeddings
 from gated_bert.compression.shrink import effective_kernel
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock
@@ -22,7 +22,10 @@ OPSET = 17
 RUNTIME = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
-EMBEDDINGS = {"bert": bert_embeddings}
+EMBEDDINGS = {
+    **dict.fromkeys(("bert", "distilbert", "electra"), bert_embeddings),
+    **dict.fromkeys(("roberta", "xlm-roberta"), roberta_embeddings),
+}
 """Family → what adds its embeddings to a graph: of the builder, and of name → value of the model's inputs, the name of
 what the first block reads."""
 
@@ -155,11 +158,11 @@ class GraphBuilder(Graph):
             return self.add(name, [inputs, bias], domain=RUNTIME)
         return self.activate_sum(self.add("Add", [inputs, bias]))
 
-    def activate_sum(self, inputs: str) -> str:
-        """The activation function of inputs that hold their bias already."""
-        activation = self.config.activation
-        if activation == "relu":
-            return self.add("Relu", [inputs])
+    def activate_sum(self, inputs: str, activation: str | None = None) -> str:
+        """An activation function, by default the feed-forward network's, of inputs that hold their bias already."""
+        activation = activation or self.config.activation
+        if activation in ("relu", "tanh"):
+            return self.add(activation.capitalize(), [inputs])
         if activation in ("gelu", "gelu_tanh"):
             return self.add({"gelu": "Gelu", "gelu_tanh": "FastGelu"}[activation], [inputs], domain=RUNTIME)
         return self.add("QuickGelu", [inputs], domain=RUNTIME, alpha={"silu": 1.0, "quick_gelu": 1.702}[activation])
@@ -188,7 +191,7 @@ class GraphBuilder(Graph):
         pooler = self.model.encoder.pooler
         if pooler is not None:
             first = self.add("Gather", [hidden, self.constant("first_token", np.array(0))], axis=1)
-            pooled = self.add("Tanh", [self._dense(first, pooler)])
+            pooled = self.activate_sum(self._dense(first, pooler), self.model.encoder.pooler_activation)
             self._dense(pooled, classifier, ["logits"])
             return ["batch", units]
         each = self.add("Add", [self.product(hidden, classifier), self.constant("classifier_bias", classifier.bias)])

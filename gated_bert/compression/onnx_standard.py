@@ -45,7 +45,8 @@ def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
 
     def with_folded_gates(layer, inputs, outputs):
         # Not keras.ops.matmul, which for three axes by two reshapes to and fro.
-        return tensorflow.matmul(inputs, tensorflow.constant(kernels[id(layer)])) + layer.bias
+        product = tensorflow.matmul(inputs, tensorflow.constant(kernels[id(layer)]))
+        return product if layer.bias is None else product + layer.bias
 
     def call(*inputs):
         with output_hook(with_folded_gates):

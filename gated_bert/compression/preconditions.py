@@ -22,7 +22,7 @@ def check_folders(source: Path, out: Path) -> None:
         UserError: one of these.
     """
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder; give a model folder, or a Hugging Face folder of a BERT")
+        raise UserError(f"{source}: no such folder; give a model folder, or a Hugging Face folder")
     _refuse_run(source)
     remove_leftovers(out)
     if out.is_dir() and any(out.iterdir()):

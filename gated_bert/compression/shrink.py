@@ -39,9 +39,9 @@ def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
     It looks at weights that multiply by zero, closed or zero themselves, and at no pattern. A value dimension or
     neuron without open inputs emits a constant, which goes into the next bias; one that nobody reads just goes. A
     dimension of query and key goes where it adds the same to all scores of a query, which the softmax does not see:
-    where the key's column is closed, or the query's is and its bias is zero. All heads of a layer keep as many
-    dimensions as the largest needs. What remains keeps its gates, so that the model trains on, and can be pruned and
-    shrunk again.
+    where the key's column is closed, or the query's is and its bias is zero; of rotated ones none goes alone. All
+    heads of a layer keep as many dimensions as the largest needs. What remains keeps its gates, so that the model
+    trains on, and can be pruned and shrunk again.
 
     Args:
         model: any model; it is not changed.
@@ -81,6 +81,11 @@ def effective_kernel(layer: GatedDense) -> np.ndarray:
     return _array(layer.raw_kernel) * _array(layer.effective_gates(training=False))
 
 
+def _bias(layer: GatedDense) -> np.ndarray:
+    """The bias of a layer, zeros where it has none, [out]."""
+    return np.zeros(layer.units, np.float32) if layer.bias is None else _array(layer.bias)
+
+
 def _array(variable) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(variable), dtype=np.float32)
 
@@ -109,7 +114,9 @@ def _kept_of(block: EncoderBlock, round_to: int) -> KeptUnits:
 def _kept_neurons(ffn: FeedForward, round_to: int) -> np.ndarray:
     if ffn.intermediate is None:
         return np.empty(0, dtype=np.int64)
-    is_open = _any(ffn.intermediate, 0) & _any(ffn.output_dense, 1)
+    # A gated unit emits nothing where either of its columns is closed.
+    read = _any(ffn.intermediate, 0).reshape(ffn.size, ffn.columns_per_neuron).all(axis=1)
+    is_open = read & _any(ffn.output_dense, 1)
     return _choose(is_open, _round_up(np.count_nonzero(is_open), round_to, len(is_open)))
 
 
@@ -125,7 +132,8 @@ def _open_dims(
     sizes = attention.sizes
     # A query's score with a key is Σ (query + its bias)(key + its bias): where the key's column is closed, the summand
     # is the same for all keys, and the softmax over the keys cancels it.
-    query_key = (_any(query, 0) | (_array(query.bias) != 0)) & _any(key, 0)
+    query_key = (_any(query, 0) | (_bias(query) != 0)) & _any(key, 0)
+    query_key |= query.whole_heads
     values = _any(value, 0) & _any(attention.output_dense, 1)
     return query_key.reshape(sizes.num_heads, -1), values.reshape(sizes.num_heads, -1)
 
@@ -180,7 +188,9 @@ def _copy(source: GatedDense, target: GatedDense, rows=None, columns=None, const
     if source.gate_trainable:
         target.gates.assign(_array(source.gates)[part])
     target.mask_variable.assign(_array(source.rule.gates(source, training=False))[part])
-    target.bias.assign(_array(source.bias)[columns] + constant)
+    # Without a bias what goes emits nothing.
+    if target.bias is not None:
+        target.bias.assign(_array(source.bias)[columns] + constant)
 
 
 def _shrink_attention(source: SelfAttention, target: SelfAttention, units: KeptUnits):
@@ -190,9 +200,9 @@ def _shrink_attention(source: SelfAttention, target: SelfAttention, units: KeptU
         return
     # The weights of a query sum to one, so that a closed value column gives its bias whatever the weights.
     query, key, value = old
-    constant = _constant(_array(value.bias), source.output_dense, units.value)
+    constant = _constant(_bias(value), source.output_dense, units.value)
     if new is None:
-        target.output_dense.bias.assign(_array(source.output_dense.bias) + constant)
+        target.output_dense.bias.assign(_bias(source.output_dense) + constant)
         return
     new_query, new_key, new_value = new
     _copy(query, new_query, columns=units.query_key)
@@ -205,12 +215,14 @@ def _shrink_feed_forward(source: FeedForward, target: FeedForward, units: KeptUn
     if source.intermediate is None:
         target.output_dense.bias.assign(ops.convert_to_numpy(source.output_dense.bias))
         return
-    emitted = ops.convert_to_numpy(source.activation(_array(source.intermediate.bias)))
+    emitted = ops.convert_to_numpy(source.activation(_bias(source.intermediate)))
     constant = _constant(emitted, source.output_dense, units.neurons)
     if target.intermediate is None:
-        target.output_dense.bias.assign(_array(source.output_dense.bias) + constant)
+        target.output_dense.bias.assign(_bias(source.output_dense) + constant)
         return
-    _copy(source.intermediate, target.intermediate, columns=units.neurons)
+    each = np.arange(source.columns_per_neuron)
+    columns = (units.neurons[:, None] * source.columns_per_neuron + each).ravel()
+    _copy(source.intermediate, target.intermediate, columns=columns)
     _copy(source.output_dense, target.output_dense, rows=units.neurons, constant=constant)
 
 

@@ -38,7 +38,8 @@ def load_source(folder: str | Path) -> LoadedModel:
     task = _head_task(folder, head)
     tokenizer = tokenizer_from_folder(folder, kind=checkpoint.family.tokenizer)
     if tokenizer is None:
-        raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put that of the model there")
+        files = " or ".join(checkpoint.family.tokenizer.files)
+        raise UserError(f"{folder}: no {files} in it; put that of the model there")
     tokenizer.check_rows(config.vocab_size)
     model = checkpoint.family.model()(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
     load_pretrained(model, str(folder), task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -70,12 +71,14 @@ class Architecture:
         model_type: the family, as in `config.json` of transformers; written down but for BERT's.
         input_names: the inputs of its models, in the order that exported ones have them.
         vocab_size, hidden_size, layers, original_head_dim, max_position, dropout_rate, hidden_act, num_outputs,
-            span_head, gate_init_value, gate_trainable, gate_rule: see `BertConfig`.
+            span_head, gate_init_value, gate_trainable, gate_rule: see `PostNormConfig`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
     model_type: ClassVar[str]
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    columns_per_neuron: ClassVar[int] = 1
+    """Columns of the first feed-forward matrix that make one neuron, side by side: 2 where one gates the other."""
 
     vocab_size: int
     hidden_size: int
@@ -94,7 +97,7 @@ class Architecture:
     def uniform(
         cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others: Any
     ) -> Architecture:
-        """An architecture whose layers are all alike; see `BertConfig.uniform`."""
+        """An architecture whose layers are all alike; see `PostNormConfig.uniform`."""
         raise NotImplementedError(f"{cls.__name__} does not say how it is made of layers alike")
 
     def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
@@ -192,8 +195,8 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class BertConfig(Architecture):
-    """Architecture of a BERT with gates; writes and reads JSON.
+class PostNormConfig(Architecture):
+    """Architecture of BERT's blocks with gates, whatever embeddings are before them; writes and reads JSON.
 
     Args:
         vocab_size: rows of the token embedding.
@@ -201,8 +204,7 @@ class BertConfig(Architecture):
         layers: sizes of every encoder layer.
         original_head_dim: head size whose inverse square root scales the attention scores; it stays when a head
             loses dimensions.
-        max_position: rows of the position embedding, the longest input in tokens.
-        type_vocab_size: rows of the segment embedding.
+        max_position: the longest input in tokens.
         dropout_rate: share dropped after the embeddings, in the attention and after every sub-layer.
         layer_norm_epsilon: added to the variance in layer normalisation.
         hidden_act: activation function of the feed-forward networks, one of `ACTIVATIONS`.
@@ -217,15 +219,16 @@ class BertConfig(Architecture):
         UserError: a size that makes no model, or an unknown activation function.
     """
 
-    model_type: ClassVar[str] = BERT
-    input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "token_type_ids")
+    use_bias: ClassVar[bool] = True
+    """Whether the matrices of blocks and pooler have biases, and norms shifts; the classifier has one."""
+    own_sizes: ClassVar[Mapping[str, int]] = {}
+    """Fields of a family's own that count rows or columns → the lowest value."""
 
     vocab_size: int
     hidden_size: int
     layers: tuple[LayerSizes, ...]
     original_head_dim: int
     max_position: int = 512
-    type_vocab_size: int = 2
     dropout_rate: float = 0.0
     layer_norm_epsilon: float = 1e-12
     hidden_act: str = "gelu"
@@ -239,15 +242,15 @@ class BertConfig(Architecture):
         if self.hidden_act not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise SizeError(f"architecture: hidden_act is {self.hidden_act!r}; allowed: {known}")
-        for name, high in (
-            ("vocab_size", MOST_ROWS),
-            ("hidden_size", MOST_WIDTH),
-            ("original_head_dim", MOST_WIDTH),
-            ("max_position", MOST_ROWS),
-            ("type_vocab_size", MOST_ROWS),
-            ("num_outputs", MOST_ROWS),
+        for name, low, high in (
+            ("vocab_size", 1, MOST_ROWS),
+            ("hidden_size", 1, MOST_WIDTH),
+            ("original_head_dim", 1, MOST_WIDTH),
+            ("max_position", 1, MOST_ROWS),
+            *((name, low, MOST_ROWS) for name, low in self.own_sizes.items()),
+            ("num_outputs", 1, MOST_ROWS),
         ):
-            _check_size(name, getattr(self, name), 1, high)
+            _check_size(name, getattr(self, name), low, high)
         _check_size("number of layers", len(self.layers), 0, MOST_LAYERS)
         for index, sizes in enumerate(self.layers):
             smallest = 1 if sizes.num_heads else 0
@@ -268,8 +271,8 @@ class BertConfig(Architecture):
     @classmethod
     def uniform(
         cls, num_layers: int, d_model: int, num_heads: int, dff: int, vocab_size: int, **others: Any
-    ) -> BertConfig:
-        """An architecture whose layers are all alike, as every published BERT is.
+    ) -> PostNormConfig:
+        """An architecture whose layers are all alike, as every published one's are.
 
         Args:
             num_layers: encoder layers.
@@ -294,9 +297,20 @@ class BertConfig(Architecture):
         sizes = LayerSizes(num_heads, head_dim, head_dim, dff)
         return cls(vocab_size, d_model, (sizes,) * num_layers, original_head_dim=head_dim, **others)
 
-    def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
-        segments = (second * (self.type_vocab_size > 1)).astype(np.int32)
-        return super().model_inputs(ids, real, second) | {"token_type_ids": segments}
+    @property
+    def embedding_size(self) -> int:
+        """Columns of the embeddings; where they are not `hidden_size`, a projection follows."""
+        return self.hidden_size
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of the position embedding."""
+        return self.max_position
+
+    @property
+    def segment_rows(self) -> int:
+        """Rows of the segment embedding; 0 where there is none."""
+        return 0
 
     def matrix_shapes(self) -> dict[tuple[int | None, str], tuple[int, int]]:
         """(encoder layer, role) → [in, out] of its matrix; of pooler and classifier the layer is None."""
@@ -306,8 +320,9 @@ class BertConfig(Architecture):
         }  # fmt: skip
         for index, sizes in enumerate(self.layers):
             queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
+            inner = sizes.intermediate_size * self.columns_per_neuron
             shapes |= {(index, role): (hidden, width) for role, width in (
-                ("query", queries), ("key", queries), ("value", values), ("ffn_intermediate", sizes.intermediate_size)
+                ("query", queries), ("key", queries), ("value", values), ("ffn_intermediate", inner)
             )}  # fmt: skip
             shapes[index, "attention_output"] = (values, hidden)
             shapes[index, "ffn_output"] = (sizes.intermediate_size, hidden)
@@ -319,7 +334,8 @@ class BertConfig(Architecture):
         counts = dict.fromkeys(("query", "key", "value", "attention_output", "ffn_intermediate", "ffn_output"), 0)
         for sizes in self.layers:
             queries, values = sizes.num_heads * sizes.query_key_dim, sizes.num_heads * sizes.value_dim
-            widths = (queries, queries, values, values, sizes.intermediate_size, sizes.intermediate_size)
+            inner = sizes.intermediate_size
+            widths = (queries, queries, values, values, inner * self.columns_per_neuron, inner)
             for role, width in zip(counts, widths, strict=True):
                 counts[role] += hidden * width
         pooler = 0 if self.span_head else hidden**2
@@ -329,12 +345,38 @@ class BertConfig(Architecture):
     def num_parameters(self) -> int:
         """Trainable parameters of the model, gates and scores left out."""
         hidden = self.hidden_size
-        embeddings = (self.vocab_size + self.max_position + self.type_vocab_size + 2) * hidden
+        width = self.embedding_size
+        embeddings = (self.vocab_size + self.position_rows + self.segment_rows + 2) * width
+        embeddings += (width + 1) * hidden * (width != hidden)
         biases = (0 if self.span_head else hidden) + self.num_outputs
         for sizes in self.layers:
             biases += sizes.num_heads * (2 * sizes.query_key_dim + sizes.value_dim) + sizes.intermediate_size
             biases += 6 * hidden  # Of the two outputs, and scale and shift of two layer norms.
         return embeddings + biases + sum(self.weight_counts().values())
+
+
+@dataclass(frozen=True)
+class BertConfig(PostNormConfig):
+    """Architecture of a BERT with gates; writes and reads JSON.
+
+    Args:
+        type_vocab_size: rows of the segment embedding.
+        **others: those of `PostNormConfig`.
+    """
+
+    model_type: ClassVar[str] = BERT
+    input_names: ClassVar[tuple[str, ...]] = (*Architecture.input_names, "token_type_ids")
+    own_sizes: ClassVar[Mapping[str, int]] = {"type_vocab_size": 1}
+
+    type_vocab_size: int = 2
+
+    @property
+    def segment_rows(self) -> int:
+        return self.type_vocab_size
+
+    def model_inputs(self, ids: np.ndarray, real: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
+        segments = (second * (self.type_vocab_size > 1)).astype(np.int32)
+        return super().model_inputs(ids, real, second) | {"token_type_ids": segments}
 
 
 def _check_size(name: str, value: object, low: int, high: int):

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import PostNormConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.layers import ConstantOutput, gated_dense
 from gated_bert.support.tensors import Shape, Tensor
@@ -27,7 +27,7 @@ class SelfAttention(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, layer_index: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.sizes = config.layers[layer_index]
         self.hidden_size = config.hidden_size
@@ -84,14 +84,22 @@ class SelfAttention(keras.layers.Layer):
         if projections is None:
             raise ValueError(f"{self.name}: no heads, which could attend")
         query, key, value = (layer(hidden, training=training) for layer in projections)
-        query = self._split(query * self.scale, length, sizes.query_key_dim, (0, 2, 1, 3))
-        key = self._split(key, length, sizes.query_key_dim, (0, 2, 3, 1))
+        query, key = self.by_heads(query * self.scale, key, length)
         value = self._split(value, length, sizes.value_dim, (0, 2, 1, 3))
         # In float32 in every precision: a 16-bit softmax loses small attention weights.
-        scores = ops.cast(ops.matmul(query, key), "float32") + ops.cast(mask_bias, "float32")
+        scores = ops.cast(ops.matmul(query, key), "float32") + self.bias(ops.cast(mask_bias, "float32"), length)
         weights = self.dropout(ops.cast(ops.softmax(scores, axis=-1), self.compute_dtype), training=training)
         context = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         return ops.reshape(context, (-1, length, sizes.num_heads * sizes.value_dim)), weights
+
+    def by_heads(self, query: Tensor, key: Tensor, length: Any) -> tuple[Tensor, Tensor]:
+        """Queries as [batch, heads, length, dim], and keys as [batch, heads, dim, length]."""
+        dim = self.sizes.query_key_dim
+        return self._split(query, length, dim, (0, 2, 1, 3)), self._split(key, length, dim, (0, 2, 3, 1))
+
+    def bias(self, mask_bias: Tensor, length: Any) -> Tensor:
+        """What is added to the attention scores, [batch, 1, 1 or length, length]."""
+        return mask_bias
 
     def _split(self, x, length, dim, order):
         return ops.transpose(ops.reshape(x, (-1, length, self.sizes.num_heads, dim)), order)

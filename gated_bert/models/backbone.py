@@ -33,11 +33,18 @@ class Backbone(Protocol):
         blocks: its blocks from input to output; each names its matrices by role.
         embeddings: the layer that holds all that `embed` is made of.
         pooler: the layer that makes the first token what the classifier reads; None where there is none.
+        pooler_activation: the activation function behind it: `tanh`, or one of `layers.ACTIVATION_FUNCTIONS`.
     """
+
+    @property
+    def pooler_activation(self) -> str: ...
 
     blocks: Sequence[EncoderBlock]
     embeddings: keras.layers.Layer
     pooler: GatedDense | None
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor, training: bool | None = None) -> Tensor | None:
+        """What the classifier reads, [batch, hidden_size], of what the last block puts out; None without a pooler."""
 
     def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
         """What the first block reads, [batch, length, hidden_size], of a dictionary of the model's inputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gated_bert.models.architecture import Architecture
@@ -17,9 +17,9 @@ def check_type(where: str, found: str, allowed: tuple[str, ...]) -> None:
         raise UserError(f"{where} holds {found}; allowed: {', '.join(allowed)}")
 
 
-def check_head(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses a classifier whose outputs cannot be counted."""
-    for name in ("classifier.weight", "output_weights"):
+def check_head(path: Path, shapes: Mapping[str, tuple[int, ...]], kernels: Sequence[str]) -> None:
+    """Refuses a classifier whose outputs cannot be counted; `kernels` are what its kernel may be called."""
+    for name in kernels:
         if len(shapes.get(name, (1, 1))) != 2:
             raise UserError(f"{path}: {name} is no matrix; fetch it again")
 

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from gated_bert.models.architecture import Architecture
-from gated_bert.models.checkpoint_checks import check_head, check_stored, check_type, read_model_config
+from gated_bert.models.checkpoint_checks import check_head, check_stored, read_model_config
 from gated_bert.models.family import Family, marked_family, read_architecture_of
 from gated_bert.models.google_checkpoint import CHECKPOINT, GoogleCheckpoint
 from gated_bert.models.heads import Head, hugging_face_head, match_head, task_head
-from gated_bert.support.errors import UserError, one_line
+from gated_bert.models.weight_files import (
+    INDEX,
+    SAFETENSORS,
+    TORCH,
+    WEIGHT_FILES,
+    find_weights,
+    kind_of,
+    opened,
+    part_names,
+    parts_of,
+)
+from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
 from gated_bert.tasks.hub import hub_file
+from gated_bert.tasks.module_folder import encoder_folder
 from gated_bert.tasks.task import Task
 
-SAFETENSORS = "model.safetensors"
-_FLOATS = ("F32", "F16", "BF16", "F64")
+ADAPTER = "adapter_config.json"
+"""What a folder of PEFT has in place of a model's configuration and weights."""
 
 
 class HuggingFaceCheckpoint:
-    """`config.json` and `model.safetensors` as transformers writes them.
+    """`config.json` and weights as transformers writes them.
 
     Args:
         config_path: the configuration.
-        weights_path: the weights.
+        weights_path: the weights, one of `weight_files.WEIGHT_FILES`.
     """
 
     def __init__(self, config_path: Path, weights_path: Path):
@@ -52,7 +63,8 @@ class HuggingFaceCheckpoint:
             UserError: also sizes that need more than the weights' file holds.
         """
         config = self.family.read_config(read_model_config(self.config_path), str(self.config_path))
-        check_stored(config, self.weights_path, self.weights_path.stat().st_size, "safetensors file")
+        size = sum(part.stat().st_size for part in parts_of(self.weights_path))
+        check_stored(config, self.weights_path, size, kind_of(self.weights_path))
         return config
 
     def head(self) -> Head:
@@ -61,25 +73,14 @@ class HuggingFaceCheckpoint:
         Raises:
             UserError: a truncated or malformed file.
         """
-        with self._opened() as file:
-            shapes = {self._plain(name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        check_head(self.weights_path, shapes)
-        return hugging_face_head(read_model_config(self.config_path), shapes, self.family.class_prefix)
+        with opened(self.weights_path) as tensors:
+            shapes = {self._plain(name): tensors.shape(name) for name in tensors.names}
+        check_head(self.weights_path, shapes, (self.family.heads.classifier, "classifier.weight"))
+        config = read_model_config(self.config_path)
+        return hugging_face_head(config, shapes, self.family.class_prefix, self.family.heads)
 
     def _plain(self, name: str) -> str:
         return name.removeprefix(self.family.prefix)
-
-    @contextmanager
-    def _opened(self) -> Iterator:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.weights_path, framework="numpy") as file:
-                yield file
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{self.weights_path}: not a whole safetensors file ({one_line(error)}); fetch it again"
-            ) from error
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Those of the tensors called `names` that there are, float32.
@@ -88,14 +89,12 @@ class HuggingFaceCheckpoint:
             UserError: a truncated or malformed file.
         """
         arrays = {}
-        with self._opened() as file:
-            stored = {self._plain(name): name for name in file.keys()}
+        with opened(self.weights_path) as tensors:
+            stored = {self._plain(name): name for name in tensors.names}
             for name in names:
                 found = next((stored[each] for each in self.family.transformers_names(name) if each in stored), None)
                 if found is not None:
-                    check_type(f"{self.weights_path}: {found}", file.get_slice(found).get_dtype(), _FLOATS)
-                    array = np.asarray(file.get_tensor(found), dtype=np.float32)
-                    arrays[name] = array.T if name.endswith("/kernel") else array
+                    arrays[name] = self.family.part_of_tensor(name, tensors.array(found))
         return arrays
 
 
@@ -109,20 +108,38 @@ def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint
     if path.is_dir():
         if (path / f"{CHECKPOINT}.index").is_file():
             return GoogleCheckpoint(path / CHECKPOINT)
-        for name in ("config.json", SAFETENSORS):
-            if not (path / name).is_file():
-                raise UserError(
-                    f"{path}: no {name} in it; a pretrained folder holds config.json and {SAFETENSORS}, "
-                    f"or bert_config.json and {CHECKPOINT}.*"
-                )
-        return HuggingFaceCheckpoint(path / "config.json", path / SAFETENSORS)
+        return _in_folder(encoder_folder(path))
     if path.with_name(path.name + ".index").is_file():
         return GoogleCheckpoint(path)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path_or_id) or path_or_id.startswith("."):
         raise UserError(f"{path}: no such folder; give a folder, a checkpoint prefix or a Hugging Face id")
     remedy = f"check the id, or give -pt FOLDER with config.json and {SAFETENSORS} in it"
-    paths = [hub_file(path_or_id, (name,), remedy) for name in ("config.json", SAFETENSORS)]
-    return HuggingFaceCheckpoint(*paths)
+    config = hub_file(path_or_id, ("config.json", ADAPTER), remedy)
+    if config.name == ADAPTER:
+        raise _adapter(path_or_id)
+    weights = hub_file(path_or_id, WEIGHT_FILES, remedy)
+    if weights.name.endswith(INDEX):
+        for name in part_names(weights):
+            hub_file(path_or_id, (name,), remedy)
+    return HuggingFaceCheckpoint(config, weights)
+
+
+def _in_folder(path: Path) -> HuggingFaceCheckpoint:
+    weights = find_weights(path)
+    if weights is None and (path / ADAPTER).is_file():
+        raise _adapter(str(path))
+    for name, there in (("config.json", (path / "config.json").is_file()), (SAFETENSORS, weights is not None)):
+        if not there:
+            raise UserError(
+                f"{path}: no {name} in it; a pretrained folder holds config.json and {SAFETENSORS} or {TORCH}, "
+                f"or bert_config.json and {CHECKPOINT}.*"
+            )
+    return HuggingFaceCheckpoint(path / "config.json", weights or path / SAFETENSORS)
+
+
+def _adapter(where: str) -> UserError:
+    return UserError(f"{where}: a PEFT adapter ({ADAPTER}), no model of its own; in Python, join it to its model by "
+                     "merge_and_unload(), write that by save_pretrained(FOLDER), and give FOLDER")  # fmt: skip
 
 
 def read_head(path_or_id: str) -> Head:

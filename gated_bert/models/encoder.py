@@ -1,19 +1,27 @@
-"""BERT's embeddings, encoder blocks and pooler."""
+"""Embeddings, encoder blocks and pooler of BERT, and of the families that have the same blocks."""
 
 from __future__ import annotations
 
 import operator
 import threading
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import BertConfig, PostNormConfig
 from gated_bert.models.attention import SelfAttention
 from gated_bert.models.gated_dense import GatedDense
-from gated_bert.models.layers import ACTIVATION_FUNCTIONS, ConstantOutput, LayerNorm, gated_dense, initializer
+from gated_bert.models.layers import (
+    ACTIVATION_FUNCTIONS,
+    ConstantOutput,
+    GatedUnit,
+    LayerNorm,
+    gated_dense,
+    initializer,
+    layer_norm,
+)
 from gated_bert.support.tensors import Shape, Tensor
 
 # Large enough to vanish in a softmax, small enough to be finite in float16.
@@ -37,48 +45,68 @@ def padding_bias(attention_mask: Tensor) -> Tensor:
 
 
 class Embeddings(keras.layers.Layer):
-    """Sum of token, position and segment embeddings, normalised.
+    """Sum of token, position and, where there are any, segment embeddings, normalised; then a projection, if any.
 
     Args:
         config: the architecture.
         **kwargs: those of `keras.layers.Layer`.
+
+    Attributes:
+        token_type: None where there are no segments.
+        projection: what widens the embeddings to the residual path; None where they are as wide.
     """
 
-    def __init__(self, config: BertConfig, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
         self.token = self._embedding(config.vocab_size, "token_embedding")
-        self.token_type = self._embedding(config.type_vocab_size, "token_type_embedding")
-        self.norm = LayerNorm(config.layer_norm_epsilon, name="embeddings_norm", dtype=self.dtype_policy)
+        self.token_type: keras.layers.Embedding | None = None
+        if config.segment_rows:
+            self.token_type = self._embedding(config.segment_rows, "token_type_embedding")
+        self.norm = layer_norm(config, "embeddings_norm", self.dtype_policy)
+        self.position: keras.Variable | None = None
         self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=self.dtype_policy)
+        self.projection: keras.layers.Dense | None = None
+        if config.embedding_size != config.hidden_size:
+            self.projection = keras.layers.Dense(
+                config.hidden_size, kernel_initializer=initializer(), name="projection", dtype=self.dtype_policy
+            )
 
     def _embedding(self, rows, name):
         return keras.layers.Embedding(
-            rows, self.config.hidden_size, embeddings_initializer=initializer(), name=name, dtype=self.dtype_policy
+            rows, self.config.embedding_size, embeddings_initializer=initializer(), name=name, dtype=self.dtype_policy
         )
 
     def build(self, input_shape: Shape | None = None) -> None:
+        width = self.config.embedding_size
         self.token.build((None, None))
-        self.token_type.build((None, None))
-        self.position = self.add_weight(
-            name="position_embedding",
-            shape=(self.config.max_position, self.config.hidden_size),
-            initializer=initializer(),
-        )
-        self.norm.build((None, None, self.config.hidden_size))
+        if self.token_type is not None:
+            self.token_type.build((None, None))
+        if self.config.position_rows:
+            self.position = self.add_weight(
+                name="position_embedding", shape=(self.config.position_rows, width), initializer=initializer()
+            )
+        self.norm.build((None, None, width))
+        if self.projection is not None:
+            self.projection.build((None, None, width))
 
-    def call(self, token_ids: Tensor, token_type_ids: Tensor, training: bool | None = None) -> Tensor:
+    def call(self, token_ids: Tensor, token_type_ids: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Embeds token and segment ids, both int [batch, length], as [batch, length, hidden_size]."""
-        position = self.position[: ops.shape(token_ids)[1]]
-        return self.finish(self.token(token_ids) + self.token_type(token_type_ids) + position, training=training)
+        summed = self.token(token_ids)
+        if self.token_type is not None:
+            summed = summed + self.token_type(ops.zeros_like(token_ids) if token_type_ids is None else token_type_ids)
+        if self.position is not None:
+            summed = summed + self.positions(self.position, token_ids)
+        hidden = self.dropout(self.norm(summed), training=training)
+        return hidden if self.projection is None else self.projection(hidden)
 
-    def finish(self, summed: Tensor, training: bool | None = None) -> Tensor:
-        """Normalisation and dropout of the summed embeddings [batch, length, hidden_size]."""
-        return self.dropout(self.norm(summed), training=training)
+    def positions(self, table: Tensor, token_ids: Tensor) -> Tensor:
+        """Rows of the position embedding for a batch of token ids, [length, width], or [batch, length, width]."""
+        return table[: ops.shape(token_ids)[1]]
 
 
 class FeedForward(keras.layers.Layer):
-    """BERT's feed-forward network of any number of neurons, also none.
+    """A feed-forward network of any number of neurons, also none.
 
     `intermediate` and `output_dense` are its `GatedDense` layers, `activation` the function between them. Without
     neurons `intermediate` is None and `output_dense` is a `ConstantOutput`.
@@ -89,13 +117,16 @@ class FeedForward(keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, layer_index: int, **kwargs: Any):
         super().__init__(**kwargs)
-        self.activation = ACTIVATION_FUNCTIONS[config.activation]
+        activation = ACTIVATION_FUNCTIONS[config.activation]
+        self.columns_per_neuron = config.columns_per_neuron
+        self.activation = activation if self.columns_per_neuron == 1 else GatedUnit(activation)
         self.size = config.layers[layer_index].intermediate_size
         self.intermediate = None
         if self.size:
-            self.intermediate = gated_dense(config, self.size, "ffn_intermediate", layer_index, self.dtype_policy)
+            width = self.size * self.columns_per_neuron
+            self.intermediate = gated_dense(config, width, "ffn_intermediate", layer_index, self.dtype_policy)
             self.output_dense = gated_dense(config, config.hidden_size, "ffn_output", layer_index, self.dtype_policy)
         else:
             name = f"encoder_{layer_index}_ffn_output"
@@ -134,17 +165,22 @@ class EncoderBlock(keras.layers.Layer):
         watched: whether `take_output` gives what its last call put out.
     """
 
+    ATTENTION: ClassVar[type[SelfAttention]] = SelfAttention
     watched = False
+    attention_norm: Any
 
-    def __init__(self, config: BertConfig, layer_index: int, **kwargs: Any):
+    def __init__(self, config: PostNormConfig, layer_index: int, **kwargs: Any):
         super().__init__(name=f"encoder_{layer_index}", **kwargs)
         dtype = self.dtype_policy
-        self.attention = SelfAttention(config, layer_index, name="attention", dtype=dtype)
-        self.attention_norm = LayerNorm(config.layer_norm_epsilon, name="attention_norm", dtype=dtype)
+        self.attention = self.ATTENTION(config, layer_index, name="attention", dtype=dtype)
+        self.attention_norm = self._attention_norm(config, layer_index)
         self.ffn = FeedForward(config, layer_index, name="ffn", dtype=dtype)
-        self.ffn_norm = LayerNorm(config.layer_norm_epsilon, name="ffn_norm", dtype=dtype)
+        self.ffn_norm = layer_norm(config, "ffn_norm", dtype)
         self.attention_dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
         self.ffn_dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype)
+
+    def _attention_norm(self, config: PostNormConfig, layer_index: int) -> LayerNorm | None:
+        return layer_norm(config, "attention_norm", self.dtype_policy)
 
     def matrices(self) -> dict[str, GatedDense]:
         """Role → matrix, from input to output, as far as the block has them."""
@@ -153,44 +189,79 @@ class EncoderBlock(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         for layer in (self.attention, self.attention_norm, self.ffn, self.ffn_norm):
-            layer.build(input_shape)
+            if layer is not None:
+                layer.build(input_shape)
 
     def call(self, hidden: Tensor, mask_bias: Tensor, training: bool | None = None) -> Tensor:
-        attended = self.attention(hidden, mask_bias, training=training)
-        hidden = self.attention_norm(hidden + self.attention_dropout(attended, training=training))
-        transformed = self.ffn(hidden, training=training)
-        hidden = self.ffn_norm(hidden + self.ffn_dropout(transformed, training=training))
+        attended = self.attention(self.attention_input(hidden), mask_bias, training=training)
+        hidden = self.after_attention(hidden, self.attention_dropout(attended, training=training))
+        transformed = self.ffn(self.ffn_input(hidden), training=training)
+        hidden = self.after_ffn(hidden, self.ffn_dropout(transformed, training=training))
         if self.watched:
             _SEEN.outputs[self] = hidden
         return hidden
+
+    def attention_input(self, hidden: Tensor) -> Tensor:
+        """What attention reads of what comes into the block."""
+        return hidden
+
+    def after_attention(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """What comes into the block, and what attention makes of it, as one; all [batch, length, hidden_size]."""
+        return self.attention_norm(hidden + attended)
+
+    def ffn_input(self, hidden: Tensor) -> Tensor:
+        """What the feed-forward network reads of what `after_attention` gives."""
+        return hidden
+
+    def after_ffn(self, hidden: Tensor, transformed: Tensor) -> Tensor:
+        """What `after_attention` gives, and what the feed-forward network makes of it, as one."""
+        return self.ffn_norm(hidden + transformed)
 
     def take_output(self) -> Tensor:
         """What the last call put out, [batch, length, hidden_size]; in a compiled function, where that is traced."""
         return _SEEN.outputs.pop(self)
 
 
-@keras.saving.register_keras_serializable(package="gated_bert")
-class BertEncoder(keras.layers.Layer):
-    """BERT without a head: embeddings, encoder blocks and, unless the head reads every token, a pooler.
+class PostNormEncoder(keras.layers.Layer):
+    """An encoder without a head: embeddings, BERT's blocks and, unless the head reads every token, a pooler.
 
     Its weights exist as soon as it is made.
 
     Args:
-        config: the architecture, a `BertConfig` or its dictionary.
+        config: the architecture, or its dictionary.
         **kwargs: those of `keras.layers.Layer`.
 
-    Paper: Devlin et al. 2019, BERT (https://arxiv.org/abs/1810.04805).
+    Attributes:
+        first_dropout: what the first token goes through before the pooler; None where it goes through nothing.
     """
 
-    def __init__(self, config: BertConfig | dict, **kwargs: Any):
+    CONFIG: ClassVar[type[PostNormConfig]]
+    EMBEDDINGS: ClassVar[type[Embeddings]] = Embeddings
+    BLOCK: ClassVar[type[EncoderBlock]] = EncoderBlock
+    POOLER_ACTIVATION: ClassVar[str] = "tanh"
+    DROPS_FIRST_TOKEN: ClassVar[bool] = False
+
+    def __init__(self, config: PostNormConfig | dict, **kwargs: Any):
         super().__init__(**kwargs)
-        self.config = config if isinstance(config, BertConfig) else BertConfig.from_dict(config)
+        self.config = config if isinstance(config, PostNormConfig) else self.CONFIG.from_dict(config)
         dtype = self.dtype_policy
-        self.embeddings = Embeddings(self.config, name="embeddings", dtype=dtype)
-        self.blocks = [EncoderBlock(self.config, index, dtype=dtype) for index in range(self.config.num_layers)]
-        self.pooler = None
+        self.embeddings = self.EMBEDDINGS(self.config, name="embeddings", dtype=dtype)
+        self.blocks = [self.BLOCK(self.config, index, dtype=dtype) for index in range(self.config.num_layers)]
+        self.pooler: GatedDense | None = None
+        self.first_dropout: keras.layers.Dropout | None = None
         if not self.config.span_head:
-            self.pooler = gated_dense(self.config, self.config.hidden_size, "pooler", None, dtype, activation="tanh")
+            named = self.pooler_activation
+            activation = ACTIVATION_FUNCTIONS.get(named, named)
+            self.pooler = gated_dense(
+                self.config, self.config.hidden_size, "pooler", None, dtype, activation=activation
+            )
+            if self.DROPS_FIRST_TOKEN:
+                self.first_dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=dtype)
+
+    @property
+    def pooler_activation(self) -> str:
+        """The activation function behind the pooler: `tanh`, or one of `ACTIVATION_FUNCTIONS`."""
+        return self.POOLER_ACTIVATION
 
     def build(self, input_shape: Shape | None = None) -> None:
         hidden_shape = (None, None, self.config.hidden_size)
@@ -204,8 +275,8 @@ class BertEncoder(keras.layers.Layer):
         """Encodes a batch.
 
         Args:
-            inputs: `input_ids` and, where they are not all 0 or all 1, `token_type_ids` and `attention_mask`, each
-                int [batch, length].
+            inputs: `input_ids` and, where they are not all 0 or all 1, `token_type_ids`, of a family with segments,
+                and `attention_mask`, each int [batch, length].
             training: whether dropout and stochastic gates are active.
 
         Returns:
@@ -217,11 +288,7 @@ class BertEncoder(keras.layers.Layer):
 
     def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
         """Embeds a batch, see `call`, as [batch, length, hidden_size]."""
-        token_ids = inputs["input_ids"]
-        token_type_ids = inputs.get("token_type_ids")
-        if token_type_ids is None:
-            token_type_ids = ops.zeros_like(token_ids)
-        return self.embeddings(token_ids, token_type_ids, training=training)
+        return self.embeddings(inputs["input_ids"], training=training)
 
     def encode(
         self, hidden: Tensor, attention_mask: Tensor | None = None, training: bool | None = None
@@ -232,7 +299,27 @@ class BertEncoder(keras.layers.Layer):
         mask_bias = padding_bias(attention_mask)
         for block in self.blocks:
             hidden = block(hidden, mask_bias, training=training)
-        return hidden, None if self.pooler is None else self.pooler(hidden[:, 0], training=training)
+        return hidden, self.pool(hidden, attention_mask, training=training)
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor, training: bool | None = None) -> Tensor | None:
+        """What the classifier reads, [batch, hidden_size], of the last hidden states; None without a pooler."""
+        if self.pooler is None:
+            return None
+        first = hidden[:, 0] if self.first_dropout is None else self.first_dropout(hidden[:, 0], training=training)
+        return self.pooler(first, training=training)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.config.to_dict()}
+
+
+@keras.saving.register_keras_serializable(package="gated_bert")
+class BertEncoder(PostNormEncoder):
+    """BERT without a head; arguments as of `PostNormEncoder`.
+
+    Paper: Devlin et al. 2019, BERT (https://arxiv.org/abs/1810.04805).
+    """
+
+    CONFIG = BertConfig
+
+    def embed(self, inputs: dict, training: bool | None = None) -> Tensor:
+        return self.embeddings(inputs["input_ids"], inputs.get("token_type_ids"), training=training)

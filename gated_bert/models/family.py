@@ -6,11 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gated_bert.models.architecture import BERT, Architecture
+from gated_bert.models.family_sizes import DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA
+from gated_bert.models.heads import HeadTensors
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import keras
+    import numpy as np
 
     from gated_bert.models.backbone import EncoderClassifier
 
@@ -28,6 +33,9 @@ class Family:
         prefix: what the names of a checkpoint's encoder tensors may begin with, `bert.`.
         class_prefix: what its classes are called in transformers, `Bert` of `BertForSequenceClassification`.
         optional: starts of names that a checkpoint may lack: the head, and a pooler that pretraining did not need.
+        outside: starts of names of ours whose tensors stand outside the encoder, without `prefix`.
+        pooled: what messages call the layer that makes the first token what the classifier reads.
+        heads: the tensors by which the heads of its checkpoints are known.
     """
 
     model_type: ClassVar[str]
@@ -37,6 +45,9 @@ class Family:
     prefix: ClassVar[str]
     class_prefix: ClassVar[str]
     optional: ClassVar[tuple[str, ...]]
+    outside: ClassVar[tuple[str, ...]] = ("output_", "cls/")
+    pooled: ClassVar[str] = "pooler"
+    heads: ClassVar[HeadTensors]
 
     @classmethod
     def model(cls) -> type[EncoderClassifier]:
@@ -72,8 +83,30 @@ class Family:
         """What transformers calls, without `prefix`, what we call `name`: the newest first."""
         raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
+    @classmethod
+    def part_of_tensor(cls, name: str, tensor: np.ndarray) -> np.ndarray:
+        """What we call `name`, of the tensor of a checkpoint that it is in: kernels are stored as [out, in]."""
+        return tensor.T if name.endswith("/kernel") else tensor
 
-_MODULES = {BERT: "gated_bert.models.bert_family"}
+    @classmethod
+    def tensors(cls, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The tensors of a checkpoint, under transformers' names, that hold arrays of ours: the inverse."""
+        return {cls.full_name(name): array.T if name.endswith("/kernel") else array for name, array in arrays.items()}
+
+    @classmethod
+    def full_name(cls, name: str) -> str:
+        """What transformers calls what we call `name`, as it stands in a checkpoint."""
+        return ("" if name.startswith(cls.outside) else cls.prefix) + cls.transformers_names(name)[0]
+
+
+_MODULES = {
+    BERT: "gated_bert.models.bert_family",
+    ROBERTA: "gated_bert.models.roberta_family",
+    XLM_ROBERTA: "gated_bert.models.roberta_family",
+    DISTILBERT: "gated_bert.models.distilbert_family",
+    ELECTRA: "gated_bert.models.electra_family",
+    MODERNBERT: "gated_bert.models.modernbert_family",
+}
 """Families of this package → the module that registers them when it is imported."""
 _REGISTERED: dict[str, type[Family]] = {}
 
@@ -82,6 +115,11 @@ def register_family(family: type[Family]) -> type[Family]:
     """Makes a family known by its `model_type`; also a decorator."""
     _REGISTERED[family.model_type] = family
     return family
+
+
+def known_families() -> list[str]:
+    """The names of all families, in their order."""
+    return sorted({*_MODULES, *_REGISTERED})
 
 
 def get_family(model_type: str, where: str = "the architecture") -> type[Family]:
@@ -94,7 +132,7 @@ def get_family(model_type: str, where: str = "the architecture") -> type[Family]
     Raises:
         UserError: none is known by it.
     """
-    known = sorted({*_MODULES, *_REGISTERED})
+    known = known_families()
     if model_type not in known:
         raise UserError(f"{where}: model_type is {str(model_type)[:60]!r}; known: {', '.join(known)}")
     if model_type not in _REGISTERED:

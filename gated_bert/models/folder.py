@@ -182,8 +182,8 @@ def read_masks(folder: str | Path) -> dict[tuple[int | None, str], np.ndarray]:
     with stored_arrays(folder / WEIGHTS, config.num_parameters) as file:
         for matrix, stem in stems.items():
             variables = file[f"{stem}/vars"] if f"{stem}/vars" in file else {}
-            # Kernel and bias come first; a layer without gates, a constant in place of a matrix, has no more.
-            names = [name for name in sorted(variables) if name not in ("0", "1")]
+            # The kernel comes first, then a bias, if any; a constant in place of a matrix has neither kernel nor gates.
+            names = [name for name in sorted(variables) if name != "0" and variables[name].ndim == 2]
             if any(variables[name].shape != shapes[matrix] for name in names):
                 raise UserError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together; save or copy both again")
             if names:

@@ -57,7 +57,10 @@ class GatedLayer(_Layer):
     Attributes:
         label: what errors and tables call the layer; its name, unless that is not unique.
         threshold, penalty_weight: variables of the gate rules that have them.
+        whole_heads: whether columns of a head go together or not at all, as those of queries and keys that are rotated.
     """
+
+    whole_heads = False
 
     kernel: Any
     bias: Any

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gated_bert.models.architecture import BertConfig
-from gated_bert.models.bert_family import HEAD, SPAN_HEAD, BertFamily
+from gated_bert.models.architecture import PostNormConfig
+from gated_bert.models.bert_family import BertFamily
 from gated_bert.models.checkpoint_checks import check_head, check_stored, check_type, read_model_config
 from gated_bert.models.heads import Head, google_head
+from gated_bert.models.post_norm_family import HEAD, SPAN_HEAD
 from gated_bert.support.errors import UserError, one_line
 
 CHECKPOINT = "bert_model.ckpt"
@@ -31,7 +32,7 @@ class GoogleCheckpoint:
     def __init__(self, prefix: Path):
         self.weights_path = prefix
 
-    def architecture(self) -> BertConfig:
+    def architecture(self) -> PostNormConfig:
         """The sizes in the `bert_config.json` beside the checkpoint; see `Family.read_config`.
 
         Raises:
@@ -51,7 +52,7 @@ class GoogleCheckpoint:
         """
         with self._opened() as reader:
             shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
-        check_head(self.weights_path, shapes)
+        check_head(self.weights_path, shapes, ("output_weights",))
         return google_head(shapes)
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -64,7 +65,7 @@ class GoogleCheckpoint:
         with self._opened() as reader:
             stored, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
             for name in names:
-                full_name = name if name in HEAD | SPAN_HEAD else f"bert/{name}"
+                full_name = name if name in (*HEAD, *SPAN_HEAD) else f"bert/{name}"
                 if full_name in stored:
                     check_type(f"{self.weights_path}: {full_name}", types[full_name].name, _FLOATS)
                     arrays[name] = reader.get_tensor(full_name).astype(np.float32)

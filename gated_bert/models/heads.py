@@ -26,7 +26,24 @@ _ARCHITECTURES = {
 }
 """Ends of the names of transformers' classes, which begin with their family's."""
 _CLASSIFIER = "classifier.weight"
-_TENSORS = {
+
+
+@dataclass(frozen=True)
+class HeadTensors:
+    """How the tensors of a family tell which head they are of, all as transformers calls them.
+
+    Attributes:
+        classifier: the last kernel of a head for classes of texts.
+        pooled: a kernel that such a head has, or reads, and one for classes of tokens has not.
+        kinds: what a head is for → its tensors; where nothing else decides, the first whose tensors are there.
+    """
+
+    classifier: str
+    pooled: str
+    kinds: Mapping[str, tuple[str, ...]]
+
+
+BERT_HEADS = HeadTensors(_CLASSIFIER, "pooler.dense.weight", {
     SPANS: ("qa_outputs.weight",),
     CLASSES: (_CLASSIFIER,),
     TOKENS: (_CLASSIFIER,),
@@ -34,8 +51,7 @@ _TENSORS = {
     PRETRAINING: ("cls.predictions.bias", "cls.seq_relationship.weight"),
     LANGUAGE: ("cls.predictions.bias",),
     NEXT_SENTENCE: ("cls.seq_relationship.weight",),
-}
-"""Tensors of each head, as transformers calls them; where nothing else decides, the first whose tensors are there."""
+})  # fmt: skip
 _GOOGLE = {
     "cls/squad/output_weights": "qa_outputs.weight",
     "output_weights": _CLASSIFIER,
@@ -69,7 +85,7 @@ class Head:
 
 
 def hugging_face_head(
-    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], class_prefix: str
+    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], class_prefix: str, tensors: HeadTensors
 ) -> Head:
     """The head in a folder of transformers.
 
@@ -80,19 +96,23 @@ def hugging_face_head(
         config: `config.json`.
         shapes: shapes of the tensors, without what their family's names begin with.
         class_prefix: what the names of the family's classes begin with.
+        tensors: the family's, by which its heads are known.
     """
     named = config.get("architectures")
     names = [name for name in (named if isinstance(named, list) else ()) if isinstance(name, str)]
     kinds = (_ARCHITECTURES.get(name.removeprefix(class_prefix)) for name in names if name.startswith(class_prefix))
     # No other head has tensors like those of spans, whatever a configuration that was copied along says.
-    given = SPANS if _has(SPANS, shapes) else next((kind for kind in kinds if kind and _has(kind, shapes)), None)
-    kind = given or next((kind for kind in _TENSORS if _has(kind, shapes)), "")
+    spans = tensors.kinds.get(SPANS)
+    there = [kind for kind, names in tensors.kinds.items() if all(name in shapes for name in names)]
+    alone = spans != tensors.kinds.get(CLASSES)
+    given = SPANS if SPANS in there and alone else next((kind for kind in kinds if kind in there), None)
+    kind = given or (there[0] if there else "")
     if kind != CLASSES:
         return Head(kind)
-    outputs = shapes[_CLASSIFIER][0]
+    outputs = shapes[tensors.classifier][0]
     labels, said = _label_names(config, outputs)
     problem = config.get("problem_type")
-    if given is None and (_are_tags(labels) or "pooler.dense.weight" not in shapes):
+    if given is None and (_are_tags(labels) or tensors.pooled not in shapes):
         return Head(TOKENS)
     if given is None and outputs == 1 and problem is None and said != 1:
         # Transformers leaves out two labels, its default, and writes down the one of a regression.
@@ -111,7 +131,7 @@ def google_head(shapes: Mapping[str, tuple[int, ...]]) -> Head:
         shapes: shapes of the tensors, under Google's names.
     """
     known = {_GOOGLE[name]: shape for name, shape in shapes.items() if name in _GOOGLE}
-    kind = next((kind for kind in _TENSORS if _has(kind, known)), "")
+    kind = next((kind for kind, names in BERT_HEADS.kinds.items() if all(name in known for name in names)), "")
     if kind != CLASSES:
         return Head(kind)
     outputs = known[_CLASSIFIER][0]
@@ -154,10 +174,6 @@ def match_head(head: Head, task: Task) -> tuple[list[int] | None, str]:
     rows = [numbers.index(order.index(label)) for label in task.labels]
     doubt = ", though MNLI's checkpoints differ in it" if task.name == "mnli" else ""
     return rows, f"its classes have no names; {', '.join(order)} is taken for their order{doubt}"
-
-
-def _has(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    return all(name in shapes for name in _TENSORS[kind])
 
 
 def _label_names(config: Mapping[str, Any], outputs: int) -> tuple[tuple[str, ...], int | None]:

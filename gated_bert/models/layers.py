@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import PostNormConfig
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.support.tensors import Shape, Tensor
 
@@ -34,6 +35,22 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * ops.sigmoid(1.702 * x)
 
 
+class GatedUnit:
+    """A gated linear unit: of columns side by side the first one's activation times the second, [..., 2n] → [..., n].
+
+    Args:
+        activation: the activation function.
+
+    Paper: Shazeer 2020, GLU Variants Improve Transformer (https://arxiv.org/abs/2002.05202).
+    """
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]):
+        self.activation = activation
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.activation(x[..., 0::2]) * x[..., 1::2]
+
+
 ACTIVATION_FUNCTIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu, "quick_gelu": quick_gelu, "relu": ops.relu}
 """Activation functions by the values of `architecture.ACTIVATIONS`."""
 
@@ -44,9 +61,13 @@ def initializer() -> keras.initializers.Initializer:
 
 
 def gated_dense(
-    config: BertConfig, units: int, role: str, layer_index: int | None, dtype: Any, **kwargs: Any
+    config: PostNormConfig, units: int, role: str, layer_index: int | None, dtype: Any, **kwargs: Any
 ) -> GatedDense:
-    """A `GatedDense` with the gate options of `config`, named `encoder_{layer_index}_{role}` or `{role}`."""
+    """A `GatedDense` with the gate options of `config`, named `encoder_{layer_index}_{role}` or `{role}`.
+
+    It has a bias where `config` says so, unless `use_bias` is given.
+    """
+    kwargs.setdefault("use_bias", config.use_bias)
     return GatedDense(
         units,
         role=role,
@@ -69,27 +90,37 @@ class LayerNorm(keras.layers.Layer):
 
     Args:
         epsilon: added to the variance.
+        shift: whether it has a shift, `beta`, beside its scale.
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, epsilon: float = 1e-12, **kwargs: Any):
+    def __init__(self, epsilon: float = 1e-12, shift: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.epsilon, self.shift = epsilon, shift
 
     def build(self, input_shape: Shape) -> None:
         shape = (input_shape[-1],)
         self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
-        self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
+        self.beta = None
+        if self.shift:
+            self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros", autocast=False)
 
     def call(self, inputs: Tensor) -> Tensor:
         x = ops.cast(inputs, "float32")
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.power(centred, 2.0), axis=-1, keepdims=True)
-        outputs = centred / ops.sqrt(variance + self.epsilon) * self.gamma + self.beta
+        outputs = centred / ops.sqrt(variance + self.epsilon) * self.gamma
+        if self.beta is not None:
+            outputs = outputs + self.beta
         return ops.cast(outputs, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "epsilon": self.epsilon}
+        return {**super().get_config(), "epsilon": self.epsilon, "shift": self.shift}
+
+
+def layer_norm(config: PostNormConfig, name: str, dtype: Any) -> LayerNorm:
+    """A `LayerNorm` as `config` has it."""
+    return LayerNorm(config.layer_norm_epsilon, config.use_bias, name=name, dtype=dtype)
 
 
 class ConstantOutput(keras.layers.Layer):

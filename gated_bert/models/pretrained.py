@@ -77,7 +77,8 @@ def load_pretrained(model: EncoderClassifier, path_or_id: str, task: Task | None
     _order_head(arrays, model, rows, str(checkpoint.weights_path))
     pooler = model.encoder.pooler
     if pooler is not None and not any(variables[name] is pooler.raw_kernel for name in arrays):
-        warnings.warn(f"{checkpoint.weights_path}: no pooler in it; the pooler starts from random values", stacklevel=2)
+        warnings.warn(f"{checkpoint.weights_path}: no {family.pooled} in it; the {family.pooled} starts from random "
+                      "values", stacklevel=2)  # fmt: skip
     for name, variable in variables.items():
         if name in arrays:
             _assign(variable, arrays[name], f"{checkpoint.weights_path}: {name}")

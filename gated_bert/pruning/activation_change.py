@@ -19,7 +19,8 @@ class ActivationChanges:
     """Mean absolute change of every activation between batches.
 
     Attributes:
-        layers: per encoder layer, name → array: `intermediate` [neurons], before the activation function; `context`
+        layers: per encoder layer, name → array: `intermediate` [neurons], before the activation function, of gated
+            units behind it; `context`
             [heads × value_dim]; `attention_weights` [heads]; `attention_output` and `ffn_output` [hidden_size].
             What a layer has lost as a whole is missing.
         pooler: [hidden_size]; empty where the model has no pooler.
@@ -89,24 +90,25 @@ def tracked_activations(model: EncoderClassifier, batch: dict[str, np.ndarray]) 
     for index, block in enumerate(encoder.blocks):
         hidden = _track_block(block, hidden, bias, index, found)
     if encoder.pooler is not None:
-        found[len(encoder.blocks), "pooler"] = encoder.pooler(hidden[:, 0], training=False)
+        found[len(encoder.blocks), "pooler"] = encoder.pool(hidden, batch["attention_mask"], training=False)
     return {key: np.asarray(ops.convert_to_numpy(value), dtype=np.float32) for key, value in found.items()}
 
 
 def _track_block(block: EncoderBlock, hidden, bias, index: int, found: dict):
     attention, ffn = block.attention, block.ffn
-    attended = hidden
+    attended = block.attention_input(hidden)
     if attention.query is not None:
-        attended, found[index, "attention_weights"] = attention.attend(hidden, bias, training=False)
+        attended, found[index, "attention_weights"] = attention.attend(attended, bias, training=False)
         found[index, "context"] = attended
     found[index, "attention_output"] = attention.output_dense(attended)
-    hidden = block.attention_norm(hidden + found[index, "attention_output"])
-    emitted = hidden
+    hidden = block.after_attention(hidden, found[index, "attention_output"])
+    emitted = block.ffn_input(hidden)
     if ffn.intermediate is not None:
-        found[index, "intermediate"] = ffn.intermediate(hidden, training=False)
-        emitted = ffn.activation(found[index, "intermediate"])
+        inner = ffn.intermediate(emitted, training=False)
+        emitted = ffn.activation(inner)
+        found[index, "intermediate"] = inner if ffn.columns_per_neuron == 1 else emitted
     found[index, "ffn_output"] = ffn.output_dense(emitted)
-    return block.ffn_norm(hidden + found[index, "ffn_output"])
+    return block.after_ffn(hidden, found[index, "ffn_output"])
 
 
 def _padded(batch: dict[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
@@ -182,7 +184,7 @@ def close_units(model: EncoderClassifier, kept: Sequence[KeptLayer]) -> None:
                 _close(projection, columns=np.repeat(layer.heads, projection.units // len(layer.heads)))
             _close(attention.output_dense, rows=np.repeat(layer.heads, attention.sizes.value_dim))
         if ffn.intermediate is not None:
-            _close(ffn.intermediate, columns=layer.neurons)
+            _close(ffn.intermediate, columns=np.repeat(layer.neurons, ffn.columns_per_neuron))
             _close(ffn.output_dense, rows=layer.neurons)
 
 

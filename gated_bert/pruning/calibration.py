@@ -283,23 +283,24 @@ def _through(block: EncoderBlock, hidden: Sequence[Tensor], biases: Sequence[Ten
         What comes out of it.
     """
     attention, ffn, projections = block.attention, block.ffn, block.attention.projections()
-    attended = hidden
+    attended = entering = [block.attention_input(each) for each in hidden]
     if projections is not None:
-        yield projections, hidden.__getitem__, None
+        yield projections, entering.__getitem__, None
         attended = [attention.attend(each, bias, training=False)[0]
-                    for each, bias in zip(hidden, biases, strict=True)]  # fmt: skip
+                    for each, bias in zip(entering, biases, strict=True)]  # fmt: skip
     yield [attention.output_dense], attended.__getitem__, hidden.__getitem__
-    middle = [block.attention_norm(each + attention.output_dense(context))
+    middle = [block.after_attention(each, attention.output_dense(context))
               for each, context in zip(hidden, attended, strict=True)]  # fmt: skip
+    normed = [block.ffn_input(each) for each in middle]
 
     def emitted(place: int) -> Tensor:
         # Not kept: four times as wide as what is.
-        return middle[place] if ffn.intermediate is None else ffn.activation(ffn.intermediate(middle[place]))
+        return normed[place] if ffn.intermediate is None else ffn.activation(ffn.intermediate(normed[place]))
 
     if ffn.intermediate is not None:
-        yield [ffn.intermediate], middle.__getitem__, None
+        yield [ffn.intermediate], normed.__getitem__, None
     yield [ffn.output_dense], emitted, middle.__getitem__
-    return [block.ffn_norm(each + ffn.output_dense(emitted(place))) for place, each in enumerate(middle)]
+    return [block.after_ffn(each, ffn.output_dense(emitted(place))) for place, each in enumerate(middle)]
 
 
 def small_batches(dataset: Any, size: int, count: int) -> Iterator[tuple[Any, Any]]:

@@ -80,7 +80,7 @@ class Tied(Pattern):
     Args:
         what: the units' name, in the plural.
         members: role → axis of the kernel along which the units lie.
-        per_head: units are as many as the block's heads; else as the first member's axis is long.
+        per_head: units are as many as the block's heads; else as the shortest member's axis is long.
     """
 
     what: str
@@ -110,7 +110,9 @@ class Tied(Pattern):
             raise ConfigError("prunable_roles", ", ".join(block), f"also {', '.join(missing)}, tied by {self.what}")
         layers = tuple(block[role] for role, _ in self.members)
         axes = tuple(axis for _, axis in self.members)
-        units = num_heads[index] if self.per_head else shape(layers[0])[axes[0]]
+        lengths = [shape(layer)[axis] for layer, axis in zip(layers, axes, strict=True)]
+        # Of a gated unit a neuron has two columns, side by side, and one row.
+        units = num_heads[index] if self.per_head else min(lengths)
         weights = sum(math.prod(shape(layer)) for layer in layers)
         if not units:
             return None
@@ -144,6 +146,9 @@ class HeadDims(Pattern):
 
     def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
         found: list[Group] = []
+        if any(layer.whole_heads for layer in layers):
+            raise ConfigError("pattern", "head_dim", "head: queries and keys that are rotated lose whole heads "
+                              "alone")  # fmt: skip
         for part in (_QUERY_KEY_DIMS, _VALUE_DIMS):
             for base in part.groups(layers):
                 heads = num_heads[base.layers[0].layer_index]

@@ -195,6 +195,7 @@ class TokenizerConfig(TokenizerClass, total=False):
     do_basic_tokenize: bool | None
     wordpieces_prefix: str
     never_split: list[str] | None
+    add_prefix_space: bool | None
     model_max_length: float | None
     pad_token: Spelling | None
     unk_token: Spelling | None
@@ -222,6 +223,23 @@ class HuggingFaceConfig(TypedDict, total=False):
     max_position_embeddings: int
     type_vocab_size: int
     layer_norm_eps: float
+    embedding_size: int
+    pad_token_id: int | None
+    n_layers: int
+    dim: int
+    n_heads: int
+    hidden_dim: int
+    activation: str | None
+    hidden_activation: str | None
+    norm_eps: float
+    local_attention: int
+    global_attn_every_n_layers: int | None
+    layer_types: list[str] | None
+    rope_parameters: dict[str, Any] | None
+    global_rope_theta: float | None
+    local_rope_theta: float | None
+    classifier_activation: str | None
+    classifier_pooling: str | None
     problem_type: str | None
     num_labels: int | None
     id2label: dict[str, str] | None
@@ -330,6 +348,25 @@ class SavedSplits(TypedDict):
 
 class _SavedFile(TypedDict):
     filename: str
+
+
+class WeightIndex(TypedDict):
+    """`model.safetensors.index.json` of transformers."""
+
+    weight_map: dict[str, str]
+
+
+class SentenceModule(TypedDict):
+    """A part in `modules.json` of sentence-transformers."""
+
+    path: str
+    type: str
+
+
+class SentenceSettings(TypedDict, total=False):
+    """`config_sentence_transformers.json`."""
+
+    default_prompt_name: str | None
 
 
 class SavedState(TypedDict):

@@ -58,11 +58,13 @@ class Template:
         begin: before the first text.
         between: after the first of two texts.
         end: after the last text.
+        segment: that of the second text and of what is after it.
     """
 
     begin: tuple[int, ...]
     between: tuple[int, ...]
     end: tuple[int, ...]
+    segment: int = 1
 
     def around(self, texts: int) -> int:
         """How many special tokens there are around one text, or around two."""
@@ -91,7 +93,7 @@ def arrange(columns: Sequence[Column], template: Template, names: Sequence[str],
         columns: first texts, and second ones if there are any.
         template: the special tokens.
         names: the inputs that the model reads for each token: ids, then, where it has them, segments: 0 in the first
-            text and the special tokens around it, 1 from there on.
+            text and the special tokens around it, that of the template from there on.
         pad_id: token id of the padding.
     """
     offsets = np.cumsum(np.concatenate([[0], sum(each.counts for each in columns) + template.around(len(columns))]))
@@ -102,7 +104,7 @@ def arrange(columns: Sequence[Column], template: Template, names: Sequence[str],
         ids[place], segments[place] = special, 0
         place = place + 1
     after = (template.between,) * (len(columns) - 1) + (template.end,)
-    for segment, (column, specials) in enumerate(zip(columns, after, strict=True)):
+    for segment, column, specials in zip((0, template.segment), columns, after, strict=False):
         count = column.counts
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         target = np.repeat(place, count) + within

@@ -8,6 +8,7 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data import data_path
+from gated_bert.tasks.module_folder import encoder_folder
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 from gated_bert.tasks.tokenizer_rules import SETTING_FILES, say
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -52,6 +53,7 @@ def tokenizer_from_folder(
     Raises:
         UserError: a malformed file.
     """
+    folder = encoder_folder(folder)
     for file in kind.files:
         if (folder / file).is_file():
             return kind.read(folder / file, name)
@@ -88,7 +90,7 @@ def _pretrained_tokenizer(pretrained: str, kind: type[TokenizerProtocol]) -> Tok
     if path.exists() or (len(path.parts) > 1 and list(folder.glob(path.name + "*"))):
         tokenizer = tokenizer_from_folder(folder, kind=kind)
         if tokenizer is None:
-            raise UserError(f"{folder}: no tokenizer.json or vocab.txt in it; put one there or give --vocab FILE")
+            raise UserError(f"{folder}: no {' or '.join(kind.files)} in it; put one there or give --vocab FILE")
         return tokenizer
     return _hub_tokenizer(pretrained, kind, "check the name, or give -pt FOLDER with a vocab.txt in it")
 

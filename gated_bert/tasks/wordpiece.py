@@ -15,6 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
+from gated_bert.tasks.arrangement import own_spelling, read_template, refused, without_spaces
 from gated_bert.tasks.encoded import REAL, Column, Encoded, Template, arrange, kept_lengths
 from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.token_cache import CACHED_FROM, cache_file, read_cache, write_cache
@@ -29,7 +30,9 @@ MOST_TOKENS = 10_000_000
 
 
 class Tokenizer:
-    """BERT's tokeniser: WordPiece after the normalisation its backend does.
+    """BERT's tokeniser: WordPiece after the normalisation its backend does, or whatever its `tokenizer.json` holds.
+
+    A file that puts other special tokens around texts than BERT, as `<s> text </s></s> text </s>`, is followed.
 
     Args:
         backend: a tokeniser of the `tokenizers` library that knows a padding, an unknown and the two separating tokens.
@@ -43,6 +46,8 @@ class Tokenizer:
 
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     files: ClassVar[tuple[str, ...]] = FILES
+    spellings: ClassVar[Mapping[str, str]] = {}
+    """BERT's spelling of a special token → the usual one of this class, where it is another."""
 
     def __init__(
         self,
@@ -51,28 +56,41 @@ class Tokenizer:
         special: Mapping[str, str] | None = None,
         max_length: int | None = None,
     ):
-        own = {**dict.fromkeys(SPECIAL_TOKENS), **_own_spelling(backend), **(special or {})}
+        # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
+        padding = backend.padding
+        backend.no_truncation()
+        backend.no_padding()
+        found = read_template(backend, origin)
+        self._own_template = None if found is None or self._is_usual(found) else found
+        named = own_spelling(backend, found, padding)
+        own = {**dict.fromkeys(SPECIAL_TOKENS), **self.spellings, **named, **(special or {})}
         self.special: dict[str, str] = {token: spelling or token for token, spelling in own.items()}
         for token, spelling in self.special.items():
-            if token != "[MASK]" and backend.token_to_id(spelling) is None:
+            needed = token != "[MASK]" if self._own_template is None else token == "[PAD]"
+            if needed and backend.token_to_id(spelling) is None:
                 raise UserError(f"{origin}: token {spelling} is missing; a BERT vocabulary is needed")
         if max(backend.get_vocab().values()) >= MOST_TOKENS:
             raise UserError(f"{origin}: an id of {max(backend.get_vocab().values()):,}; allowed: below {MOST_TOKENS:,}")
-        # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
-        backend.no_truncation()
-        backend.no_padding()
         self.backend, self.origin, self.max_length = backend, origin, max_length
-        # What encode does, so that other tools do the same with the saved file.
-        backend.post_processor = self._post_processor()
+        if self._own_template is None:
+            # What encode does, so that other tools do the same with the saved file.
+            backend.post_processor = self._post_processor()
+
+    def _is_usual(self, found: Template) -> bool:
+        """Whether a file's arrangement is BERT's, whose tokens other files may spell otherwise."""
+        return (len(found.begin), len(found.between), len(found.end), found.segment) == (1, 1, 1, 1)
 
     def _post_processor(self) -> processors.PostProcessor:
-        """The `template`, as the library has it."""
+        """The usual template, as the library has it."""
         begin, separator = (self.special["[CLS]"], self._id("begin")), (self.special["[SEP]"], self._id("separator"))
         return processors.BertProcessing(separator, begin)
 
     @property
     def template(self) -> Template:
-        """`[CLS] text [SEP]`, and `[CLS] text [SEP] text [SEP]`."""
+        """That of the file, else `[CLS] text [SEP]`, and `[CLS] text [SEP] text [SEP]`."""
+        return self._own_template or self._usual_template()
+
+    def _usual_template(self) -> Template:
         begin, separator = self._id("begin"), self._id("separator")
         return Template((begin,), (separator,), (separator,))
 
@@ -134,7 +152,7 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(json.dumps(record))
         except BaseException as error:
-            raise _refused(error, f"{path}: not a tokenizer.json", remedy) from error
+            raise refused(error, f"{path}: not a tokenizer.json", remedy) from error
         return cls(backend, str(path), special, max_length)
 
     @classmethod
@@ -220,7 +238,9 @@ class Tokenizer:
         for text, encoding, start, end in zip(texts, encodings, offsets[:-1], offsets[1:], strict=True):
             if end > start:
                 ids[start:end] = encoding.ids
-                characters[start:end] = whole_places(text, np.array(encoding.offsets, dtype=np.int32))
+                places = without_spaces(text, np.array(encoding.offsets, dtype=np.int32))
+                # Once more, since pieces at the end of a text have no character behind them to begin at.
+                characters[start:end] = without_spaces(text, whole_places(text, places))
         return ids, characters, offsets
 
     def _batch(self, encode: Callable, texts: Sequence[str]) -> list[tokenizers.Encoding]:
@@ -228,13 +248,13 @@ class Tokenizer:
         try:
             return encode(list(texts), add_special_tokens=False)
         except BaseException as error:
-            refused = _refused(error, "", "")
+            whole = refused(error, "", "")
             for number, text in enumerate(texts):
                 try:
                     encode([text], add_special_tokens=False)
                 except BaseException as why:
-                    raise _refused(why, f"text {number + 1}, {text!r:.60}, cannot be tokenised", "correct it") from why
-            raise refused from error
+                    raise refused(why, f"text {number + 1}, {text!r:.60}, cannot be tokenised", "correct it") from why
+            raise whole from error
 
     def special_id(self, special: Special) -> int | None:
         """The id of a special token, however this vocabulary spells it; None where it has none, as often of `mask`."""
@@ -270,25 +290,13 @@ class Tokenizer:
             "model_input_names": [*self.input_names, REAL],
             **fields,
         }
+        files = {"tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n"}
+        if not isinstance(self.backend.model, models.WordPiece):
+            return files
         tokens = {index: token for token, index in self.backend.get_vocab().items()}
         # Ids without a token get a name that no text holds.
         vocabulary = [tokens.get(index, f"[unused_{index}]") for index in range(self.vocab_size)]
-        return {
-            "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
-            "vocab.txt": "\n".join(vocabulary) + "\n",
-        }
-
-
-def _own_spelling(backend: tokenizers.Tokenizer) -> dict[str, str]:
-    """The special tokens that a backend names itself, in its model, its padding and what it puts around texts."""
-    found = {"[UNK]": getattr(backend.model, "unk_token", None), "[PAD]": (backend.padding or {}).get("pad_token")}
-    processor = json.loads(backend.post_processor.__getstate__()) if backend.post_processor else {}
-    if "cls" in processor:
-        found |= {"[CLS]": processor["cls"][0], "[SEP]": processor["sep"][0]}
-    around = [part["SpecialToken"]["id"] for part in processor.get("single", ()) if "SpecialToken" in part]
-    if len(around) == 2:
-        found |= dict(zip(("[CLS]", "[SEP]"), around, strict=True))
-    return {token: spelling for token, spelling in found.items() if spelling}
+        return files | {"vocab.txt": "\n".join(vocabulary) + "\n"}
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], origin: str):
@@ -300,10 +308,3 @@ def _add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], orig
         if token.index not in (None, found):
             raise UserError(f"{origin}: the added token {token.content!r} would have id {found}, and the files beside "
                             f"it say {token.index}; the vocabulary is not theirs")  # fmt: skip
-
-
-def _refused(error: BaseException, what: str, remedy: str) -> UserError:
-    """The error of the `tokenizers` library in a sentence; a panic of its Rust code is no `Exception`."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
-    return UserError(f"{what} ({' '.join(str(error).split())[:200]}); {remedy}")

@@ -52,7 +52,7 @@ def _from_json(path: Path, kind: type[Tokenizer]) -> Tokenizer:
         return kind.from_file(path)
     settings = read_settings(path.parent)
     tokenizer = kind.from_file(path, special_tokens(settings), max_length(settings))
-    if str(settings.get("tokenizer_class") or "Bert").startswith("Bert"):
+    if str(settings.get("tokenizer_class") or "Bert").startswith(("Bert", "DistilBert", "Electra")):
         _follow_settings(tokenizer.backend, settings, path)
     return tokenizer
 

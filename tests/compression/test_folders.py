@@ -113,7 +113,7 @@ def test_sixteen_bit_models_are_compared_in_float32(make_model, inputs):
         ("shrink model small --batch many", ["--batch: 'many'"]),
         ("shrink model small --length 17", ["--length: 17", "1 to 16"]),
         ("shrink model small --round 8", ["--round: unknown flag", "did you mean --round-to?"]),
-        ("export model hf", ["needs a model and a file ending in .onnx (or, with --format hf, a folder)"]),
+        ("export model hf", ["needs a model and a file ending in .onnx (or, with --format, a folder)"]),
         ("export model hf --format tflite", ["--format: 'tflite'", "hf"]),
         ("export nowhere hf --format hf", ["nowhere: no such folder"]),
     ],

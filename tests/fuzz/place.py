@@ -1,9 +1,11 @@
 """A folder with one of everything that commands read, small, and the command lines that read each of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.explain.student import Student
@@ -16,6 +18,7 @@ from gated_bert.tasks.wordpiece import Tokenizer
 from tests.experiments.explained_folders import write_folder
 from tests.experiments.synthetic_runs import write_run
 
+FAMILIES = Path(__file__).resolve().parents[1] / "fixtures" / "families"
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "##s"]
 ROWS = [("good film", "positive"), ("bad films", "negative"), ("good good", "positive"), ("bad bad", "negative")]
 RUN = ("--num-layers", "1", "--d-model", "8", "--num-heads", "2", "--dff", "8", "-m", "tiny", "-e", "1", "-b", "2",
@@ -28,12 +31,15 @@ EXPORTED = (("inspect", "a.onnx"), ("predict", "a.onnx", "a.tsv", "-o", "out/p.c
 RUNS = (("compare", "runs", "-o", "out"),)
 EXPLAINED = (("sp-lime", "e", "-o", "out"),)
 FOREIGN = (("shrink", "hf", "out/s"), ("export", "hf", "out/e", "--format", "hf"))
+OTHERS = (("shrink", "st", "out/s"),)
 QUESTIONS = ((*TRAIN, "squad", "-t", "squad"),)
 READERS = {
     "m/config.json": MODEL, "m/metadata.json": MODEL, "m/tokenizer.json": MODEL, "m/model.keras": MODEL,
     "a.json": EXPORTED, "a.tokenizer.json": EXPORTED, "a.onnx": EXPORTED,
     "hf/config.json": FOREIGN, "hf/model.safetensors": FOREIGN, "hf/tokenizer_config.json": FOREIGN,
     "hf/vocab.txt": FOREIGN,
+    **{f"st/{name}": OTHERS for name in ("modules.json", "0_Transformer/model.safetensors.index.json",
+                                         "0_Transformer/tokenizer.json", "0_Transformer/config.json")},
     "runs/results_spt_sst2/metadata_spt_20250102_030405.json": RUNS, "runs/results_spt_sst2/status.json": RUNS,
     "runs/results_spt_sst2/results_spt_20250102_030405.csv": RUNS,
     "e/record.json": EXPLAINED, "e/documents.jsonl": EXPLAINED,
@@ -63,6 +69,7 @@ def build(place: Path):
 
     export_onnx(place / "a.onnx", load_model(place / "m"), "fused")
     _foreign(place / "hf", model)
+    _sentences(place / "st")
     student = Student(len(TOKENS), 2, 4, 4)
     save_student(place / "student", TrainedStudent(student, tokenizer, TASKS["sst2"], {"seed": 0}))
     run = write_run(place / "runs", epochs=3, several=False)
@@ -78,13 +85,25 @@ def build(place: Path):
 
 
 def _foreign(folder: Path, model: BertClassifier):
-    from gated_bert.compression.export import FORMATS
+    from gated_bert.compression.export import export_hugging_face
     from gated_bert.models.folder import LoadedModel
 
-    FORMATS["hf"](folder, LoadedModel(model, Tokenizer.from_vocab(TOKENS), TASKS["sst2"], model.bert_config, {}))
+    export_hugging_face(folder, LoadedModel(model, Tokenizer.from_vocab(TOKENS), TASKS["sst2"], model.bert_config, {}))
     (folder / "tokenizer.json").unlink(missing_ok=True)
     (folder / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+
+
+def _sentences(folder: Path):
+    """A small RoBERTa in a folder of sentence-transformers, its weights in two files."""
+    inner = Path(shutil.copytree(FAMILIES / "roberta", folder / "0_Transformer"))
+    tensors = load_file(inner / "model.safetensors")
+    (inner / "model.safetensors").unlink()
+    parts = {name: f"part{index % 2}.safetensors" for index, name in enumerate(tensors)}
+    for part in set(parts.values()):
+        save_file({name: tensors[name] for name in parts if parts[name] == part}, inner / part)
+    (inner / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    (folder / "modules.json").write_text(json.dumps([{"path": "0_Transformer", "type": "a.Transformer"}]))
 
 
 def _data(place: Path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from gated_bert.compression.export import FORMATS
+from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.source import load_source
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
@@ -25,7 +25,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written") / "hf"
     config = BertConfig.uniform(1, 8, 2, 16, vocab_size=len(TOKENS), max_position=8)
     tokenizer = Tokenizer.from_vocab(TOKENS)
-    FORMATS["hf"](folder, LoadedModel(BertClassifier(config), tokenizer, TASKS["sst2"], config, {}))
+    export_hugging_face(folder, LoadedModel(BertClassifier(config), tokenizer, TASKS["sst2"], config, {}))
     return folder
 
 

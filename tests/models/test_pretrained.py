@@ -127,7 +127,7 @@ def drop_layer(folder):
         (set_field("num_attention_heads", 5), "num_heads: 5 does not divide the hidden size 32"),
         (set_field("hidden_act", "mish"), "config.json: architecture: hidden_act is 'mish'; allowed: gelu, "),
         (set_field("hidden_act", None), "config.json: architecture: hidden_act is None; allowed: gelu, "),
-        (set_field("model_type", "roberta"), "model_type is 'roberta'; known: bert"),
+        (set_field("model_type", "gpt2"), "model_type is 'gpt2'; known: bert"),
         (set_field("hidden_size", "32"), "config.json: "),
         (drop_layer, "no encoder/layer_1/attention/self/query/kernel in it"),
     ],

@@ -13,12 +13,14 @@ from gated_bert.experiments.reports.results import model_label
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.run_state import read_status
 from gated_bert.models.architecture import Architecture
-from gated_bert.models.checkpoints import SAFETENSORS, pretrained_family, read_head, read_sizes, read_task
+from gated_bert.models.checkpoints import pretrained_family, read_head, read_sizes, read_task
 from gated_bert.models.heads import Head, match_head, task_head
+from gated_bert.models.weight_files import find_weights, parts_of
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import HowMade
+from gated_bert.tasks.module_folder import encoder_folder
 from gated_bert.tasks.task import TASKS, Task
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
@@ -44,14 +46,18 @@ class TeacherFolder:
     note: str = ""
 
     @property
-    def weights(self) -> Path:
-        """The file of its weights."""
-        return self.path / (WEIGHTS if _is_own(self.path) else SAFETENSORS)
+    def files(self) -> list[Path]:
+        """The files that decide what it computes: its configuration and its weights."""
+        if _is_own(self.path):
+            return [self.path / "config.json", self.path / WEIGHTS]
+        folder = encoder_folder(self.path)
+        weights = find_weights(folder)
+        return [folder / "config.json", *(parts_of(weights) if weights else ())]
 
     def digest(self) -> bytes:
         """Of all that decides what it computes."""
         found = hashlib.sha256(repr(self.rows).encode())
-        for path in (self.path / "config.json", self.weights):
+        for path in self.files:
             with open(path, "rb") as file:
                 while chunk := file.read(_CHUNK):
                     found.update(chunk)
@@ -109,7 +115,7 @@ def find_teacher(place: str) -> Path:
         raise ConfigError("teacher", place, SELF_ELSEWHERE)
     path = user_path(place)
     for folder in (path, path / MODEL):
-        if _is_own(folder) or (folder / SAFETENSORS).is_file():
+        if _is_own(folder) or find_weights(encoder_folder(folder)) is not None:
             return folder
     state = read_status(path.parent if path.name == MODEL else path).get("state")
     if state is not None:
@@ -172,7 +178,7 @@ def _check_tokenizer(teacher: str, path: Path, tokenizer: TokenizerProtocol):
     own = (path / TOKENIZER).is_file() and _is_own(path)
     found = kind.from_file(path / TOKENIZER) if own else tokenizer_from_folder(path, kind=kind)
     if found is None:
-        raise UserError(f"{path}: no tokenizer.json or vocab.txt in it; put that of the teacher there")
+        raise UserError(f"{path}: no {' or '.join(kind.files)} in it; put that of the teacher there")
     if found.fingerprint != tokenizer.fingerprint:
         raise ConfigError("teacher", teacher, f"a model whose tokeniser is that of the run ({tokenizer.origin}); "
                           f"{found.origin} is another one")  # fmt: skip

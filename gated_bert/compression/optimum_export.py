@@ -1,0 +1,103 @@
+"""`gated-bert export MODEL OUT --format optimum`: folders that optimum and transformers.js load."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gated_bert.compression.export import head_fields, write_json, write_tokenizer
+from gated_bert.compression.onnx_export import export_onnx
+from gated_bert.compression.quantize import quantize
+from gated_bert.models.architecture import Architecture, LayerSizes
+from gated_bert.models.family import family_of
+from gated_bert.models.folder import LoadedModel, replaced_folder
+from gated_bert.support.errors import UserError
+from gated_bert.support.partial import temporary_folder
+
+ONNX = "onnx"
+"""Where both look for the graphs."""
+MODEL, QUANTIZED = "model.onnx", "model_quantized.onnx"
+
+
+def export_optimum(folder: str | Path, loaded: LoadedModel) -> None:
+    """Writes `onnx/model.onnx`, the same in 8 bits, `config.json`, the tokeniser and a model card.
+
+    The graph is the portable one, and may be that of a shrunk model: its sizes stand in `config.json` under
+    `gated_bert`, in whose other fields layers are as wide as the widest.
+
+    Args:
+        folder: where to; one that is there is replaced as a whole.
+        loaded: the model, with its tokeniser and task.
+
+    Raises:
+        UserError: a model that answers by spans, whose graph has one output for start and end, logits that differ from
+            the model's, or a folder that cannot be written.
+    """
+    if loaded.task.kind == "span":
+        raise UserError("--format: 'optimum' is refused for answers as spans; allowed: classes, regressions")
+    family = family_of(loaded.model)
+    with replaced_folder(Path(folder)) as new:
+        (new / ONNX).mkdir()
+        with temporary_folder() as place:
+            export_onnx(place / MODEL, loaded)
+            quantize(place / MODEL, place / QUANTIZED, "int8")
+            for name in (MODEL, QUANTIZED):
+                shutil.copyfile(place / name, new / ONNX / name)
+        layers = loaded.config.to_dict()["layers"]
+        write_json(new / "config.json", {
+            **head_fields(loaded.task, family.class_prefix),
+            "pad_token_id": loaded.tokenizer.special_id("pad"),
+            **family.write_config(widest(loaded.config)),
+            "gated_bert": {"layers": layers},
+        })  # fmt: skip
+        write_tokenizer(new, loaded)
+        (new / "README.md").write_text(model_card(loaded), encoding="utf-8")
+
+
+def widest(config: Architecture) -> Architecture:
+    """An architecture all of whose layers have the heads it once had, and as many neurons as the widest."""
+    size = config.original_head_dim
+    neurons = max((sizes.intermediate_size for sizes in config.layers), default=0)
+    heads = LayerSizes(config.hidden_size // size, size, size, max(1, neurons))
+    return config.replace(layers=(heads,) * config.num_layers)
+
+
+def model_card(loaded: LoadedModel) -> str:
+    """What a reader needs to know of the model, in Markdown, as far as its record says it."""
+    made, task = loaded.metadata, loaded.task
+    lines = [("task", f"{task.title} ({task.kind})"), ("classes", ", ".join(task.labels)),
+             ("family", family_of(loaded.model).title), ("layers", loaded.config.describe_layers().replace("\n", "; ")),
+             ("parameters", f"{loaded.config.num_parameters:,}"), ("data", _of(made, "data", "label")),
+             ("method", made.get("label")), ("sparsity", _share(_of(made, "row", "sparsity")))]  # fmt: skip
+    row: dict[str, Any] = made["row"] if isinstance(made.get("row"), dict) else {}
+    lines += [(name.removeprefix("val_"), f"{value:.4f}") for name, value in row.items()
+              if name.startswith("val_") and isinstance(value, float)]  # fmt: skip
+    table = "\n".join(f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in lines if value)
+    return f"""---
+license: # fill in
+pipeline_tag: text-classification
+library_name: transformers.js
+tags: [onnx, pruning]
+---
+
+# {task.title}
+
+| | |
+| --- | --- |
+{table}
+
+`{ONNX}/{MODEL}` computes in 32 bits, `{ONNX}/{QUANTIZED}` in 8. Pruned and written by gated_bert.
+"""
+
+
+def _share(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else ""
+
+
+def _of(record: dict, *names: str) -> Any:
+    """A value inside a record; None where a part of the way is missing."""
+    found: Any = record
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
