@@ -103,6 +103,15 @@ class RunMetadata(RunState, total=False):
     plots_failed: list[str]
 
 
+class TrackedRun(TypedDict, total=False):
+    """`tracking.json` of a run or sweep; each mapping is one of trackers' names."""
+
+    group: str | None
+    parents: dict[str, str]
+    runs: dict[str, str]
+    sent: dict[str, int]
+
+
 class JobStatus(TypedDict, total=False):
     """`status.json` of a run."""
 

@@ -13,7 +13,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import DISTILL_FIELDS, SELF, SELF_ELSEWHERE, SELF_NOTE
 from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.experiments.reports.run_layout import JOB_FILE, MODEL, STATUS_FILE
-from gated_bert.experiments.runs.run_state import newest_metadata, read_status
+from gated_bert.experiments.runs.run_state import newest_metadata, read_status, track_below
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.start import python_command
@@ -199,9 +199,11 @@ def job_command(folder: Path) -> tuple[str, ...]:
 
 
 def write_job(job: Job) -> None:
-    """Makes the job's folder and writes its record there."""
+    """Makes the job's folder and writes its record there, and what its tracked runs stand below."""
     job.folder.mkdir(parents=True, exist_ok=True)
     write_json_atomic(job.folder / JOB_FILE, dataclasses.asdict(job.config))
+    if job.config.track:
+        track_below(job.folder.parent, job.folder)
 
 
 def check_same_record(job: Job) -> None:
