@@ -31,6 +31,7 @@ from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.student_commands import student_command
 from gated_bert.cli.sweep_commands import stages_command, sweep_command
+from gated_bert.cli.watch_commands import watch_command
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import JOB_FLAGS, LABELS, Flag
@@ -133,6 +134,7 @@ COMMANDS = {
     "stages": Command("prune stage after stage, each from the last one's weights", stages_command),
     "oneshot": Command("prune trained models at once by several strategies, and compare them", oneshot_command),
     "lottery": Command("find lottery tickets, and train them beside their controls", lottery_command),
+    "watch": Command("show runs as they go on, in the terminal or on a page", watch_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
     "compress": Command("prune, shrink, export, quantise and measure one task's model", compress_command),

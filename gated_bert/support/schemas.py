@@ -103,6 +103,19 @@ class RunMetadata(RunState, total=False):
     plots_failed: list[str]
 
 
+class PlannedRun(TypedDict):
+    """A run of a sweep, and the name of its folder."""
+
+    name: str
+    folder: str
+
+
+class PlannedSweep(TypedDict):
+    """`sweep.json`."""
+
+    runs: list[PlannedRun]
+
+
 class TrackedRun(TypedDict, total=False):
     """`tracking.json` of a run or sweep; each mapping is one of trackers' names."""
 

@@ -75,7 +75,8 @@ def build(place: Path):
                           data=str(place / "bad.tsv"))  # fmt: skip
     (place / "job.json").write_text(job.to_json())
     (place / "tracked").mkdir()
-    (place / "tracked/tracking.json").write_text(json.dumps({"group": "a", "parents": {"mlflow": "b"}, "sent": {"x": 1}}))
+    known = {"group": "a", "parents": {"mlflow": "b"}, "sent": {"x": 1}}
+    (place / "tracked/tracking.json").write_text(json.dumps(known))
     (place / "sweep.yaml").write_text("methods: [baseline, magnitude]\nseeds: [1, 2]\nbatch_size: [2, 4]\n")
     (place / "change.json").write_text(json.dumps({"task_name": "sst2", "num_epochs": 1, "seeds": [1]}))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 JOB_FILE = "job.json"
 """What a launcher asks of the run."""
+SWEEP_FILE = "sweep.json"
+"""In the folder of a sweep: which runs it is made of."""
 STATUS_FILE = "status.json"
 """The live state."""
 LOG_FILE = "log.txt"

@@ -12,7 +12,7 @@ from gated_bert.experiments.runs.lifecycle import FINISHED
 from gated_bert.experiments.runs.output_folder import locked, say_note
 from gated_bert.experiments.runs.tracking import tracked_sweep
 from gated_bert.experiments.sweeps.data_checks import check_data
-from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, write_job
+from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, write_job, write_sweep
 from gated_bert.experiments.sweeps.plan_cost import check_room
 from gated_bert.experiments.sweeps.resources import job_memory
 from gated_bert.experiments.sweeps.sweep import earlier_runs, trackers_of
@@ -53,6 +53,7 @@ def write_array_job(plan: Plan, script: Path) -> int:
             check_room(plan.output, left, at_a_time)
             # What the runs stand below is there before they are; they end on their own.
             with tracked_sweep(trackers, plan.output, plan.settings.launcher.resume) as tracking:
+                write_sweep(plan)
                 for job in left:
                     write_job(job)
                 tracking.end(FINISHED)

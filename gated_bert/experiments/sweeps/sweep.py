@@ -21,7 +21,7 @@ from gated_bert.experiments.runs.run_state import is_finished, read_status
 from gated_bert.experiments.runs.tracking import tracked_sweep
 from gated_bert.experiments.sweeps.backends import Backend, LocalBackend, RunningJob
 from gated_bert.experiments.sweeps.data_checks import check_data
-from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job
+from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job, write_sweep
 from gated_bert.experiments.sweeps.overview import configuration_text, result_table
 from gated_bert.experiments.sweeps.plan_cost import check_room
 from gated_bert.experiments.sweeps.progress import Display, JobView, make_views, wait_a_moment
@@ -67,6 +67,7 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         if left:
             for note in check_data(left):
                 say_note(note)
+        write_sweep(plan)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
         with tracked_sweep(trackers if left else (), plan.output, launcher.resume) as tracking:
