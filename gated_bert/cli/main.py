@@ -18,7 +18,8 @@ from gated_bert.cli.common import (
 )
 from gated_bert.cli.compress_commands import compress_command
 from gated_bert.cli.deploy_commands import benchmark_command, inspect_command, predict_command
-from gated_bert.cli.endings import end
+from gated_bert.cli.endings import REFUSED, end
+from gated_bert.cli.examples import FIRST
 from gated_bert.cli.explain_commands import explain_command, sp_lime_command
 from gated_bert.cli.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.cli.export_commands import export_command, quantize_command
@@ -50,9 +51,14 @@ def train_command(words: list[str]) -> int:
     typed = typed_flags("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
     config, folder, flag = _one_run(typed)
     prepare_environment()
+    from gated_bert.experiments.reports.next_steps import say_next_of_run
     from gated_bert.experiments.runs.job_process import run_job
+    from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 
-    return run_job(config, folder, bool(typed.get("resume")), flag)
+    status = run_job(config, folder, bool(typed.get("resume")), flag)
+    if LAUNCHER_VARIABLE not in os.environ:
+        say_next_of_run(folder, config)
+    return status
 
 
 def compare_command(words: list[str]) -> int:
@@ -191,7 +197,10 @@ def _warning_text(message, category, filename, lineno, line=None) -> str:
 
 
 def _dispatch(words: list[str]) -> int:
-    name = words[0] if words else "-h"
+    if not words:
+        _print_first()
+        return REFUSED
+    name = words[0]
     if not {"-h", "--help"} & set(words):
         check_backend(os.environ)
         verbosity(os.environ)
@@ -201,10 +210,17 @@ def _dispatch(words: list[str]) -> int:
         print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
         for command, entry in commands.items():
             print(f"  {command:<21}{entry.summary}")
-        return 0 if words else 2
+        return 0
     if name not in commands:
         raise FlagError.refused("command", name, ", ".join(commands) + did_you_mean(name, commands))
     return commands[name].run(words[1:] if name in RECORDING else without_plugins(words[1:]))
+
+
+def _print_first():
+    print("gated-bert prunes BERT-style models. Five commands to begin with:\n")
+    for line, what in FIRST.items():
+        print(f"  {line}\n      {what}\n")
+    print("gated-bert -h lists all commands, and each answers -h.")
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gated_bert.config.flag_table import LABELS
 from gated_bert.config.tracker_names import check_trackers
+from gated_bert.experiments.reports.next_steps import say_next_of_sweep
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
 from gated_bert.experiments.runs.lifecycle import FAILED, FINISHED, STOPPED
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
@@ -315,6 +316,7 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: b
     if compared:
         files = compare_jobs(plan.output, [*finished, *failed])
         print(f"\nresults in {plan.output}: {', '.join(path.name for path in files)}, and a folder for each job")
+        say_next_of_sweep(plan.output, [(view.job.folder, view.job.config) for view in finished])
     if failed:
         print(f"{len(failed)} of {len(views)} jobs failed; the same command with --resume tries these again")
     return 1 if failed else 0
