@@ -147,7 +147,7 @@ def flags_of_other_programs() -> set[str]:
             "--disable-pip-version-check", "--dist", "--maxprocesses", "--quick", "--only", "--partition", "--nodes",
             "--export", "--upgrade", "--test-only", "--ntasks", "--no-index", "--find-links", "--port",
             "--xla_force_host_platform_device_count", "--cov", "--cov-report", "--durations", "--nightly",
-            "--shuffle", "--dependency", "--parsable", "--logdir", "--backend-store-uri"}  # fmt: skip
+            "--shuffle", "--dependency", "--parsable", "--logdir", "--backend-store-uri", "--strict"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

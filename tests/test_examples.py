@@ -9,7 +9,7 @@ import pytest
 
 import gated_bert.cli
 from gated_bert.cli import main as cli
-from gated_bert.cli.examples import EXAMPLES, FIRST
+from gated_bert.cli.example_lines import EXAMPLES, FIRST
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.next_steps import say_next_of_run, say_next_of_sweep
 

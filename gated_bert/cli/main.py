@@ -19,7 +19,7 @@ from gated_bert.cli.common import (
 from gated_bert.cli.compress_commands import compress_command
 from gated_bert.cli.deploy_commands import benchmark_command, inspect_command, predict_command
 from gated_bert.cli.endings import REFUSED, end
-from gated_bert.cli.examples import FIRST
+from gated_bert.cli.example_lines import FIRST
 from gated_bert.cli.explain_commands import explain_command, sp_lime_command
 from gated_bert.cli.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.cli.export_commands import export_command, quantize_command

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from gated_bert.cli import outputs
-from gated_bert.cli.examples import example_of
+from gated_bert.cli.example_lines import example_of
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError, as_number, did_you_mean
 

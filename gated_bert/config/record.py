@@ -88,6 +88,14 @@ class GatedBertConfig(
 
     Raises:
         ConfigError: a value that is not allowed, or two that do not fit together.
+
+    Example:
+
+    ```python
+    config = GatedBertConfig(model_size="tiny", pruning_method="movement", end_sparsity=0.9, epochs=8)
+    assert (config.criterion, config.pattern, config.scope) == ("movement", "element", "layer")
+    assert GatedBertConfig.from_json(config.to_json()) == config
+    ```
     """
 
     PREFIX: ClassVar[str] = ""

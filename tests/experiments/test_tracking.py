@@ -178,6 +178,19 @@ def test_a_tracker_gets_the_rows_that_it_has_not_got(tmp_path):
     assert [event.step for event in read.Scalars("sparsity")] == [1, 2, 3] and not again.faults
 
 
+def test_nothing_is_written_where_links_in_the_folder_lead(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "tensorboard").symlink_to(elsewhere)
+    (folder / "tracking.json").symlink_to(elsewhere / "tracking.json")
+    tracking = Tracking(["tensorboard"], folder, resume=False)
+    tracking.begin({}, {}, ROWS)
+    tracking.end("finished")
+    assert list(elsewhere.iterdir()) == [] and len(events(folder).Scalars("sparsity")) == 3
+
+
 def test_without_resume_another_tracked_run_is_begun(tmp_path):
     for count in (1, 2):
         tracking = Tracking(["tensorboard"], tmp_path, resume=False)

@@ -74,7 +74,7 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        folder = run.folder / TENSORBOARD
+        folder = _own_place(run.folder / TENSORBOARD)
         folder.mkdir(exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns() // 1000:017d}.{socket.gethostname()}.{os.getpid()}"
         self._event, self._epoch = Event, 0
@@ -134,7 +134,7 @@ class MLflow:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri and MOVED_VARIABLE in os.environ:
             raise RuntimeError("this node shares no disk; MLFLOW_TRACKING_URI has to name a server")
-        self._client = MlflowClient(uri or f"sqlite:///{run.home / 'mlflow.db'}")
+        self._client = MlflowClient(uri or f"sqlite:///{_own_place(run.home / 'mlflow.db')}")
         if run.run is not None:
             self._client.update_run(run.run, status="RUNNING")
             self._run = run.run
@@ -142,7 +142,7 @@ class MLflow:
         tags = {"mlflow.runName": run.folder.name, "folder": str(run.folder)}
         if run.parent is not None:
             tags["mlflow.parentRunId"] = run.parent
-        artifacts = None if uri else (run.home / "mlflow").as_uri()
+        artifacts = None if uri else _own_place(run.home / "mlflow").as_uri()
         self._run = self._client.create_run(self._experiment(artifacts), tags=tags).info.run_id
         self._log_configuration(run)
         return self._run
@@ -195,6 +195,7 @@ class WeightsAndBiases:
     def begin(self, run: Followed) -> str:
         import wandb
 
+        _own_place(run.folder / "wandb")
         mode: Any = os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False, verify=False) else "offline")
         self._run = wandb.init(
             id=run.run or uuid.uuid4().hex[:12], resume="allow", group=run.group, dir=str(run.folder), mode=mode,
@@ -222,6 +223,13 @@ class WeightsAndBiases:
 
 
 MAKERS: Mapping[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WeightsAndBiases}
+
+
+def _own_place(path: Path) -> Path:
+    """The path, where no link of somebody's leads elsewhere from it."""
+    if path.is_symlink():
+        path.unlink()
+    return path
 
 
 def _untimed(path: Path) -> str:
