@@ -183,12 +183,30 @@ def test_nothing_is_written_where_links_in_the_folder_lead(tmp_path):
     elsewhere.mkdir()
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "tensorboard").symlink_to(elsewhere)
-    (folder / "tracking.json").symlink_to(elsewhere / "tracking.json")
-    tracking = Tracking(["tensorboard"], folder, resume=False)
-    tracking.begin({}, {}, ROWS)
-    tracking.end("finished")
-    assert list(elsewhere.iterdir()) == [] and len(events(folder).Scalars("sparsity")) == 3
+    for name in ("tensorboard", "wandb", "mlflow.db", "tracking.json"):
+        (folder / name).symlink_to(elsewhere / name)
+    for name in ALL:
+        tracking = Tracking([name], folder, resume=False, home=folder)
+        tracking.begin({}, {}, ROWS)
+        tracking.end("finished")
+        assert len(tracking.faults) == 1 and f"{name}" in tracking.faults[0] and "is a link" in tracking.faults[0]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_tensorboards_files_are_written_where_tensorflow_is_not(tmp_path):
+    """As under JAX alone, and where it is, it is not loaded: that would take seconds, and a GPU's memory."""
+    code = """import sys
+from pathlib import Path
+sys.modules["tensorflow"] = None
+from gated_bert.experiments.runs.trackers import Followed, TensorBoard
+tracker, folder = TensorBoard(), Path(sys.argv[1])
+tracker.begin(Followed(folder, folder, {"seed": 1}))
+tracker.log({"epoch": 1, "sparsity": 0.5})
+tracker.end("finished", [], folder)
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    assert scalars(tmp_path).loc[1, "sparsity"] == 0.5
 
 
 def test_without_resume_another_tracked_run_is_begun(tmp_path):

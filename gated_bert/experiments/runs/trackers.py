@@ -226,9 +226,9 @@ MAKERS: Mapping[str, type[Tracker]] = {"tensorboard": TensorBoard, "mlflow": MLf
 
 
 def _own_place(path: Path) -> Path:
-    """The path, where no link of somebody's leads elsewhere from it."""
+    """The path; a link in its place, which may be a stranger's, is refused."""
     if path.is_symlink():
-        path.unlink()
+        raise OSError(f"{path} is a link, which is not followed; remove it")
     return path
 
 
