@@ -136,3 +136,25 @@ def test_examples_of_docstrings_run(name):
     code = examples()[name]
     ast.parse(code)
     exec(compile(code, name, "exec"), given)
+
+
+def git(*words: str) -> list[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+
+
+def test_the_results_that_are_kept_are_few_tables_and_pictures():
+    kept = [ROOT / name for name in git("ls-files", "results") if (ROOT / name).exists()]
+    assert {path.suffix for path in kept} <= {".csv", ".png", ".json", ".md"}
+    assert len(kept) < 150 and sum(path.stat().st_size for path in kept) < 4e6
+
+
+def test_a_sweep_into_its_usual_folder_touches_nothing_that_git_holds():
+    """What it writes there is ignored, and what it sets aside, tables and plots of the folder itself, is not held."""
+    assert [name for name in git("ls-files", "results") if name.count("/") == 1] == ["results/README.md"]
+    written = ["results_spt_sst2/model/model.keras", "results_spt_sst2/log.txt", "comparison.csv",
+               "comparison_summary.csv", "pruning_methods_comparison_dual_axis.png", "report.html", "sweep.json", "tracking.json", "mlflow.db",
+               "mlflow/x/artifacts/report.html", ".lock", "saved_results/20260101-000000/comparison.csv"]  # fmt: skip
+    places = [f"results/{name}" for name in written]
+    assert git("check-ignore", "--no-index", *places) == places

@@ -104,7 +104,7 @@ def study_command(words: list[str]) -> int:
         Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
         Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs at a time", "study", low=1),
-        Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),
+        Flag(("--publish",), "publish", "text", "copy tables and plots here", "study", "FOLDER"),
     )
     from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
     from gated_bert.experiments.studies.study import publish, run_study
