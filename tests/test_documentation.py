@@ -154,7 +154,8 @@ def test_a_sweep_into_its_usual_folder_touches_nothing_that_git_holds():
     """What it writes there is ignored, and what it sets aside, tables and plots of the folder itself, is not held."""
     assert [name for name in git("ls-files", "results") if name.count("/") == 1] == ["results/README.md"]
     written = ["results_spt_sst2/model/model.keras", "results_spt_sst2/log.txt", "comparison.csv",
-               "comparison_summary.csv", "pruning_methods_comparison_dual_axis.png", "report.html", "sweep.json", "tracking.json", "mlflow.db",
-               "mlflow/x/artifacts/report.html", ".lock", "saved_results/20260101-000000/comparison.csv"]  # fmt: skip
+               "comparison_summary.csv", "pruning_methods_comparison_dual_axis.png", "report.html", "sweep.json",
+               "tracking.json", "mlflow.db", "mlflow/x/artifacts/report.html", ".lock",
+               "saved_results/20260101-000000/comparison.csv"]  # fmt: skip
     places = [f"results/{name}" for name in written]
     assert git("check-ignore", "--no-index", *places) == places
