@@ -63,8 +63,8 @@ def test_its_command_answers(installed, tmp_path):
 def test_it_trains_compares_and_reports(installed, tmp_path):
     """The page needs the scripts that lie beside the modules."""
     sizes = ("-m", "tiny", "--num-layers", "1", "--d-model", "8", "--num-heads", "2", "--dff", "16")
-    plan = ("-d", "embedded", "--train-examples", "48", "-e", "1", "-b", "16", "-ps", "1", "-pe", "1", "-p", "magnitude",
-            "-o", "out")  # fmt: skip
+    plan = ("-d", "embedded", "--train-examples", "48", "-e", "1", "-b", "16", "-ps", "1", "-pe", "1", "-p",
+            "magnitude", "-o", "out")  # fmt: skip
     done = run(installed, "sweep", *sizes, *plan, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "data-chart" in (tmp_path / "out/report.html").read_text()
