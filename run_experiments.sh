@@ -25,7 +25,7 @@ spt_explore_per_layer=$SPT_EXPLORE tasks=${TASK// /,} max_len=$MAX_LEN"
 
 find_python
 extras=("${KERAS_BACKEND:-tensorflow}")
-before= with_file= only_plan=
+before= with_file= only_plan= tracked=
 for word in "$@"; do
     case "$word" in
         -h | --help) exec "$python" "$start" gated_bert sweep --defaults "$defaults" -h ;;
@@ -34,6 +34,13 @@ for word in "$@"; do
     esac
     case "$before $word" in
         "--backend ray" | *" --backend=ray") extras+=(cluster) ;;
+    esac
+    # A tracker is an extra of its own name; --check refuses what is none.
+    case "$word" in
+        --track=*) words="${word#--track=}" && extras+=(${words//,/ }) ;;
+        --track) tracked=yes ;;
+        -*) tracked= ;;
+        *) [ -z "$tracked" ] || extras+=(${word//,/ }) ;;
     esac
     before="$word"
 done

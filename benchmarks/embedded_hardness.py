@@ -3,7 +3,8 @@
     python benchmarks/embedded_hardness.py                          # all tasks, three seeds, both models
     python benchmarks/embedded_hardness.py --tasks sst2 --seeds 42  # one run
 
-Rows go to `results/embedded_hardness.csv` as they are done; a run that is there with the same settings is not repeated.
+Rows go to `results/benchmarks/embedded_hardness.csv` as they are done; a run that is there with the same settings is
+not repeated.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--output", type=Path, default=Path("results/embedded_hardness.csv"))
+    parser.add_argument("--output", type=Path, default=Path("results/benchmarks/embedded_hardness.csv"))
     given = parser.parse_args()
     table = pd.read_csv(given.output) if given.output.exists() else pd.DataFrame(columns=COLUMNS)
     for task_name in given.tasks.split(","):

@@ -141,13 +141,13 @@ def test_every_command_checks_the_backend_first(name, backend, monkeypatch, caps
 
 
 def flags_of_other_programs() -> set[str]:
-    """Flags in texts that are not ours: Slurm's, Ray's, pip's, Python's and the compilers'."""
+    """Flags in texts that are not ours: Slurm's, Ray's, pip's, Python's, trackers' and the compilers'."""
     return {"--gres", "--time", "--job-name", "--array", "--cpus-per-task", "--mem", "--requeue", "--output", "--head",
             "--address", "--xla_cpu_multi_thread_eigen", "--query-gpu", "--format", "--no-input", "--user",
             "--disable-pip-version-check", "--dist", "--maxprocesses", "--quick", "--only", "--partition", "--nodes",
             "--export", "--upgrade", "--test-only", "--ntasks", "--no-index", "--find-links", "--port",
             "--xla_force_host_platform_device_count", "--cov", "--cov-report", "--durations", "--nightly",
-            "--shuffle", "--dependency", "--parsable"}  # fmt: skip
+            "--shuffle", "--dependency", "--parsable", "--logdir", "--backend-store-uri", "--strict"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

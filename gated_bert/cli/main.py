@@ -18,7 +18,8 @@ from gated_bert.cli.common import (
 )
 from gated_bert.cli.compress_commands import compress_command
 from gated_bert.cli.deploy_commands import benchmark_command, inspect_command, predict_command
-from gated_bert.cli.endings import end
+from gated_bert.cli.endings import REFUSED, end
+from gated_bert.cli.example_lines import FIRST
 from gated_bert.cli.explain_commands import explain_command, sp_lime_command
 from gated_bert.cli.explain_compare_commands import compare_explanations_command, pos_command
 from gated_bert.cli.export_commands import export_command, quantize_command
@@ -32,6 +33,7 @@ from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.student_commands import student_command
 from gated_bert.cli.sweep_commands import stages_command, sweep_command
+from gated_bert.cli.watch_commands import watch_command
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import JOB_FLAGS, LABELS, Flag
@@ -50,9 +52,14 @@ def train_command(words: list[str]) -> int:
     typed = typed_flags("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
     config, folder, flag = _one_run(typed)
     prepare_environment()
+    from gated_bert.experiments.reports.next_steps import say_next_of_run
     from gated_bert.experiments.runs.job_process import run_job
+    from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 
-    return run_job(config, folder, bool(typed.get("resume")), flag)
+    status = run_job(config, folder, bool(typed.get("resume")), flag)
+    if LAUNCHER_VARIABLE not in os.environ:
+        say_next_of_run(folder, config)
+    return status
 
 
 def compare_command(words: list[str]) -> int:
@@ -98,7 +105,7 @@ def study_command(words: list[str]) -> int:
         Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
         Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs at a time", "study", low=1),
-        Flag(("--publish",), "publish", "text", "copy tables, plots and records here", "study", "FOLDER"),
+        Flag(("--publish",), "publish", "text", "copy tables and plots here", "study", "FOLDER"),
     )
     from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
     from gated_bert.experiments.studies.study import publish, run_study
@@ -134,6 +141,7 @@ COMMANDS = {
     "stages": Command("prune stage after stage, each from the last one's weights", stages_command),
     "oneshot": Command("prune trained models at once by several strategies, and compare them", oneshot_command),
     "lottery": Command("find lottery tickets, and train them beside their controls", lottery_command),
+    "watch": Command("show runs as they go on, in the terminal or on a page", watch_command),
     "compare": Command("compare finished runs", compare_command),
     "study": Command("run a study whose figures the project publishes", study_command),
     "compress": Command("prune, shrink, export, quantise and measure one task's model", compress_command),
@@ -191,7 +199,10 @@ def _warning_text(message, category, filename, lineno, line=None) -> str:
 
 
 def _dispatch(words: list[str]) -> int:
-    name = words[0] if words else "-h"
+    if not words:
+        _print_first()
+        return REFUSED
+    name = words[0]
     if not {"-h", "--help"} & set(words):
         check_backend(os.environ)
         verbosity(os.environ)
@@ -201,10 +212,17 @@ def _dispatch(words: list[str]) -> int:
         print("usage: gated-bert COMMAND [flags]\n\ncommands (each answers -h):")
         for command, entry in commands.items():
             print(f"  {command:<21}{entry.summary}")
-        return 0 if words else 2
+        return 0
     if name not in commands:
         raise FlagError.refused("command", name, ", ".join(commands) + did_you_mean(name, commands))
     return commands[name].run(words[1:] if name in RECORDING else without_plugins(words[1:]))
+
+
+def _print_first():
+    print("gated-bert prunes BERT-style models. Five commands to begin with:\n")
+    for line, what in FIRST.items():
+        print(f"  {line}\n      {what}\n")
+    print("gated-bert -h lists all commands, and each answers -h.")
 
 
 def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str]:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from gated_bert.cli import outputs
+from gated_bert.cli.example_lines import example_of
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError, as_number, did_you_mean
 
@@ -18,6 +19,10 @@ class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file=None):
         # argparse itself says nothing of a full or closed output.
         print(message, end="", file=file)
+
+    def format_help(self) -> str:
+        example = example_of(self.prog)
+        return super().format_help() + (f"\nexample:\n  {example}\n" if example else "")
 
     def error(self, message: str):
         label, _, what = message.removeprefix("argument ").partition(": ")

@@ -54,6 +54,14 @@ def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
 
     Raises:
         UserError: `round_to` is no whole number from 1 up.
+
+    Example:
+
+    ```python
+    model = BertClassifier(BertConfig.uniform(1, 16, 2, 32, vocab_size=100))
+    Pruner(gated_layers(model), Magnitude(), NEURONS).update(0.5)
+    assert shrink(model).architecture.layers[0].intermediate_size == 16
+    ```
     """
     kept = kept_units(model, round_to)
     small = model.rebuilt(model.architecture.replace(layers=tuple(units.sizes for units in kept), gate_rule="fixed"))

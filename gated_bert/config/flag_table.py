@@ -211,12 +211,17 @@ def record_fields() -> set[str]:
 
 
 def hint(name: str, value: object) -> str:
-    """A remark for a refused value that looks like a known slip: a percentage where a fraction is meant."""
+    """A remark for a refused number that looks like a known slip: a percentage where a fraction is meant, a comma."""
     declared = declared_fields(GatedBertConfig).get(name)
-    fraction = declared is not None and declared.option.fraction
-    if fraction and isinstance(value, int | float) and math.isfinite(value) and 1 < value <= 100:
-        return f" (did you mean {value / 100:g}?)"
-    return ""
+    if declared is None or declared.kind not in (int, float):
+        return ""
+    text = str(value).strip().rstrip(",;")
+    plain = as_number(text.rstrip("% ").replace(",", "."), float)
+    if isinstance(plain, str) or not math.isfinite(plain) or (declared.kind is int and plain % 1):
+        return ""
+    if declared.option.fraction and (1 < plain <= 100 or (text.endswith("%") and 0 <= plain <= 1)):
+        return f" (did you mean {plain / 100:g}?)"
+    return f" (did you mean {plain:g}?)" if isinstance(value, str) and not text.endswith("%") else ""
 
 
 _OF_RECORD = ("epochs", "batch_size", "model_size", "pruning_start_epoch", "pruning_end_epoch",

@@ -27,7 +27,7 @@ class LauncherOptions:
                                             "-max-parallel-jobs", "--max-parallel-jobs", low=1)  # fmt: skip
     output_mode: str | None = _option(None, "bars, logs, both", "--output-mode", metavar="MODE",
                                       choices=("bars", "logs", "both"))  # fmt: skip
-    publish: str | None = _option(None, "copy tables, plots and records here", "--publish", metavar="FOLDER")
+    publish: str | None = _option(None, "copy tables and plots here", "--publish", metavar="FOLDER")
     backend: str = _option("local", "local (processes of this machine) or ray (tasks of a Ray cluster)", "--backend",
                            group=BEYOND, choices=("local", "ray"))  # fmt: skip
     ray_address: str | None = _option(None, "a running cluster: auto, or HOST:PORT of its head; without it Ray is "

@@ -61,7 +61,7 @@ from gated_bert.config.training_options import TrainingOptions
 from gated_bert.support.checks import MOST_SHOWN, ConfigError, choose
 from gated_bert.support.records import parse_record, read_record, type_fault
 
-NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir", "plugins"})
+NOT_COMPUTED = frozenset({"checkpoint_steps", "checkpoint_dir", "plugins", "track"})
 """Fields in which runs that go on, or are compared, may differ: they decide nothing of what is computed."""
 
 
@@ -88,6 +88,14 @@ class GatedBertConfig(
 
     Raises:
         ConfigError: a value that is not allowed, or two that do not fit together.
+
+    Example:
+
+    ```python
+    config = GatedBertConfig(model_size="tiny", pruning_method="movement", end_sparsity=0.9, epochs=8)
+    assert (config.criterion, config.pattern, config.scope) == ("movement", "element", "layer")
+    assert GatedBertConfig.from_json(config.to_json()) == config
+    ```
     """
 
     PREFIX: ClassVar[str] = ""
@@ -126,7 +134,8 @@ class GatedBertConfig(
             self._set(**dict(zip(("num_layers", "d_model", "num_heads", "dff"), self.sizes(), strict=True)))
         if isinstance(self.sparsity_steps, list | tuple):
             self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
-        self._set(prunable_roles=tuple(self.prunable_roles), plugins=tuple(self.plugins))
+        several = ("prunable_roles", "plugins", "track")
+        self._set(**{name: tuple(getattr(self, name)) for name in several})
         if self.criterion_options is not None:
             self._set(criterion_options=_Assigned(self.criterion_options))
         if self.criterion == "spt" and self.spt_variant == "published":

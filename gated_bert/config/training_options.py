@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gated_bert.config.option import RUN, TRAINING, FilledIn, option
+from gated_bert.config.option import OUTPUT, RUN, TRAINING, FilledIn, option
 from gated_bert.config.recipes import RECIPES
+from gated_bert.config.tracker_names import TRACKERS
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class TrainingOptions:
     resource_seconds: float = option(0.0, "seconds between two readings of memory and processor; 0: no log",
                                      "--resource-log", group=TRAINING, metavar="SECONDS", low=0,
                                      high=86400)  # fmt: skip
+    track: tuple[str, ...] = option((), "follow the run in one or more of tensorboard, mlflow, wandb", "--track",
+                                    group=OUTPUT, metavar="TRACKER", choices=TRACKERS)  # fmt: skip
 
     def device_count(self, there: int) -> int:
         """How many devices share a batch, where `there` are so many."""

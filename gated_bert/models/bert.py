@@ -25,7 +25,8 @@ class BertClassifier(PostNormClassifier):
 
     ```python
     model = BertClassifier(BertConfig.uniform(2, 64, 4, 128, vocab_size=1000))
-    logits = model({"input_ids": [[2, 7, 3]], "token_type_ids": [[0, 0, 0]], "attention_mask": [[1, 1, 1]]})
+    batch = {"input_ids": [[2, 7, 3]], "token_type_ids": [[0, 0, 0]], "attention_mask": [[1, 1, 1]]}
+    logits = model({name: np.array(values) for name, values in batch.items()})
     ```
     """
 

@@ -69,6 +69,13 @@ def ungate(model: keras.Model) -> keras.Model:
 
     Raises:
         UserError: the model has no gates that `gate` put on.
+
+    Example:
+
+    ```python
+    model = gate(keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]))
+    assert type(ungate(model).layers[0]) is keras.layers.Dense
+    ```
     """
     layers = gated_layers(model)
     if not layers or is_backbone(model):

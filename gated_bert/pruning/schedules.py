@@ -63,7 +63,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """s = s₀ + p (s₁ − s₀)."""
+    """s = s₀ + p (s₁ − s₀).
+
+    Example:
+
+    ```python
+    schedule = Linear(0.0, 0.8, first=3, last=7)
+    assert [schedule(epoch) for epoch in (2, 3, 5, 7, 9)] == [0.0, 0.0, 0.4, 0.8, 0.8]
+    ```
+    """
 
 
 @dataclass(frozen=True)

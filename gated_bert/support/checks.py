@@ -42,8 +42,7 @@ class ConfigError(ValueError):
 def choose(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises ConfigError unless `value` is one of `allowed`."""
     if value not in allowed:
-        close = difflib.get_close_matches(str(value)[:MOST_SHOWN], allowed, 1)
-        raise ConfigError(name, value, ", ".join(allowed) + (f" (did you mean {close[0]}?)" if close else ""))
+        raise ConfigError(name, value, ", ".join(allowed) + did_you_mean(str(value), allowed))
 
 
 MOST = 2**31 - 1
@@ -78,9 +77,36 @@ class FlagError(UserError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean …?)` for the closest of `known`, or nothing."""
-    folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word[:MOST_SHOWN].lower(), list(folded), 1)
-    return f" (did you mean {folded[close[0]]}?)" if close else ""
+    names = list(known)
+    meant = [name for name in ELSEWHERE.get(word[:MOST_SHOWN].lower(), ()) if name in names] or closest(word, names)
+    return f" (did you mean {meant[0]}?)" if meant else ""
+
+
+def closest(word: str, names: Iterable[str]) -> list[str]:
+    """The name that is most like a word, capitals and punctuation apart; nothing where none is."""
+    plain = {_letters(name): name for name in names}
+    word = _letters(word[:MOST_SHOWN])
+    return [plain[word]] if word in plain else [plain[each] for each in difflib.get_close_matches(word, list(plain), 1)]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower())) or name
+
+
+ELSEWHERE = {
+    "mvp": ("movement",), "l1": ("magnitude",), "imp": ("magnitude",), "gmp": ("magnitude",), "mag": ("magnitude",),
+    "none": ("baseline",), "dense": ("baseline",), "unstructured": ("element",), "weight": ("element",),
+    "structured": ("head_neuron",), "filter": ("neuron",), "ffn": ("neuron",), "attention": ("head",),
+    "n:m": ("vector",), "2:4": ("vector",), "local": ("layer",), "layerwise": ("layer",), "uniform": ("layer",),
+    "bert-base": ("base",), "bert-large": ("large",), "fp16": ("mixed_float16",), "float16": ("mixed_float16",),
+    "half": ("mixed_float16",), "amp": ("mixed_float16",), "bf16": ("mixed_bfloat16",), "fp32": ("float32",),
+    "tb": ("tensorboard",), "w&b": ("wandb",), "weights and biases": ("wandb",), "cos": ("cubic",),
+    "polynomial": ("cubic",), "gradual": ("cubic",), "agp": ("cubic",), "oneshot": ("one_shot",),
+    "sts": ("stsb",), "sst": ("sst2",), "agnews": ("ag_news",), "huggingface": ("hub",), "hf": ("hub",),
+    "datasets": ("hub",), "glue": ("hub", "sst2"), "synthetic": ("embedded",), "builtin": ("embedded",),
+    "tf": ("tensorflow",),
+}  # fmt: skip
+"""What other tools, and people, call some of the names that are known here; the first that is allowed is meant."""
 
 
 def as_number(word: str, kind: Callable[[str], _Number]) -> _Number | str:

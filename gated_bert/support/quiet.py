@@ -42,7 +42,12 @@ def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    if start:
+    return last_lines(text, lines, bool(start))
+
+
+def last_lines(text: str, lines: int, cut: bool) -> str:
+    """The last lines of a log's text, as `log_tail` has them; `cut`: whether the first one lacks its start."""
+    if cut:
         text = text.partition("\n")[2] or text
     own = text if os.environ.get("VERBOSE") == "2" else without_library_lines(text)
     return printable("\n".join(own.splitlines()[-lines:]))

@@ -103,6 +103,28 @@ class RunMetadata(RunState, total=False):
     plots_failed: list[str]
 
 
+class PlannedRun(TypedDict):
+    """A run of a sweep, and the name of its folder."""
+
+    name: str
+    folder: str
+
+
+class PlannedSweep(TypedDict):
+    """`sweep.json`."""
+
+    runs: list[PlannedRun]
+
+
+class TrackedRun(TypedDict, total=False):
+    """`tracking.json` of a run or sweep; each mapping is one of trackers' names."""
+
+    group: str | None
+    parents: dict[str, str]
+    runs: dict[str, str]
+    sent: dict[str, int]
+
+
 class JobStatus(TypedDict, total=False):
     """`status.json` of a run."""
 

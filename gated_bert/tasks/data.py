@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from gated_bert.config.input_options import InputOptions
 from gated_bert.config.training_options import TrainingOptions
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
+from gated_bert.tasks.data_source import data_meant
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
 from gated_bert.tasks.own import find_split, read_own_data
@@ -76,7 +79,8 @@ def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
     path = data_path(config)
     if path is not None and _is_own_data(config, path):
         columns = (config.text_column, config.text_pair_column, config.label_column)
-        return _finish(read_own_data(path, task_name(config), *columns, config.task_type, task), config)
+        with _told_what_was_meant(path, config.task):
+            return _finish(read_own_data(path, task_name(config), *columns, config.task_type, task), config)
     task = get_task(config.task)
     for field in ("text_column", "text_pair_column", "label_column", "task_type"):
         if getattr(config, field) is not None:
@@ -84,8 +88,18 @@ def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
     if path is not None:
         if not path.is_dir():
             raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")
-        return _finish(_from_folder(path, task, config.allow_partial), config)
+        with _told_what_was_meant(path, task.name):
+            return _finish(_from_folder(path, task, config.allow_partial), config)
     return _finish(_from_embedded(task) if config.data == "embedded" else _from_hub(task), config)
+
+
+@contextmanager
+def _told_what_was_meant(path: Path, task: str) -> Iterator[None]:
+    """Where the block is refused, the message names what may have been meant."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}{data_meant(path, task)}") from error
 
 
 def _from_loader(config: InputOptions) -> TaskData:

@@ -39,6 +39,12 @@ class Task:
         pair: whether an example is a pair of texts.
         dev_splits: names of the sets that are judged on, the one that decides first.
         target_range: lowest and highest target of a regression; `None` where it is unknown or for classes.
+
+    Example:
+
+    ```python
+    assert Task("vowels", "Vowels", labels=("few", "many")).num_outputs == 2
+    ```
     """
 
     name: str

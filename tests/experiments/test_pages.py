@@ -27,8 +27,9 @@ EVIL = ('<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "' onmous
         "\udce9<i>")  # fmt: skip
 ALL, PRINTED = " ".join(EVIL), " ".join(EVIL[:-1])
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "div", "span", "b", "a", "img",
-        "table", "tr", "th", "td", "details", "summary", "pre", "code", "mark"}  # fmt: skip
-ATTRIBUTES = {"class", "style", "alt", "src", "href", "title", "lang", "charset", "name", "content"}
+        "table", "tr", "th", "td", "details", "summary", "pre", "code", "mark", "script"}  # fmt: skip
+ATTRIBUTES = {"class", "style", "alt", "src", "href", "title", "lang", "charset", "name", "content", "http-equiv",
+              "data-chart"}
 
 
 class Parsed(HTMLParser):

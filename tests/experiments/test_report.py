@@ -1,6 +1,7 @@
 """The report: one page that stands alone and says what is on it."""
 
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 
@@ -22,12 +23,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.text, self.loads = [], [], []
+        self.open, self.text, self.loads, self.charts, self.tags = [], [], [], [], []
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attributes):
         self.loads += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        self.charts += [json.loads(value) for name, value in attributes if name == "data-chart"]
+        self.tags.append(tag)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -50,7 +53,8 @@ def test_the_page_stands_alone(tmp_path, runs):
     text = write_report(tmp_path, runs).read_text()
     page = Page(text)
     assert page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
-    assert not re.search(r"https?://|@import|url\(|<script", text)
+    assert not re.search(r"https?://|@import|url\(", text.replace("http://www.w3.org/2000/svg", ""))
+    assert page.tags.count("script") == 1 and "script-src 'sha256-" in text and "default-src 'none'" in text
     assert 'name="viewport"' in text and len(page.loads) == 1 + 2 * 2 + 2 * 3
 
 
@@ -68,8 +72,9 @@ def test_everything_from_outside_is_escaped(tmp_path):
     write_run(tmp_path / "runs", epochs=3, label=nasty, data=nasty)
     runs = read_runs(find_runs(tmp_path / "runs"))[0]
     text = write_report(tmp_path, runs, [Failure(nasty, nasty, nasty)], [nasty]).read_text()
-    assert "<script" not in text and "&lt;script&gt;" in text
-    Page(text)
+    page = Page(text)
+    assert page.tags.count("script") == 1 and "&lt;script&gt;" in text
+    assert page.charts and "".join(page.text).count(nasty) > 3
 
 
 def test_failed_jobs_stand_with_the_end_of_their_log(tmp_path):
@@ -116,6 +121,44 @@ def test_a_configuration_without_flags_is_given_whole(tmp_path):
 
 def test_of_very_many_runs_the_plots_stay_in_their_folders(tmp_path, monkeypatch):
     runs = [read_run(write_run(tmp_path / "runs", "magnitude", seed=seed, epochs=5)) for seed in (1, 2)]
-    monkeypatch.setattr(report, "MOST_SINGLE", 1)
-    text = write_report(tmp_path / "out", runs).read_text()
-    assert "2 runs; the plots of each are in its folder" in text and text.count("data:image/png") == 1
+    whole = write_report(tmp_path / "out", runs)
+    assert whole.read_text().count("data:image/png") == 1 + 2 * 2
+    monkeypatch.setattr(report, "MOST_BYTES", whole.stat().st_size - 1)
+    less = write_report(tmp_path / "out", runs)
+    assert less.stat().st_size <= report.MOST_BYTES
+    assert "2 runs; the plots of 1 are in their folders" in less.read_text()
+    assert less.read_text().count("data:image/png") == 1 + 2 and len(Page(less.read_text()).charts) == 1
+    monkeypatch.setattr(report, "MOST_BYTES", 0)
+    least = write_report(tmp_path / "out", runs).read_text()
+    assert "the plots of 2 are in their folders" in least and "data:image/png" not in least and "magnitude" in least
+
+
+def test_curves_hold_what_the_comparison_plot_draws(tmp_path):
+    """The mean over seeds at the last epoch of each sparsity, per cent; the baseline at its best epoch."""
+    runs = [read_run(write_run(tmp_path, method, seed=seed, epochs=6, steps=(50, 97)))
+            for method in ("baseline", "magnitude") for seed in (1, 2, 3)]  # fmt: skip
+    (views,) = Page(write_report(tmp_path / "out", runs).read_text()).charts
+    names = [f"{what} over {axis}" for axis in ("sparsity", "epochs") for what in ("accuracy (%)", "development loss")]
+    assert [view["name"] for view in views] == [*names, "every seed"]
+    assert views[0]["stretch"] and views[1]["stretch"]
+    dense, pruned = views[0]["lines"]
+    best = [100 * run.rows["val_accuracy"].max() for run in runs[:3]]
+    assert dense["level"] == pytest.approx(sum(best) / 3, rel=1e-4)
+    assert [point[0] for point in pruned["points"]] == [0, 50, 97]
+    final = [100 * run.rows["val_accuracy"].iloc[-1] for run in runs[3:]]
+    last = pruned["points"][-1]
+    assert last[1] == pytest.approx(sum(final) / 3, rel=1e-4) and last[2] < last[1] < last[3]
+    assert len(views[4]["lines"]) == 6 and {line["name"] for line in views[4]["lines"]} == {"baseline", "magnitude"}
+    assert [line["label"] for line in views[4]["lines"][:2]] == ["baseline, seed 1", "baseline, seed 2"]
+
+
+def test_a_loss_that_was_lost_is_no_point(tmp_path):
+    folder = write_run(tmp_path, "magnitude", epochs=4, steps=(50,))
+    table = next(folder.glob("results_*.csv"))
+    lines = table.read_text().splitlines()
+    column = lines[0].split(",").index("val_loss")
+    cells = lines[-1].split(",")
+    cells[column] = "nan"
+    table.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    (views,) = Page(write_report(tmp_path / "out", [read_run(folder)]).read_text()).charts
+    assert views[-1]["lines"][0]["points"][-1] == [4, None]

@@ -48,6 +48,7 @@ READERS = {
     "a.txt": (("predict", "m", "a.txt", "-o", "out/p.csv"),),
     "squad/train.json": QUESTIONS, "squad/dev.json": QUESTIONS,
     "job.json": (("train", "--config-file", "job.json", "--run-dir", "out/run"),),
+    "tracked/tracking.json": ((*TRAIN, "a.tsv", "--run-dir", "tracked", "--resume", "--track", "tensorboard"),),
     "sweep.yaml": (("sweep", "--sweep-file", "sweep.yaml", *RUN[:8], "-d", "embedded", "-o", "out", "--dry-run"),),
     "change.json": (("activation-change", "--config", "change.json", "-d", "nowhere", "-o", "out"),),
 }  # fmt: skip
@@ -80,6 +81,9 @@ def build(place: Path):
     job = GatedBertConfig(model_size="tiny", num_layers=1, d_model=8, num_heads=2, dff=8, pruning_method="baseline",
                           data=str(place / "bad.tsv"))  # fmt: skip
     (place / "job.json").write_text(job.to_json())
+    (place / "tracked").mkdir()
+    known = {"group": "a", "parents": {"mlflow": "b"}, "sent": {"x": 1}}
+    (place / "tracked/tracking.json").write_text(json.dumps(known))
     (place / "sweep.yaml").write_text("methods: [baseline, magnitude]\nseeds: [1, 2]\nbatch_size: [2, 4]\n")
     (place / "change.json").write_text(json.dumps({"task_name": "sst2", "num_epochs": 1, "seeds": [1]}))
 

@@ -32,7 +32,7 @@ HASHES = {
     "mnli": "73c85139e90a5394",
     "ag_news": "6f3c37dddb527a7e",
 }
-MEASURED = REPOSITORY / "results" / "embedded_hardness.csv"
+MEASURED = REPOSITORY / "results" / "benchmarks" / "embedded_hardness.csv"
 BAG_OF_WORDS_CEILINGS = {"sst2": 65, "cola": 15, "mrpc": 75, "stsb": 50, "qnli": 60, "rte": 70, "wnli": 60, "mnli": 78,
                          "ag_news": 60}  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import PurePath
@@ -67,23 +68,38 @@ def link(path: str | PurePath, shown: object) -> Html:
     return element("a", shown, href="./" + quote(PurePath(path).as_posix().encode("utf-8", "surrogateescape")))
 
 
-def page(title: str, parts: Iterable[object], style: str = "") -> bytes:
-    """A page that loads nothing from anywhere.
+def inline_hash(content: str) -> str:
+    """What a content security policy allows an inline script or style by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def page(
+    title: str, parts: Iterable[object], style: str = "", script: str = "", asks_its_server: bool = False
+) -> bytes:
+    """A page that loads nothing from anywhere, and that runs no script but its own, whatever is in it.
 
     Args:
         title: its title.
         parts: what is in its body: elements, and anything else as text.
         style: rules of its own, after those of all pages; never made from data.
+        script: what runs once the page is there; never made from data.
+        asks_its_server: whether the script may read from where the page came from.
     """
+    allowed = inline_hash(script) if script else "'none'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    policy += "; connect-src 'self'" * asks_its_server
+    end = f"<script>{script}</script>" if script else ""
     content = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+               f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
                f'{element("title", title)}<meta name="viewport" content="width=device-width, initial-scale=1">'
-               f"<style>{_STYLE}{style}</style></head><body>\n{joined(parts, chr(10))}\n</body></html>\n")  # fmt: skip
+               f"<style>{_STYLE}{style}</style></head><body>\n{joined(parts, chr(10))}\n{end}</body></html>\n"
+               )  # fmt: skip
     # What is no text, as a name of a file that is not UTF-8, is shown as its escape.
     return content.encode("utf-8", "backslashreplace")
 
 
 def html_table(heads: Sequence[object], rows: Iterable[Sequence[object]], kind: str = "") -> Html:
-    """A table of text cells; `kind` is its class in the style: `text` aligns to the left."""
+    """A table of text cells; `kind` is its class: `text` aligns to the left, of `sortable` a script sorts the rows."""
 
     def line(cells, tag):
         return element("tr", *(element(tag, cell) for cell in cells))

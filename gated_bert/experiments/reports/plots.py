@@ -200,7 +200,7 @@ def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:
         figure = _figure(11, 5)
         draw_many(figure, members, [_panel_title(each) for each in members])
         return write_bytes_atomic(path, png(figure))
-    styles = _styles(groups)
+    styles = group_styles(groups)
     columns = 1 if len(panels) == 1 else 2
     lines = math.ceil(len(panels) / columns)
     figure = _figure(9.5 if columns == 1 else 15, 5.4 * lines + 1.1)
@@ -213,7 +213,8 @@ def plot_comparison(runs: Iterable[Run], path: str | Path) -> Path:
     return write_bytes_atomic(path, png(figure))
 
 
-def _styles(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
+def group_styles(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
+    """Name of a group → its colour and marker."""
     styles: dict[str, tuple[str, str]] = {}
     used = 0
     for group in groups:
@@ -238,7 +239,7 @@ def _comparison_panel(axes: Axes, groups: Sequence[Group], styles: dict):
         colour, marker = styles[group.name]
         baseline = group.method == "baseline"
         for target, column, factor, line in ((axes, f"val_{metric}", scale, "-"), (loss_axes, "val_loss", 1.0, "--")):
-            points = _dense_level(group, column) if baseline else sparsity_curve(group, column)
+            points = dense_level(group, column) if baseline else sparsity_curve(group, column)
             points = [point | {part: point[part] * factor for part in ("mean", "low", "high")} for point in points]
             spans[target] += [point["mean"] for point in points if math.isfinite(point["mean"])]
             if baseline:
@@ -321,7 +322,8 @@ def sparsity_curve(group: Group, column: str) -> list[dict]:
     ]
 
 
-def _dense_level(group: Group, column: str) -> list[dict]:
+def dense_level(group: Group, column: str) -> list[dict]:
+    """The statistics of `column` over the seeds of a dense `group`, each at its best epoch: one point."""
     scored = [run.rows.dropna(subset=f"val_{run.metric}") for run in group.ended]
     best = [rows.loc[rows[f"val_{group.metric}"].idxmax()] for rows in scored if len(rows)]
     return [statistics(row[column] for row in best)]

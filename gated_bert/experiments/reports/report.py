@@ -15,6 +15,7 @@ from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.flag_table import RUN_FLAGS
 from gated_bert.experiments.reports.aggregate import LEVELS, group_runs, summary
 from gated_bert.experiments.reports.drawing import png, tolerated
+from gated_bert.experiments.reports.interactive import STYLE, comparison_charts, script
 from gated_bert.experiments.reports.page import Html, element, folded, html_image, html_table, note, page
 from gated_bert.experiments.reports.plots import COMPARISON_PNG, heading, plot_comparison, run_figures
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Failure, Run, metric_scale, metric_title
@@ -23,8 +24,8 @@ from gated_bert.support.files import write_bytes_atomic
 _ALWAYS = ("model_size", "task", "data", "epochs", "batch_size", "learning_rate", "pruning_start_epoch",
            "pruning_end_epoch")  # fmt: skip
 _COMPARED = ("task", "pruning_method", "seed")
-MOST_SINGLE = 300
-"""Of more runs than this the report leaves single plots in the runs' folders: a browser has to hold the page."""
+MOST_BYTES = 2_000_000
+"""Size of a report: what would make it larger, single plots first, is left in the folders of the runs."""
 
 
 def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Failure] = (),
@@ -51,14 +52,35 @@ def write_report(folder: str | Path, runs: Sequence[Run], failures: Iterable[Fai
     parts += [element("div", line, kind="notice") for line in [*_data_notices(runs), *problems, *notes]]
     parts += _failures(failures)
     if runs:
-        parts += [element("h2", "Results"), *_comparison(runs, folder / COMPARISON_PNG), *_tables(runs)]
-        parts += [element("h2", "Configuration"), *_configuration(runs), element("h2", "Commands"), *_commands(runs)]
-        parts += [element("h2", "Environment"), _environment(runs), element("h2", "Single runs")]
-        if len(runs) <= MOST_SINGLE:
-            parts += [_single(run) for group in groups for run in group.runs]
-        else:
-            parts.append(note(f"{len(runs)} runs; the plots of each are in its folder."))
-    return write_bytes_atomic(folder / "report.html", page("Pruning report", parts))
+        tables = _tables(runs)
+        below = [element("h2", "Configuration"), *_configuration(runs), element("h2", "Commands"), *_commands(runs),
+                 element("h2", "Environment"), _environment(runs), element("h2", "Single runs")]  # fmt: skip
+        without = note(f"{len(runs)} runs; the plots of {len(runs)} are in their folders.")
+        room = _Room(MOST_BYTES - len(page("Pruning report", [*parts, *tables, *below, without], STYLE, script())))
+        curves = [part for title, made in comparison_charts(runs) for part in (element("h3", title), made)]
+        pictures = _comparison(runs, folder / COMPARISON_PNG)
+        parts += [element("h2", "Results"), *room.all_or_none(curves), *room.all_or_none(pictures), *tables, *below]
+        singles = [_single(run) for group in groups for run in group.runs]
+        shown = [part for part in singles if room.all_or_none([part])]
+        parts += shown
+        if len(shown) < len(singles):
+            parts.append(note(f"{len(singles)} runs; the plots of {len(singles) - len(shown)} are in their folders."))
+    return write_bytes_atomic(folder / "report.html", page("Pruning report", parts, STYLE, script()))
+
+
+class _Room:
+    """What is left of the size of a page, in bytes."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def all_or_none(self, parts: Sequence[Html]) -> Sequence[Html]:
+        """The parts where there is room for them, which is taken then."""
+        size = sum(len(part.encode("utf-8", "backslashreplace")) + 1 for part in parts)
+        if size > self.left:
+            return ()
+        self.left -= size
+        return parts
 
 
 def _comparison(runs: Sequence[Run], path: Path) -> list[Html]:
@@ -100,7 +122,8 @@ def _tables(runs: Sequence[Run]) -> list[Html]:
                  *(_share(row[f"final_{name}_mean"]) for name in ("sparsity", PATTERN_SPARSITY)),
                  *(_value(row, f"best_at_{level}", metric) for level in levels),
                  f"{row['seconds_mean'] / 60:.1f}"] for _, row in part.iterrows()]  # fmt: skip
-        parts += [element("h3", f"{titles[task, data]} · {model}: {metric_title(metric)}"), html_table(heads, body)]
+        parts.append(element("h3", f"{titles[task, data]} · {model}: {metric_title(metric)}"))
+        parts.append(html_table(heads, body, "sortable"))
     parts.append(note("Mean ± standard deviation over seeds on the development set; a value of one seed "
                  "has no deviation. [n] stands where fewer seeds reached a value than ran. “best” is the best epoch of "
                  "all, “≥ 50 %” the best one with at least that sparsity, both picked on the same development set. "

@@ -11,6 +11,7 @@ from typing import Any
 from keras import ops
 
 from gated_bert.experiments.runs.run_folder import RunFolder
+from gated_bert.experiments.runs.tracking import Tracking
 from gated_bert.pruning.callbacks import PruningCallback, StepCallback
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.support.errors import UserError
@@ -131,3 +132,24 @@ class EpochCallback(StepCallback):
         pruner = Pruner.from_config(config, layers, model.architecture.num_heads)
         return {"target_sparsity": pruner.pattern.total(config.end_sparsity), "sparsity": closed,
                 "pattern_sparsity": sparsity(pruner.layers_of_groups())}  # fmt: skip
+
+
+class TrackCallback(StepCallback):
+    """Tells the trackers every epoch's row, after the callback that writes it.
+
+    Args:
+        tracking: the trackers.
+        folder: the run's folder.
+        steps_per_epoch: batches in an epoch.
+    """
+
+    def __init__(self, tracking: Tracking, folder: RunFolder, steps_per_epoch: int):
+        super().__init__(steps_per_epoch)
+        self.tracking, self.folder = tracking, folder
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.tracking.row(self.folder.final)
+
+    def without_training(self) -> None:
+        """Tells the one row of a run of no epochs."""
+        self.tracking.row(self.folder.final)

@@ -14,12 +14,13 @@ from pathlib import Path
 import keras
 
 from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config.tracker_names import check_trackers
 from gated_bert.experiments.reports.plots import plot_run
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, read_run
-from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE, MODEL
 from gated_bert.experiments.runs.checkpoint import CheckpointCallback
 from gated_bert.experiments.runs.devices import as_on_this_machine
-from gated_bert.experiments.runs.epochs import EpochCallback, OrderCallback
+from gated_bert.experiments.runs.epochs import EpochCallback, OrderCallback, TrackCallback
 from gated_bert.experiments.runs.finished import (
     checkpoint_to_go_on_from,
     finished_run,
@@ -38,6 +39,7 @@ from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.teacher import Teacher
 from gated_bert.experiments.runs.teacher_folder import find_teacher, model_of_teacher
 from gated_bert.experiments.runs.ticket import RewindCallback, apply_ticket
+from gated_bert.experiments.runs.tracking import Tracking
 from gated_bert.models.backbone import TrainingLoss
 from gated_bert.models.build import build_model
 from gated_bert.models.checkpoints import head_notes
@@ -99,9 +101,11 @@ def train(
         The rows of the results and the folder.
 
     Raises:
+        ConfigError: a tracker that is not installed.
         UserError: data, pretrained weights, folder or loss that cannot be used, or a run to go on with that was begun
             with other settings.
     """
+    check_trackers(config.track)
     folder = Path(run_dir or Path("results") / f"results_{config.label}_{Path(config.task).stem}")
     with opened_run(folder, resume, flag), kept_elsewhere(config, folder, resume):
         run = _Run(config, folder, resume, notify, training_loss)
@@ -125,6 +129,7 @@ class _Run:
         elif resume:
             self.checkpoint, self.note = checkpoint_to_go_on_from(path, self.config)
         self.folder = RunFolder(path, self.config, self.checkpoint.place if self.checkpoint else {})
+        self.tracking = Tracking(config.track, path, resume)
         self.status = Status(
             path,
             notify,
@@ -181,6 +186,9 @@ class _Run:
         self.status.update(state=state, message=message)
         LOGGER.info("%s: %s", state, message)
         self.folder.end(state, message)
+        self.tracking.end(state, sorted(self.path.glob("*.png")), self.path / MODEL if state == FINISHED else None)
+        if self.tracking.faults:
+            self.status.update(message=message, note="; ".join(filter(None, (self.note, *self.tracking.faults))))
 
     def _prepare(self):
         config = self.config
@@ -221,6 +229,8 @@ class _Run:
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         same_as = model_of_teacher(config, self.teacher.folder) if self.teacher else None
         self.folder.begin(self.data, tokenizer, self.model, schedule, same_as)
+        told = {name: value for name, value in self.folder.metadata["config"].items() if name != "track"}
+        self.tracking.begin(told, self.folder.metadata, self.folder.rows)
 
     def _tell_closing(self, how_far: str):
         if self.status.due:
@@ -303,7 +313,8 @@ class _Run:
         resources = ResourceCallback(self.resources, steps) if config.resource_seconds else None
         # Before the checkpoint, so that none is from after the step whose weights are missing.
         rewind = RewindCallback(self.folder, steps, config.rewind_step) if config.rewind_step is not None else None
-        parts = (OrderCallback(self.train_set), self.pruning, rewind, epochs, status, saving, resources)
+        tracked = TrackCallback(self.tracking, self.folder, steps) if config.track else None
+        parts = (OrderCallback(self.train_set), self.pruning, rewind, epochs, status, tracked, saving, resources)
         return [part for part in parts if part is not None]
 
     def _fit_epochs(self, callbacks: list[StepCallback], first: int, last: int):

@@ -14,7 +14,6 @@ from gated_bert.experiments.studies.stages import PLOT, TABLE
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_csv_atomic
 
-MANY_RUNS = 30
 _STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
 _NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
@@ -91,22 +90,18 @@ def _join_stages(tables: Sequence[Path], output: Path):
 
 
 def publish(output: Path, folder: Path, places: Sequence[str] = ()) -> None:
-    """Copies a study's tables, plots and records to `folder`: all but models, logs and checkpoints.
+    """Copies a study's tables and plots to `folder`; its single runs the same command makes again.
 
     Args:
         output: the study's folder.
-        folder: where the copies go; of more than `MANY_RUNS` runs, the report and the plots of single runs do not.
+        folder: where the copies go.
         places: paths of this machine, of which the copies keep only the last name.
     """
-    runs = find_runs(output)
-    few = len(runs) <= MANY_RUNS
-    for source in [output, *runs]:
-        for file in source.iterdir():
-            wanted = file.suffix == ".csv" or file.name.startswith("metadata_") or (file.suffix == ".html" and few)
-            if wanted or (file.suffix == ".png" and (few or source is output)):
-                _copy(file, folder / file.relative_to(output), places)
-    for file in (*output.glob("*/*"), *(file for step in _STEPS for file in output.glob(f"*/{step}/*"))):
-        if file.suffix in (".csv", ".png") and not file.name.startswith(_NOT_PUBLISHED):
+    runs = {run.resolve() for run in find_runs(output)}
+    steps = (file for step in _STEPS for file in output.glob(f"*/{step}/*"))
+    parts = [file for file in (*output.glob("*/*"), *steps) if not file.name.startswith(_NOT_PUBLISHED)]
+    for file in (*output.iterdir(), *parts):
+        if file.suffix in (".csv", ".png") and file.parent.resolve() not in runs:
             _copy(file, folder / file.relative_to(output), places)
 
 

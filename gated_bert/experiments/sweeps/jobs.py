@@ -12,8 +12,8 @@ from typing import Any
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import DISTILL_FIELDS, SELF, SELF_ELSEWHERE, SELF_NOTE
 from gated_bert.config.flag_table import PRUNING_FIELDS
-from gated_bert.experiments.reports.run_layout import JOB_FILE, MODEL, STATUS_FILE
-from gated_bert.experiments.runs.run_state import newest_metadata, read_status
+from gated_bert.experiments.reports.run_layout import JOB_FILE, MODEL, STATUS_FILE, SWEEP_FILE
+from gated_bert.experiments.runs.run_state import newest_metadata, read_status, track_below
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.start import python_command
@@ -199,9 +199,17 @@ def job_command(folder: Path) -> tuple[str, ...]:
 
 
 def write_job(job: Job) -> None:
-    """Makes the job's folder and writes its record there."""
+    """Makes the job's folder and writes its record there, and what its tracked runs stand below."""
     job.folder.mkdir(parents=True, exist_ok=True)
     write_json_atomic(job.folder / JOB_FILE, dataclasses.asdict(job.config))
+    if job.config.track:
+        track_below(job.folder.parent, job.folder)
+
+
+def write_sweep(plan: Plan) -> None:
+    """Writes of which runs a sweep is made, for whoever watches it: those that wait have no folder yet."""
+    runs = [{"name": job.name, "folder": job.folder.name} for job in plan.jobs]
+    write_json_atomic(plan.output / SWEEP_FILE, {"runs": runs})
 
 
 def check_same_record(job: Job) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol, TypeGuard
 
 from rich.console import Console
 from rich.live import Live
@@ -23,9 +25,33 @@ ENDED = ("finished", "failed", "stopped", "skipped")
 _STYLES = {"finished": "green", "skipped": "green", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
 
 
+class View(Protocol):
+    """A job as a display sees it: `JobView`, or a run that another process has started."""
+
+    state: str
+    status: dict
+    seconds: float | None
+
+    @property
+    def name(self) -> str:
+        """How people see it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+
+    @property
+    def silent(self) -> float | None:
+        """Seconds since it last said anything, where that may mean that it is no more."""
+
+    @property
+    def fraction(self) -> float:
+        """How much of it is done, 0 to 1."""
+
+
 @dataclass
 class JobView:
-    """A job as a display sees it.
+    """A job as its launcher sees it.
 
     Attributes:
         job: the job.
@@ -38,47 +64,80 @@ class JobView:
     state: str = "waiting"
     status: dict = field(default_factory=dict)
     seconds: float | None = None
+    silent: None = None
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def folder(self) -> Path:
+        return self.job.folder
 
     @property
     def fraction(self) -> float:
         """How much of the run is done, 0 to 1."""
-        if self.state in ("finished", "skipped"):
-            return 1.0
-        epoch, epochs, step, steps = (_count(self.status.get(name)) for name in ("epoch", "epochs", "step", "steps"))
-        if not epochs or not epoch:
-            return 0.0
-        return min(1.0, (epoch - 1 + (min(step / steps, 1.0) if steps else 0.0)) / epochs)
+        return share_done(self.state, self.status)
+
+
+def share_done(state: str, status: Mapping) -> float:
+    """How much of a run is done, 0 to 1, by what it wrote of itself."""
+    if state in ("finished", "skipped"):
+        return 1.0
+    epoch, epochs, step, steps = (_count(status.get(name)) for name in ("epoch", "epochs", "step", "steps"))
+    if not epochs or not epoch:
+        return 0.0
+    return max(0.0, min(1.0, (epoch - 1 + (min(step / steps, 1.0) if steps else 0.0)) / epochs))
 
 
 def _count(value: object) -> float:
-    return value if isinstance(value, int | float) else 0
+    return value if _is_number(value) else 0
 
 
-def _epoch(view: JobView) -> str:
+def _is_number(value: object) -> TypeGuard[float]:
+    # A status may be anybody's.
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _epoch(view: View) -> str:
     status = view.status
     return f"{status['epoch']}/{status.get('epochs', '?')}" if status.get("epoch") else "–"
 
 
-def _step(view: JobView) -> str:
+def _step(view: View) -> str:
     return f"{view.status['step']}/{view.status.get('steps', '?')}" if view.status.get("steps") else "–"
 
 
-def _metric(view: JobView) -> str:
+def _metric(view: View) -> str:
     value = view.status.get("metric")
-    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+    return f"{value:.3f}" if _is_number(value) else "–"
 
 
-def _sparsity(view: JobView) -> str:
+def _sparsity(view: View) -> str:
     value = view.status.get("sparsity")
-    return f"{100 * value:.1f} %" if isinstance(value, int | float) else "–"
+    return f"{100 * value:.1f} %" if _is_number(value) else "–"
 
 
-def _left(view: JobView) -> str:
+def _left(view: View) -> str:
     left = view.status.get("seconds_left")
+    if view.state == "running" and view.silent is not None:
+        return f"silent for {clock(view.silent)}"
     if view.state == "running":
-        return clock(left) if isinstance(left, int | float) else "…"
+        return clock(left) if _is_number(left) else "…"
     told = view.status.get("message") if view.state == "starting" else None
     return printable(str(told)) if told else view.state
+
+
+def numbers(view: View) -> dict[str, str]:
+    """What there is to say of a job beside its name and bar, as text: epoch, step, metric, sparsity and time left."""
+    return {"epoch": _epoch(view), "step": _step(view), "metric": _metric(view), "sparsity": _sparsity(view),
+            "left": _left(view)}  # fmt: skip
+
+
+def metric_name(views: Sequence[View]) -> str:
+    """The metric of all jobs, or "metric" where they have several."""
+    names = {view.status.get("metric_name") for view in views} - {None}
+    return str(names.pop()) if len(names) == 1 else "metric"
 
 
 class LogLines:
@@ -89,29 +148,29 @@ class LogLines:
         all_lines: whether to keep what TensorFlow's own library writes, which no setting of it silences.
     """
 
-    def __init__(self, views: Sequence[JobView], all_lines: bool = False):
+    def __init__(self, views: Sequence[View], all_lines: bool = False):
         self._all_lines = all_lines
         # A log that is there before the job starts is an earlier run's, which --resume goes on with.
-        self._offsets = {view.job.folder: _size(view.job.folder / LOG_FILE) for view in views}
+        self._offsets = {view.folder: _size(view.folder / LOG_FILE) for view in views}
 
-    def new(self, views: Sequence[JobView]) -> list[str]:
+    def new(self, views: Sequence[View]) -> list[str]:
         """`[job] line` for every complete line that was written since the last call."""
         lines = []
         for view in views:
-            path = view.job.folder / LOG_FILE
-            start = self._offsets.get(view.job.folder, 0)
+            path = view.folder / LOG_FILE
+            start = self._offsets.get(view.folder, 0)
             if _size(path) <= start:
                 continue
             with open(path, "rb") as file:
                 file.seek(start)
                 text = file.read()
             end = len(text) if view.state in ENDED else text.rfind(b"\n") + 1
-            self._offsets[view.job.folder] = start + end
+            self._offsets[view.folder] = start + end
             for line in text[:end].decode("utf-8", "replace").split("\n"):
                 # Of a line that was overwritten in place, the last state counts.
                 line = line.rstrip().rpartition("\r")[2]
                 if line and (self._all_lines or without_library_lines(line)):
-                    lines.append(f"[{view.job.name}] {line}")
+                    lines.append(f"[{view.name}] {line}")
         return lines
 
 
@@ -143,14 +202,14 @@ class Display:
         self._lines: LogLines | None = None
         self._told: dict[Path, tuple[str, int]] = {}
 
-    def start(self, views: Sequence[JobView]) -> None:
+    def start(self, views: Sequence[View]) -> None:
         """Begins to show `views`."""
         self._lines = LogLines(views, self._all_lines)
         if self._live:
             self._live.start()
         self.update(views)
 
-    def update(self, views: Sequence[JobView]) -> None:
+    def update(self, views: Sequence[View]) -> None:
         """Shows what has changed."""
         if self._logs and self._lines is not None:
             for line in self._lines.new(views):
@@ -166,61 +225,61 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def table(self, views: Sequence[JobView]) -> Table:
+    def table(self, views: Sequence[View]) -> Table:
         """The bars as a table that fits the window: what runs and what failed first, the rest counted."""
         room = max(3, self.console.height - 5)
-        table = Table(box=None, padding=(0, 1, 0, 0), caption=_summary(views), caption_justify="left", expand=False)
-        metrics = {view.status.get("metric_name") for view in views} - {None}
+        table = Table(box=None, padding=(0, 1, 0, 0), caption=summed_up(views), caption_justify="left", expand=False)
         heads = (
             "job",
             "progress",
             "",
             "epoch",
             "step",
-            str(metrics.pop()) if len(metrics) == 1 else "metric",
+            metric_name(views),
             "sparsity",
             "left",
         )
         widest = max(26, self.console.width - 84)
         for head in heads:
-            table.add_column(head, no_wrap=True, justify="left" if head in ("job", "progress", "left") else "right",
-                             overflow="ellipsis", max_width=widest if head == "job" else None)  # fmt: skip
+            justify: Literal["left", "right"] = "left" if head in ("job", "progress", "left") else "right"
+            table.add_column(Text(printable(head)), no_wrap=True, justify=justify, overflow="ellipsis",
+                             max_width=widest if head == "job" else None)  # fmt: skip
         for view in _most_telling(views, room):
             style = _STYLES.get(view.state, "")
             bar = ProgressBar(total=1.0, completed=view.fraction, width=max(6, min(30, self.console.width - 74)))
             percent = f"{100 * view.fraction:.0f}%"
-            left = Text(_left(view), style=style)
-            numbers = (_epoch(view), _step(view), _metric(view), _sparsity(view))
-            table.add_row(Text(view.job.name), bar, percent, *numbers, left)
+            *cells, left = numbers(view).values()
+            table.add_row(Text(view.name), bar, percent, *cells, Text(left, style=style))
         return table
 
-    def _tell(self, view: JobView):
+    def _tell(self, view: View):
         tenth = int(10 * view.fraction + 1e-9)
-        before = self._told.get(view.job.folder, ("waiting", 0))
+        before = self._told.get(view.folder, ("waiting", 0))
         if (view.state, tenth) == before:
             return
-        self._told[view.job.folder] = (view.state, tenth)
+        self._told[view.folder] = (view.state, tenth)
         if view.state in ENDED:
             took = "" if view.seconds is None else f" after {clock(view.seconds)}"
-            line = f"[{view.job.name}] {view.state}{took}"
+            line = f"[{view.name}] {view.state}{took}"
         elif view.state == "running" and tenth:
-            line = (f"[{view.job.name}] {100 * view.fraction:.0f} %: epoch {_epoch(view)}, step {_step(view)}, "
+            line = (f"[{view.name}] {100 * view.fraction:.0f} %: epoch {_epoch(view)}, step {_step(view)}, "
                     f"{view.status.get('metric_name') or 'metric'} {_metric(view)}, sparsity {_sparsity(view)}, "
                     f"{_left(view)} left")  # fmt: skip
         elif view.state == "starting" and before[0] == "waiting":
-            line = f"[{view.job.name}] starting"
+            line = f"[{view.name}] starting"
         else:
             return
         self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def _most_telling(views: Sequence[JobView], room: int) -> list[JobView]:
+def _most_telling(views: Sequence[View], room: int) -> list[View]:
     order = ("running", "starting", "failed", "stopped", "waiting", "finished", "skipped")
     chosen = sorted(range(len(views)), key=lambda number: order.index(views[number].state))[:room]
     return [views[number] for number in sorted(chosen)]
 
 
-def _summary(views: Sequence[JobView]) -> str:
+def summed_up(views: Sequence[View]) -> str:
+    """How many of the jobs are in which state."""
     counts: dict[str, int] = {}
     for view in views:
         counts[view.state] = counts.get(view.state, 0) + 1

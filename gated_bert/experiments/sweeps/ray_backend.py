@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import gated_bert
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, MODEL, STATUS_FILE
+from gated_bert.experiments.reports.run_layout import CHECKPOINT, JOB_FILE, LOG_FILE, MODEL, STATUS_FILE, TRACKING
 from gated_bert.experiments.runs.run_files import Stamp, arriving, rest_after, run_files
 from gated_bert.experiments.runs.run_state import is_finished
 from gated_bert.experiments.sweeps.jobs import Job, mark
@@ -47,6 +47,8 @@ _POLL_SECONDS, _ANSWER_SECONDS = 0.1, 0.02
 """The most that one look at a job takes, for there are others, and that it waits for a piece of a file on its way."""
 _PASSED_ON = ("KERAS_BACKEND", "VERBOSE", "GATED_BERT_DATA", "TF_CPP_MIN_LOG_LEVEL")
 """Variables of this process that decide what a job does."""
+_OF_TRACKERS = ("MLFLOW_", "WANDB_")
+"""How those begin that decide where it is followed."""
 
 
 @contextmanager
@@ -157,7 +159,8 @@ class RayBackend:
     def place(self, job: Job) -> Any:
         """A new worker for `job`, on a node that Ray chooses."""
         needed = {"num_cpus": self.cores, "num_gpus": self.gpus, "memory": self.memory}
-        variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        variables = {name: value for name, value in os.environ.items()
+                     if name in _PASSED_ON or name.startswith(_OF_TRACKERS)}  # fmt: skip
         variables |= thread_environment(self.cores)
         actor = self._actor.options(**needed, max_restarts=0)
         folder = str(job.folder.resolve())
@@ -168,6 +171,11 @@ def _modules(command: Sequence[str]) -> list[str]:
     """The words of a job without those of this machine's Python: a node has its own."""
     start = python_command("")[1]
     return ["" if word == start else word for word in command[1:]]
+
+
+def _first_files(job: Job) -> list[str]:
+    """What is in a run's folder before it starts."""
+    return [JOB_FILE, *[TRACKING] * bool(job.config.track)]
 
 
 def _outlives(place: str | None) -> bool:
@@ -245,7 +253,7 @@ class RayJob:
         self._shared = yield worker.shares_disk.remote()
         sent = []
         if not self._shared:
-            sent = run_files(self._job.folder) if self._resume else [JOB_FILE]
+            sent = run_files(self._job.folder) if self._resume else _first_files(self._job)
             for name in [*sent, *self._model_before()]:
                 yield from self._send(name)
         self._started = True

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gated_bert.experiments.reports.run_layout import LOG_FILE, STATUS_FILE
+from gated_bert.experiments.runs.lifecycle import FINISHED
 from gated_bert.experiments.runs.output_folder import locked, say_note
+from gated_bert.experiments.runs.tracking import tracked_sweep
 from gated_bert.experiments.sweeps.data_checks import check_data
-from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, write_job
+from gated_bert.experiments.sweeps.jobs import Job, Plan, job_command, write_job, write_sweep
 from gated_bert.experiments.sweeps.plan_cost import check_room
 from gated_bert.experiments.sweeps.resources import job_memory
-from gated_bert.experiments.sweeps.sweep import earlier_runs
+from gated_bert.experiments.sweeps.sweep import earlier_runs, trackers_of
 from gated_bert.start import import_path
 from gated_bert.support.checks import FlagError
 from gated_bert.support.files import write_bytes_atomic
@@ -39,6 +41,7 @@ def write_array_job(plan: Plan, script: Path) -> int:
     """
     if script.is_dir() or not script.absolute().parent.is_dir():
         raise FlagError.refused("--slurm", str(script), "a file in an existing folder")
+    trackers = trackers_of(plan.jobs)
     with locked(plan.output):
         finished, _ = earlier_runs(plan, plan.settings.launcher.resume)
         left = [job for job in plan.jobs if job not in finished]
@@ -48,8 +51,12 @@ def write_array_job(plan: Plan, script: Path) -> int:
             for note in check_data(left):
                 say_note(note)
             check_room(plan.output, left, at_a_time)
-            for job in left:
-                write_job(job)
+            # What the runs stand below is there before they are; they end on their own.
+            with tracked_sweep(trackers, plan.output, plan.settings.launcher.resume) as tracking:
+                write_sweep(plan)
+                for job in left:
+                    write_job(job)
+                tracking.end(FINISHED)
             for path, jobs in parts.items():
                 write_bytes_atomic(path, os.fsencode(array_script(jobs, min(at_a_time, len(jobs)))))
     output = shlex.quote(str(plan.output))

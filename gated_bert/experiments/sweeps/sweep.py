@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gated_bert.config.flag_table import LABELS
+from gated_bert.config.tracker_names import check_trackers
+from gated_bert.experiments.reports.next_steps import say_next_of_sweep
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
+from gated_bert.experiments.runs.lifecycle import FAILED, FINISHED, STOPPED
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
 from gated_bert.experiments.runs.run_state import is_finished, read_status
+from gated_bert.experiments.runs.tracking import tracked_sweep
 from gated_bert.experiments.sweeps.backends import Backend, LocalBackend, RunningJob
 from gated_bert.experiments.sweeps.data_checks import check_data
-from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job
+from gated_bert.experiments.sweeps.jobs import Job, Plan, check_same_record, mark, write_job, write_sweep
 from gated_bert.experiments.sweeps.overview import configuration_text, result_table
 from gated_bert.experiments.sweeps.plan_cost import check_room
 from gated_bert.experiments.sweeps.progress import Display, JobView, make_views, wait_a_moment
@@ -30,6 +34,7 @@ from gated_bert.support.machine import Machine, this_machine
 from gated_bert.support.partial import remove_leftovers_in
 from gated_bert.support.quiet import log_tail
 
+INTERRUPTED = 130
 GRACE_SECONDS = 30.0
 """How long a job may take to end after it was asked to, before it is killed."""
 
@@ -46,10 +51,11 @@ def sweep(plan: Plan, compared: bool = True) -> int:
 
     Raises:
         FlagError: more devices than there are.
+        ConfigError: a tracker that is not installed.
         UserError: the output folder or the data cannot be used.
     """
     launcher, silent = plan.settings.launcher, verbosity(os.environ) == 0
-    machine = this_machine()
+    machine, trackers = this_machine(), trackers_of(plan.jobs)
     if launcher.backend != "ray":
         _check_devices(plan, machine)
     slots, why = _slots(plan, machine)
@@ -62,13 +68,29 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         if left:
             for note in check_data(left):
                 say_note(note)
+        write_sweep(plan)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
-        with _backend(plan, left, machine, slots) as backend:
-            if left:
-                check_room(plan.output, left, backend.slots)
-            interrupted = run_jobs(views, backend, display, resumed)
-        return _finish(plan, views, interrupted, compared)
+        with tracked_sweep(trackers if left else (), plan.output, launcher.resume) as tracking:
+            with _backend(plan, left, machine, slots) as backend:
+                if left:
+                    check_room(plan.output, left, backend.slots)
+                interrupted = run_jobs(views, backend, display, resumed)
+            status = _finish(plan, views, interrupted, compared)
+            tables = [path for path in sorted(plan.output.iterdir()) if path.suffix in (".csv", ".png", ".html")]
+            tracking.end({0: FINISHED, INTERRUPTED: STOPPED}.get(status, FAILED), tables)
+        return status
+
+
+def trackers_of(jobs: Sequence[Job]) -> tuple[str, ...]:
+    """The trackers that follow any of the jobs.
+
+    Raises:
+        ConfigError: one of them is not installed.
+    """
+    names = tuple(dict.fromkeys(name for job in jobs for name in job.config.track))
+    check_trackers(names)
+    return names
 
 
 @contextmanager
@@ -244,7 +266,7 @@ def _look(active: dict[int, _Active], stopping: bool = False):
 def _end(view: JobView, code: int, stopping: bool):
     if code == 0:
         view.state = "finished"
-    elif stopping or code == 130:
+    elif stopping or code == INTERRUPTED:
         view.state = "stopped"
     else:
         view.state = "failed"
@@ -290,10 +312,11 @@ def _finish(plan: Plan, views: Sequence[JobView], interrupted: bool, compared: b
         print(textwrap.indent(log_tail(folder / LOG_FILE), "  "))
     if interrupted:
         print("\nstopped; the same command with --resume goes on")
-        return 130
+        return INTERRUPTED
     if compared:
         files = compare_jobs(plan.output, [*finished, *failed])
         print(f"\nresults in {plan.output}: {', '.join(path.name for path in files)}, and a folder for each job")
+        say_next_of_sweep(plan.output, [(view.job.folder, view.job.config) for view in finished])
     if failed:
         print(f"{len(failed)} of {len(views)} jobs failed; the same command with --resume tries these again")
     return 1 if failed else 0
