@@ -15,6 +15,7 @@ EXAMPLES = {
     "compare": "gated-bert compare results other_results -o comparison",
     "study": "gated-bert study embedded --scale smoke",
     "compress": "gated-bert compress -t sst2 -d embedded -m tiny -l 1e-3 --dense-epochs 4 -e 2 --levels 20,40 -o study",
+    "latency-table": f"gated-bert latency-table {_MODEL} -o latency.json",
     "shrink": "gated-bert shrink results/results_taylor_sst2/model shrunk",
     "patterns": "gated-bert patterns -f 0.5 -o patterns.png",
     "iou": "gated-bert iou results/results_magnitude_sst2 results/results_movement_sst2",

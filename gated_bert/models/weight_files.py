@@ -13,7 +13,7 @@ from gated_bert.models.checkpoint_checks import check_type
 from gated_bert.models.torch_file import as_safetensors
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.records import read_record
-from gated_bert.support.schemas import WeightIndex
+from gated_bert.support.weight_schemas import WeightIndex
 
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"

@@ -372,25 +372,6 @@ class _SavedFile(TypedDict):
     filename: str
 
 
-class WeightIndex(TypedDict):
-    """`model.safetensors.index.json` of transformers."""
-
-    weight_map: dict[str, str]
-
-
-class SentenceModule(TypedDict):
-    """A part in `modules.json` of sentence-transformers."""
-
-    path: str
-    type: str
-
-
-class SentenceSettings(TypedDict, total=False):
-    """`config_sentence_transformers.json`."""
-
-    default_prompt_name: str | None
-
-
 class SavedState(TypedDict):
     """`state.json` of a split of it."""
 

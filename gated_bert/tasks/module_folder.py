@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
-from gated_bert.support.schemas import SentenceModule, SentenceSettings
+from gated_bert.support.weight_schemas import SentenceModule, SentenceSettings
 from gated_bert.tasks.tokenizer_rules import say
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"

@@ -171,12 +171,6 @@ def compress(
     Raises:
         ConfigError: a refused field.
         UserError: see `make_family`, or training that failed.
-
-    Example:
-
-    ```python
-    compress("results/results_baseline_sst2/model", [2, 4], "family", "glue", epochs=0)
-    ```
     """
     from gated_bert.experiments.runs.run import train
     from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
