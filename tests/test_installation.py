@@ -130,3 +130,20 @@ def test_the_working_folder_is_taken_off_the_path(bin_folder):
     copy = bin_folder.parent / "copy"
     done = shell('echo "$PYTHONPATH"', bin_folder, PYTHONPATH=f":.:/elsewhere:{copy}")
     assert done.stdout == f"{copy}:/elsewhere\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "extras"),
+    [("", ""), ("--track mlflow", "mlflow"), ("--track=mlflow,wandb -p spt", "mlflow wandb"),
+     ("--track tensorboard wandb -e 3", "tensorboard wandb"), ("-e 3 --track tensorboard", "tensorboard"),
+     ("--backend ray --track mlflow", "cluster mlflow")],
+)  # fmt: skip
+def test_the_launcher_installs_what_its_flags_need(bin_folder, words, extras):
+    copy = bin_folder.parent / "copy"
+    shutil.copy(ROOT / "run_experiments.sh", copy)
+    program(bin_folder / "python3", f'echo "$*" >>"{copy}/asked.txt"\n')
+    done = subprocess.run([shutil.which("bash"), "./run_experiments.sh", *words.split()], cwd=copy, text=True,
+                          capture_output=True, env={"PATH": str(bin_folder), "HOME": str(copy)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (asked,) = (line for line in (copy / "asked.txt").read_text().splitlines() if "gated_bert.installation" in line)
+    assert asked.split("gated_bert.installation")[1].split() == ["tensorflow", *extras.split()]

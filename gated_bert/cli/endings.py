@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gated_bert.config import ConfigError
 from gated_bert.config.flag_table import LABELS
+from gated_bert.config.tracker_names import TRACKERS
 from gated_bert.support.errors import UserError, printable
 
 REFUSED, UNEXPECTED, INTERRUPTED = 2, 70, 130
@@ -31,6 +32,7 @@ _EXTRAS = {
     **dict.fromkeys(("lime", "nltk"), "explain"),
     **dict.fromkeys(("jax", "jaxlib"), "jax"),
     "ray": "cluster",
+    **{name: name for name in TRACKERS},
 }
 """Modules that do not come with the extra `tensorflow`, and the extra that they come with."""
 

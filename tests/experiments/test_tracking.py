@@ -26,6 +26,8 @@ from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.runs.tracking import Tracking, tracked_sweep
 from gated_bert.experiments.sweeps import jobs
+from gated_bert.experiments.sweeps import sweep as sweep_module
+from gated_bert.support.paths import MOVED_VARIABLE
 from tests.experiments.wandb_file import records
 from tests.refused import refusal
 
@@ -348,6 +350,33 @@ def test_an_unknown_tracker_is_refused(capsys):
 def test_what_follows_a_run_decides_nothing_of_what_it_computes():
     """So a run is gone on with, and compared, whoever follows it."""
     assert config_changes(dataclasses.asdict(config_of(track=ALL)), config_of()) == {}
+
+
+def test_runs_that_slurm_starts_stand_below_a_tracked_run_that_is_there_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking_module, "MAKERS", {"mlflow": lambda: Failing(None, None)})
+    monkeypatch.setattr(sweep_module, "check_trackers", lambda trackers: None)
+    sizes = ("-m", "tiny", "-e", "1", "-d", "embedded", "--track", "mlflow", "-o", str(tmp_path / "out"))
+    assert main(["sweep", "-p", "baseline,magnitude", *sizes, "--slurm", str(tmp_path / "job.sh")]) == 0
+    above = tracked(tmp_path / "out")
+    assert above["runs"] == {"mlflow": "a"} and above["group"].startswith("out-")
+    for method in ("baseline", "magnitude"):
+        below = tracked(tmp_path / f"out/results_{method}_sst2")
+        assert below == {"group": above["group"], "parents": above["runs"]}
+        assert json.loads((tmp_path / f"out/results_{method}_sst2/job.json").read_text())["track"] == ["mlflow"]
+
+
+def test_a_node_of_ray_is_sent_what_its_run_stands_below(tmp_path):
+    ray_backend = pytest.importorskip("gated_bert.experiments.sweeps.ray_backend")
+    sent = [ray_backend._first_files(jobs.Job("a", config_of(track=track), tmp_path, ())) for track in ((), ALL)]
+    assert sent == [["job.json"], ["job.json", "tracking.json"]]
+
+
+def test_a_node_without_a_shared_disk_needs_a_server(tmp_path, monkeypatch):
+    monkeypatch.setenv(MOVED_VARIABLE, json.dumps(["/a", "/b"]))
+    tracking = Tracking(["mlflow"], tmp_path, resume=False)
+    tracking.begin({}, {}, ROWS)
+    tracking.end("finished")
+    assert len(tracking.faults) == 1 and "MLFLOW_TRACKING_URI has to name a server" in tracking.faults[0]
 
 
 @pytest.mark.nightly

@@ -193,6 +193,7 @@ class WeightsAndBiases:
     """A run of W&B; where nobody is logged in, in its offline mode, whose files are in the run's folder."""
 
     def begin(self, run: Followed) -> str:
+        os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         _own_place(run.folder / "wandb")

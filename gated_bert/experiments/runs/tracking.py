@@ -105,7 +105,8 @@ class Tracking:
         """Says that a tracker is left alone from now on."""
         fault = printable(f"--track {name}: {why}; it follows this run no further")
         self.faults.append(fault)
-        LOGGER.warning("%s", fault)
+        # Not as a warning, which is printed besides where no log is open.
+        LOGGER.info("%s", fault)
         if LAUNCHER_VARIABLE not in os.environ and verbosity(os.environ):
             print(f"warning: {fault}", file=sys.stderr, flush=True)
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +68,15 @@ def sweep(plan: Plan, compared: bool = True) -> int:
         if left:
             for note in check_data(left):
                 say_note(note)
-        write_sweep(plan)
         views = make_views(plan.jobs, skipped)
         display = Display(mode, sys.stdout.isatty(), verbosity(os.environ))
-        with tracked_sweep(trackers if left else (), plan.output, launcher.resume) as tracking:
+        with ExitStack() as stack:
             with _backend(plan, left, machine, slots) as backend:
                 if left:
                     check_room(plan.output, left, backend.slots)
+                write_sweep(plan)
+                followed = tracked_sweep(trackers if left else (), plan.output, launcher.resume)
+                tracking = stack.enter_context(followed)
                 interrupted = run_jobs(views, backend, display, resumed)
             status = _finish(plan, views, interrupted, compared)
             tables = [path for path in sorted(plan.output.iterdir()) if path.suffix in (".csv", ".png", ".html")]

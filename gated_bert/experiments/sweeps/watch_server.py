@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from gated_bert.experiments.reports.interactive import STYLE, script
 from gated_bert.experiments.reports.page import Html, element, html_table, inline_hash, page
+from gated_bert.experiments.reports.plots import STRETCH_FROM
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.sweeps.progress import metric_name, numbers, summed_up
 from gated_bert.experiments.sweeps.watching import Watch, WatchedRun
@@ -169,6 +170,7 @@ def _curves(watch: Watch, runs: list[WatchedRun]) -> list[dict[str, Any]]:
     metric = next((name.removeprefix("val_") for name in columns if name.startswith("val_") and name != "val_loss"), "")
     measured = [each for each in ((f"val_{metric}", metric_title(metric), metric_scale(metric)),
                                   ("val_loss", "development loss", 1.0)) if each[0] in columns]  # fmt: skip
+    highest = max((row.get("sparsity", 0.0) for _, rows in tables for row in rows), default=0.0)
     views = []
     for across, label, wide in (("epoch", "epoch", 1.0), ("sparsity", "sparsity (%)", 100.0)):
         for column, title, scale in measured:
@@ -177,8 +179,8 @@ def _curves(watch: Watch, runs: list[WatchedRun]) -> list[dict[str, Any]]:
                 points = [[wide * row[across], scale * row[column]] for row in rows if {across, column} <= row.keys()]
                 if points:
                     lines.append({"name": run.name, "color": _COLOURS[number % len(_COLOURS)], "points": points})
-            views.append({"name": f"{title} over {across}", "x": label, "y": title, "lines": lines,
-                          "stretch": across == "sparsity"})  # fmt: skip
+            views.append({"name": f"{title} over {label.partition(' ')[0]}", "x": label, "y": title, "lines": lines,
+                          "stretch": across == "sparsity" and highest > STRETCH_FROM})  # fmt: skip
     return views
 
 
