@@ -75,6 +75,29 @@ def remove_units(
     return Removal(order, errors, kernels)
 
 
+def remove_in_order(
+    kernel: np.ndarray, hessian: np.ndarray, order: np.ndarray, wanted: Collection[int] = ()
+) -> Removal:
+    """Removes units in a given order, and nothing makes up for them; arguments and result as of `remove_units`.
+
+    Args:
+        kernel: W, [inputs, outputs].
+        hessian: H, [inputs, inputs].
+        order: all units, the first to go first.
+        wanted: numbers of removed units of which kernel and error are known; of others the error is NaN.
+    """
+    units, w, h = len(order), np.array(kernel, np.float64), np.asarray(hessian, np.float64)
+    whole = float(np.einsum("io,io->", w, h @ w)) or 1.0
+    errors, kernels = np.full(units + 1, np.nan), {}
+    for gone in wanted:
+        closed = np.zeros(units, bool)
+        closed[order[:gone]] = True
+        rows = np.repeat(closed, len(w) // units)
+        errors[gone] = np.einsum("io,io->", w[rows], h[np.ix_(rows, rows)] @ w[rows]) / whole
+        kernels[gone] = np.where(rows[:, None], 0, kernel).astype(np.float32)
+    return Removal(order, errors, kernels)
+
+
 def _inverse(h: np.ndarray) -> np.ndarray:
     return scipy.linalg.cho_solve((scipy.linalg.cholesky(h, lower=True), True), np.eye(len(h)))
 

@@ -19,11 +19,14 @@ from gated_bert.pruning.calibration import Calibration, Moments
 from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
 from gated_bert.pruning.groups import TiedGroup
 from gated_bert.pruning.level_search import Levels
-from gated_bert.pruning.removal import Removal, remove_units
+from gated_bert.pruning.removal import Removal, remove_in_order, remove_units
 from gated_bert.pruning.second_order import damped
 from gated_bert.support.backend import view
 
 HEADS, NEURONS = "heads", "neurons"
+OBS, MAGNITUDE, RANDOM = ORDERS = ("obs", "magnitude", "random")
+"""What says which units go: what their removal costs with the update of what stays; or, with none, to compare with, the
+norm of their weights, or chance."""
 RATIO = 0.9
 """Of neurons a level leaves so many of those that the level before it leaves."""
 
@@ -104,6 +107,8 @@ class StructuredRemoval:
         kind: of its task, as `soft_loss` takes it.
         batches: calibration data, (inputs, …) of each batch, without labels.
         judged: batches that `loss` looks at; by default all.
+        order: one of `ORDERS`.
+        seed: of a random one.
         ratio: see `sublayers_of`.
 
     Attributes:
@@ -112,8 +117,9 @@ class StructuredRemoval:
     """
 
     def __init__(self, model: EncoderClassifier, kind: str, batches: Sequence[tuple], judged: int | None = None,
-                 ratio: float = RATIO):  # fmt: skip
-        self.model, self.kind, self.batches = model, kind, list(batches)
+                 order: str = OBS, seed: int = 0, ratio: float = RATIO):  # fmt: skip
+        self.model, self.kind, self.batches, self.order = model, kind, list(batches), order
+        self._rng = np.random.default_rng(seed)
         self.sublayers = sublayers_of(model, ratio)
         self.errors: list[np.ndarray] = []
         self._judged = [batch[0] for batch in self.batches[:judged]]
@@ -130,7 +136,10 @@ class StructuredRemoval:
             moments = seen.pop(sublayer.layer)
             hessian, _ = _hessian(moments)
             gone = [sublayer.units - left for left in sublayer.left]
-            removal = remove_units(whole.kernel, hessian, sublayer.units, wanted=gone)
+            if self.order == OBS:
+                removal = remove_units(whole.kernel, hessian, sublayer.units, wanted=gone)
+            else:
+                removal = remove_in_order(whole.kernel, hessian, self._given_order(sublayer), gone)
             self._removals.append(removal)
             self.errors.append(removal.errors[gone])
             self._means.append(moments.mean)
@@ -145,10 +154,7 @@ class StructuredRemoval:
         Returns:
             The Kullback-Leibler divergence, or of a regression the squared difference.
         """
-        for place, level in enumerate(levels):
-            if level != self._now[place]:
-                self._put(place, level)
-        self._now = tuple(levels)
+        self._put_all(levels)
         total, count = 0.0, 0
         for inputs, wanted in zip(self._judged, self._wanted, strict=True):
             losses = soft_loss(self.kind, wanted, self.model.predict_on_batch(inputs), 1.0)
@@ -168,6 +174,10 @@ class StructuredRemoval:
             levels: of each sublayer.
         """
         self.restore()
+        if self.order != OBS:
+            self._put_all(levels)
+            yield from range(1, len(self.sublayers) + 1)
+            return
         places = {sublayer.layer: place for place, sublayer in enumerate(self.sublayers)}
         for done, seen in enumerate(self._calibration(True).in_order()):
             for layer, moments in seen.items():
@@ -178,11 +188,23 @@ class StructuredRemoval:
         layers = [sublayer.layer for sublayer in self.sublayers]
         return Calibration(self.model, layers, self.batches, True, reference=reference, residual=reference)
 
+    def _given_order(self, sublayer: Sublayer) -> np.ndarray:
+        if self.order == RANDOM:
+            return self._rng.permutation(sublayer.units)
+        return np.argsort(sublayer.group.pool([gated_kernel(layer) for layer in sublayer.group.layers], "l2"))
+
+    def _put_all(self, levels: Levels):
+        for place, level in enumerate(levels):
+            if level != self._now[place]:
+                self._put(place, level)
+        self._now = tuple(levels)
+
     def _put(self, place: int, level: int):
         sublayer, whole, removal = self.sublayers[place], self._whole[place], self._removals[place]
         gone = sublayer.units - sublayer.left[level]
-        kernel = removal.kernels[gone]
-        bias = whole.bias + self._means[place] @ (whole.kernel - kernel)
+        kernel, bias = removal.kernels[gone], whole.bias
+        if self.order == OBS:
+            bias = bias + self._means[place] @ (whole.kernel - kernel)
         _State(kernel, bias, _open(whole.is_open, removal.order[:gone])).put(sublayer)
 
     def _prune_one(self, sublayer: Sublayer, moments: Moments, level: int):

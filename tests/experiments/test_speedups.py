@@ -90,6 +90,18 @@ def test_the_same_seed_prunes_alike_and_another_speed_otherwise(dense, table, tm
     assert pruned(dense, table, tmp_path / "c", 2.2, seed=3).layers != first.layers
 
 
+@pytest.mark.parametrize("order", ["magnitude", "random"])
+def test_other_orders_take_the_same_share_of_every_layer(dense, table, tmp_path, order):
+    found = pruned(dense, table, tmp_path / "out", 1.7, order=order)
+    first, second = found.layers
+    assert first == second and found.speedup == pytest.approx(1.7, rel=0.1)
+    whole, small = load_model(dense).model, load_model(tmp_path / "out").model
+    for block, less in zip(whole.encoder.blocks, small.encoder.blocks, strict=True):
+        kernel, kept = values(block.ffn.output_dense.raw_kernel), values(less.ffn.output_dense.raw_kernel)
+        # Nothing made up for the others.
+        assert {row.tobytes() for row in kept} <= {row.tobytes() for row in kernel}
+
+
 def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left_alone(dense, table, tmp_path):
     with pytest.raises(UserError, match=r"--speedups: 9 is refused; allowed: up to 5\.5, that of a model without any"):
         pruned(dense, table, tmp_path / "out", 9)

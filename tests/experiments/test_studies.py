@@ -17,6 +17,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import Tokenizer
+from tests.pictures import is_drawn
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -129,6 +130,15 @@ def test_the_study_of_accuracy(jobs_here, tmp_path, real_data, minilm):
     assert set(kept["way"]) == {"dense", "one-shot", "trained", "with a teacher"}
     assert set(kept["method"]) == {"dense", "random", "magnitude", "wanda", "sparsegpt", "obert"}
     assert (tmp_path / "published" / "accuracy.png").exists()
+
+
+@pytest.mark.nightly
+def test_the_study_of_latency(jobs_here, tmp_path, real_data, minilm):
+    smoke(tmp_path, "latency", "-d", str(real_data / "glue"), "-pt", str(minilm))
+    found = pd.read_csv(tmp_path / "published" / "speed.csv")
+    assert set(found["way"]) == {"obs, int8", "obs, fp32, without training"}
+    assert len(pd.read_csv(tmp_path / "published" / "speed_summary.csv")) == 2 + 3
+    assert is_drawn(tmp_path / "published" / "speed.png")
 
 
 @pytest.mark.nightly

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gated_bert.pruning.removal import remove_units
+from gated_bert.pruning.removal import remove_in_order, remove_units
 from gated_bert.pruning.second_order import damped
 
 
@@ -63,3 +63,14 @@ def test_a_unit_without_inputs_or_weights_goes_first_and_costs_nothing():
     found = remove_units(kernel, damped(x.T @ x), 6)
     assert set(found.order[:2]) == {2, 4}
     assert found.errors[2] < 0.02
+
+
+def test_in_a_given_order_nothing_makes_up_for_what_goes():
+    kernel, hessian = problem(6, 4)
+    order = np.array([2, 0, 1])
+    found = remove_in_order(kernel, hessian, order, (0, 2, 3))
+    off = kernel.astype(np.float64) * np.isin(np.arange(6) // 2, [2, 0])[:, None]
+    error = np.sum(off * (hessian @ off)) / np.sum(kernel * (hessian @ kernel))
+    assert found.errors[[0, 2, 3]] == pytest.approx([0, error, 1]) and np.isnan(found.errors[1])
+    np.testing.assert_array_equal(found.kernels[2], kernel - off.astype(np.float32))
+    assert remove_units(kernel, hessian, 3).errors[2] < error

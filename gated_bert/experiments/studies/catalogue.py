@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gated_bert.config.methods import STRATEGIES
 from gated_bert.experiments.studies.accuracy_parts import ACCURACY, MOVEMENT, UNITS
+from gated_bert.experiments.studies.latency_parts import LATENCY
 from gated_bert.experiments.studies.part import Part, Study
 
 SCALES = ("smoke", "standard", "full")
@@ -275,6 +276,7 @@ STUDIES = {
         pretrained=True,
     ),
     "accuracy": ACCURACY,
+    "latency": LATENCY,
     "movement": MOVEMENT,
     "units": UNITS,
 }

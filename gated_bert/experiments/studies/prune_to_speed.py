@@ -21,7 +21,8 @@ from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
 from gated_bert.pruning.level_search import Found, Levels, Unreachable, best_levels, search_levels
-from gated_bert.pruning.structured import HEADS, StructuredRemoval
+from gated_bert.pruning.structured import HEADS, OBS, ORDERS, StructuredRemoval
+from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.evaluation import make_dataset
@@ -31,6 +32,8 @@ TOLERANCE = 0.03
 """How far the measured speed may be from the one asked for."""
 CORRECTIONS = 8
 REPEATS = 41
+SHARES = 201
+"""Shares of all units between all and none that are tried where all layers are to keep the same."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,18 @@ class Effort:
         judged: of these, those that the search judges by.
         steps: of the search.
         seed: of texts and search.
+        order: which units go, one of `gated_bert.pruning.structured.ORDERS`; all but `obs` take the same share
+            of every layer, without a search.
     """
 
     texts: int = 512
     judged: int = 256
     steps: int = 100
     seed: int = 42
+    order: str = OBS
+
+    def __post_init__(self) -> None:
+        choose("order", self.order, ORDERS)
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def prune_to_speed(
     loaded = load_source(source)
     model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
-                                judged=-(-effort.judged // EVALUATION_BATCH))  # fmt: skip
+                                -(-effort.judged // EVALUATION_BATCH), effort.order, effort.seed)  # fmt: skip
     with progress_bar("removing units", len(removal.sublayers)) as advance:
         for _ in removal.look():
             advance("", 1)
@@ -177,6 +186,9 @@ class _Search:
         return levels, self._reached(levels, speed, self.removal.loss(levels), found.tried, note)
 
     def _searched(self, budget: float) -> Found:
+        if self.effort.order != OBS:
+            levels = self._alike(budget)
+            return Found(np.ones(len(levels)), levels, self.removal.loss(levels), 1)
         try:
             steps = search_levels(self.costs, self.removal.errors, budget, self.removal.loss, self.effort.steps,
                                   self.effort.seed)  # fmt: skip
@@ -191,8 +203,19 @@ class _Search:
 
     def _within(self, budget: float, weights: np.ndarray) -> Levels:
         """The best levels by errors that are weighted so; the cheapest there are where the budget is below these."""
+        if self.effort.order != OBS:
+            return self._alike(budget)
         weighted = [weight * error for weight, error in zip(weights, self.removal.errors, strict=True)]
         return best_levels(self.costs, weighted, max(budget, sum(float(cost.min()) for cost in self.costs)))
+
+    def _alike(self, budget: float) -> Levels:
+        """The same share of every layer: the largest that is within the budget."""
+        for kept in np.linspace(1, 0, SHARES):
+            levels = tuple(int(np.argmin(np.abs(np.array(sublayer.left) - kept * sublayer.units)))
+                           for sublayer in self.removal.sublayers)  # fmt: skip
+            if sum(float(cost[level]) for cost, level in zip(self.costs, levels, strict=True)) <= budget:
+                break
+        return levels
 
     def _sizes(self, levels: Levels) -> Architecture:
         """The architecture that pruning to these levels, and shrinking, leaves."""

@@ -75,8 +75,8 @@ def family_rows(measured: Rows, models: Path, cell: str) -> list[dict[str, Any]]
         cell: of the columns of the shape that counts.
 
     Returns:
-        `target` (1: dense), `precision`, `speedup` as measured, `low` and `high` of it (by the quartiles), the
-        metric with its 95 % interval (Wilson; of accuracies alone), its share of the dense one's, sizes.
+        `target` (1: dense), `precision`, `speedup` as measured, also at the other shapes, the metric with its 95 %
+        interval (Wilson; of accuracies alone), its share of the dense one's, sizes.
     """
     rows = []
     for row in measured:
@@ -90,11 +90,14 @@ def family_rows(measured: Rows, models: Path, cell: str) -> list[dict[str, Any]]
             "metric": row["metric"], "value": value, "low": low, "high": high, "instances": row["instances"],
             "size_bytes": row["size_bytes"], "parameters": row["parameters"], "macs_per_token": row["macs_per_token"],
             "task": row["task"], "path": str(place),
+            **{name: each for name, each in row.items() if name.startswith("p50_ms_") and not name.endswith("_ratio")},
         })  # fmt: skip
     rows.sort(key=lambda row: (row["target"], row["precision"]))
     dense = next(row for row in rows if row["target"] == 1 and row["precision"] == "fp32")
     for row in rows:
         row["speedup"] = dense["p50_ms"] / row["p50_ms"]
+        for name in [name for name in row if name.startswith("p50_ms_")]:
+            row[name.replace("p50_ms", "speedup")] = dense[name] / row[name]
         row["share_of_dense"] = row["value"] / dense["value"] if dense["value"] else math.nan
     return rows
 

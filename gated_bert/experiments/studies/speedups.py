@@ -31,6 +31,8 @@ from gated_bert.tasks.data import load_task_data
 TABLE, RECORD, RUNS, DENSE = "latency.json", "family.json", "runs", "dense"
 
 
+BATCHES = (1, 8)
+"""Sequences of a prediction that all models are measured at, beside those that were asked for."""
 Run = Callable[[Sequence[Job], Path], int]
 """(jobs, the folder above theirs) → exit status: runs them, or goes on with them."""
 
@@ -136,8 +138,8 @@ def make_family(family: Family, run: Run) -> int:
                 source = made(family.final(speedup), pruned, copied)
         files = _exported(family)
     config, served = family.job.config, family.conditions
-    status = measure_models(family.output / METRICS, files, config.data, config.allow_partial, [served.batch],
-                            [served.length], served.threads)  # fmt: skip
+    status = measure_models(family.output / METRICS, files, config.data, config.allow_partial,
+                            sorted({*BATCHES, served.batch}), [served.length], served.threads)  # fmt: skip
     if status:
         return status
     from gated_bert.experiments.studies.speedup_report import write_family
