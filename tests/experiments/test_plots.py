@@ -135,6 +135,6 @@ def test_every_method_keeps_its_colour_and_variants_get_their_own(tmp_path):
     runs = [read_run(write_run(tmp_path / "a", method, epochs=4)) for method in plots.STYLES if method in
             ("baseline", "magnitude", "movement", "spt", "random")]  # fmt: skip
     runs.append(read_run(write_run(tmp_path / "b", "spt", epochs=4, learning_rate=1e-4)))
-    styles = plots._styles(group_runs(runs)[0])
+    styles = plots.group_styles(group_runs(runs)[0])
     assert styles["magnitude"] == plots.STYLES["magnitude"]
     assert len(set(styles.values())) == 6 and len({colour for colour, _ in styles.values()}) == 6
