@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gated_bert.models.family import family_of
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import temporary_folder
+from gated_bert.tasks.tokenizer_rules import say
 
 ONNX = "onnx"
 """Where both look for the graphs."""
@@ -52,7 +54,34 @@ def export_optimum(folder: str | Path, loaded: LoadedModel) -> None:
             "gated_bert": {"layers": layers},
         })  # fmt: skip
         write_tokenizer(new, loaded)
+        if loaded.tokenizer.template.segment and len(loaded.tokenizer.input_names) > 1:
+            _name_class(new / "tokenizer_config.json", loaded)
         (new / "README.md").write_text(model_card(loaded), encoding="utf-8")
+
+
+def _name_class(path: Path, loaded: LoadedModel):
+    """Names BERT's class, which alone makes transformers.js tell two texts apart, where it cuts texts as the file says.
+
+    In Python that class takes the vocabulary alone from the file.
+    """
+    if _cuts_as_bert(json.loads(loaded.tokenizer.fingerprint)):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, settings | {"tokenizer_class": "BertTokenizer"})
+    elif loaded.task.pair:
+        say(f"{path.parent.name}: transformers.js does not tell the two texts of a pair apart with a tokeniser that is "
+            "none of BERT's")  # fmt: skip
+
+
+def _cuts_as_bert(record: dict) -> bool:
+    """Whether a `tokenizer.json` holds what BERT's class makes of its vocabulary and settings."""
+    model, normalizer, cutter = (record.get(name) or {} for name in ("model", "normalizer", "pre_tokenizer"))
+    usual = {"type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    return (
+        all(model.get(name) == value for name, value in usual.items())
+        and (normalizer.get("type"), normalizer.get("clean_text")) == ("BertNormalizer", True)
+        and cutter.get("type") == "BertPreTokenizer"
+        and all(token["special"] for token in record.get("added_tokens") or ())
+    )
 
 
 def widest(config: Architecture) -> Architecture:

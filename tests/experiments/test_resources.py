@@ -152,6 +152,10 @@ def test_the_size_of_pretrained_weights_is_that_of_their_file(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(bytes(4000))
     assert resources.parameters(BASE.replace(pretrained=str(tmp_path))) == 1000
+    (tmp_path / "several" / "0_Transformer").mkdir(parents=True)
+    for part in range(3):
+        (tmp_path / "several" / "0_Transformer" / f"{part}.safetensors").write_bytes(bytes(4000))
+    assert resources.parameters(BASE.replace(pretrained=str(tmp_path / "several"))) == 3000
     assert resources.parameters(BASE.replace(pretrained="someone/bert")) == resources.parameters(BASE)
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
-from in_transformers import logits, needs_transformers
+from in_transformers import logits, needs_transformers, run
 
 from gated_bert import GatedBertConfig, UserError, load_model, save_model, shrink, train
 from gated_bert.compression.export import export_hugging_face
@@ -312,3 +312,53 @@ def test_tiles_are_exported_where_a_fused_graph_is_known(family, tmp_path):
             export_onnx(tmp_path / "model.onnx", loaded, "tiled")
         return
     assert export_onnx(tmp_path / "model.onnx", loaded, "tiled") < 1e-4
+
+
+ODD = {
+    "bert": [{"hidden_size": 10, "num_attention_heads": 5, "intermediate_size": 7, "num_hidden_layers": 1},
+             {"type_vocab_size": 1, "num_hidden_layers": 4, "layer_norm_eps": 1e-3}],
+    "roberta": [{"pad_token_id": 0}, {"pad_token_id": 7, "type_vocab_size": 2, "max_position_embeddings": 30},
+                {"hidden_size": 6, "num_attention_heads": 1, "num_hidden_layers": 3}],
+    "xlm-roberta": [{"num_attention_heads": 9, "hidden_act": "silu"}],
+    "distilbert": [{"dim": 22, "n_heads": 11, "hidden_dim": 5, "n_layers": 1}, {"sinusoidal_pos_embds": True}],
+    "electra": [{"embedding_size": 18}, {"embedding_size": 40, "hidden_act": "relu", "type_vocab_size": 3}],
+    "modernbert": [{"classifier_pooling": "mean", "num_attention_heads": 1},
+                   {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "local_attention": 5},
+                   {"num_hidden_layers": 1, "hidden_activation": "silu", "classifier_activation": "relu",
+                    "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 50.0}}}],
+}  # fmt: skip
+"""What is changed in the configuration of the fixtures."""
+MAKE = """
+import json, sys, numpy as np, torch, transformers
+sys.path.insert(0, sys.argv[1])
+import make_family_reference as made
+for number, (family, changes) in enumerate(json.loads(sys.argv[3])):
+    name, options = made.FAMILIES[family]
+    options = {**options, **changes}
+    if "layer_types" in changes:
+        options.pop("global_attn_every_n_layers")
+    torch.manual_seed(number)
+    config = getattr(transformers, name + "Config")(num_labels=3, **options)
+    model = getattr(transformers, name + "ForSequenceClassification")(config).eval()
+    made.randomise(model)
+    folder = f"{sys.argv[2]}/{number}"
+    model.save_pretrained(folder)
+    inputs = made.batch(np.random.default_rng(number), family, 14)
+    pad = {"roberta": config.pad_token_id, "xlm-roberta": 1}.get(family, 0)
+    inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, np.maximum(inputs["input_ids"], 9), pad)
+    if getattr(config, "type_vocab_size", 2) < 2 and "token_type_ids" in inputs:
+        inputs["token_type_ids"] *= 0
+    np.savez(f"{folder}/made.npz", logits=made.outputs(model, inputs), **inputs)
+"""
+
+
+@needs_transformers
+@pytest.mark.nightly
+def test_models_of_odd_sizes_compute_what_they_do_in_transformers(tmp_path):
+    cases = [(family, changes) for family, each in ODD.items() for changes in each]
+    run(MAKE, FIXTURES, tmp_path, json.dumps(cases))
+    for number, case in enumerate(cases):
+        with np.load(tmp_path / str(number) / "made.npz") as made:
+            model = load(tmp_path / str(number), num_outputs=3)
+            inputs = {name: made[name].astype(np.int32) for name in model.architecture.input_names}
+            np.testing.assert_allclose(predict(model, inputs), made["logits"], atol=1e-4, err_msg=str(case))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from pathlib import Path
 
@@ -18,8 +19,11 @@ def parameters(config: GatedBertConfig) -> int:
     """About how many parameters the model of `config` has: as many as its pretrained folder, else as its preset."""
     source = Path(config.pretrained) if config.pretrained else None
     if source is not None and source.is_dir():
-        files = (*source.iterdir(), *source.glob("model/*"))
-        return max((file.stat().st_size for file in files if file.is_file()), default=0) // 4
+        sizes: collections.Counter[tuple[Path, str]] = collections.Counter()
+        for file in (*source.iterdir(), *source.glob("*/*")):
+            # Of weights in several files all count.
+            sizes[file.parent, file.suffix] += file.stat().st_size if file.is_file() else 0
+        return max(sizes.values(), default=0) // 4
     layers, width, _, dff = config.sizes()
     return (
         width * ((config.vocab_size or _BERT_VOCABULARY) + 514) + layers * (4 * width**2 + 2 * width * dff) + width**2
