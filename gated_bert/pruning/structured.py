@@ -7,17 +7,18 @@ and residual path gave together before anything was pruned, and the bias takes u
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from keras import ops
 
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.distillation import soft_loss
-from gated_bert.models.gated_dense import GatedDense
+from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.pruning import patterns
 from gated_bert.pruning.calibration import Calibration, Moments
 from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
-from gated_bert.pruning.groups import TiedGroup
+from gated_bert.pruning.groups import Group
 from gated_bert.pruning.level_search import Levels
 from gated_bert.pruning.removal import Removal, remove_in_order, remove_units
 from gated_bert.pruning.second_order import damped
@@ -45,9 +46,9 @@ class Sublayer:
 
     block: int
     kind: str
-    layer: GatedDense
-    group: TiedGroup
-    left: tuple[int, ...] = field(default=())
+    layer: GatedLayer
+    group: Group
+    left: tuple[int, ...]
 
     @property
     def units(self) -> int:
@@ -64,15 +65,13 @@ def sublayers_of(model: EncoderClassifier, ratio: float = RATIO) -> list[Sublaye
     """
     found = []
     for place, block in enumerate(model.encoder.blocks):
-        projections = block.attention.projections()
-        if projections is not None:
-            tied = (*projections, block.attention.output_dense)
-            heads = _sublayer(place, HEADS, tied, (1, 1, 1, 0), block.attention.sizes.num_heads)
-            found.append(_levelled(heads, range(heads.units, -1, -1)))
-        if block.ffn.intermediate is not None:
-            both = (block.ffn.intermediate, block.ffn.output_dense)
-            neurons = _sublayer(place, NEURONS, both, (1, 0), block.ffn.size)
-            found.append(_levelled(neurons, widths(neurons.units, ratio)))
+        matrices, heads = block.matrices(), [block.attention.sizes.num_heads] * (place + 1)
+        for kind, pattern in ((HEADS, patterns.HEADS), (NEURONS, patterns.NEURONS)):
+            there = pattern.roles() <= matrices.keys()
+            for group in pattern.groups(list(matrices.values()), heads) if there else ():
+                units = group.num_units
+                left = range(units, -1, -1) if kind == HEADS else widths(units, ratio)
+                found.append(Sublayer(place, kind, group.layers[-1], group, tuple(left)))
     return found
 
 
@@ -83,16 +82,6 @@ def widths(neurons: int, ratio: float = RATIO) -> list[int]:
         found.append(round(width))
         width *= ratio
     return [*dict.fromkeys(found), 0]
-
-
-def _sublayer(place: int, kind: str, layers: tuple, axes: tuple[int, ...], units: int) -> Sublayer:
-    weights = sum(int(np.prod(layer.mask_variable.shape)) for layer in layers) // units
-    group = TiedGroup(layers, kind, units, weights, f"layer {place}, {kind}", axes)
-    return Sublayer(place, kind, layers[-1], group)
-
-
-def _levelled(sublayer: Sublayer, left: Sequence[int]) -> Sublayer:
-    return Sublayer(sublayer.block, sublayer.kind, sublayer.layer, sublayer.group, tuple(left))
 
 
 class StructuredRemoval:
@@ -134,7 +123,7 @@ class StructuredRemoval:
         seen = self._calibration(False).at_once()
         for place, (sublayer, whole) in enumerate(zip(self.sublayers, self._whole, strict=True)):
             moments = seen.pop(sublayer.layer)
-            hessian, _ = _hessian(moments)
+            hessian, _ = _hessian(moments, whole.bias is not None)
             gone = [sublayer.units - left for left in sublayer.left]
             if self.order == OBS:
                 removal = remove_units(whole.kernel, hessian, sublayer.units, wanted=gone)
@@ -203,33 +192,35 @@ class StructuredRemoval:
         sublayer, whole, removal = self.sublayers[place], self._whole[place], self._removals[place]
         gone = sublayer.units - sublayer.left[level]
         kernel, bias = removal.kernels[gone], whole.bias
-        if self.order == OBS:
+        if bias is not None and self.order == OBS:
             bias = bias + self._means[place] @ (whole.kernel - kernel)
         _State(kernel, bias, _open(whole.is_open, removal.order[:gone])).put(sublayer)
 
     def _prune_one(self, sublayer: Sublayer, moments: Moments, level: int):
-        kernel, gone = gated_kernel(sublayer.layer), sublayer.units - sublayer.left[level]
-        hessian, added = _hessian(moments)
-        right = moments.cross(centred=True) + added[:, None] * kernel
+        now, gone = _State.of(sublayer), sublayer.units - sublayer.left[level]
+        has_bias = now.bias is not None
+        hessian, added = _hessian(moments, has_bias)
+        right = moments.cross(centred=has_bias) + added[:, None] * now.kernel
         removal = remove_units(np.linalg.solve(hessian, right), hessian, sublayer.units, (gone,), most=gone)
-        new = removal.kernels[gone]
-        bias = view(sublayer.layer.bias) + moments.reference_mean - moments.mean @ new
-        is_open = _open(np.ones(sublayer.units, bool), removal.order)
-        _State(new, bias, is_open).put(sublayer)
+        new, bias = removal.kernels[gone], now.bias
+        if bias is not None:
+            bias = bias + moments.reference_mean - moments.mean @ new
+        _State(new, bias, _open(now.is_open, removal.order)).put(sublayer)
 
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What a sublayer ends in: its kernel with gates, its bias, and which units are open."""
+    """What a sublayer ends in: its kernel with gates, its bias, if it has one, and which units are open."""
 
     kernel: np.ndarray
-    bias: np.ndarray
+    bias: np.ndarray | None
     is_open: np.ndarray
 
     @classmethod
     def of(cls, sublayer: Sublayer) -> _State:
         """As it is."""
-        return cls(gated_kernel(sublayer.layer), np.array(view(sublayer.layer.bias)), np.ones(sublayer.units, bool))
+        bias = None if sublayer.layer.bias is None else np.array(view(sublayer.layer.bias))
+        return cls(gated_kernel(sublayer.layer), bias, np.ones(sublayer.units, bool))
 
     def put(self, sublayer: Sublayer) -> None:
         """Makes it so."""
@@ -239,7 +230,8 @@ class _State:
             value = 1.0 if tied.gate_trainable else tied.gate_init_value
             mask.assign(np.broadcast_to(np.where(factor, value, 0.0), tuple(mask.shape)).astype(np.float32))
         layer.set_kernel(ungated(layer, self.kernel).astype(np.float32))
-        layer.bias.assign(self.bias.astype(np.float32))
+        if self.bias is not None:
+            layer.bias.assign(self.bias.astype(np.float32))
 
 
 def _open(is_open: np.ndarray, gone: np.ndarray) -> np.ndarray:
@@ -248,9 +240,10 @@ def _open(is_open: np.ndarray, gone: np.ndarray) -> np.ndarray:
     return found
 
 
-def _hessian(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """The damped products of the inputs without their means, and what damping added to the diagonal."""
-    products = moments.products(centred=True)
+def _hessian(moments: Moments, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The damped products of the inputs, without their means where a bias takes these up, and what damping added to the
+    diagonal."""
+    products = moments.products(centred)
     # Of what is constant only rounding is left.
     constant = np.diag(products) <= 1e-10 * moments.squares
     products[constant] = products[:, constant] = 0

@@ -28,6 +28,7 @@ from gated_bert.pruning.activation_change import activation_changes, close_units
 from gated_bert.pruning.calibration import Calibration
 from gated_bert.pruning.groups import BalancedGroup
 from gated_bert.pruning.patterns import HEADS, NEURONS, QKV_ROWS, Block, HeadDims, Several
+from gated_bert.pruning.structured import StructuredRemoval
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
@@ -254,6 +255,27 @@ def test_what_comes_into_layers_is_the_same_in_order_and_at_once(family, referen
             assert moments.rows == whole[layer].rows == sum(int(each["attention_mask"].sum()) for each, _ in batches)
             np.testing.assert_allclose(moments.products(), whole[layer].products(), rtol=1e-4, atol=1e-4)
             np.testing.assert_allclose(moments.products(), moments.cross(), rtol=1e-4, atol=1e-4)
+
+
+def test_heads_and_neurons_go_with_the_update_of_what_stays(family, reference):
+    model = load(FOLDERS / family)
+    batches = [(batch(reference, model, length), None) for length in LENGTHS]
+    removal = StructuredRemoval(model, "classification", batches)
+    assert len(removal.sublayers) == len(list(removal.look())) == 2 * model.architecture.num_layers
+    levels = tuple(min(2, len(sublayer.left) - 1) for sublayer in removal.sublayers)
+    whole = [predict(model, inputs) for inputs, _ in batches]
+    assert removal.loss(levels) > 0
+    removal.restore()
+    for before, (inputs, _) in zip(whole, batches, strict=True):
+        np.testing.assert_array_equal(predict(model, inputs), before)
+    for _ in removal.prune(levels):
+        pass
+    small = shrink(model)
+    sizes = [(layer.num_heads, layer.intermediate_size) for layer in small.architecture.layers]
+    wanted = iter(sublayer.left[level] for sublayer, level in zip(removal.sublayers, levels, strict=True))
+    assert sizes == list(zip(wanted, wanted, strict=True))
+    for inputs, _ in batches:
+        np.testing.assert_allclose(predict(small, inputs), predict(model, inputs), atol=1e-5)
 
 
 def test_units_by_how_activations_change_are_closed_and_shrink(family, reference):
