@@ -61,7 +61,8 @@ def pruned(dense, table, out, speedup, **effort):
     return prune_to_speed(dense, out, speedup, table, meter, examples, Effort(64, 32, **{"steps": 3, **effort}))
 
 
-@pytest.mark.parametrize("speedup", [1.3, 1.7, 2.5])
+@pytest.mark.daily_every(3)
+@pytest.mark.parametrize("speedup", [1.7, 1.3, 2.5])
 def test_the_measured_speed_is_that_asked_for(dense, table, tmp_path, speedup):
     found = pruned(dense, table, tmp_path / "out", speedup)
     model = load_model(tmp_path / "out").model
@@ -90,6 +91,7 @@ def test_the_same_seed_prunes_alike_and_another_speed_otherwise(dense, table, tm
     assert pruned(dense, table, tmp_path / "c", 2.2, seed=3).layers != first.layers
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("order", ["magnitude", "random"])
 def test_other_orders_take_the_same_share_of_every_layer(dense, table, tmp_path, order):
     found = pruned(dense, table, tmp_path / "out", 1.7, order=order)

@@ -77,7 +77,7 @@ def smoke(tmp_path, name, *flags):
     return pd.read_csv(published / "comparison_summary.csv")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_embedded_study(smaller, tmp_path, capfd):
     summary = smoke(tmp_path, "embedded")
     assert set(summary["method"]) == {"baseline", "magnitude", "movement", "spt"}

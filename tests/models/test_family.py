@@ -228,6 +228,7 @@ OWN = {
     "models/bert_family": "the family",
     "models/encoder": "BERT's embeddings",
     "compression/onnx_bert": "BERT's embeddings in ONNX Runtime",
+    "compression/shrink": "the example",
     "tasks/wordpiece": "BERT's tokeniser",
     "tasks/arrangement": "what a file calls BERT's special tokens",
     "tasks/file_tokenizers": "what RoBERTa calls them",

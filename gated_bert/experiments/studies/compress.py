@@ -115,6 +115,7 @@ def measure_models(
 
 
 def made(target: Path, source: Path, make: Callable[[Path, Path], None]) -> Path:
+    """`target`, made of `source` where it is missing or older than that."""
     if not target.exists() or _written(target) < _written(source):
         if target.is_dir():
             shutil.rmtree(target)
@@ -128,7 +129,8 @@ def _written(model: Path) -> float:
     return (model / WEIGHTS if model.is_dir() else model).stat().st_mtime
 
 
-def copied(source: Path, target: Path):
+def copied(source: Path, target: Path) -> None:
+    """Makes `target` a copy of a model folder."""
     same_model(source, target)
     print(f"a copy of {source}")
 
