@@ -13,7 +13,7 @@ from gated_bert.compression.benchmark import EVALUATION_BATCH
 from gated_bert.compression.latency import Conditions, LatencyTable
 from gated_bert.compression.latency_measure import prediction
 from gated_bert.compression.model_statistics import take_turns
-from gated_bert.compression.parity import in_float32
+from gated_bert.compression.parity import in_float32, refuse_not_finite
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.source import load_source
@@ -117,6 +117,7 @@ def prune_to_speed(
         UserError: a model that cannot be read, or a speed that it does not reach with nothing left.
     """
     loaded = load_source(source)
+    refuse_not_finite(loaded.model)
     model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
                                 -(-effort.judged // EVALUATION_BATCH), effort.order, effort.seed)  # fmt: skip
