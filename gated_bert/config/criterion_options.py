@@ -266,6 +266,9 @@ class CalibrationOptions(CriterionOptions):
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
     calibration_texts: int = _option(1024, "training examples, their labels unused, on which wanda and sparsegpt see "
                                      "what comes into layers", "--calibration-texts", metavar="N", low=1)  # fmt: skip
+    calibration_file: str | None = _option(None, "a .txt (one text a line), .tsv, .csv or .jsonl file of texts without "
+                                           "labels that they see instead", "--calibration-file",
+                                           metavar="FILE")  # fmt: skip
     calibrate: str = _option("sequential", "sequential (layer by layer, each after the pruned ones before it), or "
                              "parallel (all in one pass)", "--calibrate", metavar="HOW",
                              choices=("sequential", "parallel"))  # fmt: skip

@@ -51,6 +51,7 @@ from gated_bert.pruning.pruner import sparsity
 from gated_bert.support.backend import always_compiles, data_parallel
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.calibration_texts import calibration_batches
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.metrics import streaming_metric
@@ -222,7 +223,8 @@ class _Run:
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         prunes = criterion and not config.ticket
-        self.pruning = PruningCallback.from_config(config, self.model, self.train_set, self.steps) if prunes else None
+        looked_at = calibration_batches(config, self.task, tokenizer) if config.calibration_file else self.train_set
+        self.pruning = PruningCallback.from_config(config, self.model, looked_at, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None
         if self.criterion:
             self.criterion.listener = self._tell_closing

@@ -28,6 +28,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
     """
     from gated_bert.models.checkpoints import head_notes
     from gated_bert.models.run_family import run_tokenizer
+    from gated_bert.tasks.calibration_texts import calibration_examples
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.own import own_data_notes
     from gated_bert.tasks.task import get_task
@@ -46,6 +47,8 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
+        if config.calibration_file:
+            calibration_examples(config, task)
     for place in filter(None, {job.config.checkpoint_dir for job in jobs}):
         from gated_bert.experiments.runs.resume_store import check_place
 
