@@ -126,7 +126,8 @@ class Harmful:
 
 
 @needs_transformers
-@pytest.mark.parametrize("content", ["pickle", "harmful", "cut"])
+@pytest.mark.daily_every(3)
+@pytest.mark.parametrize("content", ["harmful", "pickle", "cut"])
 def test_what_is_no_file_of_tensors_is_refused_and_never_run(folder, content, tmp_path):
     (folder / "model.safetensors").unlink()
     harmful = pickle.dumps({"a": Harmful(tmp_path / "run")})
