@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -19,13 +20,17 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md", "README.md": "index.md",
 }  # fmt: skip
 """Page of the repository → page of the site."""
+NOTEBOOKS = {f"notebooks/{path.name}": f"tutorial_{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+"""Notebook → page of the site."""
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]*)(#[^)\s]*)?\)")
 _FENCED = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 
 def on_files(files: Files, config) -> Files:
-    """Adds the commands, the pages beside `docs/` and the pictures that they show."""
+    """Adds the commands, the notebooks, the pages beside `docs/` and the pictures that they show."""
     files.append(File.generated(config, "commands.md", content=commands_page()))
+    for source, page in NOTEBOOKS.items():
+        files.append(File.generated(config, page, content=notebook_page(ROOT / source)))
     for source, page in ELSEWHERE.items():
         if source != "README.md":
             text = (ROOT / source).read_text(encoding="utf-8")
@@ -62,8 +67,9 @@ def relinked(text: str, folder: Path) -> str:
         if not path.is_relative_to(ROOT):
             return match[0]
         place = path.relative_to(ROOT).as_posix()
-        if place in ELSEWHERE:
-            return f"{start}{ELSEWHERE[place]}{anchor})"
+        page = (ELSEWHERE | NOTEBOOKS).get(place)
+        if page:
+            return f"{start}{page}{anchor})"
         if path.is_relative_to(ROOT / "docs"):
             return f"{start}{path.relative_to(ROOT / 'docs').as_posix()}{anchor})"
         if start.startswith("!"):
@@ -73,6 +79,30 @@ def relinked(text: str, folder: Path) -> str:
 
     parts = _FENCED.split(text)
     return "".join(part if part.startswith("```") else _LINK.sub(link, part) for part in parts)
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook with what it stores: texts, code, and what the code showed."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(relinked(source, path.parent))
+        else:
+            parts += [f"```python\n{source}\n```", *map(_output, cell["outputs"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _output(output: dict) -> str:
+    shown = {kind: "".join(content) for kind, content in output.get("data", {}).items()}
+    if "image/png" in shown:
+        width = output["metadata"].get("image/png", {}).get("width", "")
+        source = f"data:image/png;base64,{shown['image/png'].strip()}"
+        return f'<p><img alt="what the code above draws" width="{width}" src="{source}"></p>'
+    if "text/html" in shown:
+        # Blank lines would end the markup, and rules of a table's own would not fit the page.
+        return re.sub("<style scoped>.*?</style>", "", shown["text/html"], flags=re.DOTALL).replace("\n", "&#10;")
+    return f"```text\n{''.join(output.get('text', '')) or shown.get('text/plain', '')}\n```"
 
 
 class _Shown(Exception):

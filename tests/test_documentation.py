@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -50,6 +51,17 @@ def test_every_page_is_in_the_site_and_loads_nothing_from_elsewhere(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img|link|iframe)[^>]*(?:src|href)="([^"]+)"', page.read_text(encoding="utf-8"))
         assert [each for each in loaded if each.startswith(("http:", "https:", "//"))] == [], page
+
+
+def test_the_notebooks_are_pages_with_what_they_show(site):
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        page, text = read(site, f"tutorial_{path.stem}"), path.read_text(encoding="utf-8")
+        shown = [output.get("data", {}) for cell in json.loads(text)["cells"] for output in cell.get("outputs", ())]
+        for kind, markup in (("image/png", 'src="data:image/png;base64,'), ("text/html", "<table border")):
+            stored = [each for each in shown if kind in each and "<iframe" not in "".join(each.get("text/html", ""))]
+            assert page.count(markup) == len(stored), (path, kind)
+        assert page.count("<iframe srcdoc=") == text.count("<iframe srcdoc=")
+        assert re.findall(r'href="[^"]*\.(?:ipynb|md)\b', page) == []
 
 
 def test_the_commands_are_made_of_the_flags(site):
