@@ -16,18 +16,18 @@ PYTHONPATH="$(import_path)"
 export PYTHONPATH
 start="$here/gated_bert/start.py"
 
-# Sets $python to the first Python from 3.10 on; newer ones than TensorFlow has wheels for only where there is no other.
+# Sets $python to the first Python from 3.11 on; newer ones than TensorFlow has wheels for only where there is no other.
 find_python() {
     local candidate newest
     for newest in 13 99; do
-        for candidate in python3 python python3.13 python3.12 python3.11 python3.10 python3.14; do
-            if "$candidate" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $newest))" 2>/dev/null; then
+        for candidate in python3 python python3.13 python3.12 python3.11 python3.14; do
+            if "$candidate" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $newest))" 2>/dev/null; then
                 python="$candidate"
                 return
             fi
         done
     done
-    echo "error: no Python 3.10 or newer is on the PATH; install one" >&2
+    echo "error: no Python 3.11 or newer is on the PATH; install one" >&2
     exit 2
 }
 

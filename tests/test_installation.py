@@ -87,7 +87,7 @@ def program(path, text):
 def test_no_python_is_one_line(bin_folder):
     done = shell("find_python", bin_folder)
     assert done.returncode == 2
-    assert done.stderr == "error: no Python 3.10 or newer is on the PATH; install one\n"
+    assert done.stderr == "error: no Python 3.11 or newer is on the PATH; install one\n"
 
 
 def test_an_old_python_is_passed_over_and_a_newer_one_taken_only_alone(bin_folder):

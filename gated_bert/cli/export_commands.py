@@ -32,7 +32,7 @@ def export_command(words: list[str]) -> int:
     )  # fmt: skip
     text = "Writes a model folder as an ONNX file, with record and tokeniser beside it, or in another tool's format."
     places, rest = split_words(words, flags)
-    if "--format" in rest:
+    if any(word.partition("=")[0] == "--format" for word in rest):
         source, out, typed = two_folders("export", text, flags, words)
         for flag in _GRAPHS:
             if typed.get(flag.name):

@@ -136,6 +136,7 @@ class GatedBertConfig(
             self._set(sparsity_steps=tuple(float(step) for step in self.sparsity_steps))
         several = ("prunable_roles", "plugins", "track")
         self._set(**{name: tuple(getattr(self, name)) for name in several})
+        self._set(track=tuple(name for place, name in enumerate(self.track) if name not in self.track[:place]))
         if self.criterion_options is not None:
             self._set(criterion_options=_Assigned(self.criterion_options))
         if self.criterion == "spt" and self.spt_variant == "published":

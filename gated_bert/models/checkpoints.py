@@ -117,7 +117,11 @@ def open_checkpoint(path_or_id: str) -> HuggingFaceCheckpoint | GoogleCheckpoint
     config = hub_file(path_or_id, ("config.json", ADAPTER), remedy)
     if config.name == ADAPTER:
         raise _adapter(path_or_id)
-    weights = hub_file(path_or_id, WEIGHT_FILES, remedy)
+    try:
+        weights = hub_file(path_or_id, WEIGHT_FILES[:2], remedy)
+    except UserError:
+        # Also one in PyTorch's own format that another tool has fetched before; it needs PyTorch.
+        weights = hub_file(path_or_id, WEIGHT_FILES, remedy)
     if weights.name.endswith(INDEX):
         for name in part_names(weights):
             hub_file(path_or_id, (name,), remedy)

@@ -77,18 +77,29 @@ class ModernBertFamily(PostNormFamily):
         """See `Family`; layers and rotations are written in an older and a newer way."""
         config = super().read_config(values, where)
         every = values.get("global_attn_every_n_layers") or 3
+        if not isinstance(every, int) or every < 1:
+            raise UserError(f"{where}: global_attn_every_n_layers is {str(every)[:60]!r}; allowed: a whole number")
         usual = [_LOCAL if index % every else _GLOBAL for index in range(config.num_layers)]
         kinds = values.get("layer_types") or usual
-        if len(kinds) != config.num_layers or set(kinds) - {_LOCAL, _GLOBAL}:
+        known = isinstance(kinds, list) and all(kind in (_LOCAL, _GLOBAL) for kind in kinds)
+        if not known or len(kinds) != config.num_layers:
             raise UserError(f"{where}: layer_types is {str(kinds)[:60]}; allowed: {_LOCAL} or {_GLOBAL} for each layer")
         rotations = values.get("rope_parameters") or {}
+        if not isinstance(rotations, dict) or set(rotations) - {_LOCAL, _GLOBAL}:
+            raise UserError(f"{where}: rope_parameters is {str(rotations)[:60]}; allowed: {_GLOBAL} and {_LOCAL}, each "
+                            "with its rope_theta")  # fmt: skip
         thetas = {}
         for kind, (older, theta) in _THETAS.items():
             given = rotations.get(kind) or {}
+            if not isinstance(given, dict):
+                raise UserError(f"{where}: rope_parameters of {kind} is {str(given)[:60]}; allowed: its rope_theta")
             named = values.get("rope_scaling") or given.get("rope_type") or "default"
             if named != "default":
                 raise UserError(f"{where}: rope_type is {str(named)[:60]!r}; only 'default' is supported")
-            thetas[kind] = float(given.get("rope_theta") or values.get(older) or theta)
+            asked = given.get("rope_theta") or values.get(older) or theta
+            if not isinstance(asked, int | float) or isinstance(asked, bool):
+                raise UserError(f"{where}: rope_theta is {str(asked)[:60]!r}; allowed: a number")
+            thetas[kind] = float(asked)
         places = tuple(index for index, kind in enumerate(kinds) if kind == _GLOBAL)
         try:
             return config.replace(global_layers=places, global_theta=thetas[_GLOBAL], local_theta=thetas[_LOCAL])

@@ -16,6 +16,8 @@ from gated_bert.start import python_command
 from gated_bert.support.errors import UserError
 
 _NO_TENSORS, _NO_DICTIONARY = 3, 4
+_SAFE = (2, 6)
+"""The first PyTorch that reads a file of strangers safely."""
 _kept: list[tempfile.TemporaryDirectory] = []
 """Folders that are removed when this process ends."""
 
@@ -56,6 +58,11 @@ def _converted(path: Path, changed: int, size: int) -> Path:
 def convert(source: str, out: str) -> int:
     """Writes the tensors of a file of PyTorch as safetensors; returns the exit status."""
     import torch
+
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SAFE:
+        # Before, `weights_only` could be got round (CVE-2025-32434).
+        print(f"PyTorch {torch.__version__}; allowed: from {'.'.join(map(str, _SAFE))} on", file=sys.stderr)
+        return 1
     from safetensors.torch import save_file
 
     try:

@@ -14,12 +14,14 @@ _PROBES = ("a", "0", ".", "的")
 _SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
 
 
-def read_template(backend: tokenizers.Tokenizer, origin: str) -> Template | None:
+def read_template(backend: tokenizers.Tokenizer, origin: str, lenient: bool = False) -> Template | None:
     """The special tokens that a backend puts around one text and around two; None where it puts none.
 
     Args:
         backend: the tokeniser, which neither cuts nor pads.
         origin: where it came from, for messages.
+        lenient: whether of a file with one token before a text and one behind it, which says nothing sensible of two
+            texts, these are put together as BERT's.
 
     Raises:
         UserError: an arrangement that is no template: others around one text than around two, or texts out of order.
@@ -34,10 +36,17 @@ def read_template(backend: tokenizers.Tokenizer, origin: str) -> Template | None
     except BaseException as error:
         raise refused(error, f"{origin}: its post_processor cannot be used", "fetch it again") from error
     begin, end = _around(single.ids, single.sequence_ids, (0,), origin)
-    first, between, last = _around(pair.ids, pair.sequence_ids, (0, 1), origin)
+    try:
+        first, between, last = _around(pair.ids, pair.sequence_ids, (0, 1), origin)
+    except UserError:
+        if not lenient or len(begin) != 1 or len(end) != 1:
+            raise
+        first, between, last = (), (), ()
     if not (begin or end or between):
         return None
     if (first, last) != (begin, end):
+        if lenient and len(begin) == len(end) == 1:
+            return Template(begin, end, end)
         raise UserError(f"{origin}: its post_processor puts other special tokens around two texts than around one; "
                         "allowed: the same at both ends")  # fmt: skip
     return Template(begin, between, end, pair.type_ids[pair.sequence_ids.index(1)])

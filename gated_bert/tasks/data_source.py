@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from gated_bert.support.checks import FlagError, closest, did_you_mean
@@ -54,7 +55,7 @@ def _beside(path: Path) -> str:
         return f" (did you mean {path.parent.absolute()}, the official folder of {official}?)"
     parts, here = list(path.absolute().parts), Path(path.absolute().anchor)
     for part in parts[1:]:
-        if (here / part).exists():
+        if os.path.exists(here / part):
             here /= part
             continue
         found = closest(part, _names_in(here))
@@ -72,7 +73,7 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return [each for name in _names_in(folder) if (each := folder / name).is_dir()]
+    return [each for name in _names_in(folder) if os.path.isdir(each := folder / name)]
 
 
 def _holds(place: Path, task: str) -> bool:
@@ -104,7 +105,7 @@ def data_meant(path: Path, task: str) -> str:
 def folder_task(data: str) -> str | None:
     """The task whose official folder `data` is, as `glue/SST-2` is that of sst2; None for any other source."""
     path = Path(data) if data in WITHOUT_PATH else user_path(data)
-    if data in WITHOUT_PATH or not path.is_dir():
+    if data in WITHOUT_PATH or not os.path.isdir(path):
         return None
     name = _FOLDERS.get(path.resolve().name.lower())
     if name is None:

@@ -28,6 +28,7 @@ class RobertaTokenizer(Tokenizer):
     From a `tokenizer.json`, or byte-level BPE from `vocab.json` and `merges.txt`.
     """
 
+    lenient: ClassVar[bool] = False
     input_names: ClassVar[tuple[str, ...]] = ("input_ids",)
     files: ClassVar[tuple[str, ...]] = ("tokenizer.json", "vocab.json", "vocab.txt")
     spellings: ClassVar[Mapping[str, str]] = {

@@ -30,7 +30,11 @@ def encoder_folder(folder: Path) -> Path:
         kinds = ", ".join(each["type"].rpartition(".")[2] for each in modules)
         raise UserError(f"{folder / MODULES}: its modules are {kinds or 'none'}; allowed: one of the type Transformer")
     found = folder / paths[0]
-    if not found.resolve().is_relative_to(folder.resolve()) or not found.is_dir():
+    try:
+        inside = found.resolve().is_relative_to(folder.resolve()) and found.is_dir()
+    except (OSError, ValueError):
+        inside = False
+    if not inside:
         raise UserError(f"{folder / MODULES}: {paths[0]!r:.80} is no folder in {folder}; {_REMEDY}")
     settings = read_record(folder / SETTINGS, SentenceSettings, tolerant=True) or {}
     if settings.get("default_prompt_name"):

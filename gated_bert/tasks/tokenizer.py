@@ -100,6 +100,6 @@ def _hub_tokenizer(name: str, kind: type[TokenizerProtocol], remedy: str) -> Tok
 
     # The published small BERTs have a vocab.txt only.
     path = hub_file(name, kind.files, remedy)
-    if path.suffix != ".json":
-        hub_files_beside(name, SETTING_FILES)
+    if path.name != "tokenizer.json":
+        hub_files_beside(name, SETTING_FILES + ("merges.txt",) * (path.suffix == ".json"))
     return kind.read(path, name.rpartition("/")[2])

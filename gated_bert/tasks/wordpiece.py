@@ -46,6 +46,7 @@ class Tokenizer:
 
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
     files: ClassVar[tuple[str, ...]] = FILES
+    lenient: ClassVar[bool] = True
     spellings: ClassVar[Mapping[str, str]] = {}
     """BERT's spelling of a special token → the usual one of this class, where it is another."""
 
@@ -60,7 +61,7 @@ class Tokenizer:
         padding = backend.padding
         backend.no_truncation()
         backend.no_padding()
-        found = read_template(backend, origin)
+        found = read_template(backend, origin, self.lenient)
         self._own_template = None if found is None or self._is_usual(found) else found
         named = own_spelling(backend, found, padding)
         own = {**dict.fromkeys(SPECIAL_TOKENS), **self.spellings, **named, **(special or {})}

@@ -384,3 +384,19 @@ def test_models_of_odd_sizes_compute_what_they_do_in_transformers(tmp_path):
             model = load(tmp_path / str(number), num_outputs=3)
             inputs = {name: made[name].astype(np.int32) for name in model.architecture.input_names}
             np.testing.assert_allclose(predict(model, inputs), made["logits"], atol=1e-4, err_msg=str(case))
+
+
+@pytest.mark.parametrize("change", [
+    {"rope_parameters": {"full_attention": "x"}}, {"rope_parameters": {"rope_theta": 5000.0}}, {"rope_parameters": [1]},
+    {"rope_parameters": {"full_attention": {"rope_theta": "160000"}}}, {"global_rope_theta": [1]},
+    {"layer_types": 3}, {"layer_types": [["a"], "b"]}, {"global_attn_every_n_layers": "3"},
+], ids=str)  # fmt: skip
+def test_odd_rotations_and_layers_are_refused_in_one_line(change):
+    values = json.loads((FOLDERS / "modernbert" / "config.json").read_text())
+    if "global_rope_theta" in change:
+        values.pop("rope_parameters", None)
+    if "global_attn_every_n_layers" in change:
+        values.pop("layer_types", None)
+    with pytest.raises(UserError) as refused:
+        get_family("modernbert").read_config(values | change, "config.json")
+    assert str(refused.value).startswith("config.json: ") and "\n" not in str(refused.value)

@@ -16,7 +16,9 @@ from gated_bert.models import torch_file
 from gated_bert.models.checkpoints import open_checkpoint, read_head
 from gated_bert.models.family import get_family
 from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
+from gated_bert.models.torch_file import convert
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.module_folder import encoder_folder
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
@@ -235,3 +237,19 @@ def test_other_heads_give_their_encoder_with_a_new_head(tmp_path, family, name, 
     assert all(f"no {get_family(family).pooled} in it" in each for each in others)
     with pytest.raises(UserError, match="its head is for .*; .* trains a new one"):
         load_source(folder)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "..", "/etc"])
+def test_a_module_that_is_nowhere_is_refused_in_one_line(tmp_path, path):
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": path, "type": "a.Transformer"}]))
+    with pytest.raises(UserError) as refused:
+        encoder_folder(tmp_path)
+    assert "modules.json" in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+def test_a_version_of_pytorch_that_can_be_got_round_reads_nothing(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    monkeypatch.setattr(torch, "load", None)
+    assert convert(str(tmp_path / "pytorch_model.bin"), str(tmp_path / "out")) == 1
+    assert "PyTorch 2.5.1+cpu; allowed: from 2.6 on" in capsys.readouterr().err

@@ -219,3 +219,17 @@ def test_every_family_reads_a_vocabulary_of_each_kind(folders, family):
         read = tokenizer_from_folder(folder, kind=kind)
         inputs = get_family(family).architecture.input_names
         assert set(read.encode(["a"], ["b"]).inputs) | {"attention_mask"} == set(inputs)
+
+
+@pytest.mark.parametrize("pair", [None, "[CLS] $B [SEP] $A [SEP]", "$A [SEP] $B"])
+def test_a_file_for_single_texts_puts_two_together_as_bert_does(pair):
+    """As transformers does, whose class of BERT has an arrangement of its own."""
+    ids = {name: place for place, name in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"))}
+    backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    arguments = {"pair": pair} if pair else {}
+    backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special, **arguments)
+    found = Tokenizer(backend, "file", {}, None).encode(["a"], ["b"])
+    assert found.input_ids.tolist() == [2, 5, 3, 6, 3]
+    assert found.inputs["token_type_ids"].tolist() == [0, 0, 0, 1, 1]

@@ -134,6 +134,8 @@ class MLflow:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri and MOVED_VARIABLE in os.environ:
             raise RuntimeError("this node shares no disk; MLFLOW_TRACKING_URI has to name a server")
+        if not uri and "?" in str(run.home):
+            raise RuntimeError(f"{run.home}: no address of a database takes a question mark; set MLFLOW_TRACKING_URI")
         self._client = MlflowClient(uri or f"sqlite:///{_own_place(run.home / 'mlflow.db')}")
         if run.run is not None:
             self._client.update_run(run.run, status="RUNNING")

@@ -13,6 +13,7 @@ from gated_bert.support.machine import GIB, Machine, thread_environment
 
 _FRAMEWORK_MEMORY = 1.2 * GIB
 _BERT_VOCABULARY = 30522
+_OF_WEIGHTS = (".keras", ".safetensors", ".bin", ".data-00000-of-00001")
 
 
 def parameters(config: GatedBertConfig) -> int:
@@ -21,8 +22,9 @@ def parameters(config: GatedBertConfig) -> int:
     if source is not None and source.is_dir():
         sizes: collections.Counter[tuple[Path, str]] = collections.Counter()
         for file in (*source.iterdir(), *source.glob("*/*")):
-            # Of weights in several files all count.
-            sizes[file.parent, file.suffix] += file.stat().st_size if file.is_file() else 0
+            # Of weights in several files all count, and of other forms of them none.
+            if file.suffix in _OF_WEIGHTS and not file.parent.name.startswith("checkpoint-"):
+                sizes[file.parent, file.suffix] += file.stat().st_size if file.is_file() else 0
         return max(sizes.values(), default=0) // 4
     layers, width, _, dff = config.sizes()
     return (

@@ -105,7 +105,7 @@ class Watch:
         try:
             text, cut = self._read(run.folder / LOG_FILE, _TAIL_BYTES, end=True)
             return last_lines(text, lines, cut)
-        except OSError:
+        except (OSError, ValueError):
             return ""
 
     def _runs(self) -> Iterator[tuple[Path, str]]:
@@ -141,7 +141,7 @@ class Watch:
         try:
             text, _ = self._read(path, _MOST_BYTES)
             return parse_record(text, schema, where=path.name, nan=True)
-        except (OSError, UserError):
+        except (OSError, ValueError, UserError):
             return {}
 
     def _read(self, path: Path, most: int, end: bool = False) -> tuple[str, bool]:
