@@ -15,7 +15,7 @@ from gated_bert.cli.oneshot_commands import SHARED, dense_epochs_of, numbers
 from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.preconditions import check_model
-from gated_bert.config.flag_table import DEFAULTS, Flag
+from gated_bert.config.flag_table import DEFAULTS, PRUNING_FIELDS, Flag
 from gated_bert.support.checks import FlagError, choose
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
@@ -25,7 +25,7 @@ _GROUP = "speed"
 ORDERS = ("obs", "magnitude", "random")
 SPEEDUPS = Flag(("--speedups",), "speedups", "list", "how many times as fast, over the dense model in fp32: 2,4,8",
                 _GROUP, "TIMES")  # fmt: skip
-_LEFT_OUT = {"methods", "seeds", "precision", "pattern", "scope", "pooling", "teacher"}
+_LEFT_OUT = {"methods", "seeds", "precision", "teacher", *PRUNING_FIELDS}
 FLAGS = (
     SPEEDUPS,
     Flag(("--table",), "table", "text", "a latency table that was measured before; by default it is measured", _GROUP,
@@ -40,6 +40,7 @@ FLAGS = (
          _GROUP, "NAME"),
     *(flag for flag in SHARED if flag.name not in _LEFT_OUT),
 )  # fmt: skip
+EPOCHS = 2
 OWN = {"texts": 512, "search_steps": 100, "order": "obs"}
 
 
@@ -48,7 +49,8 @@ def speedups_command(words: list[str]) -> int:
     text = ("Prunes heads and neurons of a model to measured speeds, one after the other, with the dense model as the "
             "teacher in between; -e 0 does not train.")  # fmt: skip
     given, rest = split_words(words, FLAGS)
-    shown = {**DEFAULTS, **SERVED_DEFAULTS, **OWN, "dense_epochs": "as -e", "distill_layers": "all"}
+    shown = {**DEFAULTS, **SERVED_DEFAULTS, **OWN, "epochs": EPOCHS, "dense_epochs": "as -e",
+             "distill_layers": "all"}  # fmt: skip
     typed = typed_flags("gated-bert compress [MODEL] --speedups 2,4,8", text, FLAGS, rest, shown)
     speedups = sorted(numbers("--speedups", typed.pop("speedups"), "numbers above 1, e.g. 2,4,8", 1.01, 1000))
     said = {flag.name: typed.pop(flag.name) for flag in SERVED if flag.name in typed}
@@ -60,6 +62,7 @@ def speedups_command(words: list[str]) -> int:
         raise FlagError.refused("--table", str(table), "a file that gated-bert latency-table wrote")
     if given:
         typed |= _of_model(given, typed)
+    typed.setdefault("epochs", EPOCHS)
     dense_epochs = dense_epochs_of(typed)
     learns = {"distill_layers": "all", **{name: typed.pop(name) for name in list(typed) if name.startswith("distill_")}}
     settings = read_settings({"methods": ("baseline",), **typed}, {}, os.environ)
@@ -74,13 +77,10 @@ def speedups_command(words: list[str]) -> int:
     plan = plan_jobs(settings)
     if typed.get("check"):
         return 0
-    from gated_bert.support.machine import thread_environment
-
-    os.environ.update(thread_environment(served["threads"]))
     prepare_environment()
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
     dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs or 1).jobs[0] if epochs else None
-    model = dense.folder / "model" if dense else user_path(settings.values["pretrained"])
+    model = dense.folder / "model" if dense else _model_in(settings.values["pretrained"])
     from gated_bert.compression.latency import Conditions
     from gated_bert.experiments.studies.prune_to_speed import Effort
     from gated_bert.experiments.studies.speedups import Family, make_family
@@ -110,10 +110,21 @@ def _of_model(given: list[str], typed: dict[str, Any]) -> dict[str, Any]:
             raise FlagError(f"{label}: not together with a model folder, which is pruned as it is")
     source = user_path(given[0])
     check_model(source)
-    found: dict[str, Any] = {"pretrained": str(source), "dense_epochs": 0}
-    if "tasks" not in typed:
-        found["tasks"] = (_task_of(source),)
-    return found
+    _model_in(given[0])
+    task = _task_of(source)
+    if typed.get("tasks", (task,)) != (task,):
+        raise FlagError.refused("-t/--task", ",".join(typed["tasks"]), f"{task}, which the model is for")
+    return {"pretrained": str(source), "dense_epochs": 0, "tasks": (task,)}
+
+
+def _model_in(name: str) -> Path:
+    """The model folder of that name."""
+    from gated_bert.models.folder import is_model_folder
+
+    if not is_model_folder(name):
+        raise FlagError.refused("compress --speedups", name, "a model folder; gated-bert train -pt FOLDER makes one of "
+                                "weights of other tools")  # fmt: skip
+    return user_path(name)
 
 
 def _task_of(source: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gated_bert.models.architecture import Architecture, LayerSizes
+from gated_bert.support.checks import ConfigError, choose, whole
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.records import read_record
@@ -21,6 +22,7 @@ from gated_bert.support.speed_schemas import LatencyRecord
 
 RUNTIMES = ("onnx", "keras")
 PRECISIONS = ("fp32", "int8")
+GRAPHS = ("fused", "standard")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class Conditions:
     runtime: str = "onnx"
     precision: str = "fp32"
     graph: str = "fused"
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "length", "threads"):
+            whole(name, getattr(self, name), 1)
+        for name, allowed in (("runtime", RUNTIMES), ("precision", PRECISIONS), ("graph", GRAPHS)):
+            choose(name, getattr(self, name), allowed)
+        if self.runtime == "keras" and self.precision != "fp32":
+            raise ConfigError("precision", self.precision, "fp32 with runtime=keras")
 
     def __str__(self) -> str:
         which = f"ONNX Runtime, {self.graph} graph, {self.precision}" if self.runtime == "onnx" else "Keras, fp32"
@@ -89,7 +99,8 @@ class LatencyTable:
     def layer_ms(self, sizes: LayerSizes) -> float:
         """Of one layer without its norms."""
         width = sizes.num_heads * (sizes.query_key_dim + sizes.value_dim) / 2
-        return self.attention_ms(width / self.head_dim) + self.ffn_ms(sizes.intermediate_size)
+        heads = width / self.head_dim if sizes.num_heads and self.head_dim else sizes.num_heads
+        return self.attention_ms(heads) + self.ffn_ms(sizes.intermediate_size)
 
     def predict(self, architecture: Architecture) -> float:
         """Milliseconds of a prediction of a model.
@@ -117,14 +128,26 @@ class LatencyTable:
             UserError: a file that is missing or is no table.
         """
         values: dict[str, Any] = read_record(path, LatencyRecord, remedy="measure it again")
-        values["conditions"] = Conditions(**values["conditions"])
+        try:
+            values["conditions"] = Conditions(**_known(Conditions, values["conditions"]))
+        except ConfigError as error:
+            raise UserError(f"{path}: conditions: {error}") from error
         values["attention"] = {row["heads"]: row["ms"] for row in values["attention"]}
         values["ffn"] = {row["neurons"]: row["ms"] for row in values["ffn"]}
         for name in ("attention", "ffn"):
-            times = [values[name][size] for size in sorted(values[name])]
-            if not times or times != sorted(times):
-                raise UserError(f"{path}: {name}: milliseconds that do not rise with the size; measure it again")
-        return cls(**values)
+            sizes = sorted(values[name])
+            times = [values[name][size] for size in sizes]
+            if not times or times != sorted(times) or sizes[0] or times[0]:
+                raise UserError(f"{path}: {name}: milliseconds that do not rise with the size, from none of none on; "
+                                "measure it again")  # fmt: skip
+        if values["dense"] <= 0 or values["outside"] < 0:
+            raise UserError(f"{path}: times that are none; measure it again")
+        return cls(**_known(cls, values))
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass among values, beside which a newer version may have written others."""
+    return {field.name: values[field.name] for field in dataclasses.fields(kind)}
 
 
 def _interpolated(times: Mapping[int, float], size: float) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import scipy.optimize
 
@@ -207,5 +209,10 @@ def _session(model: EncoderClassifier, conditions: Conditions):
 def _versions(conditions: Conditions) -> dict[str, str]:
     import importlib.metadata
 
-    names = ("onnxruntime", "numpy") if conditions.runtime == "onnx" else ("keras", "tensorflow", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+    names = ("onnxruntime", "numpy") if conditions.runtime == "onnx" else ("keras", keras.backend.backend(), "numpy")
+    found = {}
+    for name in names:
+        # A backend may come from a package of another name.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -194,7 +194,7 @@ class StructuredRemoval:
         kernel, bias = removal.kernels[gone], whole.bias
         if bias is not None and self.order == OBS:
             bias = bias + self._means[place] @ (whole.kernel - kernel)
-        _State(kernel, bias, _open(whole.is_open, removal.order[:gone])).put(sublayer)
+        whole.without(sublayer, removal.order[:gone], kernel, bias).put(sublayer)
 
     def _prune_one(self, sublayer: Sublayer, moments: Moments, level: int):
         now, gone = _State.of(sublayer), sublayer.units - sublayer.left[level]
@@ -205,39 +205,43 @@ class StructuredRemoval:
         new, bias = removal.kernels[gone], now.bias
         if bias is not None:
             bias = bias + moments.reference_mean - moments.mean @ new
-        _State(new, bias, _open(now.is_open, removal.order)).put(sublayer)
+        now.without(sublayer, removal.order, new, bias).put(sublayer)
 
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """What a sublayer ends in: its kernel with gates, its bias, if it has one, and which units are open."""
+    """A sublayer: the kernel with gates and the bias, if any, of what it ends in, and the masks of all its matrices."""
 
     kernel: np.ndarray
     bias: np.ndarray | None
-    is_open: np.ndarray
+    masks: tuple[np.ndarray, ...]
 
     @classmethod
     def of(cls, sublayer: Sublayer) -> _State:
         """As it is."""
         bias = None if sublayer.layer.bias is None else np.array(view(sublayer.layer.bias))
-        return cls(gated_kernel(sublayer.layer), bias, np.ones(sublayer.units, bool))
+        masks = tuple(np.array(view(layer.mask_variable)) for layer in sublayer.group.layers)
+        return cls(gated_kernel(sublayer.layer), bias, masks)
+
+    def without(self, sublayer: Sublayer, gone: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None) -> _State:
+        """The same without some units, with another kernel and bias."""
+        is_open = np.ones(sublayer.units, bool)
+        is_open[gone] = False
+        masks = [mask * factor for mask, factor in zip(self.masks, sublayer.group.expand(is_open), strict=True)]
+        # What comes out of the kernel that was made is all of it, whichever of its weights were closed before.
+        rows = np.broadcast_to(sublayer.group.expand(is_open)[-1], masks[-1].shape)
+        layer = sublayer.layer
+        masks[-1] = np.where(rows, 1.0 if layer.gate_trainable else layer.gate_init_value or 1.0, 0.0)
+        return _State(kernel, bias, tuple(masks))
 
     def put(self, sublayer: Sublayer) -> None:
         """Makes it so."""
         layer = sublayer.layer
-        for tied, factor in zip(sublayer.group.layers, sublayer.group.expand(self.is_open), strict=True):
-            mask = tied.mask_variable
-            value = 1.0 if tied.gate_trainable else tied.gate_init_value
-            mask.assign(np.broadcast_to(np.where(factor, value, 0.0), tuple(mask.shape)).astype(np.float32))
+        for tied, mask in zip(sublayer.group.layers, self.masks, strict=True):
+            tied.mask_variable.assign(mask.astype(np.float32))
         layer.set_kernel(ungated(layer, self.kernel).astype(np.float32))
         if self.bias is not None:
             layer.bias.assign(self.bias.astype(np.float32))
-
-
-def _open(is_open: np.ndarray, gone: np.ndarray) -> np.ndarray:
-    found = is_open.copy()
-    found[gone] = False
-    return found
 
 
 def _hessian(moments: Moments, centred: bool) -> tuple[np.ndarray, np.ndarray]:

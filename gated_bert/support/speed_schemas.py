@@ -55,6 +55,7 @@ class FamilyRecord(TypedDict):
     conditions: LatencyConditions
     effort: Object
     trained: bool
+    data: str
 
 
 class SpeedRecord(TypedDict):

@@ -79,6 +79,11 @@ def test_a_table_is_kept_and_is_of_its_model(model, timed, tmp_path):
     table = table_of(model)
     table.save(tmp_path / "t.json")
     assert LatencyTable.load(tmp_path / "t.json") == table
+    # What a newer version has written beside it is no fault.
+    values = json.loads((tmp_path / "t.json").read_text())
+    values |= {"later": 1, "conditions": values["conditions"] | {"later": 2}}
+    (tmp_path / "t.json").write_text(json.dumps(values))
+    assert LatencyTable.load(tmp_path / "t.json") == table
     with pytest.raises(UserError, match="is of 3 layers of 24, and the model of 2 of 24"):
         table.predict(BertConfig.uniform(2, 24, 4, 40, vocab_size=60, max_position=40))
     with pytest.raises(UserError, match="goes from 0 to 40, and the model has 41"):
@@ -87,7 +92,9 @@ def test_a_table_is_kept_and_is_of_its_model(model, timed, tmp_path):
 
 @pytest.mark.parametrize("fault", ["{", "[]", {"ffn": []}, {"dense": "x"}, {"outside": None}, {"hidden_size": 1.5},
                                    {"attention": [{"heads": 1, "ms": 2.0}, {"heads": 2, "ms": 1.0}]},
-                                   {"conditions": {"batch": 1}}])  # fmt: skip
+                                   {"conditions": {"batch": 1}}, {"dense": 0.0}, {"outside": -1.0},
+                                   {"conditions": {"batch": 1, "length": 16, "threads": 1, "runtime": "tpu",
+                                                   "precision": "fp32", "graph": "fused"}}])  # fmt: skip
 def test_what_is_no_table_is_refused_in_one_line(model, timed, tmp_path, fault):
     path = tmp_path / "t.json"
     table_of(model).save(path)

@@ -215,3 +215,41 @@ def test_the_table_of_a_folder_is_measured_by_its_command(dense, timed, tmp_path
     assert json.loads((tmp_path / "t.json").read_text())["dense"] == pytest.approx(known_time(load_model(dense).config))
     assert main([*words, "--length", "65"]) == 2
     assert "--length: 65 is refused; allowed: 1 to 64" in capsys.readouterr().err
+
+
+def test_a_target_between_two_others_makes_the_later_one_anew(dense, table, measured_here, tmp_path):
+    def family(*speeds):
+        return gated_bert.compress(
+            dense, speeds, tmp_path / "family", "embedded", epochs=1, conditions=CONDITIONS, effort=Effort(64, 32, 2),
+            table=tmp_path / "table.json", train_examples=32, batch_size=32, max_len=24,
+        )  # fmt: skip
+
+    family(2.2)
+    family(1.4, 2.2)
+    folder = tmp_path / "family" / "models"
+    pruned, final = (load_model(folder / name).config.layers for name in ("pruned_2.2x", "speedup_2.2x"))
+    assert pruned == final
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"conditions": Conditions(batch=2, length=16)}, "its batch is 1, and 2 was asked for"),
+    ({"conditions": Conditions(length=16, precision="int8")}, "its precision is fp32, and int8 was asked for"),
+    ({"conditions": Conditions(length=200)}, "--length: 200 is refused; allowed: 1 to 64|its length is 16"),
+    ({"speedups": [1.0, 2]}, "speedups: .* is refused; allowed: numbers above 1"),
+    ({"speedups": 2}, "speedups: 2 is refused"), ({"speedups": []}, "speedups: .* is refused"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused_before_anything_is_made(dense, table, tmp_path, changes, said):
+    asked = {"speedups": [2], "conditions": CONDITIONS} | changes
+    with pytest.raises(UserError, match=said):
+        gated_bert.compress(dense, output=tmp_path / "out", data="embedded", epochs=0,
+                            table=tmp_path / "table.json", **asked)  # fmt: skip
+    assert not (tmp_path / "out" / "models").exists()
+
+
+def test_the_task_is_the_models_and_folders_of_other_tools_are_refused(dense, tmp_path, capsys):
+    words = ["--speedups", "2", "-d", "embedded", "-o", str(tmp_path / "out")]
+    found = refusal(capsys, "compress", str(dense), "-t", "mnli", *words)
+    assert "-t/--task: 'mnli' is refused; allowed: sst2" in found
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    assert "allowed: a model folder" in refusal(capsys, "compress", str(tmp_path / "other"), *words)

@@ -177,3 +177,26 @@ def test_layers_without_a_part_have_no_level_of_it():
     sizes = BertConfig.uniform(2, 12, 3, 20, vocab_size=50, max_position=16)
     model = BertClassifier(sizes.replace(layers=(LayerSizes(0, 0, 0, 20), LayerSizes(3, 4, 4, 0))))
     assert [(each.block, each.kind) for each in sublayers_of(model)] == [(0, "neurons"), (1, HEADS)]
+
+
+def test_what_was_closed_before_stays_without_effect(model):
+    """Masks of weights, and gates between 0 and 1, count in every matrix that no unit leaves."""
+    rng = np.random.default_rng(5)
+    for layer in model.gated_layers():
+        shape = tuple(layer.mask_variable.shape)
+        layer.mask_variable.assign((rng.random(shape) < 0.6) * rng.choice([1.0, 0.5], shape).astype(np.float32))
+    data = batches()
+    whole = outputs(model, data)
+    removal = looked(model, data)
+    np.testing.assert_allclose(outputs(model, data), whole, atol=1e-6)
+    assert removal.loss((0, 0, 0, 0)) == pytest.approx(0, abs=1e-6)
+    removal.loss((1, 3, 1, 3))
+    removal.restore()
+    np.testing.assert_allclose(outputs(model, data), whole, atol=1e-5)
+    before = [gated_kernel(layer) for layer in model.encoder.blocks[0].attention.projections()]
+    for _ in removal.prune((1, 3, 1, 3)):
+        pass
+    for was, layer in zip(before, model.encoder.blocks[0].attention.projections(), strict=True):
+        now = gated_kernel(layer)
+        kept = np.any(now != 0, axis=0)
+        assert 8 >= kept.sum() and np.array_equal(now[:, kept], was[:, kept])

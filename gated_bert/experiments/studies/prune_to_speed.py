@@ -116,8 +116,16 @@ def prune_to_speed(
     Raises:
         UserError: a model that cannot be read, or a speed that it does not reach with nothing left.
     """
+    about = {"speedup": speedup, "conditions": dataclasses.asdict(meter.conditions)}
     loaded = load_source(source)
     refuse_not_finite(loaded.model)
+    speed = meter.of(loaded.config)
+    if speed >= speedup:
+        metadata = {**loaded.metadata, "pruned_to_speed": {**about, "measured": speed}}
+        save_model(out, loaded.model, loaded.tokenizer, loaded.task, metadata)
+        predicted = table.predict(loaded.config)
+        return Reached(speed, table.dense / predicted, loaded.config.layers, 0.0, 0,
+                       f"{speed:.2f}× without removing anything")  # fmt: skip
     model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
                                 -(-effort.judged // EVALUATION_BATCH), effort.order, effort.seed)  # fmt: skip
@@ -130,8 +138,8 @@ def prune_to_speed(
         for _ in removal.prune(levels):
             advance("", 1)
     small = shrink(model)
-    about = {"speedup": speedup, "measured": reached.speedup, "conditions": dataclasses.asdict(table.conditions)}
-    save_model(out, small, loaded.tokenizer, loaded.task, {**loaded.metadata, "pruned_to_speed": about})
+    metadata = {**loaded.metadata, "pruned_to_speed": {**about, "measured": reached.speedup}}
+    save_model(out, small, loaded.tokenizer, loaded.task, metadata)
     return dataclasses.replace(reached, layers=small.architecture.layers)
 
 
@@ -158,10 +166,6 @@ class _Search:
 
     def run(self) -> tuple[Levels, Reached]:
         """Searches once, then moves the budget until what is measured is what was asked for."""
-        levels: Levels = (0,) * len(self.costs)
-        speed = self.meter.of(self.architecture)
-        if speed >= self.speedup:
-            return levels, self._reached(levels, speed, 0.0, 0, f"{speed:.2f}× without removing anything")
         budget = self.table.dense * self.gained / self.speedup - self.table.outside
         found = self._searched(budget)
         levels, speed = found.levels, self.meter.of(self._sizes(found.levels))

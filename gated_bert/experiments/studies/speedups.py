@@ -20,7 +20,7 @@ from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
 from gated_bert.experiments.sweeps.jobs import Job, job_command
-from gated_bert.models.folder import WEIGHTS, is_model_folder
+from gated_bert.models.folder import WEIGHTS, is_model_folder, read_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.paths import user_path
@@ -76,9 +76,13 @@ class Family:
         """Folder of the model that a target comes to."""
         return self.output / MODELS / f"speedup_{speedup:g}x"
 
+    def run(self, speedup: float) -> Path:
+        """Folder of that target's training."""
+        return self.output / RUNS / f"speedup_{speedup:g}x"
+
     def training(self, speedup: float) -> Job:
         """The run that trains what was pruned to a target, with the dense model as its teacher."""
-        folder = self.output / RUNS / f"speedup_{speedup:g}x"
+        folder = self.run(speedup)
         model, teacher = (str(path.resolve()) for path in (self.pruned(speedup), self.model))
         config = self.job.config.replace(pretrained=model, teacher=teacher, **self.learns)
         return Job(f"{config.task} {speedup:g}×", config, folder, job_command(folder))
@@ -114,39 +118,76 @@ def make_family(family: Family, run: Run) -> int:
         return status
     with locked(family.output):
         _check_same(family)
-        base = made(family.output / MODELS / DENSE, family.model, copied)
-        table = _table(family, base)
+        table = None if family.table is None else _given_table(family)
+        base = family.output / MODELS / DENSE
+        if family.model.exists() or not base.exists():
+            _check_model(family)
+            base = made(base, family.model, copied)
+        table = table or _table(family, base)
         source = base
         for speedup in family.speedups:
-            pruned = family.pruned(speedup)
-            if not _is_made(pruned, source):
-                dense = load_source(base)
-                meter = SpeedMeter(dense.model, family.conditions)
-                examples = load_task_data(family.job.config, dense.task).train
-                print(f"\n{pruned}:", flush=True)
-                _clear(pruned)
-                reached = prune_to_speed(source, pruned, speedup, table, meter, examples, family.effort)
-                write_json_atomic(_record(pruned), _told(reached, speedup))
-            # Where nothing was removed there is nothing to make up for.
-            if family.trained and read_record(_record(pruned), SpeedRecord)["tried"]:
-                job = family.training(speedup)
-                status = run([job], job.folder.parent)
-                if status:
-                    return status
-                source = made(family.final(speedup), job.folder / MODEL, copied)
-            else:
-                source = made(family.final(speedup), pruned, copied)
+            reached = _target(family, speedup, source, base, table, run)
+            if isinstance(reached, int):
+                return reached
+            source = reached
         files = _exported(family)
-    config, served = family.job.config, family.conditions
-    status = measure_models(family.output / METRICS, files, config.data, config.allow_partial,
-                            sorted({*BATCHES, served.batch}), [served.length], served.threads)  # fmt: skip
-    if status:
-        return status
-    from gated_bert.experiments.studies.speedup_report import write_family
+        config, served = family.job.config, family.conditions
+        status = measure_models(family.output / METRICS, files, config.data, config.allow_partial,
+                                sorted({*BATCHES, served.batch}), [served.length], served.threads)  # fmt: skip
+        if status:
+            return status
+        from gated_bert.experiments.studies.speedup_report import write_family
 
-    for path in write_family(family.output, family.conditions):
-        print(f"wrote {path}")
+        for path in write_family(family.output, family.conditions):
+            print(f"wrote {path}")
     return 0
+
+
+def _target(
+    family: Family, speedup: float, source: Path, base: Path, table: LatencyTable, run: Run
+) -> Path | int:
+    """The folder of the model that a target comes to from `source`; where training failed, its exit status."""
+    pruned = family.pruned(speedup)
+    if not _is_made(pruned, source):
+        dense = load_source(base)
+        meter = SpeedMeter(dense.model, family.conditions)
+        examples = load_task_data(family.job.config, dense.task).train
+        print(f"\n{pruned}:", flush=True)
+        # What was made of an earlier one is none of this one's.
+        for stale in (pruned, _record(pruned), family.final(speedup), family.run(speedup)):
+            _clear(stale)
+        reached = prune_to_speed(source, pruned, speedup, table, meter, examples, family.effort)
+        write_json_atomic(_record(pruned), _told(reached, speedup))
+    # Where nothing was removed there is nothing to make up for.
+    if family.trained and read_record(_record(pruned), SpeedRecord)["tried"]:
+        job = family.training(speedup)
+        status = run([job], job.folder.parent)
+        return status or made(family.final(speedup), job.folder / MODEL, copied)
+    return made(family.final(speedup), pruned, copied)
+
+
+def _check_model(family: Family):
+    """Refuses a dense model whose speed cannot be measured so, before anything is made of it."""
+    sizes, length = read_architecture(family.model), family.conditions.length
+    if length > sizes.max_position:
+        raise UserError(f"--length: {length} is refused; allowed: 1 to {sizes.max_position}, the model's longest input")
+    if len(set(sizes.layers)) > 1:
+        raise UserError(f"{family.model}: its layers are of different sizes; give the model that it was shrunk from")
+
+
+def _given_table(family: Family) -> LatencyTable:
+    """The table that was given.
+
+    Raises:
+        UserError: it is of other conditions, or of another model.
+    """
+    table = LatencyTable.load(Path(str(family.table)))
+    for name, value in dataclasses.asdict(family.conditions).items():
+        found = getattr(table.conditions, name)
+        if found != value:
+            raise UserError(f"--table: {family.table}: its {name} is {found}, and {value} was asked for; measure one")
+    table.predict(read_architecture(family.model if family.model.exists() else family.output / MODELS / DENSE))
+    return table
 
 
 def compress(
@@ -178,6 +219,8 @@ def compress(
     from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
     from gated_bert.experiments.studies.speedup_report import read_family
 
+    if not isinstance(speedups, Sequence) or not speedups or not all(speedup > 1 for speedup in speedups):
+        raise UserError(f"speedups: {speedups!r} is refused; allowed: numbers above 1, e.g. [2, 4]")
     model, output = user_path(model_folder), user_path(output)
     taught = [name for name in record if name.startswith("distill_")]
     learns = {"distill_layers": "all", **{name: record.pop(name) for name in taught}}
@@ -205,20 +248,20 @@ def _check_same(family: Family):
     path = family.output / RECORD
     asked = {
         "model": str(family.model.resolve()), "conditions": dataclasses.asdict(family.conditions),
-        "effort": dataclasses.asdict(family.effort), "trained": family.trained,
+        "effort": dataclasses.asdict(family.effort), "trained": family.trained, "data": family.job.config.data,
     }  # fmt: skip
-    known = read_record(path, FamilyRecord, tolerant=True)
-    for name in known or ():
-        if known[name] != asked.get(name):
-            raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {asked.get(name)}; "
-                            "choose another folder")  # fmt: skip
+    # Before the first model is made of it, a family may be any.
+    begun = any((family.output / MODELS).glob("pruned_*"))
+    known = (read_record(path, FamilyRecord, tolerant=True) if begun else None) or asked
+    for name, value in asked.items():
+        if known[name] != value:
+            raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {value}; choose another"
+                            " folder")  # fmt: skip
     write_json_atomic(path, asked)
 
 
 def _table(family: Family, base: Path) -> LatencyTable:
-    """The table that was given, or is there already of the same conditions, or is measured now."""
-    if family.table is not None:
-        return LatencyTable.load(family.table)
+    """The table that is there already, of the same conditions, or is measured now."""
     path = family.output / TABLE
     if path.is_file():
         table = LatencyTable.load(path)
@@ -252,7 +295,7 @@ def _told(reached: Reached, speedup: float) -> dict:
     layers = ", ".join(f"{sizes.num_heads}+{sizes.intermediate_size}" for sizes in reached.layers)
     print(f"{speedup:g}×: measured {reached.speedup:.2f}×, by the table {reached.predicted:.2f}×; heads+neurons of the "
           f"layers: {layers}", flush=True)  # fmt: skip
-    return {"speedup": speedup, **dataclasses.asdict(reached)}
+    return {"target": speedup, **dataclasses.asdict(reached)}
 
 
 def _is_made(pruned: Path, source: Path) -> bool:
