@@ -100,8 +100,9 @@ def _output(output: dict) -> str:
         source = f"data:image/png;base64,{shown['image/png'].strip()}"
         return f'<p><img alt="what the code above draws" width="{width}" src="{source}"></p>'
     if "text/html" in shown:
-        # Blank lines would end the markup, and rules of a table's own would not fit the page.
-        return re.sub("<style scoped>.*?</style>", "", shown["text/html"], flags=re.DOTALL).replace("\n", "&#10;")
+        # Blank lines would end the markup; a table without style and class of its own gets the site's, and scrolls.
+        plain = re.sub("<style scoped>.*?</style>", "", shown["text/html"], flags=re.DOTALL)
+        return plain.replace('<table border="1" class="dataframe">', "<table>").replace("\n", "&#10;")
     return f"```text\n{''.join(output.get('text', '')) or shown.get('text/plain', '')}\n```"
 
 

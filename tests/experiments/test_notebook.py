@@ -79,12 +79,12 @@ def check_keras(outputs, folder):
 
 def check_family(outputs, folder):
     family = pd.read_csv(folder / "family" / "family.csv")
-    assert family["target"].tolist() == [1, 1, 1.5, 1.5, 2.5, 2.5]
+    assert family["target"].tolist() == [1, 1, 1.5, 1.5, 2, 2]
     served = family[family["precision"] == "fp32"].set_index("target")
     # Timed once more for the table, while other processes may run.
-    assert served.loc[2.5, "speedup"] > served.loc[1.5, "speedup"] > 1.1
+    assert served.loc[2, "speedup"] > served.loc[1.5, "speedup"] > 1.1
     assert served["parameters"].is_monotonic_decreasing and served.loc[1.5, "value"] > 0.8
-    assert pictures(outputs) == 1 and "models/int8/speedup_2.5x.onnx" in printed(outputs)
+    assert pictures(outputs) == 1 and "models/int8/speedup_2x.onnx" in printed(outputs)
 
 
 def check_reports(outputs, folder):
@@ -150,6 +150,6 @@ def test_what_is_stored_can_be_read_anywhere(name):
 def test_links_of_a_notebook_lead_somewhere(name):
     texts = [cell.source for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells if cell.cell_type == "markdown"]
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", "\n".join(texts))
-    assert len(targets) >= 2
+    assert targets
     for target in targets:
         assert (NOTEBOOKS[name].parent / target).exists(), target
