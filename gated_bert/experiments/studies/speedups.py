@@ -255,8 +255,8 @@ def _check_same(family: Family):
     known = (read_record(path, FamilyRecord, tolerant=True) if begun else None) or asked
     for name, value in asked.items():
         if known[name] != value:
-            raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {value}; choose another"
-                            " folder")  # fmt: skip
+            raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {value}; choose "
+                            "another folder")  # fmt: skip
     write_json_atomic(path, asked)
 
 
