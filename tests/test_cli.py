@@ -195,8 +195,9 @@ def timed(command: list, **options) -> tuple[subprocess.CompletedProcess, float]
 @pytest.mark.parametrize(
     "words", [["-h"], ["-p", "movment"], ["--check", "-p", "l0,spt"], ["--dry-run", "-d", "embedded"]]
 )
-def test_an_answer_needs_no_framework_and_less_than_a_second(words):
-    # A machine has nothing but Python before the first installation.
+def test_an_answer_needs_no_framework_and_less_than_a_second(words, tmp_path):
+    # A machine has nothing but Python before the first installation, and no results.
+    words = [*words, "-o", str(tmp_path / "out")]
     code = f"import sys; before = set(sys.modules)\nfrom gated_bert.cli.main import main\n" \
            f"try: main(['sweep', *{words!r}])\nfinally: " \
            "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - {'gated_bert'}"\
