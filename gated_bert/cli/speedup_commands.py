@@ -64,7 +64,7 @@ def speedups_command(words: list[str]) -> int:
         typed |= _of_model(given, typed)
     typed.setdefault("epochs", EPOCHS)
     dense_epochs = dense_epochs_of(typed)
-    learns = {"distill_layers": "all", **{name: typed.pop(name) for name in list(typed) if name.startswith("distill_")}}
+    learns = {name: typed.pop(name) for name in list(typed) if name.startswith("distill_")}
     settings = read_settings({"methods": ("baseline",), **typed}, {}, os.environ)
     verbosity(os.environ)
     if len(settings.tasks) > 1:

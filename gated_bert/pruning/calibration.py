@@ -103,6 +103,13 @@ class Moments:
         return self._around(self._products, self.mean - self._shift, self.mean - self._shift, self.mean, self.mean,
                             centred)  # fmt: skip
 
+    def hessian(self, centred: bool = False) -> np.ndarray:
+        """As `products`, with zeros for inputs that are constant, of which only rounding is left; not yet damped."""
+        found = self.products(centred)
+        constant = np.diag(found) <= 1e-10 * self.squares
+        found[constant] = found[:, constant] = 0
+        return found
+
     def cross(self, centred: bool = False) -> np.ndarray:
         """The same of the inputs and the reference, [in, reference], float64."""
         known = self.reference_mean

@@ -247,10 +247,7 @@ class _State:
 def _hessian(moments: Moments, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """The damped products of the inputs, without their means where a bias takes these up, and what damping added to the
     diagonal."""
-    products = moments.products(centred)
-    # Of what is constant only rounding is left.
-    constant = np.diag(products) <= 1e-10 * moments.squares
-    products[constant] = products[:, constant] = 0
+    products = moments.hessian(centred)
     found = damped(products)
     return found, np.diag(found) - np.diag(products)
 

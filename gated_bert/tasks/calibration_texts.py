@@ -38,15 +38,11 @@ def calibration_examples(config: GatedBertConfig, task: Task) -> Examples:
         raise UserError(f"{FLAG}: {path}: no such file; give a .txt (one text a line), .tsv, .csv or .jsonl file")
     named = {name: getattr(config, name) for name in ("text_column", "text_pair_column")}
     columns = find_columns(path, task, {}, named)
-    texts: list[str] = []
-    pairs: list[str] | None = None
-    for table in read_chunks(path, config.calibration_texts, columns.header):
-        found = dataclasses.replace(columns, label=None).examples(table, task)
-        texts, pairs = found.texts, found.pairs
-        break
-    if not texts:
+    table = next(iter(read_chunks(path, config.calibration_texts, columns.header)), None)
+    found = None if table is None else dataclasses.replace(columns, label=None).examples(table, task)
+    if found is None or not len(found):
         raise UserError(f"{FLAG}: {path}: no text in it; give at least one")
-    return Examples(texts, pairs, None)
+    return Examples(found.texts, found.pairs, None)
 
 
 def calibration_batches(config: GatedBertConfig, task: Task, tokenizer: TokenizerProtocol) -> list[tuple[Any, None]]:

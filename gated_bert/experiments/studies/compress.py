@@ -103,9 +103,9 @@ def measure_models(
         The exit status of `gated-bert benchmark`, which has a process of its own: it limits that one's threads.
     """
     record = read_record(folder / RECORD, BenchmarkRecord, tolerant=True) or {}
-    newest = max(map(_written, models))
+    newest = max(map(written, models))
     measured = {row["path"] for row in record.get("models", ())}
-    if record.get("complete") and measured == set(map(str, models)) and _written(folder / RECORD) >= newest:
+    if record.get("complete") and measured == set(map(str, models)) and written(folder / RECORD) >= newest:
         print(f"measured already: {files_there(folder, TABLE, PLOT)} in {folder}")
         return 0
     words = ["--allow-partial"] * allow_partial + ["--threads", str(threads)]
@@ -116,16 +116,22 @@ def measure_models(
 
 def made(target: Path, source: Path, make: Callable[[Path, Path], None]) -> Path:
     """`target`, made of `source` where it is missing or older than that."""
-    if not target.exists() or _written(target) < _written(source):
-        if target.is_dir():
-            shutil.rmtree(target)
-        target.unlink(missing_ok=True)
+    if not target.exists() or written(target) < written(source):
+        remove(target)
         print(f"\n{target}:", flush=True)
         make(source, target)
     return target
 
 
-def _written(model: Path) -> float:
+def remove(target: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+
+
+def written(model: Path) -> float:
+    """When a model folder or an exported file was written, in seconds since the epoch."""
     return (model / WEIGHTS if model.is_dir() else model).stat().st_mtime
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,15 @@ class SpeedMeter:
         self.dense, self.conditions = in_float32(dense), conditions
         self._reference = prediction(self.dense, dataclasses.replace(conditions, precision="fp32"))
 
+    @functools.cached_property
+    def gained(self) -> float:
+        """The speed of the dense model itself under the conditions: in 8 bits it is faster before anything goes."""
+        return 1.0 if self.conditions.precision == "fp32" else self.of(self.dense.architecture)
+
+    def predicted(self, table: LatencyTable, architecture: Architecture) -> float:
+        """The speed of a model of such sizes by a table of the dense one."""
+        return self.gained * table.dense / table.predict(architecture)
+
     def of(self, architecture: Architecture) -> float:
         """The speed of a model of such sizes, whose weights do not matter."""
         model = self.dense.rebuilt(architecture, dtype="float32")
@@ -123,8 +133,7 @@ def prune_to_speed(
     if speed >= speedup:
         metadata = {**loaded.metadata, "pruned_to_speed": {**about, "measured": speed}}
         save_model(out, loaded.model, loaded.tokenizer, loaded.task, metadata)
-        predicted = table.predict(loaded.config)
-        return Reached(speed, table.dense / predicted, loaded.config.layers, 0.0, 0,
+        return Reached(speed, meter.predicted(table, loaded.config), loaded.config.layers, 0.0, 0,
                        f"{speed:.2f}× without removing anything")  # fmt: skip
     model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
@@ -161,12 +170,10 @@ class _Search:
         self.speedup, self.effort = speedup, effort
         self.costs = [np.array([_cost(table, sublayer.kind, left) for left in sublayer.left])
                       for sublayer in removal.sublayers]  # fmt: skip
-        # In 8 bits the dense model is faster than in fp32 before anything is pruned.
-        self.gained = meter.of(_dense_of(table, architecture)) if table.conditions.precision != "fp32" else 1.0
 
     def run(self) -> tuple[Levels, Reached]:
         """Searches once, then moves the budget until what is measured is what was asked for."""
-        budget = self.table.dense * self.gained / self.speedup - self.table.outside
+        budget = self.table.dense * self.meter.gained / self.speedup - self.table.outside
         found = self._searched(budget)
         levels, speed = found.levels, self.meter.of(self._sizes(found.levels))
         tried = {speed: levels}
@@ -202,7 +209,7 @@ class _Search:
                     advance(f"loss {found.loss:.4f}", 1)
             return found
         except Unreachable as refused:
-            most = self.table.dense * self.gained / (refused.least + self.table.outside)
+            most = self.table.dense * self.meter.gained / (refused.least + self.table.outside)
             raise UserError(f"--speedups: {self.speedup:g} is refused; allowed: up to {most:.1f}, that of a model "
                             "without any head or neuron") from None  # fmt: skip
 
@@ -236,8 +243,7 @@ class _Search:
 
     def _reached(self, levels: Levels, speed: float, loss: float, tried: int, note: str) -> Reached:
         sizes = self._sizes(levels)
-        predicted = self.table.dense * self.gained / self.table.predict(sizes)
-        return Reached(speed, predicted, sizes.layers, loss, tried, note)
+        return Reached(speed, self.meter.predicted(self.table, sizes), sizes.layers, loss, tried, note)
 
 
 def _cost(table: LatencyTable, kind: str, left: int) -> float:
@@ -246,9 +252,3 @@ def _cost(table: LatencyTable, kind: str, left: int) -> float:
 
 def _none_left(costs: Sequence[np.ndarray], levels: Levels) -> bool:
     return all(cost[level] == cost.min() for cost, level in zip(costs, levels, strict=True))
-
-
-def _dense_of(table: LatencyTable, architecture: Architecture) -> Architecture:
-    """The architecture that the table is of."""
-    sizes = LayerSizes(max(table.attention), table.head_dim, table.head_dim, max(table.ffn))
-    return architecture.replace(layers=(sizes,) * table.layers)

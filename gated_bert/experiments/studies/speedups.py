@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.models.latency_report import measured
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import locked
-from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models
+from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models, remove, written
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
 from gated_bert.experiments.sweeps.jobs import Job, job_command
-from gated_bert.models.folder import WEIGHTS, is_model_folder, read_architecture
+from gated_bert.models.folder import is_model_folder, read_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.paths import user_path
@@ -29,8 +28,6 @@ from gated_bert.support.speed_schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
 
 TABLE, RECORD, RUNS, DENSE = "latency.json", "family.json", "runs", "dense"
-
-
 BATCHES = (1, 8)
 """Sequences of a prediction that all models are measured at, beside those that were asked for."""
 Run = Callable[[Sequence[Job], Path], int]
@@ -49,7 +46,7 @@ class Family:
         speedups: targets, rising.
         conditions: of a prediction.
         effort: of each target.
-        learns: fields of the record that say what the teacher teaches.
+        learns: fields of the record that say what the teacher teaches; by default logits and all layers.
         table: a latency table that was measured before; None measures one.
     """
 
@@ -84,9 +81,8 @@ class Family:
         """The run that trains what was pruned to a target, with the dense model as its teacher."""
         folder = self.run(speedup)
         model, teacher = (str(path.resolve()) for path in (self.pruned(speedup), self.model))
-        config = self.job.config.replace(pretrained=model, teacher=teacher, **self.learns)
+        config = self.job.config.replace(pretrained=model, teacher=teacher, **{"distill_layers": "all", **self.learns})
         return Job(f"{config.task} {speedup:g}×", config, folder, job_command(folder))
-
 
     def describe(self) -> list[tuple[str, str]]:
         """What is made of what, by name."""
@@ -155,7 +151,7 @@ def _target(
         print(f"\n{pruned}:", flush=True)
         # What was made of an earlier one is none of this one's.
         for stale in (pruned, _record(pruned), family.final(speedup), family.run(speedup)):
-            _clear(stale)
+            remove(stale)
         reached = prune_to_speed(source, pruned, speedup, table, meter, examples, family.effort)
         write_json_atomic(_record(pruned), _told(reached, speedup))
     # Where nothing was removed there is nothing to make up for.
@@ -223,7 +219,7 @@ def compress(
         raise UserError(f"speedups: {speedups!r} is refused; allowed: numbers above 1, e.g. [2, 4]")
     model, output = user_path(model_folder), user_path(output)
     taught = [name for name in record if name.startswith("distill_")]
-    learns = {"distill_layers": "all", **{name: record.pop(name) for name in taught}}
+    learns = {name: record.pop(name) for name in taught}
     if "task" not in record:
         record["task"] = load_source(model).task.name
     config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)
@@ -301,14 +297,4 @@ def _told(reached: Reached, speedup: float) -> dict:
 def _is_made(pruned: Path, source: Path) -> bool:
     """Whether a model was pruned, to its end, from this source as it is."""
     record = read_record(_record(pruned), SpeedRecord, tolerant=True)
-    return bool(record) and is_model_folder(pruned) and _written(pruned) >= _written(source)
-
-
-def _clear(target: Path):
-    if target.is_dir():
-        shutil.rmtree(target)
-    target.unlink(missing_ok=True)
-
-
-def _written(model: Path) -> float:
-    return (model / WEIGHTS if model.is_dir() else model).stat().st_mtime
+    return bool(record) and is_model_folder(pruned) and written(pruned) >= written(source)

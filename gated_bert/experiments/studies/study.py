@@ -14,7 +14,6 @@ from gated_bert.experiments.studies.stages import PLOT, TABLE
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_csv_atomic
 
-FAMILY = "family.json"
 _STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
 _NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
@@ -69,8 +68,8 @@ def run_study(
         compare(sweeps, output)
     _join_stages([folder / TABLE for folder in sweeps], output)
     families = [output / part.name for part in parts if part.command == "compress"]
-    if any((folder / FAMILY).is_file() for folder in families):
-        from gated_bert.experiments.studies.latency_table import write_speed
+    if families:
+        from gated_bert.experiments.studies.speed_table import write_speed
 
         write_speed(output, families)
     if study.accuracy:

@@ -119,11 +119,7 @@ class SparseGpt(Calibrated):
         centred = self._moves_bias(layer)
         key = id(inputs), centred
         if key not in self._problems:
-            hessian = inputs.products(centred)
-            # Of what is constant only rounding is left.
-            constant = np.diag(hessian) <= 1e-10 * inputs.squares
-            hessian[constant] = hessian[:, constant] = 0
-            self._problems[key] = _Quadratic.of(hessian)
+            self._problems[key] = _Quadratic.of(inputs.hessian(centred))
         return self._problems[key]
 
     def _target(self, layer: GatedLayer, kernel: np.ndarray, inputs: Moments) -> np.ndarray:
