@@ -9,20 +9,20 @@ from typing import Any
 from gated_bert.cli.common import note_replaced, prepare_environment, typed_flags
 from gated_bert.cli.outputs import check_writable
 from gated_bert.cli.positionals import split_words
-from gated_bert.compression.preconditions import check_model
+from gated_bert.compression.preconditions import RUNTIMES, SERVED_GRAPHS, SERVED_PRECISIONS, check_model
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError, choose
 from gated_bert.support.paths import user_path
 
 _GROUP = "latency"
-RUNTIMES, PRECISIONS, GRAPHS = ("onnx", "keras"), ("fp32", "int8"), ("fused", "standard")
 SERVED = (
     Flag(("--batch",), "batch", "int", "sequences in a prediction", _GROUP, low=1),
     Flag(("--length",), "length", "int", "tokens of each", _GROUP, low=1),
     Flag(("--threads",), "threads", "int", "threads of a product", _GROUP, low=1),
     Flag(("--precision",), "served_precision", "text", "what is served: fp32, or int8 (dynamic quantisation)", _GROUP,
-         "BITS", PRECISIONS),
-    Flag(("--graph",), "graph", "text", "kind of the ONNX graph", _GROUP, "KIND", GRAPHS, names=GRAPHS),
+         "BITS", SERVED_PRECISIONS),
+    Flag(("--graph",), "graph", "text", "kind of the ONNX graph", _GROUP, "KIND", SERVED_GRAPHS,
+         names=SERVED_GRAPHS),
 )  # fmt: skip
 """Flags that say what a prediction is like whose time counts."""
 DEFAULTS = {"batch": 1, "length": 128, "threads": 1, "served_precision": "fp32", "graph": "fused", "runtime": "onnx",
@@ -67,7 +67,8 @@ def served_in(typed: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a word that is not allowed.
         FlagError: 8 bits in Keras.
     """
-    for label, name, allowed in (("--precision", "served_precision", PRECISIONS), ("--graph", "graph", GRAPHS),
+    for label, name, allowed in (("--precision", "served_precision", SERVED_PRECISIONS),
+                                 ("--graph", "graph", SERVED_GRAPHS),
                                  ("--runtime", "runtime", RUNTIMES)):  # fmt: skip
         choose(label, typed[name], allowed)
     if typed["runtime"] == "keras" and typed["served_precision"] != "fp32":

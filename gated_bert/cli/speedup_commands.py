@@ -16,13 +16,13 @@ from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.preconditions import check_model
 from gated_bert.config.flag_table import DEFAULTS, PRUNING_FIELDS, Flag
+from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.support.checks import FlagError, choose
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 
 _GROUP = "speed"
-ORDERS = ("obs", "magnitude", "random")
 SPEEDUPS = Flag(("--speedups",), "speedups", "list", "how many times as fast, over the dense model in fp32: 2,4,8",
                 _GROUP, "TIMES")  # fmt: skip
 _LEFT_OUT = {"methods", "seeds", "precision", "teacher", *PRUNING_FIELDS}
@@ -34,7 +34,8 @@ FLAGS = (
     Flag(("--search-steps",), "search_steps", "int", "draws in the search for what each layer is pruned to", _GROUP,
          low=0),
     Flag(("--order",), "order", "text", "which units go: obs (second order, with the update of what stays), or, to "
-         "compare with, magnitude or random, the same share of every layer", _GROUP, "NAME", ORDERS, names=ORDERS),
+         "compare with, magnitude or random, the same share of every layer", _GROUP, "NAME", REMOVAL_ORDERS,
+         names=REMOVAL_ORDERS),
     *SERVED,
     Flag(("--train-precision",), "precision", "text", "of training: auto, float32, mixed_bfloat16, mixed_float16",
          _GROUP, "NAME"),
@@ -56,7 +57,7 @@ def speedups_command(words: list[str]) -> int:
     said = {flag.name: typed.pop(flag.name) for flag in SERVED if flag.name in typed}
     served = served_in({**SERVED_DEFAULTS, **said})
     own = {name: typed.pop(name, value) for name, value in OWN.items()}
-    choose("--order", own["order"], ORDERS)
+    choose("--order", own["order"], REMOVAL_ORDERS)
     table = user_path(typed.pop("table")) if "table" in typed else None
     if table is not None and not table.is_file():
         raise FlagError.refused("--table", str(table), "a file that gated-bert latency-table wrote")

@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from gated_bert.compression.preconditions import RUNTIMES, SERVED_GRAPHS, SERVED_PRECISIONS
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.support.checks import ConfigError, choose, whole
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.records import read_record
 from gated_bert.support.speed_schemas import LatencyRecord
-
-RUNTIMES = ("onnx", "keras")
-PRECISIONS = ("fp32", "int8")
-GRAPHS = ("fused", "standard")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,8 @@ class Conditions:
     def __post_init__(self) -> None:
         for name in ("batch", "length", "threads"):
             whole(name, getattr(self, name), 1)
-        for name, allowed in (("runtime", RUNTIMES), ("precision", PRECISIONS), ("graph", GRAPHS)):
+        for name, allowed in (("runtime", RUNTIMES), ("precision", SERVED_PRECISIONS),
+                              ("graph", SERVED_GRAPHS)):  # fmt: skip
             choose(name, getattr(self, name), allowed)
         if self.runtime == "keras" and self.precision != "fp32":
             raise ConfigError("precision", self.precision, "fp32 with runtime=keras")

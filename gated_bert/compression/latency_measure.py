@@ -19,6 +19,7 @@ from gated_bert.compression.onnx_model import session_options
 from gated_bert.compression.quantize import needs_reduced_range, quantize_dynamically
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.widths import RATIO, widths
 from gated_bert.support.errors import UserError
 from gated_bert.support.machine import this_machine
 from gated_bert.support.partial import temporary_folder
@@ -30,7 +31,8 @@ TURNS = 7
 REPEATS, TRIES = 31, 3
 NOISE = 0.02
 """Share of the time by which a larger part may seem faster without a doubt of the table."""
-WIDTH_RATIO = 0.9**2
+EVERY_SECOND = RATIO**2
+"""Of the widths that models are pruned to every second is measured; between them times are interpolated."""
 
 Run = Callable[[], object]
 Tell = Callable[[int], None]
@@ -95,7 +97,7 @@ def sizes_to_measure(architecture: Architecture) -> tuple[list[Sizes], list[Size
         UserError: layers that are not alike.
     """
     whole = _uniform_sizes(architecture)
-    neurons = _neurons(whole.intermediate_size)
+    neurons = sorted(widths(whole.intermediate_size, EVERY_SECOND))
     beside = whole.num_heads // 2, neurons[np.searchsorted(neurons, whole.intermediate_size / 2)]
     return [(each, beside[1]) for each in range(whole.num_heads + 1)], [(beside[0], each) for each in neurons]
 
@@ -121,15 +123,6 @@ def _uniform_sizes(architecture: Architecture) -> LayerSizes:
     if len(found) > 1:
         raise UserError("latency-table: layers of different sizes; give the model that it was shrunk from")
     return found.pop()
-
-
-def _neurons(most: int) -> list[int]:
-    """Widths that are measured, rising, with none and all."""
-    found, width = [], float(most)
-    while width >= max(most / 100, 1):
-        found.append(round(width))
-        width *= WIDTH_RATIO
-    return sorted({*found, 0})
 
 
 def _doubtful(shares: Mapping[Sizes, np.ndarray], row: Sequence[Sizes]) -> set[Sizes]:

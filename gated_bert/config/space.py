@@ -19,3 +19,6 @@ TIED_ROLES = {
 """Pattern → the matrices of a block that its units run through."""
 TASK_TYPES = ("classification", "regression")
 TICKET_CONTROLS = ("random", "reinitialized")
+REMOVAL_ORDERS = ("obs", "magnitude", "random")
+"""What says which heads and neurons go for a speed: what that costs with the update of what stays; or, with none, to
+compare with, the norm of their weights, or chance."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gated_bert.models.architecture import BertConfig
-from gated_bert.models.family import BERT, register_family
+from gated_bert.models.family import BERT, Family, register_family
 from gated_bert.models.heads import BERT_HEADS
 from gated_bert.models.post_norm_family import PostNormFamily
 from gated_bert.tasks.wordpiece import Tokenizer
@@ -24,6 +24,8 @@ class BertFamily(PostNormFamily):
     title = "BERT"
     prefix = "bert."
     class_prefix = "Bert"
+    outside = Family.outside
+    pooled = Family.pooled
     heads = BERT_HEADS
     head_layers = {"pooler/dense": "pooler/dense", "output": "classifier"}
 

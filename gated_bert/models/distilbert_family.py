@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gated_bert.models.family import register_family
 from gated_bert.models.family_sizes import DISTILBERT, DistilBertConfig
 from gated_bert.models.heads import CHOICE, CLASSES, LANGUAGE, SPANS, TOKENS, HeadTensors
-from gated_bert.models.post_norm_family import POOLER, PostNormFamily
+from gated_bert.models.post_norm_family import PostNormFamily
 from gated_bert.tasks.file_tokenizers import PlainTokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class DistilBertFamily(PostNormFamily):
     title = "DistilBERT"
     prefix = "distilbert."
     class_prefix = "DistilBert"
-    pooled = "first layer of a classifier"
     fields = {
         "num_layers": "n_layers",
         "d_model": "dim",
@@ -59,7 +58,6 @@ class DistilBertFamily(PostNormFamily):
         LANGUAGE: ("vocab_transform.weight",),
     })  # fmt: skip
     head_layers = {"pooler/dense": "pre_classifier", "output": "classifier"}
-    outside = (POOLER, *PostNormFamily.outside)
 
     @classmethod
     def model(cls) -> type[DistilBertClassifier]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gated_bert.models.family import register_family
 from gated_bert.models.family_sizes import ELECTRA, ElectraConfig
 from gated_bert.models.heads import CHOICE, CLASSES, LANGUAGE, PRETRAINING, SPANS, TOKENS, HeadTensors
-from gated_bert.models.post_norm_family import POOLER, PostNormFamily
+from gated_bert.models.post_norm_family import PostNormFamily
 from gated_bert.tasks.wordpiece import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ class ElectraFamily(PostNormFamily):
     title = "ELECTRA"
     prefix = "electra."
     class_prefix = "Electra"
-    pooled = "first layer of a classifier"
     fields = {**PostNormFamily.fields, "embedding_size": "embedding_size"}
     defaults = {**PostNormFamily.defaults, "embedding_size": 128}
     heads = HeadTensors("classifier.out_proj.weight", "classifier.dense.weight", {
@@ -36,7 +35,6 @@ class ElectraFamily(PostNormFamily):
         PRETRAINING: ("discriminator_predictions.dense.weight",), LANGUAGE: ("generator_predictions.dense.weight",),
     })  # fmt: skip
     head_layers = {"pooler/dense": "classifier/dense", "output": "classifier.out_proj"}
-    outside = (POOLER, *PostNormFamily.outside)
 
     @classmethod
     def model(cls) -> type[ElectraClassifier]:

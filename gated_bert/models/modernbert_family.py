@@ -39,7 +39,6 @@ class ModernBertFamily(PostNormFamily):
     title = "ModernBERT"
     prefix = "model."
     class_prefix = "ModernBert"
-    pooled = "first layer of a classifier"
     fields = {
         "num_layers": "num_hidden_layers",
         "d_model": "hidden_size",

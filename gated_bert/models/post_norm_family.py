@@ -51,6 +51,9 @@ class PostNormFamily(Family):
     only: ClassVar[Mapping[str, Any]] = {"position_embedding_type": "absolute", "is_decoder": False}
     head_layers: ClassVar[Mapping[str, str]]
     optional: ClassVar[tuple[str, ...]] = (POOLER, *HEAD, *SPAN_HEAD)
+    # BERT alone has a pooler in its encoder.
+    outside: ClassVar[tuple[str, ...]] = (POOLER, *Family.outside)
+    pooled: ClassVar[str] = "first layer of a classifier"
 
     @classmethod
     def read_config(cls, values: dict, where: str) -> PostNormConfig:

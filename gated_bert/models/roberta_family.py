@@ -12,7 +12,7 @@ from gated_bert.models.architecture import PostNormConfig
 from gated_bert.models.family import register_family
 from gated_bert.models.family_sizes import ROBERTA, XLM_ROBERTA, RobertaConfig, XlmRobertaConfig
 from gated_bert.models.heads import CHOICE, CLASSES, LANGUAGE, SPANS, TOKENS, HeadTensors
-from gated_bert.models.post_norm_family import POOLER, PostNormFamily
+from gated_bert.models.post_norm_family import PostNormFamily
 from gated_bert.tasks.file_tokenizers import RobertaTokenizer
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ class RobertaFamily(PostNormFamily):
     title = "RoBERTa"
     prefix = "roberta."
     class_prefix = "Roberta"
-    pooled = "first layer of a classifier"
     fields = {**PostNormFamily.fields, "padding_index": "pad_token_id"}
     defaults = {**PostNormFamily.defaults, "pad_token_id": 1}
     heads = HeadTensors("classifier.out_proj.weight", "classifier.dense.weight", {
@@ -37,7 +36,6 @@ class RobertaFamily(PostNormFamily):
         CHOICE: ("classifier.weight",), LANGUAGE: ("lm_head.dense.weight",),
     })  # fmt: skip
     head_layers = {"pooler/dense": "classifier/dense", "output": "classifier.out_proj"}
-    outside = (POOLER, *PostNormFamily.outside)
 
     @classmethod
     def model(cls) -> type[RobertaClassifier]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
+from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.distillation import soft_loss
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.models.widths import widths
 from gated_bert.pruning import patterns
 from gated_bert.pruning.calibration import Calibration, Moments
 from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
@@ -25,11 +27,7 @@ from gated_bert.pruning.second_order import damped
 from gated_bert.support.backend import view
 
 HEADS, NEURONS = "heads", "neurons"
-OBS, MAGNITUDE, RANDOM = ORDERS = ("obs", "magnitude", "random")
-"""What says which units go: what their removal costs with the update of what stays; or, with none, to compare with, the
-norm of their weights, or chance."""
-RATIO = 0.9
-"""Of neurons a level leaves so many of those that the level before it leaves."""
+OBS, _, RANDOM = REMOVAL_ORDERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +54,11 @@ class Sublayer:
         return self.group.num_units
 
 
-def sublayers_of(model: EncoderClassifier, ratio: float = RATIO) -> list[Sublayer]:
+def sublayers_of(model: EncoderClassifier) -> list[Sublayer]:
     """The sublayers of a model that have units, from input to output.
 
     Args:
         model: a model with encoder blocks.
-        ratio: neurons of a level over those of the level before it.
     """
     found = []
     for place, block in enumerate(model.encoder.blocks):
@@ -70,18 +67,9 @@ def sublayers_of(model: EncoderClassifier, ratio: float = RATIO) -> list[Sublaye
             there = pattern.roles() <= matrices.keys()
             for group in pattern.groups(list(matrices.values()), heads) if there else ():
                 units = group.num_units
-                left = range(units, -1, -1) if kind == HEADS else widths(units, ratio)
+                left = range(units, -1, -1) if kind == HEADS else widths(units)
                 found.append(Sublayer(place, kind, group.layers[-1], group, tuple(left)))
     return found
-
-
-def widths(neurons: int, ratio: float = RATIO) -> list[int]:
-    """How many of so many neurons the levels leave: a geometric series that ends at a hundredth, and none."""
-    found, width = [], float(neurons)
-    while width >= max(neurons / 100, 1):
-        found.append(round(width))
-        width *= ratio
-    return [*dict.fromkeys(found), 0]
 
 
 class StructuredRemoval:
@@ -96,9 +84,8 @@ class StructuredRemoval:
         kind: of its task, as `soft_loss` takes it.
         batches: calibration data, (inputs, …) of each batch, without labels.
         judged: batches that `loss` looks at; by default all.
-        order: one of `ORDERS`.
+        order: one of `REMOVAL_ORDERS`.
         seed: of a random one.
-        ratio: see `sublayers_of`.
 
     Attributes:
         sublayers: those of the model that have units.
@@ -106,10 +93,10 @@ class StructuredRemoval:
     """
 
     def __init__(self, model: EncoderClassifier, kind: str, batches: Sequence[tuple], judged: int | None = None,
-                 order: str = OBS, seed: int = 0, ratio: float = RATIO):  # fmt: skip
+                 order: str = OBS, seed: int = 0):  # fmt: skip
         self.model, self.kind, self.batches, self.order = model, kind, list(batches), order
         self._rng = np.random.default_rng(seed)
-        self.sublayers = sublayers_of(model, ratio)
+        self.sublayers = sublayers_of(model)
         self.errors: list[np.ndarray] = []
         self._judged = [batch[0] for batch in self.batches[:judged]]
         self._wanted = [ops.convert_to_numpy(model.predict_on_batch(inputs)) for inputs in self._judged]

@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
-import keras
 import numpy as np
 import onnxruntime
 import pytest
-from in_transformers import logits, needs_transformers, run
+from in_transformers import logits, needs_transformers
 
 from gated_bert import GatedBertConfig, UserError, load_model, save_model, shrink, train
 from gated_bert.compression.export import export_hugging_face
@@ -23,7 +21,6 @@ from gated_bert.config import ConfigError
 from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.models.family import _MODULES, get_family
 from gated_bert.models.folder import LoadedModel, read_masks
-from gated_bert.models.pretrained import load_pretrained, read_pretrained_architecture
 from gated_bert.pruning.activation_change import activation_changes, close_units, kept_layers
 from gated_bert.pruning.calibration import Calibration
 from gated_bert.pruning.groups import BalancedGroup
@@ -31,27 +28,15 @@ from gated_bert.pruning.patterns import HEADS, NEURONS, QKV_ROWS, Block, HeadDim
 from gated_bert.pruning.structured import StructuredRemoval
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
+from tests.models.family_models import FIXTURES, FOLDERS, load, predict
 
-FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-FOLDERS = FIXTURES / "families"
 FAMILIES = sorted(_MODULES)
 LENGTHS = (5, 11, 16)
-
-
-def load(folder, **changes):
-    config = read_pretrained_architecture(str(folder)).replace(**changes)
-    model = get_family(config.model_type).model()(config)
-    load_pretrained(model, str(folder))
-    return model
 
 
 def batch(reference, model, length):
     config = model.architecture
     return {name: reference[f"{config.model_type}/{length}/{name}"] for name in config.input_names}
-
-
-def predict(model, inputs):
-    return keras.ops.convert_to_numpy(model(inputs))
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +243,7 @@ def test_what_comes_into_layers_is_the_same_in_order_and_at_once(family, referen
 
 
 def test_heads_and_neurons_go_with_the_update_of_what_stays(family, reference):
-    model = load(FOLDERS / family)
+    model = load(FOLDERS / family, num_outputs=3)
     batches = [(batch(reference, model, length), None) for length in LENGTHS]
     removal = StructuredRemoval(model, "classification", batches)
     assert len(removal.sublayers) == len(list(removal.look())) == 2 * model.architecture.num_layers
@@ -334,69 +319,3 @@ def test_tiles_are_exported_where_a_fused_graph_is_known(family, tmp_path):
             export_onnx(tmp_path / "model.onnx", loaded, "tiled")
         return
     assert export_onnx(tmp_path / "model.onnx", loaded, "tiled") < 1e-4
-
-
-ODD = {
-    "bert": [{"hidden_size": 10, "num_attention_heads": 5, "intermediate_size": 7, "num_hidden_layers": 1},
-             {"type_vocab_size": 1, "num_hidden_layers": 4, "layer_norm_eps": 1e-3}],
-    "roberta": [{"pad_token_id": 0}, {"pad_token_id": 7, "type_vocab_size": 2, "max_position_embeddings": 30},
-                {"hidden_size": 6, "num_attention_heads": 1, "num_hidden_layers": 3}],
-    "xlm-roberta": [{"num_attention_heads": 9, "hidden_act": "silu"}],
-    "distilbert": [{"dim": 22, "n_heads": 11, "hidden_dim": 5, "n_layers": 1}, {"sinusoidal_pos_embds": True}],
-    "electra": [{"embedding_size": 18}, {"embedding_size": 40, "hidden_act": "relu", "type_vocab_size": 3}],
-    "modernbert": [{"classifier_pooling": "mean", "num_attention_heads": 1},
-                   {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"], "local_attention": 5},
-                   {"num_hidden_layers": 1, "hidden_activation": "silu", "classifier_activation": "relu",
-                    "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 50.0}}}],
-}  # fmt: skip
-"""What is changed in the configuration of the fixtures."""
-MAKE = """
-import json, sys, numpy as np, torch, transformers
-sys.path.insert(0, sys.argv[1])
-import make_family_reference as made
-for number, (family, changes) in enumerate(json.loads(sys.argv[3])):
-    name, options = made.FAMILIES[family]
-    options = {**options, **changes}
-    if "layer_types" in changes:
-        options.pop("global_attn_every_n_layers")
-    torch.manual_seed(number)
-    config = getattr(transformers, name + "Config")(num_labels=3, **options)
-    model = getattr(transformers, name + "ForSequenceClassification")(config).eval()
-    made.randomise(model)
-    folder = f"{sys.argv[2]}/{number}"
-    model.save_pretrained(folder)
-    inputs = made.batch(np.random.default_rng(number), family, 14)
-    pad = {"roberta": config.pad_token_id, "xlm-roberta": 1}.get(family, 0)
-    inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, np.maximum(inputs["input_ids"], 9), pad)
-    if getattr(config, "type_vocab_size", 2) < 2 and "token_type_ids" in inputs:
-        inputs["token_type_ids"] *= 0
-    np.savez(f"{folder}/made.npz", logits=made.outputs(model, inputs), **inputs)
-"""
-
-
-@needs_transformers
-@pytest.mark.nightly
-def test_models_of_odd_sizes_compute_what_they_do_in_transformers(tmp_path):
-    cases = [(family, changes) for family, each in ODD.items() for changes in each]
-    run(MAKE, FIXTURES, tmp_path, json.dumps(cases))
-    for number, case in enumerate(cases):
-        with np.load(tmp_path / str(number) / "made.npz") as made:
-            model = load(tmp_path / str(number), num_outputs=3)
-            inputs = {name: made[name].astype(np.int32) for name in model.architecture.input_names}
-            np.testing.assert_allclose(predict(model, inputs), made["logits"], atol=1e-4, err_msg=str(case))
-
-
-@pytest.mark.parametrize("change", [
-    {"rope_parameters": {"full_attention": "x"}}, {"rope_parameters": {"rope_theta": 5000.0}}, {"rope_parameters": [1]},
-    {"rope_parameters": {"full_attention": {"rope_theta": "160000"}}}, {"global_rope_theta": [1]},
-    {"layer_types": 3}, {"layer_types": [["a"], "b"]}, {"global_attn_every_n_layers": "3"},
-], ids=str)  # fmt: skip
-def test_odd_rotations_and_layers_are_refused_in_one_line(change):
-    values = json.loads((FOLDERS / "modernbert" / "config.json").read_text())
-    if "global_rope_theta" in change:
-        values.pop("rope_parameters", None)
-    if "global_attn_every_n_layers" in change:
-        values.pop("layer_types", None)
-    with pytest.raises(UserError) as refused:
-        get_family("modernbert").read_config(values | change, "config.json")
-    assert str(refused.value).startswith("config.json: ") and "\n" not in str(refused.value)

@@ -8,8 +8,9 @@ from gated_bert.compression.shrink import shrink
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.gated_dense import output_hook
+from gated_bert.models.widths import widths
 from gated_bert.pruning.criteria.calibrated import gated_kernel
-from gated_bert.pruning.structured import HEADS, StructuredRemoval, sublayers_of, widths
+from gated_bert.pruning.structured import HEADS, StructuredRemoval, sublayers_of
 from gated_bert.support.backend import view
 
 

@@ -18,11 +18,12 @@ from gated_bert.compression.parity import in_float32, refuse_not_finite
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.shrink import shrink
 from gated_bert.compression.source import load_source
+from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
 from gated_bert.pruning.level_search import Found, Levels, Unreachable, best_levels, search_levels
-from gated_bert.pruning.structured import HEADS, OBS, ORDERS, StructuredRemoval
+from gated_bert.pruning.structured import HEADS, OBS, StructuredRemoval
 from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
 from gated_bert.support.progress_bar import progress_bar
@@ -46,7 +47,7 @@ class Effort:
         judged: of these, those that the search judges by.
         steps: of the search.
         seed: of texts and search.
-        order: which units go, one of `gated_bert.pruning.structured.ORDERS`; all but `obs` take the same share
+        order: which units go, one of `gated_bert.config.space.REMOVAL_ORDERS`; all but `obs` take the same share
             of every layer, without a search.
     """
 
@@ -57,7 +58,7 @@ class Effort:
     order: str = OBS
 
     def __post_init__(self) -> None:
-        choose("order", self.order, ORDERS)
+        choose("order", self.order, REMOVAL_ORDERS)
 
 
 @dataclass(frozen=True)
