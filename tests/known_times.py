@@ -13,6 +13,10 @@ def known_time(architecture):
 
 @pytest.fixture
 def timed(monkeypatch):
+    return know_times(monkeypatch)
+
+
+def know_times(monkeypatch):
     """What predictions take (`time`, of an architecture), and the share of it by which they vary, which tests set."""
     from gated_bert.compression import latency_measure
     from gated_bert.experiments.studies import prune_to_speed

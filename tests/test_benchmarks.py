@@ -88,6 +88,7 @@ def test_shrunk_models_are_measured():
     assert len(promises) == 2 and all(np.isfinite(figure.value) and figure.value > 0 for figure in figures)
 
 
+@pytest.mark.nightly
 def test_masks_of_movement_are_measured():
     from benchmarks.movement_masks import measure
 

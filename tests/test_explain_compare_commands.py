@@ -176,6 +176,7 @@ def test_models_are_explained_with_the_same_samples(models, capsys):
     assert before == after
 
 
+@pytest.mark.nightly
 def test_a_stopped_comparison_goes_on(models, capsys, monkeypatch):
     append, stopped = explanations.append_document, []
 

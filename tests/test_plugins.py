@@ -281,12 +281,17 @@ def test_a_command_without_words_names_no_plugin():
     assert plugin_words.named(["--plugin", "a.py", "-e", "1", "--plugin=b.py"]) == ["a.py", "b.py"]
 
 
-def test_a_task_and_a_command_come_from_a_file_each(tmp_path, files):
-    task, counting = tmp_path / "vowels.py", tmp_path / "letters.py"
+def test_a_command_comes_from_a_file(tmp_path, files):
+    counting = tmp_path / "letters.py"
     assert "letters: 7" in command("letters", "--plugin", counting, "three", "ab")
     assert "letters: 2" in command("letters", f"--plugin={counting}", "ab")
     assert "count the letters" in command("-h", "--plugin", counting)
     assert "letters" in command("letters", "ab", status=2), "without its file there is no such command"
+
+
+@pytest.mark.nightly
+def test_a_task_of_a_file_is_trained_in_jobs_and_judged(tmp_path, files):
+    task = tmp_path / "vowels.py"
     tiny = ("-m", "tiny", "--num-layers", "1", "--d-model", "8", "--num-heads", "2", "--dff", "8", "-ml", "16")
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("\n".join(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"aeiobcdf")) + "\n")

@@ -207,7 +207,7 @@ print(pandas.DataFrame({"a": [1]}).to_csv(index=False).split(), sys.modules["ker
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", nightly("jax")])
 def test_keras_imports_only_what_is_used_and_the_rest_can_be_imported_later(tmp_path, backend):
     pytest.importorskip(backend)
     environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": ROOT}

@@ -11,7 +11,7 @@ from gated_bert.compression.latency_measure import measure_table, sizes_to_measu
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.support.errors import UserError
-from tests.known_times import known_time
+from tests.known_times import know_times, known_time
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +90,23 @@ def test_a_table_is_kept_and_is_of_its_model(model, timed, tmp_path):
         table.predict(BertConfig.uniform(3, 24, 4, 41, vocab_size=60, max_position=40))
 
 
+@pytest.fixture(scope="module")
+def written(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "t.json"
+    with pytest.MonkeyPatch.context() as patches:
+        know_times(patches)
+        table_of(model).save(path)
+    return json.loads(path.read_text())
+
+
 @pytest.mark.parametrize("fault", ["{", "[]", {"ffn": []}, {"dense": "x"}, {"outside": None}, {"hidden_size": 1.5},
                                    {"attention": [{"heads": 1, "ms": 2.0}, {"heads": 2, "ms": 1.0}]},
                                    {"conditions": {"batch": 1}}, {"dense": 0.0}, {"outside": -1.0},
                                    {"conditions": {"batch": 1, "length": 16, "threads": 1, "runtime": "tpu",
                                                    "precision": "fp32", "graph": "fused"}}])  # fmt: skip
-def test_what_is_no_table_is_refused_in_one_line(model, timed, tmp_path, fault):
+def test_what_is_no_table_is_refused_in_one_line(written, tmp_path, fault):
     path = tmp_path / "t.json"
-    table_of(model).save(path)
-    values = json.loads(path.read_text())
-    path.write_text(fault if isinstance(fault, str) else json.dumps(values | fault))
+    path.write_text(fault if isinstance(fault, str) else json.dumps(written | fault))
     with pytest.raises(UserError) as refused:
         LatencyTable.load(path)
     assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)

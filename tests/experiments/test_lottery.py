@@ -248,6 +248,7 @@ SMALL = (
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_runs_rounds_and_controls_and_goes_on(jobs_here, tmp_path, capsys):
     words = ["lottery", *SMALL, "--rounds", "2", "-f", "0.75", "-o", str(tmp_path)]
     assert main(words) == 0

@@ -67,6 +67,7 @@ def oneshot(output, *flags):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(jobs_here, tmp_path):
     flags = ["-t", "sst2", "--strategy", "magnitude", "--compression", "1.1,1.2", "-e", "2", "--dense-epochs", "1"]
     assert oneshot(tmp_path, *flags, "--seeds", "1,2") == 0

@@ -78,6 +78,7 @@ def test_models_are_judged_on_the_test_file_by_the_names_of_the_classes(finished
         {"model": loaded}, str(alone)).examples.labels]  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_weights_whose_classes_are_sorted_otherwise_start_where_they_were(finished, tmp_path, capsys):
     _, result = finished
     # Capitals come first, so that these are sorted the other way round.

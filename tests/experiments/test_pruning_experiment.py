@@ -57,7 +57,7 @@ def test_what_is_refused(changes, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ticket", [nightly(False), True])
+@pytest.mark.parametrize("ticket", [False, nightly(True)])
 def test_a_run_writes_its_files_and_is_not_repeated(tmp_path, monkeypatch, ticket):
     monkeypatch.chdir(tmp_path)
     one = experiment(model="tiny", compression=1.2, pretrained=False, data="embedded", train_kwargs=TINY, is_LTH=ticket)

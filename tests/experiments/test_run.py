@@ -135,7 +135,7 @@ def rows_of(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.daily_every(5)
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["spt", "movement", "smooth_grad", "sparsegpt", "obert"])
 def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_path, method):
     """Three kills, also in the middle of an epoch; dropout and the criterion's own state go on where they were."""
@@ -149,7 +149,7 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
     pd.testing.assert_frame_equal(rows_of(tmp_path / "broken"), rows_of(tmp_path / "whole"), check_exact=True)
 
 
-@pytest.mark.parametrize("batches", [nightly(0), 2])
+@pytest.mark.parametrize("batches", [0, nightly(2)])
 def test_masks_whose_target_is_reached_stay_over_a_stop(tmp_path, stopped, batches):
     """Tiles made of open columns: more would close, were an update to the same sparsity done again."""
     options = {"pruning_type": 8, "tilesparsity_variant": "code", "granularity": 4, "epochs": 4}

@@ -158,6 +158,7 @@ def _words(dense, out, *more, speedups="2"):
             "--texts", "64", "--search-steps", "2", "-o", str(out), *more]  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(dense, table, measured_here, tmp_path):
     rows = gated_bert.compress(
         dense, [1.4, 2], tmp_path / "family", "embedded", epochs=1, conditions=CONDITIONS, effort=Effort(64, 32, 2),
@@ -217,6 +218,7 @@ def test_the_table_of_a_folder_is_measured_by_its_command(dense, timed, tmp_path
     assert "--length: 65 is refused; allowed: 1 to 64" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_a_target_between_two_others_makes_the_later_one_anew(dense, table, measured_here, tmp_path):
     def family(*speeds):
         return gated_bert.compress(

@@ -183,6 +183,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.nightly
 def test_a_sweep_removes_what_killed_ones_left_in_its_folders(tmp_path):
     assert launch(tmp_path, "-p", "spt", "-e", "3").returncode == 0
     run = tmp_path / "out/results_spt_sst2"

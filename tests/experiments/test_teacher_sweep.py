@@ -110,6 +110,7 @@ def test_a_failed_teacher_fails_its_students_in_one_sentence_and_resume_tries_al
     assert {status(tmp_path, name)["state"] for name in ("baseline", *OF.values())} == {"finished"}
 
 
+@pytest.mark.nightly
 def test_a_stopped_sweep_goes_on_with_the_students_of_a_finished_teacher(tmp_path):
     words = ("-p", "magnitude,movement", *SELF)
     process = start(tmp_path, *words, FAKE_STEP="0.1")

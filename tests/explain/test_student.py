@@ -195,6 +195,7 @@ def test_batches_hold_the_weights_of_their_tokens():
     assert seen == 45
 
 
+@pytest.mark.nightly
 def test_the_loss_draws_explanations_to_limes():
     train, held = datasets()
     steps = []

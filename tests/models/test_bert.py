@@ -111,6 +111,7 @@ def test_mixed_precision_trains_and_predicts_close_to_float32(precision, tmp_pat
     assert np.array_equal(array(reloaded(example_batch())), array(model(example_batch())))
 
 
+@pytest.mark.nightly
 def test_jit_compiled_training_gives_the_loss_of_eager_training():
     losses = []
     for jit_compile in (None, True):

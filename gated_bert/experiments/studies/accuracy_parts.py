@@ -22,14 +22,14 @@ _GRADUAL = "--lr-schedule cyclic --lr-cycle 2 --freeze embeddings -l 5e-4 --scop
 _RISING = "-e 11 -ps 2 -pe 9 -f 0.97 -p soft_movement --freeze embeddings -l 5e-4"
 """Soft movement closes by a threshold, and stops at no level."""
 _ALL = "random,magnitude,movement,wanda,sparsegpt,obert,platon"
-_BEST = "magnitude,movement,sparsegpt,obert"
+_COMPARED = "magnitude,sparsegpt,movement"
 _Methods = Mapping[int, str]
 """Seed → methods, separated by commas."""
 
 
 def _levels(
     task: str, common: str, dense: str, gradual: str, *, taught: _Methods, trained: _Methods, levels: str = _LEVELS,
-    obert: str = "", rising: str = "",
+    others: str = "", obert: str = "", rising: str = "",
 ) -> tuple[Part, ...]:  # fmt: skip
     """A dense model for each seed; from it one-shot, gradual with it as the teacher, and gradual without.
 
@@ -41,6 +41,7 @@ def _levels(
         taught: what has the dense model as its teacher; its seeds are those of the dense models.
         trained: what has none.
         levels: per cent, of one-shot pruning.
+        others: what is taught with the first seed alone.
         obert: those of one-shot oBERT, with the first seed.
         rising: flags of what closes by a threshold, taught and with the first seed.
     """
@@ -61,6 +62,8 @@ def _levels(
             parts.append(Part(f"{task}-{way}-{seed}", f"{common_start} -p {names} {gradual}{teacher}"))
     first = next(iter(taught))
     model, common_start = start(first)
+    if others:
+        parts.append(Part(f"{task}-taught-others-{first}", f"{common_start} -p {others} {gradual} --teacher {model}"))
     if rising:
         parts.append(Part(f"{task}-taught-rising-{first}", f"{common_start} {rising} --teacher {model}"))
     if obert:
@@ -83,13 +86,12 @@ ACCURACY = Study(
         "standard": (
             *_levels(
                 "sst2", _SST2, _DENSE, f"{_PLATEAUS} {_GRADUAL}",
-                taught={1: _ALL, 2: _BEST, 3: _BEST}, trained={1: "magnitude,sparsegpt", 2: "magnitude",
-                                                            3: "magnitude"},
-                obert="60,80,90", rising=_RISING,
+                taught={1: f"{_COMPARED},obert", 2: _COMPARED, 3: _COMPARED}, trained={1: "magnitude,sparsegpt"},
+                others="platon,wanda,random", obert="60,80,90", rising=_RISING,
             ),
             *_levels(
                 "stsb", _STSB, "-p baseline -l 1e-4 -e 4", f"{_PLATEAUS} {_GRADUAL}",
-                taught={1: "magnitude,obert"}, trained={1: "magnitude"},
+                taught={1: "magnitude,sparsegpt"}, trained={},
             ),
             *_levels(
                 "qnli", _QNLI, _DENSE, f"{_PLATEAUS} {_GRADUAL}", taught={1: "magnitude"}, trained={},
