@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_model": "gated_bert.models.folder",
     "save_model": "gated_bert.models.folder",
     "shrink": "gated_bert.compression.shrink",
+    "trim_vocabulary": "gated_bert.compression.vocabulary",
     "compress": "gated_bert.experiments.studies.speedups",
     "Conditions": "gated_bert.compression.latency",
     "Effort": "gated_bert.experiments.studies.prune_to_speed",

@@ -18,6 +18,7 @@ from tests.refused import refusal
 TINY = "train -m tiny -e 1 -b 2 -p baseline --num-layers 1 --d-model 8 --num-heads 2 --dff 8".split()
 NAMED = {
     "download": ["glue", "{}"], "export": ["m", "{}/a.onnx"], "quantize": ["m", "{}/a.onnx"], "shrink": ["m", "{}"],
+    "trim-vocabulary": ["m", "{}"],
 }  # fmt: skip
 """Commands whose output is no flag."""
 BEFORE = {"predict": ["m", "f"], "study": ["defaults"], "compare": ["m"], "iou": ["m", "m"], "explain": ["m"],

@@ -61,7 +61,7 @@ def test_words_of_no_flag_may_stand_anywhere(words, own, rest):
 
 TAKES_WORDS = {
     "compare": 1, "iou": 2, "inspect": 1, "predict": 2, "benchmark": 1, "export": 2, "quantize": 2, "shrink": 2,
-    "latency-table": 1,
+    "trim-vocabulary": 2, "latency-table": 1,
     "explain": 1, "sp-lime": 1, "compare-explanations": 2, "pos": 1, "student": 1, "watch": 1,
 }  # fmt: skip
 
@@ -71,7 +71,7 @@ def test_every_command_takes_flags_before_its_folders(name, capsys):
     """Both orders are refused alike: for the folder that is not there, and not for its place."""
     own = [f"nowhere{number}.onnx" for number in range(TAKES_WORDS[name])]
     flags = {"shrink": ["--round-to", "2"], "export": ["--fused"], "quantize": ["--precision", "int8"],
-             "watch": ["--web", "0"]}  # fmt: skip
+             "trim-vocabulary": ["-d", "embedded"], "watch": ["--web", "0"]}  # fmt: skip
     flag = flags.get(name, ["-o", "out.csv"])
     more = ["-d", "embedded"] if name == "student" else []
     after, before = refusal(capsys, *[name, *own, *flag, *more]), refusal(capsys, *[name, *flag, *more, *own])

@@ -16,6 +16,7 @@ EXAMPLES = {
     "study": "gated-bert study embedded --scale smoke",
     "compress": "gated-bert compress -t sst2 -d embedded -m tiny -l 1e-3 --dense-epochs 4 -e 2 --levels 20,40 -o study",
     "shrink": "gated-bert shrink results/results_taylor_sst2/model shrunk",
+    "trim-vocabulary": f"gated-bert trim-vocabulary {_MODEL} small_model -d embedded",
     "patterns": "gated-bert patterns -f 0.5 -o patterns.png",
     "iou": "gated-bert iou results/results_magnitude_sst2 results/results_movement_sst2",
     "activation-change": "gated-bert activation-change --config configs/evaluate_config.json -d embedded",

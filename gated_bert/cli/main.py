@@ -33,6 +33,7 @@ from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.student_commands import student_command
 from gated_bert.cli.sweep_commands import stages_command, sweep_command
+from gated_bert.cli.vocabulary_commands import trim_vocabulary_command
 from gated_bert.cli.watch_commands import watch_command
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
@@ -146,6 +147,7 @@ COMMANDS = {
     "study": Command("run a study whose figures the project publishes", study_command),
     "compress": Command("prune, shrink, export, quantise and measure one task's model", compress_command),
     "shrink": Command("make a pruned model's matrices smaller", shrink_command),
+    "trim-vocabulary": Command("leave out the tokens that some texts never use", trim_vocabulary_command),
     "patterns": Command("show what each pattern removes from a real matrix", patterns_command),
     "iou": Command("compare which weights runs have closed", iou_command),
     "activation-change": Command("prune by how activations change, shrink, fine-tune", activation_change_command),

@@ -74,7 +74,7 @@ def shrink_folder(source: Path, out: Path, round_to: int = 1, batch: int = 8, le
     save_model(out, small, loaded.tokenizer, loaded.task, loaded.metadata | {"shrunk_from": record | earlier})
     print(_headline(model, small, round_to))
     print(small.architecture.describe_layers(), end="\n\n")
-    print(comparison_table(before, after, (_weights_size(source, model), (out / WEIGHTS).stat().st_size), batch))
+    print(comparison_table(before, after, (weights_size(source, model), (out / WEIGHTS).stat().st_size), batch))
     print(f"\nlargest difference of a logit: {difference:.1e}, on {2 * CHECKED} sequences; written to {out}")
 
 
@@ -115,7 +115,7 @@ def _open_share(model: EncoderClassifier) -> float:
     return sum(np.count_nonzero(kernel) for kernel in kernels) / max(1, sum(kernel.size for kernel in kernels))
 
 
-def _weights_size(source: Path, model: EncoderClassifier) -> int:
+def weights_size(source: Path, model: EncoderClassifier) -> int:
     """Bytes of the model's `model.keras`, which weights of another tool do not have yet."""
     if is_model_folder(source):
         return (source / WEIGHTS).stat().st_size

@@ -211,7 +211,7 @@ class Tokenizer:
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, max_len: int) -> Encoded:
         # The library's own truncation keeps every part it cuts off, and for a pair every combination of parts: a minute
         # for texts of ten thousand words. So the tokens are cut and joined here.
-        cut = [self._tokens(column) for column in (texts, pairs) if column is not None]
+        cut = [self.token_ids(column) for column in (texts, pairs) if column is not None]
         kept = kept_lengths([np.diff(offsets) for _, offsets in cut], max_len - self.template.around(len(cut)))
         return self.join(*(Column(ids, starts[:-1], count) for (ids, starts), count in zip(cut, kept, strict=True)))
 
@@ -219,7 +219,8 @@ class Tokenizer:
         """Parts of texts with the special tokens around them; see `TokenizerProtocol`."""
         return arrange(columns, self.template, self.input_names, self._id("pad"))
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def token_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids [tokens] int32 of all texts without special tokens, and [n + 1] int64, where each begins and ends."""
         encodings = self._batch(self.backend.encode_batch_fast, texts)
         ids = [encoding.ids for encoding in encodings]
         offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
