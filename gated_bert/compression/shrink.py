@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -14,14 +17,17 @@ from gated_bert.compression.kept import (
     check_round_to,
     kept_of,
 )
+from gated_bert.compression.shrink_keras import shrink_keras
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.attention import SelfAttention
-from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.backbone import EncoderClassifier, is_backbone
 from gated_bert.models.encoder import EncoderBlock, FeedForward
 from gated_bert.models.gated_dense import GatedDense
 
+_Model = TypeVar("_Model", bound=keras.Model)
 
-def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
+
+def shrink(model: _Model, round_to: int = 1) -> _Model:
     """A model of smaller matrices that computes in inference what `model` computes, whatever its biases.
 
     It looks at weights that multiply by zero, closed or zero themselves, and at no pattern. A value dimension or
@@ -30,6 +36,12 @@ def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
     where the key's column is closed, or the query's is and its bias is zero; of rotated ones none goes alone. All
     heads of a layer keep as many dimensions as the largest needs. What remains keeps its gates, so that the model
     trains on, and can be pruned and shrunk again.
+
+    Of any other functional or sequential Keras model the attention layers and keras-hub's feed-forward networks, and
+    those that `gate` was told of by `roles`, become smaller, each by itself. What comes back is a model of plain layers
+    whose gates are multiplied in, as by `ungate`; where nothing of heads or neurons is left, one unit that gives
+    nothing stays. Layers that hold what becomes smaller, as keras-hub's encoders, and models of a class of their own
+    become functional models, which Keras saves, loads and exports without this package.
 
     Args:
         model: any model; it is not changed.
@@ -41,7 +53,7 @@ def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
         `architecture` are those of `model`.
 
     Raises:
-        UserError: `round_to` is no whole number from 1 up.
+        UserError: `round_to` is no whole number from 1 up, or a Keras model cannot be copied.
 
     Example:
 
@@ -51,6 +63,8 @@ def shrink(model: EncoderClassifier, round_to: int = 1) -> EncoderClassifier:
     assert shrink(model).architecture.layers[0].intermediate_size == 16
     ```
     """
+    if not is_backbone(model):
+        return shrink_keras(model, round_to)
     kept = kept_units(model, round_to)
     small = model.rebuilt(model.architecture.replace(layers=tuple(units.sizes for units in kept), gate_rule="fixed"))
     _copy_around_blocks(model, small)

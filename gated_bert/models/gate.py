@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 from keras import ops
@@ -110,6 +111,19 @@ def ungate(model: keras.Model) -> keras.Model:
         layer.__class__ = _PLAIN[type(layer)]
     _uncompile(model)
     return model
+
+
+@contextlib.contextmanager
+def plain_classes(model: keras.Model) -> Iterator[None]:
+    """Makes the gated layers of a model answer as the plain ones that they were, as when Keras describes them."""
+    layers = {layer: type(layer) for layer in gated_layers(model)}
+    for layer, gated in layers.items():
+        layer.__class__ = _PLAIN[gated]
+    try:
+        yield
+    finally:
+        for layer, gated in layers.items():
+            layer.__class__ = gated
 
 
 def dense_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:

@@ -130,7 +130,7 @@ def _fit(block: Mapping[str, tuple[str, Layer]]):
              for role, (_, layer) in block.items()}  # fmt: skip
     if len(heads) > 1 or 0 in heads:
         raise UserError(f"gate: roles: {', '.join(label for label, _ in block.values())} are refused; allowed: layers "
-                        "whose kernels show how many heads there are, [in, heads, dim] or [heads, dim, out]")  # fmt: skip
+                        "whose kernels show their heads, [in, heads, dim] or [heads, dim, out]")  # fmt: skip
 
 
 def matrix_shape(layer: Layer) -> tuple[int, int]:

@@ -167,8 +167,8 @@ def _check_roles(pattern: Pattern, layers: Sequence[GatedLayer]):
         what = f"pattern: {getattr(part, 'what', 'dimensions of heads')} are refused"
         if roles and not own:
             others = ", ".join(layer.label for layer in layers if layer not in known) or "the layers that are left"
-            raise UserError(f"{what}: {others} are not known as {', '.join(roles)}; allowed: a pattern of single matrices, "
-                            "or gate(model, roles={role: layers})")  # fmt: skip
+            raise UserError(f"{what}: {others} are not known as {', '.join(roles)}; allowed: a pattern of single "
+                            "matrices, or gate(model, roles={role: layers})")  # fmt: skip
         for layer in own:
             missing = [role for role in roles if (layer.layer_index, role) not in places]
             if missing:
