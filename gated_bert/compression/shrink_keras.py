@@ -29,12 +29,53 @@ def shrink_keras(model: keras.Model, round_to: int = 1) -> keras.Model:
         UserError: `round_to` is refused, or the model cannot be copied; one line that names the layer.
     """
     check_round_to(round_to)
+    smaller = smaller_parts(model, round_to)
     if not graph_nodes(model):
-        raise UserError(f"shrink: {model.name}, a subclassed {type(model).__name__}, is refused, since its call cannot "
-                        "be made with smaller layers; allowed: a functional or sequential model, as the backbone "
-                        "inside it")  # fmt: skip
+        return _from_configuration(model, smaller, round_to)
     _check_sharing(model)
-    return _Copy(model, smaller_parts(model, round_to)).made()
+    return _Copy(model, smaller).made()
+
+
+def _from_configuration(model: keras.Model, smaller: list[Smaller], round_to: int) -> keras.Model:
+    """A model of a class with a call of its own, made by its configuration with smaller models inside it."""
+    held = {part: set(walk(part)) for part in model._layers if graph_nodes(part)}
+    small = {part.name: shrink_keras(part, round_to) for part, inside in held.items()
+             if any(inside.issuperset(plan.layers) for plan in smaller)}  # fmt: skip
+    within = set().union(*held.values())
+    alone = [layer.path for plan in smaller for layer in plan.layers if layer not in within]
+    if alone:
+        raise UserError(f"shrink: {model.name}, a subclassed {type(model).__name__}, is refused, since its call cannot "
+                        f"be made with a smaller {alone[0]}; allowed: a functional or sequential model")  # fmt: skip
+    left = set(small)
+
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            described = value.get("config")
+            name = described.get("name") if isinstance(described, dict) and "class_name" in value else None
+            if name in small:
+                left.discard(name)
+                return keras.saving.serialize_keras_object(small[name])
+            return {key: put(each) for key, each in value.items()}
+        return [put(each) for each in value] if isinstance(value, list | tuple) else value
+
+    try:
+        with plain_classes(model), _not_compiled(model):
+            made = type(model).from_config(put(model.get_config()))
+            made.build_from_config(model.get_build_config())
+            # Keras builds the layers, and does not say it of the model.
+            made.built = True
+    except Exception as error:
+        raise _no_copy(model, error) from error
+    if left:
+        raise UserError(f"shrink: {model.name}, a subclassed {type(model).__name__}, is refused, since its "
+                        f"configuration does not hold {min(left)}; allowed: that model alone, or a get_config that "
+                        "describes it")  # fmt: skip
+    for source, target in zip(model._layers, made._layers, strict=True):
+        if target.name in small:
+            target.set_weights(small[target.name].get_weights())
+        else:
+            _copy_weights(source, target)
+    return made
 
 
 class _Copy:
@@ -58,21 +99,26 @@ class _Copy:
         """The copy, with its weights."""
         with plain_classes(self.model), _not_compiled(self.model):
             small = self._graph(self.model)
-        for origin, clone in self._clones.items():
-            if isinstance(clone, Layer) and not graph_nodes(clone) and clone not in self._whole:
-                if origin not in self._plans:
-                    _copy_weights(origin, clone)
         for plan in self._smaller:
-            if all(layer in self._clones for layer in plan.layers):
-                plan.fill(small, *(self._clones[layer] for layer in plan.layers))
+            plan.fill(small, *(self._clones[layer] for layer in plan.layers))
+        for origin, clone in self._clones.items():
+            # A model, and what was taken apart, has no weights but those of its layers.
+            copied = origin in self._plans or clone in self._whole
+            if isinstance(clone, Layer) and not copied and not graph_nodes(clone):
+                _copy_weights(origin, clone)
         return small
 
     def _graph(self, model: keras.Model) -> keras.Model:
         if isinstance(model, keras.Sequential):
             if not any(self._is_holder(layer) for layer in model.layers):
                 return keras.models.clone_model(model, clone_function=self._clone)
-            model = keras.Model(model.inputs, model.outputs, name=model.name)
-        return keras.models.clone_model(model, clone_function=self._clone, call_function=self._call)
+            model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        # By themselves clones call their inputs as tensors are called, and not as the layers.
+        inputs = keras.tree.map_structure(
+            lambda each: keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each._keras_history.operation.name),
+            model.input,
+        )
+        return keras.models.clone_model(model, inputs, self._clone, self._call)
 
     def _is_holder(self, layer: Any) -> bool:
         """Whether what gets smaller is a part of a layer, which is no model of layers."""
@@ -150,7 +196,7 @@ def _copy_weights(origin: Layer, clone: Layer):
 
 def _no_copy(layer: Any, error: Exception) -> UserError:
     return UserError(f"shrink: {layer.name}, a {type(layer).__name__}, cannot be copied ({one_line(error)}); allowed: "
-                     "layers that Keras makes again from their configuration")  # fmt: skip
+                     "layers that Keras makes again from their get_config")  # fmt: skip
 
 
 def _check_sharing(model: keras.Model):

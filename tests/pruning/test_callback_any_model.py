@@ -254,8 +254,8 @@ def test_data_may_be_a_dataset_indexed_by_batch():
     "options, message",
     [
         ({"method": "movement"}, r"rule fixed, movement needs straight_through: gate\(model, 'movement'"),
-        ({"pattern": "head"}, "pattern: 'head' is refused; allowed: element, row, column, block"),
-        ({"pattern": "neuron"}, "pattern: 'neuron' is refused"),
+        ({"pattern": "head"}, "pattern: heads are refused: hidden, head are not known as query, key"),
+        ({"pattern": "neuron"}, "pattern: neurons are refused: hidden, head are not known"),
         ({"pattern": "block", "block_size": (5, 1)}, "a divisor of the 12 rows of hidden"),
         ({"method": "spt"}, r"spt: no data was given.*data=\(x, y\)"),
         ({"method": "grad_cam", "data": iter(())}, "grad_cam: data of class .*iterator was given"),
