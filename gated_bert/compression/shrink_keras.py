@@ -15,6 +15,7 @@ from keras import ops
 from keras.layers import Layer
 
 from gated_bert.compression.kept import Matrix, check_round_to
+from gated_bert.compression.onnx_erfc import let_keras_export
 from gated_bert.compression.smaller_parts import Smaller, graph_nodes, smaller_parts
 from gated_bert.models.gate import plain_classes
 from gated_bert.models.gated_dense import GatedLayer
@@ -106,6 +107,9 @@ class _Copy:
             copied = origin in self._plans or clone in self._whole
             if isinstance(clone, Layer) and not copied and not graph_nodes(clone):
                 _copy_weights(origin, clone)
+        # Keras exports no model that was never called.
+        small(keras.tree.map_structure(lambda each: keras.KerasTensor(each.shape, each.dtype), small.input))
+        let_keras_export(small)
         return small
 
     def _graph(self, model: keras.Model) -> keras.Model:
