@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from safetensors.numpy import save_file
 
-from gated_bert.compression.shrink import effective_kernel
+from gated_bert.compression.kept import effective_kernel
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.family import family_of

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.compression.export import export_hugging_face
+from gated_bert.compression.kept import effective_kernel
 from gated_bert.compression.model_statistics import comparison_table, measure_latency, model_statistics
 from gated_bert.compression.optimum_export import export_optimum
 from gated_bert.compression.parity import (
@@ -19,7 +20,7 @@ from gated_bert.compression.parity import (
     largest_difference,
     refuse_not_finite,
 )
-from gated_bert.compression.shrink import effective_kernel, shrink, shrunk_config
+from gated_bert.compression.shrink import shrink, shrunk_config
 from gated_bert.compression.source import load_source
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import WEIGHTS, LoadedModel, is_model_folder, save_model, with_fixed_gates

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from gated_bert.compression.shrink import effective_kernel, shrunk_config
+from gated_bert.compression.kept import effective_kernel
+from gated_bert.compression.shrink import shrunk_config
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.errors import UserError

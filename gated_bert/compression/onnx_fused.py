@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
+from gated_bert.compression.kept import effective_kernel
 from gated_bert.compression.onnx_bert import bert_embeddings, roberta_embeddings
-from gated_bert.compression.shrink import effective_kernel
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock
 from gated_bert.models.gated_dense import GatedDense

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from gated_bert.compression.shrink import effective_kernel
+from gated_bert.compression.kept import effective_kernel
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.gated_dense import output_hook
 from gated_bert.support.errors import UserError

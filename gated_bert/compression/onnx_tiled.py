@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from keras import ops
 
+from gated_bert.compression.kept import effective_kernel
 from gated_bert.compression.onnx_fused import RUNTIME, GraphBuilder
-from gated_bert.compression.shrink import effective_kernel, shrink
+from gated_bert.compression.shrink import shrink
 from gated_bert.compression.tiles import Tile, find_tiles
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.encoder import MASKED, EncoderBlock

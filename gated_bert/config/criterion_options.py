@@ -341,9 +341,9 @@ class MaskTuningOptions(WeightUpdateOptions):
     # Gradients of the masks of weights, of which units' are made.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 1)
     mask_tuning_texts: int = _option(2048, "training examples on which mask_tuning takes gradients of masks and tunes "
-                                     "them", "--mask-tuning-texts", metavar="N", low=1, any_model=False)  # fmt: skip
+                                     "them", "--mask-tuning-texts", metavar="N", low=1)  # fmt: skip
     mask_tuning_batch_size: int = _option(32, "of these, examples of each gradient", "--mask-tuning-batch-size",
-                                          metavar="N", low=1, any_model=False)  # fmt: skip
+                                          metavar="N", low=1)  # fmt: skip
 
 
 CRITERION_SECTIONS = (TaylorOptions, ActivationOptions, SptOptions, MovementOptions, SoftMovementOptions, L0Options,

@@ -121,21 +121,25 @@ class Moments:
 
 
 class _Seen:
-    """A hook that keeps the real rows, float32 [rows, in], of what some layers are called with."""
+    """A hook that keeps the real rows, float32 [rows, in], of what some layers are called with, or of what they put out
+    without bias and activation function."""
 
-    def __init__(self, layers: Collection[GatedLayer], mask: np.ndarray | None):
-        self.mask = mask
+    def __init__(self, layers: Collection[GatedLayer], mask: np.ndarray | None, outputs: bool = False):
+        self.mask, self.outputs = mask, outputs
         self._found: dict[GatedLayer, list[np.ndarray]] = {layer: [] for layer in layers}
 
     def __call__(self, layer: GatedLayer, inputs: Tensor, outputs: Tensor) -> Tensor:
         if layer in self._found:
-            self._found[layer].append(real_rows(layer.input_features(inputs), self.mask))
+            features = layer.output_features(outputs) if self.outputs else layer.input_features(inputs)
+            added = np.ravel(view(layer.bias)) if self.outputs and layer.bias is not None else 0
+            self._found[layer].append(real_rows(features, self.mask) - added)
         return outputs
 
     def rows(self, layer: GatedLayer) -> np.ndarray:
         """Of all calls, those of none where there was none."""
         found = self._found[layer]
-        return np.concatenate(found) if found else np.empty((0, int(layer.mask_variable.shape[0])), np.float32)
+        width = layer.mask_variable.shape[int(self.outputs)]
+        return np.concatenate(found) if found else np.empty((0, width), np.float32)
 
 
 def real_rows(features: Tensor, mask: np.ndarray | None) -> np.ndarray:
@@ -159,7 +163,8 @@ class Calibration:
         products: whether all products of two inputs are added up, or the squares alone.
         reference: whether what goes through in order is set beside what came in when this was made.
         residual: of layers that end a sublayer of an encoder block, what is set beside it is what would make the sum of
-            their outputs, without bias, and the residual path what it was.
+            their outputs, without bias, and the residual path what it was; of a model whose residual paths are not
+            known, what they put out, without bias.
 
     Attributes:
         parts: the layers in the order in which the model calls them.
@@ -180,8 +185,11 @@ class Calibration:
         within = {layer for block in self._blocks for layer in block.matrices().values()}
         self._beside = [part for part in self.parts if not within.issuperset(part)]
         self._gates = {layer: Before(layer) for layer in within if reference}
+        aside = order.calls if self._beside and reference else ()
         self._before = [(variable, np.array(view(variable))) for layer in layers for variable in layer.variables
-                        if self._beside and reference]  # fmt: skip
+                        if layer in aside]  # fmt: skip
+        # What ends a sublayer closes together with its other layers.
+        self._closing = {layer: Before(layer) for layer in aside if layer not in self._wanted and layer not in within}
 
     def at_once(self) -> dict[GatedLayer, Moments]:
         """The moments of all layers from one pass; layers of one part share them."""
@@ -194,7 +202,9 @@ class Calibration:
             if own:
                 yield self._moments([own], functools.partial(self._pair, own[0], inputs, residual, known))
         for part in self._beside:
-            yield self._hooked([part], self._before)
+            gates = [(layer.mask_variable, before.values) for layer, before in self._closing.items()]
+            for own in [[layer] for layer in part] if self.residual else [part]:
+                yield self._hooked([own], [*self._before, *gates])
 
     def _pair(self, layer: GatedLayer, inputs: Callable[[int], Tensor], residual: Callable[[int], Tensor],
               known: list[np.ndarray] | None, place: int) -> Sequence[tuple]:  # fmt: skip
@@ -261,19 +271,26 @@ class Calibration:
                 return [(each, None) for each in own]
             with keras.StatelessScope(state_mapping=[(variable, ops.convert_to_tensor(values))
                                                      for variable, values in before]):  # fmt: skip
-                return list(zip(own, self._seen(parts, place), strict=True))
+                return list(zip(own, self._seen(parts, place, outputs=self.residual), strict=True))
 
         return self._moments(parts, rows)
 
-    def _seen(self, parts: Sequence[Part], place: int) -> list[np.ndarray]:
-        seen = _Seen([part[0] for part in parts], self._masks[place])
+    def _seen(self, parts: Sequence[Part], place: int, outputs: bool = False) -> list[np.ndarray]:
+        seen = _Seen([part[0] for part in parts], self._masks[place], outputs)
         with output_hook(seen):
             self.model(self.batches[place], training=False)
         return [seen.rows(part[0]) for part in parts]
 
 
+def real_tokens(inputs: Any) -> Tensor | None:
+    """The mask [batch, length] among a model's inputs, 1 where a token is real; None where there is none."""
+    # keras-hub has the other name.
+    names = ("attention_mask", "padding_mask") if isinstance(inputs, dict) else ()
+    return next((inputs[name] for name in names if inputs.get(name) is not None), None)
+
+
 def _mask_of(inputs: Any) -> np.ndarray | None:
-    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    mask = real_tokens(inputs)
     return None if mask is None else np.asarray(ops.convert_to_numpy(mask))
 
 

@@ -16,6 +16,7 @@ from gated_bert.pruning.check_parts import check_gate_rule
 from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import Criterion, Loss, StepContext
 from gated_bert.pruning.criteria.base import class_of
+from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
 from gated_bert.pruning.schedules import Schedule
@@ -145,7 +146,7 @@ class PruningCallback(StepCallback):
             num_heads = model.architecture.num_heads
         else:
             needed = class_of(part_of(config)).gate_rule
-            layers, num_heads = layers_to_prune(model, needed, config.pruning_method), ()
+            layers, num_heads = layers_to_prune(model, needed, config.pruning_method, get_pattern(config)), ()
         pruner = Pruner.from_config(config, layers, num_heads, loss, steps_per_epoch)
         return cls(pruner, None, model, dataset, steps_per_epoch, config.pruning_method)
 

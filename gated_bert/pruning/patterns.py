@@ -91,7 +91,8 @@ class Tied(Pattern):
         blocks: dict[int, dict[str, GatedLayer]] = {}
         roles = [role for role, _ in self.members]
         for layer in layers:
-            if layer.role in roles:
+            # Without a block a role is no more than a name.
+            if layer.role in roles and layer.layer_index is not None:
                 blocks.setdefault(layer.layer_index, {})[layer.role] = layer
         made = [self._group(index, block, num_heads) for index, block in sorted(blocks.items())]
         found: list[Group] = [group for group in made if group]
@@ -112,7 +113,7 @@ class Tied(Pattern):
         axes = tuple(axis for _, axis in self.members)
         lengths = [shape(layer)[axis] for layer, axis in zip(layers, axes, strict=True)]
         # Of a gated unit a neuron has two columns, side by side, and one row.
-        units = num_heads[index] if self.per_head else min(lengths)
+        units = _heads(num_heads, index, layers[0]) if self.per_head else min(lengths)
         weights = sum(math.prod(shape(layer)) for layer in layers)
         if not units:
             return None
@@ -151,7 +152,7 @@ class HeadDims(Pattern):
                               "alone")  # fmt: skip
         for part in (_QUERY_KEY_DIMS, _VALUE_DIMS):
             for base in part.groups(layers):
-                heads = num_heads[base.layers[0].layer_index]
+                heads = _heads(num_heads, base.layers[0].layer_index, base.layers[0])
                 if heads:
                     found.append(BalancedGroup.of(base, (heads, base.num_units // heads), 1))
         return found
@@ -266,6 +267,12 @@ class PerDimension(Pattern):
 
 
 COLUMNS = Block(height=0, width=1)
+
+
+def _heads(num_heads: Sequence[int], index: int | None, layer: GatedLayer) -> int:
+    if index is None or index >= len(num_heads):
+        raise ConfigError("num_heads", list(num_heads), f"one for each block, also that of {layer.label}")
+    return num_heads[index]
 
 
 def shape(layer: GatedLayer) -> tuple[int, int]:

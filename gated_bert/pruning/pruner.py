@@ -16,6 +16,7 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.config.presets import MIN_KEPT
 from gated_bert.config.space import POOLINGS, SCOPES
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.models.roles import heads_of
 from gated_bert.pruning.check_parts import check_classes, check_parts
 from gated_bert.pruning.choice import Choice, Read, Target
 from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness
@@ -42,7 +43,8 @@ class Pruner:
         pattern: what is removed at once; by default single weights.
         scope: what competes: `layer`, `global`, `role`, or `output`, each column of a matrix alone.
         schedule: sparsity over time, for the callback; `update` is told a sparsity.
-        num_heads: attention heads of each encoder block; only patterns made of heads read it.
+        num_heads: attention heads of each encoder block; only patterns made of heads read it. Of a model that
+            `gate` put gates on it is seen.
         seed: what random choices depend on.
         min_kept: fraction of every matrix (under the scope `output` of every column) that always stays.
         pooling: how units pool their weights' scores, see `Group.pool`; None: as the criterion has it.
@@ -81,10 +83,10 @@ class Pruner:
         number("min_kept", min_kept, 0, 1)
         if pooling is not None:
             choose("pooling", pooling, POOLINGS)
-        self.layers, self.num_heads, self.schedule = list(layers), num_heads, schedule
+        self.layers, self.num_heads, self.schedule = list(layers), num_heads or heads_of(layers), schedule
         self.criterion, self.pattern, self.scope = criterion, Block() if pattern is None else pattern, scope
         self.seed, self.min_kept, self.normalize_scores = seed, min_kept, normalize_scores
-        self.groups = self.pattern.groups(self.layers, num_heads)
+        self.groups = self.pattern.groups(self.layers, self.num_heads)
         check_parts(criterion, self.pattern, self.groups, scope, pooling)
         criterion.bind(self.groups, seed, pooling, loss)
         self._choice = Choice(criterion.reopens, min_kept, in_columns=scope == "output",

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops
 
 from gated_bert.config.space import REMOVAL_ORDERS
-from gated_bert.models.backbone import EncoderClassifier
+from gated_bert.models.backbone import is_backbone
 from gated_bert.models.distillation import soft_loss
+from gated_bert.models.gate import gated_layers
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.models.roles import heads_of
 from gated_bert.models.widths import widths
 from gated_bert.pruning import patterns
 from gated_bert.pruning.calibration import Calibration, Moments
@@ -54,21 +57,26 @@ class Sublayer:
         return self.group.num_units
 
 
-def sublayers_of(model: EncoderClassifier) -> list[Sublayer]:
+def sublayers_of(model: keras.Model) -> list[Sublayer]:
     """The sublayers of a model that have units, from input to output.
 
     Args:
-        model: a model with encoder blocks.
+        model: a model with encoder blocks, or one that `gate` put gates on.
     """
+    layers = model.gated_layers() if is_backbone(model) else gated_layers(model)
+    num_heads = model.architecture.num_heads if is_backbone(model) else heads_of(layers)
+    blocks: dict[int, dict[str, GatedLayer]] = {}
+    for layer in layers:
+        if layer.layer_index is not None:
+            blocks.setdefault(layer.layer_index, {})[layer.role] = layer
     found = []
-    for place, block in enumerate(model.encoder.blocks):
-        matrices, heads = block.matrices(), [block.attention.sizes.num_heads] * (place + 1)
+    for index, matrices in sorted(blocks.items()):
         for kind, pattern in ((HEADS, patterns.HEADS), (NEURONS, patterns.NEURONS)):
             there = pattern.roles() <= matrices.keys()
-            for group in pattern.groups(list(matrices.values()), heads) if there else ():
+            for group in pattern.groups(list(matrices.values()), num_heads) if there else ():
                 units = group.num_units
                 left = range(units, -1, -1) if kind == HEADS else widths(units)
-                found.append(Sublayer(place, kind, group.layers[-1], group, tuple(left)))
+                found.append(Sublayer(index, kind, group.layers[-1], group, tuple(left)))
     return found
 
 
@@ -80,7 +88,9 @@ class StructuredRemoval:
     the model in order, so that each sublayer also makes up for those before it.
 
     Args:
-        model: the built model, with fixed gates; changed by `loss` (and put back by `restore`) and by `prune`.
+        model: the built model, with fixed gates, or one that `gate` put gates on; changed by `loss` (and put back by
+            `restore`) and by `prune`. Of the latter residual paths are not known: what stays is fitted to what each
+            sublayer alone gave.
         kind: of its task, as `soft_loss` takes it.
         batches: calibration data, (inputs, …) of each batch, without labels.
         judged: batches that `loss` looks at; by default all.
@@ -92,7 +102,7 @@ class StructuredRemoval:
         errors: after `look`, ‖Δ output‖² / ‖output‖² of the levels of each.
     """
 
-    def __init__(self, model: EncoderClassifier, kind: str, batches: Sequence[tuple], judged: int | None = None,
+    def __init__(self, model: keras.Model, kind: str, batches: Sequence[tuple], judged: int | None = None,
                  order: str = OBS, seed: int = 0):  # fmt: skip
         self.model, self.kind, self.batches, self.order = model, kind, list(batches), order
         self._rng = np.random.default_rng(seed)

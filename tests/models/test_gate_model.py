@@ -230,9 +230,8 @@ def test_a_backbone_of_keras_hub(name):
 
     before = outputs()
     gated_bert.gate(model)
-    pooler = {"pooled_dense"} if name == "BertBackbone" else set()
     inside = ("query", "key", "value", "attention_output")
-    assert {layer.label for layer in gated_bert.gated_layers(model)} == pooler | {
+    assert {layer.label for layer in gated_bert.gated_layers(model)} == {
         f"transformer_layer_{block}/{path}"
         for block in range(2)
         for path in [*(f"self_attention_layer/{each}" for each in inside), "feedforward_intermediate_dense",

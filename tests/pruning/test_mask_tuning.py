@@ -18,6 +18,7 @@ from gated_bert.pruning.criteria.calibrated import gated_kernel
 from gated_bert.pruning.mask_search import best_split, swapped, tuned_scales
 from gated_bert.pruning.pruner import sparsity
 from gated_bert.pruning.second_order import damped
+from gated_bert.support.errors import UserError
 
 BATCHES = token_batches()
 LAST = ("attention_output", "ffn_output")
@@ -257,10 +258,9 @@ def test_other_patterns_are_refused(pattern):
 
 
 def test_models_without_heads_and_neurons_are_refused():
-    with pytest.raises(ConfigError, match="method: 'mask_tuning' is refused"):
-        gated_bert.gate(mlp(), "mask_tuning")
-    with pytest.raises(ConfigError, match="method: 'mask_tuning' is refused"):
-        PruningCallback.for_model(mlp(), "mask_tuning", pruning_end_epoch=2)
+    model = gated_bert.gate(mlp(), "mask_tuning")
+    with pytest.raises(UserError, match="pattern: heads are refused: hidden, head are not known"):
+        PruningCallback.for_model(model, "mask_tuning", pruning_end_epoch=2)
 
 
 def test_records_say_so_by_name_and_have_heads_and_neurons_by_default():

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gated_bert.compression.inspect_onnx import initializer_rows, onnx_text, operator_rows, read_onnx
+from gated_bert.compression.kept import effective_kernel
 from gated_bert.compression.model_statistics import gzipped_size
 from gated_bert.compression.model_summary import block_means, layer_rows, matrix_rows, model_text
 from gated_bert.compression.onnx_file import not_finite
 from gated_bert.compression.onnx_model import beside, check_bytes, is_onnx
-from gated_bert.compression.shrink import effective_kernel
 from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.names import short_names

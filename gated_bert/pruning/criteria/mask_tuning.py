@@ -11,7 +11,6 @@ from keras import ops
 
 from gated_bert.config import ConfigError
 from gated_bert.config.criterion_options import MaskTuningOptions
-from gated_bert.models.backbone import is_backbone
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.calibration import Calibration, first_batches, small_batches
 from gated_bert.pruning.criteria.base import Criterion, Loss, Stage
@@ -29,8 +28,9 @@ class MaskTuning(Criterion):
 
     Of every split of what is to close between heads and neurons the one that loses least of it is taken; inside each
     layer swaps then lower ‖Σ_closed ∂L/∂m‖². What stays is scaled, sublayer after sublayer, each after the pruned
-    ones before it, to the least squares of what sublayer and residual path gave together in the unpruned model. The
-    scales become part of the kernels of `attention_output` and `ffn_output`.
+    ones before it, to the least squares of what sublayer and residual path gave together in the unpruned model (of a
+    model whose residual paths are not known, of what the sublayer gave). The scales become part of the kernels of
+    `attention_output` and `ffn_output`.
 
     Paper: Kwon et al. 2022, A Fast Post-Training Pruning Framework for Transformers (https://arxiv.org/abs/2204.00656).
     """
@@ -96,8 +96,6 @@ class MaskTuning(Criterion):
             yield from super().stages(sparsity, competing)
             return
         model, batches = self._prepared
-        if self.updates_weights and not is_backbone(model):
-            raise ConfigError("no_update", False, f"True for a {type(model).__name__}, whose sublayers are not known")
         calibration = None
         if self.updates_weights:
             calibration = Calibration(model, list(self._groups), batches, products=True, reference=True, residual=True)

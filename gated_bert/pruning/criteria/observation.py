@@ -9,6 +9,7 @@ from keras import ops
 
 from gated_bert.config.criterion_options import SaliencyOptions
 from gated_bert.models.gated_dense import GatedLayer, output_hook
+from gated_bert.pruning.calibration import real_tokens
 from gated_bert.support.backend import compiled, with_gradients
 from gated_bert.support.tensors import Tensor
 
@@ -109,7 +110,7 @@ def observer(
 
     def observe(values, inputs, labels, seed):
         state = [*zip(variables, values, strict=True), (generator.state, seed)]
-        attention_mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+        attention_mask = real_tokens(inputs)
 
         def loss(masks):
             tap = Tap(attention_mask, noise_std, relative, generator)
