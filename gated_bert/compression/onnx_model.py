@@ -68,7 +68,7 @@ class OnnxModel:
         except session_errors() as error:
             raise UserError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from error
         rows, length = inputs["input_ids"].shape
-        shape = (rows, self.architecture.num_outputs, *[length] * self.architecture.span_head)
+        shape = tuple(self.architecture.output_shape(rows, length))
         if getattr(found, "shape", None) != shape or found.dtype.kind != "f":
             what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise UserError(f"{self.path}: its output is {what}; allowed: floating-point numbers {list(shape)}; export "
@@ -76,7 +76,7 @@ class OnnxModel:
         return found
 
     def predict(self, dataset: Any, verbose: int = 0) -> np.ndarray:
-        """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
+        """Logits, float32, of the batches of a data set in their order; of tokens, batches must be of one length.
 
         `verbose` is there as in Keras' method; nothing is shown.
 

@@ -1,4 +1,4 @@
-"""Grammar of the embedded news of four topics, in the form of AG News."""
+"""Grammars of the embedded news of four topics: one of them in each, in the form of AG News, or several."""
 
 from __future__ import annotations
 
@@ -42,3 +42,20 @@ def ag_news(draw: Draw) -> tuple[str, None, int]:
         )
     )
     return f"{' and '.join(named)} {draw.one(PLACES)} {told} {draw.one(TIMES)} .", None, label
+
+
+def topics(draw: Draw) -> tuple[str, None, tuple[int, ...]]:
+    """Two or three statements of different topics: the labels are those of what is said, not of what is denied."""
+    order: list[int] = []
+    while len(order) < 2 + draw.chance(0.5):
+        order.append(draw.one([topic for topic in range(4) if topic not in order]))
+    holds = [draw.chance(0.5) for _ in order]
+    parts = []
+    for topic, true in zip(order, holds, strict=True):
+        what, state = draw.one(TOPICS[topic]), draw.one(STATES)
+        told = draw.one(("looked", "stayed"))
+        parts.append(f"{what} {told} {state}" if true else draw.one((f"{what} never {told} {state}",
+                     f"not {what} {told} {state}", f"{what} is far from {state}")))  # fmt: skip
+    text = parts[0] + "".join(f" {draw.one(('and', 'but', ','))} {part}" for part in parts[1:])
+    labels = tuple(int(topic in order and holds[order.index(topic)]) for topic in range(4))
+    return f"{text} {draw.one((*PLACES, *TIMES))} .", None, labels

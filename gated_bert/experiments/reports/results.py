@@ -37,6 +37,11 @@ METRICS = {
     "accuracy_mismatched": "accuracy (mismatched)",
     "accuracy_test": "accuracy (test)",
     "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "micro_f1": "micro-averaged F1",
+    "macro_f1": "macro-averaged F1",
+    "subset_accuracy": "subset accuracy",
     "exact_match": "exact match",
     "matthews": "Matthews correlation",
     "pearson": "Pearson correlation",
@@ -147,7 +152,7 @@ def metric_columns(rows: pd.DataFrame) -> list[str]:
 def metric_title(metric: str) -> str:
     """How an axis or a table head names `metric`, with its unit."""
     title = METRICS.get(metric, metric)
-    if metric in ("accuracy", "accuracy_mismatched", "accuracy_test", "f1", "exact_match"):
+    if metric in METRICS and not METRICS[metric].endswith("correlation"):
         return f"{title} (%)"
     return f"{title} × 100" if metric in METRICS else title
 
