@@ -44,7 +44,7 @@ def _usual(task: Task) -> _Usual:
     if task.name == "ag_news":
         spellings = _file_spellings(task, FILE_CLASSES)
         return _Usual((_NEWS, (TEXT,)), ("class", "class index", "label"), spellings, COLUMNS)
-    others = _QUESTIONS if task.kind == SPANS else _PAIRS if task.pair else _SINGLE
+    others: tuple[tuple[str, ...], ...] = _QUESTIONS if task.kind == SPANS else _PAIRS if task.pair else _SINGLE
     if task.kind == TOKENS:
         others = (*((name,) for name in WORD_COLUMNS), *_SINGLE)
     labels = _LABELS.get(task.kind, ("label",))

@@ -64,7 +64,8 @@ def embedded_entities() -> tuple[TaggedExamples, dict[str, TaggedExamples]]:
 
 
 def _draw(split: str, size: int, seen: set[tuple]) -> TaggedExamples:
-    draw, rows = Draw(f"ner {split}"), []
+    draw = Draw(f"ner {split}")
+    rows: list[list[tuple[str, str]]] = []
     while len(rows) < size:
         found = sentence(draw)
         words = tuple(word for word, _ in found)

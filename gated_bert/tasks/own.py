@@ -12,7 +12,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.tasks.conll import is_conll
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.kinds import MULTI_LABEL, TARGET, TOKENS
-from gated_bert.tasks.own_lists import COLUMN_FLAGS, LabelsReader, TagsReader, kind_of_lists
+from gated_bert.tasks.own_lists import COLUMN_FLAGS, LabelsReader, Reader, TagsReader, kind_of_lists
 from gated_bert.tasks.tables import (
     SUFFIXES,
     Table,
@@ -85,7 +85,8 @@ def read_own_data(
     named = (text_column, text_pair_column, label_column)
     table = read_table(train_path)
     kind = task.kind if task else task_type or kind_of_lists(table, named)
-    reader = {TOKENS: TagsReader, MULTI_LABEL: LabelsReader}.get(kind or "", _ClassesReader)(table, named, task_type)
+    readers: dict[str | None, type[Reader]] = {TOKENS: TagsReader, MULTI_LABEL: LabelsReader}
+    reader = readers.get(kind, _ClassesReader)(table, named, task_type)
     if task is None:
         task = reader.task(table, name or own_task_name(path), _title(path))
     source = {"kind": "file", "label": task.title, "path": str(path), "partial": False}
@@ -137,20 +138,8 @@ def _files(path: Path) -> tuple[Path, Path | None, Path | None]:
     return train, find_split(train.parent, *DEV_NAMES), find_split(train.parent, "test")
 
 
-class _ClassesReader:
-    """How files with a class or a number for each text become a task and its examples.
-
-    Args:
-        table: the training file.
-        columns: names of text, second text and label, None where they were not given.
-        task_type: what was asked for, if anything was.
-
-    Attributes:
-        label: column of the labels.
-
-    Raises:
-        UserError: a column that is not there.
-    """
+class _ClassesReader(Reader):
+    """Files with a class or a number for each text."""
 
     def __init__(self, table: Table, columns: tuple[str | None, str | None, str | None], task_type: str | None):
         self.text, self.pair, self.label = columns[0] or "text", columns[1], columns[2] or "label"
@@ -160,19 +149,15 @@ class _ClassesReader:
                 table.column(column, f"name it with {flag}")
 
     def task(self, table: Table, name: str, title: str) -> Task:
-        """What the labels say is to be learnt."""
         return _make_task(table, (self.text, self.pair, self.label), name, title, self.task_type)
 
     def examples(self, table: Table, task: Task) -> Examples:
-        """The rows of a file with labels."""
         return _examples(table, (self.text, self.pair, self.label), task)
 
     def said(self, table: Table, task: Task) -> str:
-        """What the labels were taken for."""
         return _said(table, self.label, task, self.task_type)
 
     def is_labelled(self, table: Table, task: Task) -> bool:
-        """Whether the labels of a test file are known."""
         return _is_labelled(table, self.label, task)
 
 

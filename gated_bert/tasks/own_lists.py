@@ -20,7 +20,11 @@ LABEL_SEPARATOR = ";"
 """Between the labels of a text in a .csv or .tsv file."""
 
 
-def kind_of_lists(table: Table, columns: tuple[str | None, str | None, str | None]) -> str | None:
+Columns = tuple[str | None, str | None, str | None]
+"""Names of text, second text and label, None where they were not given."""
+
+
+def kind_of_lists(table: Table, columns: Columns) -> str | None:
     """What lists of a training file make of it: of words tags, of labels several at once; None where there are none."""
     texts = columns[0] or next((name for name in ("text", *WORD_COLUMNS) if name in table.columns), "")
     if _holds_lists(table, texts):
@@ -33,14 +37,51 @@ def _holds_lists(table: Table, name: str) -> bool:
     return any(isinstance(cell, list) for cell in table.columns.get(name, ()))
 
 
-class _ListsReader:
-    """What both readers share: lists in two columns, and a task made of those of the second."""
+class Reader:
+    """How a user's files become a task and its examples.
+
+    Args:
+        table: the training file.
+        columns: names of text, second text and label, None where they were not given.
+        task_type: what was asked for, if anything was.
+
+    Attributes:
+        label: column of the labels.
+
+    Raises:
+        UserError: a column that is not there, or one that files of this kind have not.
+    """
+
+    label: str
+
+    def __init__(self, table: Table, columns: Columns, task_type: str | None):
+        raise NotImplementedError(f"{type(self).__name__} does not say how it begins")
+
+    def task(self, table: Table, name: str, title: str) -> Task:
+        """What the labels of the training file say is to be learnt."""
+        raise NotImplementedError(f"{type(self).__name__} makes no task")
+
+    def examples(self, table: Table, task: Task) -> Examples:
+        """The rows of a file with labels."""
+        raise NotImplementedError(f"{type(self).__name__} makes no examples")
+
+    def said(self, table: Table, task: Task) -> str:
+        """What the labels of the training file were taken for."""
+        raise NotImplementedError(f"{type(self).__name__} says nothing")
+
+    def is_labelled(self, table: Table, task: Task) -> bool:
+        """Whether the labels of a test file are known."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what has labels")
+
+
+class _ListsReader(Reader):
+    """What the readers of lists share: lists in two columns, and a task made of those of the second."""
 
     kind: str
     texts: tuple[str, ...]
     labels: tuple[str, ...]
 
-    def __init__(self, table: Table, columns: tuple[str | None, str | None, str | None], task_type: str | None):
+    def __init__(self, table: Table, columns: Columns, task_type: str | None):
         if columns[1] is not None:
             raise UserError(f"{COLUMN_FLAGS[1]}: {columns[1]!r} is refused for {self.kind}; allowed: single texts")
         self.text, self.label = (self._name(table, given, usual, flag) for given, usual, flag in (
@@ -52,28 +93,25 @@ class _ListsReader:
         return name
 
     def is_labelled(self, table: Table, task: Task) -> bool:
-        """Whether a test file has labels at all; a text without one is one of several labels, none of which holds."""
+        # A text without a label is one of which none holds.
         return any(cell is not None for cell in table.columns.get(self.label, ()))
 
 
 class TagsReader(_ListsReader):
-    """How files of words and tags become a task and its examples; arguments and errors as of own.py's other reader."""
+    """Files of words and tags: of each type of entity all prefixes that the file has are tags, `O` the first."""
 
     kind, texts, labels = TOKENS, WORD_COLUMNS, TAG_COLUMNS
 
     def task(self, table: Table, name: str, title: str) -> Task:
-        """Tags in the order of their types, for each type all prefixes that the file has, `O` first; others sorted."""
         labels = ordered_tags({tag for tags in self._tags(table) for tag in tags}, str(table.path))
         if len(labels) < 2:
             raise UserError(f"{table.path}: every tag in column {self.label!r} is {labels[0]!r}; give at least two")
         return Task(name, title, TOKENS, labels, usual_metrics(TOKENS, labels))
 
     def examples(self, table: Table, task: Task) -> Examples:
-        """The texts of a file with tags."""
         return tagged_examples(table, self.text, self.label, task.labels)
 
     def said(self, table: Table, task: Task) -> str:
-        """What the tags were taken for."""
         words = sum(map(len, self._tags(table)))
         place = f"of {words:,} words in {len(table.lines):,} texts of {table.path.name} (column {self.label!r})"
         if task.primary_metric == "f1":
@@ -145,24 +183,21 @@ def tagged_examples(table: Table, text: str, label: str | None, labels: Sequence
 
 
 class LabelsReader(_ListsReader):
-    """How files of texts with several labels become a task and its examples; see `TagsReader`."""
+    """Files of texts with several labels, which are sorted."""
 
     kind, texts, labels = MULTI_LABEL, ("text",), LABEL_COLUMNS
 
     def task(self, table: Table, name: str, title: str) -> Task:
-        """The labels of the file, sorted."""
         labels = sorted({label for each in label_lists(table, self.label) for label in each})
         if len(labels) < 2:
             raise UserError(f"{table.path}: {len(labels)} label in column {self.label!r}; give at least two")
         return Task(name, title, MULTI_LABEL, tuple(labels), usual_metrics(MULTI_LABEL, labels))
 
     def examples(self, table: Table, task: Task) -> Examples:
-        """The texts of a file with labels."""
         texts = table.texts(self.text, f"name it with {COLUMN_FLAGS[0]}")
         return Examples(texts, None, label_matrix(table, self.label, task.labels))
 
     def said(self, table: Table, task: Task) -> str:
-        """What the labels were taken for."""
         counts = [len(each) for each in label_lists(table, self.label)]
         return (f"{len(task.labels):,} labels, {min(counts)} to {max(counts)} a text: {shorten(task.labels, 4)} in "
                 f"{len(counts):,} rows of {table.path.name} (column {self.label!r})")  # fmt: skip
