@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gated_bert.cli.main import main
+from gated_bert.compression.predicted_rows import PredictedRows
 from gated_bert.experiments.models import memory_probe, predictions
 from gated_bert.experiments.models import model_benchmark as benchmark
 from gated_bert.models.architecture import BertConfig
@@ -166,14 +167,14 @@ def test_predict_names_what_is_wrong_on_its_command_line(folder, capsys):
 def test_a_stopped_prediction_leaves_nothing(folder, capsys, monkeypatch):
     monkeypatch.setattr(predictions, "CHUNK_ROWS", 2)
     Path("a.txt").write_text("\n".join(TEXTS))
-    written = predictions.written_rows
+    written = PredictedRows.rows
 
-    def stop(task, part, first):
+    def stop(self, part, first):
         if first > 2:
             raise KeyboardInterrupt
-        return written(task, part, first)
+        return written(self, part, first)
 
-    monkeypatch.setattr(predictions, "written_rows", stop)
+    monkeypatch.setattr(PredictedRows, "rows", stop)
     assert main(["predict", "pruned", "a.txt", "-o", "out/a.csv"]) == 130
     assert capsys.readouterr().err.endswith("stopped; no predictions were written\n")
     assert list(Path("out").iterdir()) == []

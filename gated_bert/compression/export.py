@@ -17,7 +17,7 @@ from gated_bert.models.family import family_of
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.models.weight_files import SAFETENSORS
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.kinds import OF_SPAN
+from gated_bert.tasks.kinds import OF_SPAN, OF_TOKEN
 from gated_bert.tasks.task import Task
 
 
@@ -51,8 +51,9 @@ def export_hugging_face(folder: str | Path, loaded: LoadedModel) -> None:
 
 def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
     """Writes the files of a model's tokeniser that transformers reads."""
-    loaded.tokenizer.save(folder / "tokenizer.json")
-    for name, text in loaded.tokenizer.transformers_files(loaded.config.max_position).items():
+    tokenizer = loaded.tokenizer.for_words if loaded.task.traits.head == OF_TOKEN else loaded.tokenizer
+    tokenizer.save(folder / "tokenizer.json")
+    for name, text in tokenizer.transformers_files(loaded.config.max_position).items():
         (folder / name).write_text(text, encoding="utf-8")
 
 

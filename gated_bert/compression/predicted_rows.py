@@ -13,7 +13,7 @@ from gated_bert.tasks.kinds import CLASSES, MULTI_LABEL, SPANS, TARGET, TOKENS
 from gated_bert.tasks.metrics import METRICS, evaluate, holding
 from gated_bert.tasks.own_lists import LABEL_SEPARATOR
 from gated_bert.tasks.squad_metrics import squad_scores
-from gated_bert.tasks.tagging import predicted_tags, tag_metrics
+from gated_bert.tasks.tagging import predicted_tags, tag_metrics, unread
 from gated_bert.tasks.task import Task
 
 
@@ -30,11 +30,13 @@ class PredictedRows:
 
     Attributes:
         columns: names of the columns between the number of a row and the label.
+        notes: what there is to say of the rows so far.
     """
 
     def __init__(self, task: Task):
         self.task, self.instances = task, 0
         self.columns: list[str] = ["prediction"]
+        self.notes: list[str] = []
 
     def header(self, labelled: bool) -> list[str]:
         """The columns of `rows`."""
@@ -175,9 +177,12 @@ class _Tags(PredictedRows):
         super().__init__(task)
         self.columns = ["word", "prediction", "probability"]
         self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._unread = 0
 
     def rows(self, part: Predicted, first: int) -> Iterator[list[object]]:
         examples, tags = part.examples, predicted_tags(self.task, part.outputs)
+        self._unread += int(np.isnan(part.outputs).any(axis=1).sum())
+        self.notes = [unread(self._unread, "the file")] if self._unread else []
         shares = special.softmax(part.outputs.astype(np.float64), axis=1)
         assert isinstance(examples, TaggedExamples)
         place = 0

@@ -108,8 +108,8 @@ def refused(error: BaseException, what: str, remedy: str) -> UserError:
 def with_blank_before_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """A tokeniser that cuts words given one by one as it cuts them in the middle of a text.
 
-    Byte-level byte pairs know a word in the middle of a text by the blank before it, which a word alone has not unless
-    the tokeniser adds it. Every other tokeniser is given back as it is.
+    Byte-level byte pairs, and some others, know a word in the middle of a text by the blank before it, which a word
+    alone has not unless the tokeniser adds it. Every other tokeniser is given back as it is.
     """
     record = json.loads(backend.to_str())
     parts = [record.get("pre_tokenizer"), record.get("post_processor")]
@@ -119,5 +119,6 @@ def with_blank_before_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokeniz
             parts += [*(part.get("pretokenizers") or ()), *(part.get("processors") or ())]
             if "add_prefix_space" in part:
                 part["add_prefix_space"] = True
-    text = json.dumps(record)
-    return backend if json.loads(backend.to_str()) == record else tokenizers.Tokenizer.from_str(text)
+            if part.get("prepend_scheme") == "never":
+                part["prepend_scheme"] = "always"
+    return backend if json.loads(backend.to_str()) == record else tokenizers.Tokenizer.from_str(json.dumps(record))

@@ -28,7 +28,7 @@ def is_conll(path: Path) -> bool:
     if suffix != ".txt":
         return suffix in CONLL
     try:
-        found = [_cells(line) for line in itertools.islice(read_lines(path), _LOOKED_AT)]
+        found = [_cells(line) for line in itertools.islice(read_lines(path), _LOOKED_AT) if not _COMMENT.match(line)]
     except UserError:
         return False
     lines = [cells for cells in found if cells and cells[0] != _DOCUMENT]

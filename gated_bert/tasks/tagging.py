@@ -164,14 +164,18 @@ def check_seqeval() -> Any:
     return metrics
 
 
+def unread(count: int, where: str) -> str:
+    """A sentence about words that no token shows."""
+    return (f"{count:,} words of {where} are behind the longest text (-ml), or hold nothing that the tokeniser keeps; "
+            f"they are taken for {OUTSIDE}")  # fmt: skip
+
+
 def unread_words(datasets: Mapping[str, Any]) -> list[str]:
     """A sentence for each data set some of whose words are in no token, which cannot be learnt and are taken for O."""
     notes = []
     for name, dataset in datasets.items():
         if isinstance(dataset, TaggedDataset):
-            first = dataset.pieces.first
-            lost = int((first < 0).sum())
+            lost = int((dataset.pieces.first < 0).sum())
             if lost:
-                notes.append(f"{lost:,} of the {len(first):,} words of {name} are behind the longest text (-ml), or "
-                             f"hold nothing that the tokeniser keeps; they are taken for {OUTSIDE}")  # fmt: skip
+                notes.append(unread(lost, name))
     return notes

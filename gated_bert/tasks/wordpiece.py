@@ -253,15 +253,17 @@ class Tokenizer:
 
     def words(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids of texts that are cut into words already; see `TokenizerProtocol`."""
-        encodings = self._batch(self.word_backend.encode_batch, [list(words) for words in texts], is_pretokenized=True)
+        encode = self.for_words.backend.encode_batch
+        encodings = self._batch(encode, [list(words) for words in texts], is_pretokenized=True)
         offsets = np.cumsum([0, *map(len, encodings)], dtype=np.int64)
         ids, of_words = ([part for each in encodings for part in getattr(each, name)] for name in ("ids", "word_ids"))
         return np.array(ids, dtype=np.int32), np.array(of_words, dtype=np.int32), offsets
 
     @functools.cached_property
-    def word_backend(self) -> tokenizers.Tokenizer:
-        """The backend that cuts every word as in the middle of a text, also the first."""
-        return with_blank_before_words(self.backend)
+    def for_words(self) -> Tokenizer:
+        """The tokeniser that cuts the first word of a text as one in its middle."""
+        backend = with_blank_before_words(self.backend)
+        return self if backend is self.backend else type(self)(backend, self.origin, self.special, self.max_length)
 
     def _batch(self, encode: Callable, texts: Sequence, **options: Any) -> list[tokenizers.Encoding]:
         """The library's encodings, or which of the texts it refuses."""

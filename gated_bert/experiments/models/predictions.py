@@ -11,10 +11,9 @@ from typing import Any
 
 from gated_bert.compression.onnx_model import is_onnx, open_model
 from gated_bert.compression.predict import CHUNK_ROWS, Predicted, evaluation_config, predict_tables, warm_up
-from gated_bert.compression.predicted_rows import is_labelled, predicted_rows
+from gated_bert.compression.predicted_rows import PredictedRows, is_labelled, predicted_rows
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.runs.resource_log import ResourceLog
-from gated_bert.models.folder import LoadedModel
 from gated_bert.support.files import replaced_file, write_json_atomic
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.columns import Columns, find_columns
@@ -64,7 +63,8 @@ def predict_file(
             if monitor:
                 # Only a Keras model is on the backend's device, if that is a GPU.
                 log.read("predict", None if is_onnx(source) else 1)
-            record = _predict(loaded, predict_tables(loaded, _tables(path, found), found, config), out, rows)
+            predicted = predicted_rows(loaded.task)
+            record = _predict(predicted, predict_tables(loaded, _tables(path, found), found, config), out, rows)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; no predictions were written") from None
     about = {"model": str(source), "file": str(path), "task": loaded.task.name, **record,
@@ -72,6 +72,7 @@ def predict_file(
     metrics_path = write_json_atomic(out.with_name(f"{out.stem}_metrics.json"), about)
     log.plot()
     print(_summary(about, loaded.task))
+    print("".join(f"note: {note}\n" for note in predicted.notes), end="")
     logs = (log.path, log.path.with_suffix(".png"))
     return [out, metrics_path, *(path for path in logs if monitor and path.exists())]
 
@@ -89,9 +90,8 @@ def _tables(path: Path, columns: Columns):
     return read_chunks(path, CHUNK_ROWS, columns.header)
 
 
-def _predict(loaded: LoadedModel, parts: Iterable[Predicted], out: Path, rows: int) -> dict[str, float]:
+def _predict(predicted: PredictedRows, parts: Iterable[Predicted], out: Path, rows: int) -> dict[str, float]:
     """Writes the predictions and returns their metrics and times."""
-    predicted = predicted_rows(loaded.task)
     began, done, tokenizing, predicting, labelled = time.perf_counter(), 0, 0.0, 0.0, False
     with replaced_file(out) as file, progress_bar("predict", rows) as advance:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
