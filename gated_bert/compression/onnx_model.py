@@ -11,6 +11,7 @@ import numpy as np
 
 from gated_bert.compression.onnx_file import check_tensors
 from gated_bert.compression.preconditions import session_source
+from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import refuse_empty_batch
 from gated_bert.models.family import get_family, read_architecture_of
 from gated_bert.models.folder import LoadedModel, load_model
@@ -51,7 +52,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, record: dict, threads: int | None = None):
         self.path, self.record = path, record
-        self.architecture = read_architecture_of(record["architecture"], str(beside(path)[0]))
+        self.architecture: Architecture = read_architecture_of(record["architecture"], str(beside(path)[0]))
         self.session = _open_session(path, threads)
         self._inputs = [each.name for each in self.session.get_inputs()]
 
