@@ -45,17 +45,15 @@ def ag_news(draw: Draw) -> tuple[str, None, int]:
 
 
 def topics(draw: Draw) -> tuple[str, None, tuple[int, ...]]:
-    """Two or three statements of different topics: the labels are those of what is said, not of what is denied."""
+    """Two or three topics, some of them denied or conceded: the labels are the others, of which there may be none."""
     order: list[int] = []
     while len(order) < 2 + draw.chance(0.5):
         order.append(draw.one([topic for topic in range(4) if topic not in order]))
-    holds = [draw.chance(0.5) for _ in order]
-    parts = []
-    for topic, true in zip(order, holds, strict=True):
-        what, state = draw.one(TOPICS[topic]), draw.one(STATES)
-        told = draw.one(("looked", "stayed"))
-        parts.append(f"{what} {told} {state}" if true else draw.one((f"{what} never {told} {state}",
-                     f"not {what} {told} {state}", f"{what} is far from {state}")))  # fmt: skip
-    text = parts[0] + "".join(f" {draw.one(('and', 'but', ','))} {part}" for part in parts[1:])
-    labels = tuple(int(topic in order and holds[order.index(topic)]) for topic in range(4))
-    return f"{text} {draw.one((*PLACES, *TIMES))} .", None, labels
+    labels, parts = [0] * 4, []
+    for topic in order:
+        labels[topic] = int(draw.chance(0.5))
+        what = draw.one(TOPICS[topic])
+        parts.append(what if labels[topic] else draw.one((f"not {what}", f"although {what} {_state(draw)}")))
+    told = f" {draw.one(('and', 'but', ','))} ".join(parts)
+    text = f"{told} {_state(draw)} {draw.one((*PLACES, *TIMES))} ."
+    return text, None, tuple(labels)
