@@ -132,7 +132,7 @@ def test_both_kinds_of_model_predict_the_same(folder):
             "review\ngood\n",
             "a.csv: no column sentence or text, as SST-2 needs; found: review; name yours with",
         ),
-        ("a.xlsx", "x", "a.xlsx: not a .tsv, .csv, .jsonl or .txt file"),
+        ("a.xlsx", "x", "a.xlsx: not a .tsv, .csv, .jsonl, .conll or .txt file"),
         ("a.tsv", "sentence\nok\nno\tgood\n", "a.tsv, line 3: 2 columns instead of 1"),
     ],
 )

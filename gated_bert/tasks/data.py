@@ -44,7 +44,7 @@ def data_path(config: InputOptions) -> Path | None:
             return None
     path = user_path(given)
     if not path.exists():
-        raise ConfigError("data", given, "hub, embedded, or an existing folder or .tsv, .csv or .jsonl file")
+        raise ConfigError("data", given, "hub, embedded, or an existing folder or .tsv, .csv, .jsonl or .conll file")
     return path
 
 

@@ -25,7 +25,7 @@ Columns = tuple[str | None, str | None, str | None]
 
 
 def kind_of_lists(table: Table, columns: Columns) -> str | None:
-    """What lists of a training file make of it: of words tags, of labels several at once; None where there are none."""
+    """What a list in the first row of a training file makes of it: of words tags, of labels several at once."""
     texts = columns[0] or next((name for name in ("text", *WORD_COLUMNS) if name in table.columns), "")
     if _holds_lists(table, texts):
         return TOKENS
@@ -34,7 +34,7 @@ def kind_of_lists(table: Table, columns: Columns) -> str | None:
 
 
 def _holds_lists(table: Table, name: str) -> bool:
-    return any(isinstance(cell, list) for cell in table.columns.get(name, ()))
+    return isinstance(next(iter(table.columns.get(name, ())), None), list)
 
 
 class Reader:

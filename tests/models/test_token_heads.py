@@ -92,7 +92,8 @@ def test_a_folder_for_transformers_comes_back_with_its_head(loaded, hugging_face
 @pytest.mark.daily_every(3)
 def test_rows_are_taken_by_the_names_of_their_tags(loaded, hugging_face):
     other = Task("own", "own", TOKENS, TAGS[::-1], OWN.metrics)
-    model = get_family(loaded.config.model_type).model()(read_pretrained_architecture(str(hugging_face)).for_task(other))
+    config = read_pretrained_architecture(str(hugging_face)).for_task(other)
+    model = get_family(loaded.config.model_type).model()(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         load_pretrained(model, str(hugging_face), other)
