@@ -160,7 +160,8 @@ def _names(path: Path, usual: _Usual) -> tuple[Sequence[str], tuple[str, ...] | 
     if suffix == ".txt":
         return (TEXT,), None
     if suffix not in SUFFIXES:
-        raise UserError(f"{path}: not a .tsv, .csv, .jsonl, .conll or .txt file (.gz may follow); save it as one of these")
+        raise UserError(f"{path}: not a .tsv, .csv, .jsonl, .conll or .txt file (.gz may follow); save it as one of "
+                        "these")  # fmt: skip
     found = first_row(path)
     if len(found) == len(usual.header) and not {name.casefold() for name in found} & set(usual.header):
         return usual.header, usual.header
