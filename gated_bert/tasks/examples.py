@@ -84,7 +84,12 @@ class TaggedExamples(Examples):
 
     @classmethod
     def of(cls, words: Sequence[Sequence[str]], labels: np.ndarray | None) -> TaggedExamples:
-        """The examples of words and tags."""
+        """The examples of words and tags.
+
+        Args:
+            words: the words of each text.
+            labels: [words] tags of all words, one text after the other; None where they are not known.
+        """
         return cls([" ".join(each) for each in words], None, labels, [tuple(each) for each in words])
 
     @property
