@@ -13,7 +13,7 @@ if [ "${1:-}" = --nightly ]; then
     export GATED_BERT_FUZZ="${GATED_BERT_FUZZ:-3000}" KILLS="${KILLS:-4}"
 fi
 find_python
-ensure_installed tensorflow jax cluster export explain tensorboard mlflow wandb docs dev
+ensure_installed tensorflow jax cluster export explain ner tensorboard mlflow wandb docs dev
 cd "$here"
 status=0
 "$python" -m ruff check . || status=1

@@ -12,6 +12,7 @@ from benchmarks.training_step import VOCABULARY, compile_model, make_model
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.distillation import Distillation, LayerDistillation
 from gated_bert.tasks.encoded import IDS, Encoded
+from gated_bert.tasks.kinds import OF_TEXT
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.taught import Taught
 
@@ -30,7 +31,7 @@ class Side:
         self.cpu: list[float] = []
         if teaches is not None:
             outputs = np.random.default_rng(0).normal(size=(dataset.examples, 2)).astype(np.float32)
-            self.batches = Taught(dataset, outputs, by_token=False)
+            self.batches = Taught(dataset, outputs, OF_TEXT)
             layers = None if teaches == "logits" else LayerDistillation(teacher, self.model, teaches, 1.0)
             self.model.train_on(Distillation("classification", 0.9, 2.0, layers), layers and layers.linear)
         compile_model(self.model, config)

@@ -47,6 +47,7 @@ _PUBLIC = {
     "Task": "gated_bert.tasks.task",
     "TaskData": "gated_bert.tasks.examples",
     "Examples": "gated_bert.tasks.examples",
+    "TaggedExamples": "gated_bert.tasks.examples",
 }  # fmt: skip
 
 __all__ = list(_PUBLIC)

@@ -71,7 +71,8 @@ install() {
             exit 2
         }
     fi
-    "$venv/bin/python" -I -m pip install --no-input --disable-pip-version-check -e "$here[$extras]" >&2 || {
+    # seqeval comes as source alone, which pip's older way of building cannot build.
+    PIP_USE_PEP517=1 "$venv/bin/python" -I -m pip install --no-input --disable-pip-version-check -e "$here[$extras]" >&2 || {
         echo "error: the installation failed (above is why); the same command tries again" >&2
         exit 2
     }

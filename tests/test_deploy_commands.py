@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gated_bert.cli.main import main
+from gated_bert.compression.predicted_rows import PredictedRows
 from gated_bert.experiments.models import memory_probe, predictions
 from gated_bert.experiments.models import model_benchmark as benchmark
 from gated_bert.models.architecture import BertConfig
@@ -131,7 +132,7 @@ def test_both_kinds_of_model_predict_the_same(folder):
             "review\ngood\n",
             "a.csv: no column sentence or text, as SST-2 needs; found: review; name yours with",
         ),
-        ("a.xlsx", "x", "a.xlsx: not a .tsv, .csv, .jsonl or .txt file"),
+        ("a.xlsx", "x", "a.xlsx: not a .tsv, .csv, .jsonl, .conll or .txt file"),
         ("a.tsv", "sentence\nok\nno\tgood\n", "a.tsv, line 3: 2 columns instead of 1"),
     ],
 )
@@ -166,14 +167,14 @@ def test_predict_names_what_is_wrong_on_its_command_line(folder, capsys):
 def test_a_stopped_prediction_leaves_nothing(folder, capsys, monkeypatch):
     monkeypatch.setattr(predictions, "CHUNK_ROWS", 2)
     Path("a.txt").write_text("\n".join(TEXTS))
-    written = predictions.written_rows
+    written = PredictedRows.rows
 
-    def stop(task, part, first):
+    def stop(self, part, first):
         if first > 2:
             raise KeyboardInterrupt
-        return written(task, part, first)
+        return written(self, part, first)
 
-    monkeypatch.setattr(predictions, "written_rows", stop)
+    monkeypatch.setattr(PredictedRows, "rows", stop)
     assert main(["predict", "pruned", "a.txt", "-o", "out/a.csv"]) == 130
     assert capsys.readouterr().err.endswith("stopped; no predictions were written\n")
     assert list(Path("out").iterdir()) == []

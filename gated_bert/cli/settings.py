@@ -21,7 +21,7 @@ from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, d
 from gated_bert.support.environ import check_backend
 from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import FILE_ENDINGS, find_data, folder_task
-from gated_bert.tasks.task import GLUE_TASKS, OWN_DATA_ONLY, TASKS, own_task_name
+from gated_bert.tasks.task import EMBEDDED_ONLY, GLUE_TASKS, OWN_DATA_ONLY, TASKS, own_task_name
 
 
 def read_settings(
@@ -269,7 +269,7 @@ def _is_own_data(values: dict, typed: set[str]) -> bool:
     if values["data"] in ("hub", "embedded"):
         return False
     has_train = any((path / f"train{ending}").is_file() for ending in FILE_ENDINGS)
-    unnamed = "tasks" not in typed or values["tasks"][0] not in TASKS
+    unnamed = "tasks" not in typed or values["tasks"][0] not in TASKS or values["tasks"][0] in EMBEDDED_ONLY
     return path.is_file() or "text_column" in typed or (has_train and unnamed)
 
 

@@ -21,6 +21,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.kinds import MULTI_LABEL
 from gated_bert.tasks.labels import match_labels
 from gated_bert.tasks.task import TASKS, Task
 
@@ -165,11 +166,13 @@ def _in_order(examples: Examples, found: Task, wanted: Task, data: str) -> Examp
         raise UserError(f"-d/--data: {data} is of task {_described(found)}, and the models of {_described(wanted)}")
     if found.labels == wanted.labels:
         return examples
+    if wanted.kind == MULTI_LABEL:
+        return dataclasses.replace(examples, labels=examples.known_labels[:, np.argsort(order)])
     return dataclasses.replace(examples, labels=np.array(order, dtype=np.int32)[examples.labels])
 
 
 def _described(task: Task) -> str:
-    return f"{task.name} ({', '.join(task.labels) or task.kind})"
+    return f"{task.name} ({', '.join(task.labels) or task.traits.words})"
 
 
 def judge(loaded: LoadedModel, judged: JudgedOn) -> dict[str, Any]:

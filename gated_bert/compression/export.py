@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -16,11 +17,12 @@ from gated_bert.models.family import family_of
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.models.weight_files import SAFETENSORS
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.kinds import OF_SPAN, OF_TOKEN
 from gated_bert.tasks.task import Task
 
 
 def export_hugging_face(folder: str | Path, loaded: LoadedModel) -> None:
-    """Writes a folder that transformers reads as its family's `ForSequenceClassification`, or `ForQuestionAnswering`.
+    """Writes a folder that transformers reads as its family's class for such a task, `ForSequenceClassification` …
 
     Closed weights become zeros.
 
@@ -49,8 +51,9 @@ def export_hugging_face(folder: str | Path, loaded: LoadedModel) -> None:
 
 def write_tokenizer(folder: Path, loaded: LoadedModel) -> None:
     """Writes the files of a model's tokeniser that transformers reads."""
-    loaded.tokenizer.save(folder / "tokenizer.json")
-    for name, text in loaded.tokenizer.transformers_files(loaded.config.max_position).items():
+    tokenizer = loaded.tokenizer.for_words if loaded.task.traits.head == OF_TOKEN else loaded.tokenizer
+    tokenizer.save(folder / "tokenizer.json")
+    for name, text in tokenizer.transformers_files(loaded.config.max_position).items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -70,7 +73,7 @@ def _check_sizes_are_common(config: Architecture):
 
 def _hugging_face_arrays(model: EncoderClassifier) -> dict[str, np.ndarray]:
     layers, family = {id(layer.raw_kernel): layer for layer in model.gated_layers()}, family_of(model)
-    head, arrays = family.head_names(model.architecture.span_head), {}
+    head, arrays = family.head_names(model.architecture.head), {}
     for name, variable in family.variables(model).items():
         if id(variable) in layers:
             kernel = effective_kernel(layers[id(variable)])
@@ -81,14 +84,15 @@ def _hugging_face_arrays(model: EncoderClassifier) -> dict[str, np.ndarray]:
     return family.tensors(arrays)
 
 
-def head_fields(task: Task, class_prefix: str) -> dict:
+def head_fields(task: Task, class_prefix: str) -> dict[str, Any]:
     """What `config.json` of transformers says of a model's head."""
-    if task.kind == "span":
-        return {"architectures": [f"{class_prefix}ForQuestionAnswering"]}
+    fields: dict[str, Any] = {"architectures": [class_prefix + task.traits.ending]}
+    if task.traits.head == OF_SPAN:
+        return fields
+    if task.traits.problem_type:
+        fields["problem_type"] = task.traits.problem_type
     labels = task.labels or ("LABEL_0",)
-    return {
-        "architectures": [f"{class_prefix}ForSequenceClassification"],
-        "problem_type": "regression" if task.kind == "regression" else "single_label_classification",
+    return fields | {
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
     }

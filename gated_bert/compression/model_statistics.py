@@ -20,6 +20,7 @@ from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.errors import UserError
 from gated_bert.support.text_table import aligned
+from gated_bert.tasks.kinds import OF_TEXT
 
 EMBEDDINGS = ("token_embedding", "position_embedding", "token_type_embedding")
 VECTORS = "biases and norms"
@@ -83,9 +84,8 @@ def macs(config: Architecture, length: int) -> Macs:
     """
     columns = config.columns_per_neuron
     layers = tuple(layer_macs(sizes, config.hidden_size, length, columns) for sizes in config.layers)
-    if config.span_head:
-        return Macs(length, layers, config.hidden_size * config.num_outputs)
-    return Macs(length, layers, config.hidden_size * (config.hidden_size + config.num_outputs) / length)
+    head = config.hidden_size * (config.hidden_size * config.has_pooler + config.num_outputs)
+    return Macs(length, layers, head / length if config.head == OF_TEXT else head)
 
 
 def open_macs(model: EncoderClassifier, length: int) -> Macs:
@@ -103,7 +103,7 @@ def open_macs(model: EncoderClassifier, length: int) -> Macs:
         counted = {role: _nonzero(effective_kernel(matrix)) for role, matrix in block.matrices().items()}
         layers.append({name: counted.get(name, least) for name, least in products.items()})
     head = sum(_nonzero(effective_kernel(layer)) for layer in model.gated_layers(("pooler", "classifier")))
-    return Macs(length, tuple(layers), head if model.architecture.span_head else head / length)
+    return Macs(length, tuple(layers), head / length if model.architecture.head == OF_TEXT else head)
 
 
 def mac_record(model: EncoderClassifier, length: int) -> dict[str, Any]:

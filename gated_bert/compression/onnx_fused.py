@@ -122,7 +122,8 @@ class GraphBuilder(Graph):
         for block in self.model.encoder.blocks:
             hidden = self._normalise(self._attend(block, hidden, mask), hidden, block.attention_norm)
             hidden = self._normalise(self._transform(block, hidden), hidden, block.ffn_norm)
-        shape = self._head(hidden, mask)
+        self._head(hidden, mask)
+        shape = self.config.output_shape("batch", "length")
         return self.to_model(self.config.model_type, {name: ["batch", "length"] for name in names}, {"logits": shape},
                              TensorProto.INT64)  # fmt: skip
 
@@ -183,25 +184,27 @@ class GraphBuilder(Graph):
         inputs = [product, residual, scale, shift, bias]
         return self.add("SkipLayerNormalization", inputs, domain=RUNTIME, epsilon=norm.epsilon)
 
-    def _head(self, hidden: str, mask: str) -> list:
-        """Adds what makes `logits` of the last hidden states; returns their shape."""
+    def _head(self, hidden: str, mask: str):
+        """Adds what makes `logits` of the last hidden states."""
         from onnx import TensorProto
 
-        classifier, units = self.model.classifier, self.config.num_outputs
+        classifier = self.model.classifier
         pooler = self.model.encoder.pooler
         if pooler is not None:
             first = self.add("Gather", [hidden, self.constant("first_token", np.array(0))], axis=1)
             pooled = self.activate_sum(self._dense(first, pooler), self.model.encoder.pooler_activation)
             self._dense(pooled, classifier, ["logits"])
-            return ["batch", units]
-        each = self.add("Add", [self.product(hidden, classifier), self.constant("classifier_bias", classifier.bias)])
+            return
+        if self.config.token_head:
+            self._dense(hidden, classifier, ["logits"])
+            return
+        each = self._dense(hidden, classifier)
         tokens_last = self.add("Transpose", [each], perm=[0, 2, 1])
         real = self.add("Cast", [self.add("Unsqueeze", [mask, self.constant("axis", np.array([1]))])],
                         to=TensorProto.BOOL)  # fmt: skip
         self.add("Where", [real, tokens_last, self.constant("masked", np.array(MASKED))], ["logits"])
-        return ["batch", units, "length"]
 
     def _dense(self, inputs: str, layer: GatedDense, outputs: list[str] | None = None) -> str:
-        """A layer with its bias on one vector of each sequence."""
+        """A layer with its bias on one vector of each sequence, or of each token."""
         bias = self.constant(f"{layer.name}_bias", layer.bias)
         return self.add("Add", [self.product(inputs, layer), bias], outputs)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gated_bert.compression.onnx_file import check_tensors
 from gated_bert.compression.preconditions import session_source
+from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import refuse_empty_batch
 from gated_bert.models.family import get_family, read_architecture_of
 from gated_bert.models.folder import LoadedModel, load_model
@@ -51,7 +52,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, record: dict, threads: int | None = None):
         self.path, self.record = path, record
-        self.architecture = read_architecture_of(record["architecture"], str(beside(path)[0]))
+        self.architecture: Architecture = read_architecture_of(record["architecture"], str(beside(path)[0]))
         self.session = _open_session(path, threads)
         self._inputs = [each.name for each in self.session.get_inputs()]
 
@@ -68,7 +69,7 @@ class OnnxModel:
         except session_errors() as error:
             raise UserError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from error
         rows, length = inputs["input_ids"].shape
-        shape = (rows, self.architecture.num_outputs, *[length] * self.architecture.span_head)
+        shape = tuple(self.architecture.output_shape(rows, length))
         if getattr(found, "shape", None) != shape or found.dtype.kind != "f":
             what = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else type(found).__name__
             raise UserError(f"{self.path}: its output is {what}; allowed: floating-point numbers {list(shape)}; export "
@@ -76,7 +77,7 @@ class OnnxModel:
         return found
 
     def predict(self, dataset: Any, verbose: int = 0) -> np.ndarray:
-        """Logits, float32, of the batches of a data set in their order; of spans, batches must be of one length.
+        """Logits, float32, of the batches of a data set in their order; of tokens, batches must be of one length.
 
         `verbose` is there as in Keras' method; nothing is shown.
 

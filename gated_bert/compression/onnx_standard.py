@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -57,17 +58,16 @@ def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = tensorflow.function(call, input_signature=signature)
     graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-    _name_axes(graph.graph)
+    _name_axes(graph.graph, model.architecture.output_shape("batch", "length"))
     _divide_in_gelu(graph.graph)
     return graph
 
 
-def _name_axes(graph):
-    for value, names in [*((each, ("batch", "length")) for each in graph.input), (graph.output[0], ("batch",))]:
-        for dim, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
-            dim.dim_param = name
-    if len(graph.output[0].type.tensor_type.shape.dim) == 3:
-        graph.output[0].type.tensor_type.shape.dim[2].dim_param = "length"
+def _name_axes(graph, outputs: Sequence[str | int]):
+    for value, sizes in [*((each, ("batch", "length")) for each in graph.input), (graph.output[0], outputs)]:
+        for dim, size in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+            if isinstance(size, str):
+                dim.dim_param = size
 
 
 def _divide_in_gelu(graph):

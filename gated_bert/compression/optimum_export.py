@@ -15,6 +15,7 @@ from gated_bert.models.family import family_of
 from gated_bert.models.folder import LoadedModel, replaced_folder
 from gated_bert.support.errors import UserError
 from gated_bert.support.partial import temporary_folder
+from gated_bert.tasks.kinds import OF_SPAN
 from gated_bert.tasks.tokenizer_rules import say
 
 ONNX = "onnx"
@@ -36,8 +37,8 @@ def export_optimum(folder: str | Path, loaded: LoadedModel) -> None:
         UserError: a model that answers by spans, whose graph has one output for start and end, logits that differ from
             the model's, or a folder that cannot be written.
     """
-    if loaded.task.kind == "span":
-        raise UserError("--format: 'optimum' is refused for answers as spans; allowed: classes, regressions")
+    if loaded.task.traits.head == OF_SPAN:
+        raise UserError("--format: 'optimum' is refused for answers as spans; allowed: classes, regressions, tags")
     family = family_of(loaded.model)
     with replaced_folder(Path(folder)) as new:
         (new / ONNX).mkdir()
@@ -95,7 +96,7 @@ def widest(config: Architecture) -> Architecture:
 def model_card(loaded: LoadedModel) -> str:
     """What a reader needs to know of the model, in Markdown, as far as its record says it."""
     made, task = loaded.metadata, loaded.task
-    lines = [("task", f"{task.title} ({task.kind})"), ("classes", ", ".join(task.labels)),
+    lines = [("task", f"{task.title} ({task.traits.words})"), ("classes", ", ".join(task.labels)),
              ("family", family_of(loaded.model).title), ("layers", loaded.config.describe_layers().replace("\n", "; ")),
              ("parameters", f"{loaded.config.num_parameters:,}"), ("data", _of(made, "data", "label")),
              ("method", made.get("label")), ("sparsity", _share(_of(made, "row", "sparsity")))]  # fmt: skip
@@ -105,7 +106,7 @@ def model_card(loaded: LoadedModel) -> str:
     table = "\n".join(f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in lines if value)
     return f"""---
 license: # fill in
-pipeline_tag: text-classification
+pipeline_tag: {task.traits.pipeline}
 library_name: transformers.js
 tags: [onnx, pruning]
 ---

@@ -11,8 +11,9 @@ from gated_bert.models.heads import Head
 from gated_bert.models.pretrained import close_zeros, load_pretrained, read_pretrained_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
+from gated_bert.tasks.kinds import CLASSES, KINDS, SPANS, TARGET
 from gated_bert.tasks.tables import shorten
-from gated_bert.tasks.task import TASKS, Task, own_task_name
+from gated_bert.tasks.task import TASKS, Task, own_task_name, usual_metrics
 from gated_bert.tasks.tokenizer import tokenizer_from_folder
 
 
@@ -41,7 +42,7 @@ def load_source(folder: str | Path) -> LoadedModel:
         files = " or ".join(checkpoint.family.tokenizer.files)
         raise UserError(f"{folder}: no {files} in it; put that of the model there")
     tokenizer.check_rows(config.vocab_size)
-    model = checkpoint.family.model()(config.replace(num_outputs=task.num_outputs, span_head=task.kind == "span"))
+    model = checkpoint.family.model()(config.for_task(task))
     load_pretrained(model, str(folder), task)
     close_zeros(model)
     return LoadedModel(model, tokenizer, task, model.architecture, {})
@@ -50,16 +51,17 @@ def load_source(folder: str | Path) -> LoadedModel:
 def _head_task(folder: Path, head: Head) -> Task:
     """What a model with such a head was trained for."""
     name, title = own_task_name(folder), folder.resolve().name
-    if head.kind == "span":
+    if head.kind == SPANS:
         return TASKS["squad"]
-    if head.kind == "regression":
-        return Task(name, title, "regression", metrics=("pearson", "spearman"))
-    if head.kind not in ("classification", ""):
+    if head.kind == TARGET:
+        return Task(name, title, TARGET, metrics=("pearson", "spearman"))
+    if head.kind and head.kind not in KINDS:
         raise UserError(
-            f"{folder}: its head is for {head.description}; one for classes of texts, a regression or answers as spans "
-            f"is needed, and `gated-bert train -pt {folder}` trains a new one"
+            f"{folder}: its head is for {head.description}; one for classes of texts or words, a regression or answers "
+            f"as spans is needed, and `gated-bert train -pt {folder}` trains a new one"
         )
     if len(set(head.labels)) < len(head.labels):
         names = shorten(head.labels)
         raise UserError(f"{folder / 'config.json'}: id2label gives two classes one name ({names}); name them apart")
-    return Task(name, title, labels=head.labels or ("LABEL_0", "LABEL_1"))
+    labels = head.labels or ("LABEL_0", "LABEL_1")
+    return Task(name, title, head.kind or CLASSES, labels, usual_metrics(head.kind or CLASSES, labels))

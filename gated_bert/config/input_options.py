@@ -17,7 +17,7 @@ class InputOptions:
     """Task, source, tokens and batches."""
 
     task: str = option("sst2", "the task", group=RUN, metavar="TASK")
-    data: str = option("hub", "hub, embedded, a folder of official files, or a .tsv, .csv or .jsonl file", "-d",
+    data: str = option("hub", "hub, embedded, a folder of official files, or a .tsv, .csv, .jsonl or .conll file", "-d",
                        "--data", group=DATA, metavar="SOURCE")  # fmt: skip
     allow_partial: bool = option(False, "accept *_partial files; every table says so", "--allow-partial", group=DATA)
     vocab: str | None = option(None, "a vocab.txt or tokenizer.json, or its folder", "--vocab", group=DATA,
@@ -26,9 +26,10 @@ class InputOptions:
                                     "--max-len", group=RUN, low=8, high=512)  # fmt: skip
     train_examples: int | None = option(None, "train on a seeded choice of so many examples", "--train-examples",
                                         group=DATA, low=1, high=MOST)  # fmt: skip
-    text_column: str | None = option(None, "column of the text in a file of your own", "--text-column", group=DATA)
+    text_column: str | None = option(None, "column of the text in a file of your own, or of its words", "--text-column",
+                                     group=DATA)  # fmt: skip
     text_pair_column: str | None = option(None, "column of the second text", "--text-pair-column", group=DATA)
-    label_column: str | None = option(None, "column of the label", "--label-column", group=DATA)
+    label_column: str | None = option(None, "column of the label, or of tags or labels", "--label-column", group=DATA)
     task_type: str | None = option(None, "what labels of a file of your own are: " + ", ".join(TASK_TYPES) + "; by "
                                    "default told from them", "--task-type", group=DATA, metavar="TYPE",
                                    choices=TASK_TYPES)  # fmt: skip

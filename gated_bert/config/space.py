@@ -17,7 +17,7 @@ TIED_ROLES = {
     "qkv_row": ROLES[:3],
 }
 """Pattern → the matrices of a block that its units run through."""
-TASK_TYPES = ("classification", "regression")
+TASK_TYPES = ("classification", "regression", "token_classification", "multi_label_classification")
 TICKET_CONTROLS = ("random", "reinitialized")
 REMOVAL_ORDERS = ("obs", "magnitude", "random")
 """What says which heads and neurons go for a speed: what that costs with the update of what stays; or, with none, to

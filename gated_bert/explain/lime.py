@@ -15,10 +15,10 @@ from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.encoded import Encoded
-from gated_bert.tasks.evaluation import predicted_batches
 from gated_bert.tasks.graphemes import between_words
 from gated_bert.tasks.graphemes import words as words_of
-from gated_bert.tasks.pipeline import BUCKET_LENGTHS, BucketedDataset
+from gated_bert.tasks.kinds import CLASSES
+from gated_bert.tasks.pipeline import BUCKET_LENGTHS, BucketedDataset, predicted_batches
 from gated_bert.tasks.task import Task
 
 BATCH_SIZE = 32
@@ -76,10 +76,10 @@ def check_explainable(task: Task) -> None:
     """Refuses tasks whose predictions are no probabilities of classes of a single text.
 
     Raises:
-        UserError: a regression, spans, or pairs of texts.
+        UserError: a regression, spans, tags of words, several classes at once, or pairs of texts.
     """
-    if task.kind != "classification" or task.pair:
-        what = "pairs of texts" if task.kind == "classification" else f"a {task.kind} task"
+    if task.kind != CLASSES or task.pair:
+        what = "pairs of texts" if task.kind == CLASSES else task.traits.words
         raise UserError(f"{task.title} has {what}; explanations are of classes of single texts, so give a model of "
                         "such a task")  # fmt: skip
 

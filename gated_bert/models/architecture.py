@@ -12,8 +12,11 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from gated_bert.config.presets import MOST_LAYERS, MOST_ROWS, MOST_WIDTH
+from gated_bert.models.layer_sizes import LayerSizes
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import check_record, parse_record
+from gated_bert.tasks.kinds import OF_SPAN, OF_TEXT, OF_TOKEN
+from gated_bert.tasks.task import Task
 
 MOST_PARAMETERS = 10**11
 BERT = "bert"
@@ -35,35 +38,6 @@ class SizeError(UserError):
     """A size, or the name of a function, that makes no model."""
 
 
-@dataclass(frozen=True)
-class LayerSizes:
-    """Sizes of one encoder layer.
-
-    A layer with `num_heads` 0 keeps its residual path and a constant in place of attention; one with
-    `intermediate_size` 0 keeps them in place of the feed-forward network.
-
-    Args:
-        num_heads: attention heads.
-        query_key_dim: size of one head's queries and keys.
-        value_dim: size of one head's values.
-        intermediate_size: neurons of the feed-forward network.
-    """
-
-    num_heads: int
-    query_key_dim: int
-    value_dim: int
-    intermediate_size: int
-
-    def describe(self) -> str:
-        """The sizes in words: `12 heads of 64, 3,072 neurons`."""
-        dims = f"{self.query_key_dim}"
-        if self.query_key_dim != self.value_dim:
-            dims = f"{self.query_key_dim} (query and key) and {self.value_dim} (value)"
-        heads = f"{self.num_heads} head{'s' * (self.num_heads > 1)} of {dims}" if self.num_heads else "no heads"
-        neurons = f"{self.intermediate_size:,} neuron{'s' * (self.intermediate_size > 1)}"
-        return f"{heads}, {neurons if self.intermediate_size else 'no neurons'}"
-
-
 class Architecture:
     """What the records of sizes of all families share; each is a frozen dataclass that names at least these fields.
 
@@ -71,7 +45,7 @@ class Architecture:
         model_type: the family, as in `config.json` of transformers; written down but for BERT's.
         input_names: the inputs of its models, in the order that exported ones have them.
         vocab_size, hidden_size, layers, original_head_dim, max_position, dropout_rate, hidden_act, num_outputs,
-            span_head, gate_init_value, gate_trainable, gate_rule: see `PostNormConfig`.
+            span_head, token_head, gate_init_value, gate_trainable, gate_rule: see `PostNormConfig`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
@@ -89,6 +63,7 @@ class Architecture:
     hidden_act: str
     num_outputs: int
     span_head: bool
+    token_head: bool
     gate_init_value: float
     gate_trainable: bool
     gate_rule: str
@@ -122,6 +97,27 @@ class Architecture:
     def num_parameters(self) -> int:
         """Trainable parameters of the model, gates and scores left out."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many parameters it has")
+
+    @property
+    def head(self) -> str:
+        """What the outputs are of, one of those in `gated_bert.tasks.kinds`."""
+        return OF_SPAN if self.span_head else OF_TOKEN if self.token_head else OF_TEXT
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether a layer comes between encoder and classifier."""
+        return self.head == OF_TEXT
+
+    def output_shape(self, batch: Any, length: Any) -> list:
+        """The shape of the outputs for a batch of so many texts of so many tokens, numbers or names."""
+        units = self.num_outputs
+        return {OF_TEXT: [batch, units], OF_SPAN: [batch, units, length], OF_TOKEN: [batch, length, units]}[self.head]
+
+    def for_task(self: _Own, task: Task, **changes: Any) -> _Own:
+        """A copy with the head that a task needs, and further `changes`."""
+        head = task.traits.head
+        return self.replace(num_outputs=task.num_outputs, span_head=head == OF_SPAN, token_head=head == OF_TOKEN,
+                            **changes)  # fmt: skip
 
     @property
     def num_layers(self) -> int:
@@ -211,6 +207,7 @@ class PostNormConfig(Architecture):
         num_outputs: logits of the head.
         span_head: whether the head reads every token, for start and end logits, instead of the pooled first one; such
             a model has no pooler.
+        token_head: whether it reads every token to classify that; such a model has none either.
         gate_init_value: initial value of all gates.
         gate_trainable: whether gates are trained.
         gate_rule: rule that gives the gates, see `gated_bert.models.gate_rules`.
@@ -237,8 +234,11 @@ class PostNormConfig(Architecture):
     gate_init_value: float = 1.0
     gate_trainable: bool = False
     gate_rule: str = "fixed"
+    token_head: bool = False
 
     def __post_init__(self):
+        if self.span_head and self.token_head:
+            raise SizeError("architecture: span_head and token_head are both true; allowed: one of them")
         if self.hidden_act not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise SizeError(f"architecture: hidden_act is {self.hidden_act!r}; allowed: {known}")
@@ -338,7 +338,7 @@ class PostNormConfig(Architecture):
             widths = (queries, queries, values, values, inner * self.columns_per_neuron, inner)
             for role, width in zip(counts, widths, strict=True):
                 counts[role] += hidden * width
-        pooler = 0 if self.span_head else hidden**2
+        pooler = hidden**2 * self.has_pooler
         return counts | {"pooler": pooler, "classifier": hidden * self.num_outputs}
 
     @property
@@ -348,7 +348,7 @@ class PostNormConfig(Architecture):
         width = self.embedding_size
         embeddings = (self.vocab_size + self.position_rows + self.segment_rows + 2) * width
         embeddings += (width + 1) * hidden * (width != hidden)
-        biases = (0 if self.span_head else hidden) + self.num_outputs
+        biases = hidden * self.has_pooler + self.num_outputs
         for sizes in self.layers:
             biases += sizes.num_heads * (2 * sizes.query_key_dim + sizes.value_dim) + sizes.intermediate_size
             biases += 6 * hidden  # Of the two outputs, and scale and shift of two layer norms.

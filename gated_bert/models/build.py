@@ -49,8 +49,6 @@ def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_
     """
     options: dict[str, Any] = {
         "dropout_rate": config.dropout_rate,
-        "num_outputs": task.num_outputs,
-        "span_head": task.kind == "span",
         "gate_init_value": config.gate_init_value,
         "gate_trainable": config.gate_trainable,
         "gate_rule": gate_rule,
@@ -59,8 +57,9 @@ def run_architecture(config: GatedBertConfig, task: Task, vocab_size: int, gate_
         if config.vocab_size is not None and config.vocab_size < vocab_size:
             raise ConfigError("vocab_size", config.vocab_size, f"at least the tokeniser's {vocab_size} tokens")
         architecture = run_family(config).architecture
-        return architecture.uniform(*config.sizes(), vocab_size=config.vocab_size or vocab_size, **options)
-    found = read_pretrained_architecture(config.pretrained, config.num_layers).replace(**options)
+        sizes = architecture.uniform(*config.sizes(), vocab_size=config.vocab_size or vocab_size, **options)
+        return sizes.for_task(task)
+    found = read_pretrained_architecture(config.pretrained, config.num_layers).for_task(task, **options)
     _check_sizes(config, found, vocab_size)
     return found
 

@@ -12,6 +12,7 @@ from keras import ops
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.tensors import Tensor
 from gated_bert.tasks.encoded import REAL
+from gated_bert.tasks.kinds import MULTI_LABEL, TARGET, TOKENS
 from gated_bert.tasks.taught import LABELS, TEACHER_OUTPUTS
 
 LAYER_MAP = "layer_map"
@@ -22,18 +23,29 @@ def hard_loss(kind: str, labels: Tensor, outputs: Tensor) -> Tensor:
 
     Args:
         kind: of the task.
-        labels: [batch] classes or targets; of spans [batch, 2].
-        outputs: of the model, [batch, outputs]; of spans [batch, 2, length].
+        labels: [batch] classes or targets; of spans [batch, 2], of tags [batch, length], negative where there is none,
+            of several classes at once [batch, outputs].
+        outputs: of the model, [batch, outputs]; of spans [batch, 2, length], of tags [batch, length, outputs].
 
     Returns:
-        The cross-entropy, of spans the mean of start and end, or the squared error; [batch] float32.
+        The cross-entropy, of spans the mean of start and end, of several classes that over them, of tags so that the
+        mean over the batch is that over its tags; or the squared error; [batch] float32.
     """
-    if kind == "regression":
+    if kind == TARGET:
         return ops.square(_float32(outputs)[:, 0] - _float32(ops.reshape(labels, (-1,))))
+    if kind == MULTI_LABEL:
+        return _per_example(ops.binary_crossentropy(_float32(labels), _float32(outputs), from_logits=True))
+    if kind == TOKENS:
+        known = labels >= 0
+        classes = ops.where(known, labels, 0)
+        losses = keras.losses.sparse_categorical_crossentropy(classes, _float32(outputs), from_logits=True)
+        return _over_tokens(losses, known)
     return _per_example(keras.losses.sparse_categorical_crossentropy(labels, _float32(outputs), from_logits=True))
 
 
-def soft_loss(kind: str, teacher: Tensor, outputs: Tensor, temperature: float) -> Tensor:
+def soft_loss(
+    kind: str, teacher: Tensor, outputs: Tensor, temperature: float, known: Tensor | None = None
+) -> Tensor:
     """What a teacher's outputs say.
 
     `keras.distillation.LogitsDistillation(T, keras.losses.KLDivergence())` computes the same mean, but cuts
@@ -42,18 +54,25 @@ def soft_loss(kind: str, teacher: Tensor, outputs: Tensor, temperature: float) -
     Args:
         kind: of the task.
         teacher: the teacher's outputs, as `outputs`.
-        outputs: of the model, [batch, outputs]; of spans [batch, 2, length], at padding so low that it has no share.
+        outputs: of the model, [batch, outputs]; of spans [batch, 2, length], at padding so low that it has no share; of
+            tags [batch, length, outputs].
         temperature: T.
+        known: which tokens have tags, [batch, length].
 
     Returns:
-        T² · KL(softmax(teacher/T) ‖ softmax(outputs/T)), of spans the mean of start and end; of a regression the
+        T² · KL(softmax(teacher/T) ‖ softmax(outputs/T)), of spans the mean of start and end, of tags so that the mean
+        over the batch is that over its tags, of several classes at once the mean of each one's KL; of a regression the
         squared difference; [batch] float32.
     """
     teacher, outputs = ops.stop_gradient(_float32(teacher)), _float32(outputs)
-    if kind == "regression":
+    if kind == TARGET:
         return ops.square(outputs[:, 0] - teacher[:, 0])
+    if kind == MULTI_LABEL:
+        # Of σ(x) as of a softmax over x and 0.
+        teacher, outputs = (ops.stack([each, ops.zeros_like(each)], axis=-1) for each in (teacher, outputs))
     wanted, found = (ops.log_softmax(each / temperature, axis=-1) for each in (teacher, outputs))
-    return temperature**2 * _per_example(ops.sum(ops.exp(wanted) * (wanted - found), axis=-1))
+    losses = ops.sum(ops.exp(wanted) * (wanted - found), axis=-1)
+    return temperature**2 * (_per_example(losses) if known is None else _over_tokens(losses, known))
 
 
 class Distillation:
@@ -159,7 +178,8 @@ def mixed_loss(
     if hardness < 1:
         parts.append((1 - hardness) * hard_loss(kind, labels, outputs))
     if hardness > 0:
-        parts.append(hardness * soft_loss(kind, teacher, outputs, temperature))
+        known = labels >= 0 if kind == TOKENS else None
+        parts.append(hardness * soft_loss(kind, teacher, outputs, temperature, known))
     return sum(parts[1:], parts[0])
 
 
@@ -167,6 +187,13 @@ def _per_example(values: Tensor) -> Tensor:
     """The mean over all axes but the first."""
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
+
+
+def _over_tokens(values: Tensor, known: Tensor) -> Tensor:
+    """Sums of what tokens of a batch have, [batch], whose mean is that over all known tokens."""
+    known = _float32(known)
+    share = ops.cast(ops.shape(values)[0], "float32") / ops.maximum(ops.sum(known), 1.0)
+    return ops.sum(values * known, axis=1) * share
 
 
 def _float32(values):

@@ -249,7 +249,7 @@ class PostNormEncoder(keras.layers.Layer):
         self.blocks = [self.BLOCK(self.config, index, dtype=dtype) for index in range(self.config.num_layers)]
         self.pooler: GatedDense | None = None
         self.first_dropout: keras.layers.Dropout | None = None
-        if not self.config.span_head:
+        if self.config.has_pooler:
             named = self.pooler_activation
             activation = ACTIVATION_FUNCTIONS.get(named, named)
             self.pooler = gated_dense(

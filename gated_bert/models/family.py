@@ -69,8 +69,9 @@ class Family:
         raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod
-    def head_names(cls, span: bool) -> tuple[str, str]:
-        """Our names of the head's kernel and bias; checkpoints hold these as [outputs, in]."""
+    def head_names(cls, head: str) -> tuple[str, str]:
+        """Our names of the kernel and bias of a head, one of `Architecture.head`; checkpoints hold these as
+        [outputs, in]."""
         raise NotImplementedError(f"the family {cls.model_type} lacks this part; see Family")
 
     @classmethod

@@ -112,6 +112,11 @@ class ModernBertConfig(PostNormConfig):
         return 0
 
     @property
+    def has_pooler(self) -> bool:
+        # Where tokens are classified, too.
+        return True
+
+    @property
     def num_parameters(self) -> int:
         hidden = self.hidden_size
         # Scales of norms: of the embeddings, the head and behind the blocks, two of each block but one of the first.

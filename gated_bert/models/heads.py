@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gated_bert.tasks.kinds import CLASSES, KINDS, MULTI_LABEL, SPANS, TARGET, TOKENS
 from gated_bert.tasks.labels import label_numbers, match_labels
 from gated_bert.tasks.tables import shorten
 from gated_bert.tasks.task import Task
 
-CLASSES, TARGET, SPANS = "classification", "regression", "span"
-TOKENS, CHOICE, LANGUAGE = "token classification", "multiple choice", "masked language modelling"
+CHOICE, LANGUAGE = "multiple choice", "masked language modelling"
 NEXT_SENTENCE, PRETRAINING = "next sentence prediction", "pretraining"
 _ARCHITECTURES = {
     "ForSequenceClassification": CLASSES,
@@ -67,7 +67,7 @@ class Head:
     """What the head of pretrained weights gives.
 
     Attributes:
-        kind: `classification`, `regression` or `span`; in words what else it is for; empty where there is no head.
+        kind: one of `kinds.KINDS`; in words what else it is for; empty where there is no head.
         labels: names of the classes in the order of the outputs; empty where there are none.
         named: whether the weights come with names at all, as those of Google's files do not.
     """
@@ -79,9 +79,10 @@ class Head:
     @property
     def description(self) -> str:
         """What it is for, in words."""
-        if self.kind == CLASSES:
-            return f"classification ({shorten(self.labels)})"
-        return {TARGET: "a regression", SPANS: "answers as spans"}.get(self.kind, self.kind)
+        known = KINDS.get(self.kind)
+        if known is None:
+            return self.kind
+        return f"{known.words} ({shorten(self.labels)})" if known.has_labels else known.words
 
 
 def hugging_face_head(
@@ -107,17 +108,21 @@ def hugging_face_head(
     alone = spans != tensors.kinds.get(CLASSES)
     given = SPANS if SPANS in there and alone else next((kind for kind in kinds if kind in there), None)
     kind = given or (there[0] if there else "")
+    if kind == TOKENS:
+        return Head(TOKENS, _label_names(config, shapes[tensors.kinds[TOKENS][0]][0])[0])
     if kind != CLASSES:
         return Head(kind)
     outputs = shapes[tensors.classifier][0]
     labels, said = _label_names(config, outputs)
     problem = config.get("problem_type")
     if given is None and (_are_tags(labels) or tensors.pooled not in shapes):
-        return Head(TOKENS)
+        return Head(TOKENS, labels)
     if given is None and outputs == 1 and problem is None and said != 1:
         # Transformers leaves out two labels, its default, and writes down the one of a regression.
         return Head(CHOICE)
-    if problem not in (None, "single_label_classification", "regression"):
+    if problem == KINDS[MULTI_LABEL].problem_type:
+        return Head(MULTI_LABEL, labels)
+    if problem not in (None, KINDS[CLASSES].problem_type, KINDS[TARGET].problem_type):
         return Head(f"problem_type {problem!r} with {outputs} output(s)")
     if (problem or (TARGET if outputs == 1 else None)) == TARGET:
         return Head(TARGET if outputs == 1 else f"a regression of {outputs} values")
@@ -159,7 +164,7 @@ def match_head(head: Head, task: Task) -> tuple[list[int] | None, str]:
         return None, ""
     if head.kind != task.kind:
         return None, f"its head is for {head.description}, {task.title} needs {task_head(task).description}; {fresh}"
-    if head.kind != CLASSES:
+    if not task.traits.has_labels:
         return list(range(task.num_outputs)), ""
     rows = match_labels(head.labels, task.labels)
     if rows is not None:

@@ -1,4 +1,4 @@
-"""ModernBERT with a classification or regression head: rotated positions, local attention, gated units, norms first."""
+"""ModernBERT with a head for texts or tokens: rotated positions, local attention, gated units, norms first."""
 
 from __future__ import annotations
 
@@ -118,6 +118,8 @@ class ModernBertEncoder(PostNormEncoder):
 
     def pool(self, hidden: Tensor, attention_mask: Tensor, training: bool | None = None) -> Tensor:
         hidden = self.final_norm(hidden)
+        if self.config.token_head:
+            return self.head_norm(self.pooler(hidden, training=training))
         first = hidden[:, 0]
         if self.config.pooling == "mean":
             real = ops.cast(attention_mask, hidden.dtype)[..., None]

@@ -114,7 +114,7 @@ class ModernBertFamily(PostNormFamily):
         return super().write_config(architecture) | {"layer_types": kinds, "rope_parameters": rotations}
 
     @classmethod
-    def head_names(cls, span: bool) -> tuple[str, str]:
+    def head_names(cls, head: str) -> tuple[str, str]:
         """See `Family`."""
         return "classifier/weight", "classifier/bias"
 
@@ -142,7 +142,7 @@ class ModernBertFamily(PostNormFamily):
                 f"{stem}/mlp/Wo/weight/kernel": kernels["ffn_output"],
             }
         head = (model.classifier.raw_kernel, model.classifier.bias)
-        return named | dict(zip(cls.head_names(False), head, strict=True))
+        return named | dict(zip(cls.head_names(model.architecture.head), head, strict=True))
 
     @classmethod
     def transformers_names(cls, name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Classifiers out of BERT's blocks: a classification, regression or span head on any family's encoder of them."""
+"""Classifiers out of BERT's blocks: a head for texts, spans or tokens on any family's encoder of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gated_bert.support.tensors import Shape, Tensor
 
 
 class PostNormClassifier(EncoderClassifier):
-    """An encoder out of `GatedDense` layers, with a linear head on the pooled first token, or on every token for spans.
+    """An encoder out of `GatedDense` layers, with a linear head on the pooled first token, or on every token.
 
     Its weights exist as soon as it is made. A `.keras` file holds all of it: architecture, weights and gates.
 
@@ -57,14 +57,15 @@ class PostNormClassifier(EncoderClassifier):
 
         Returns:
             Logits [batch, num_outputs], float32; with a span head [batch, num_outputs, length], where padding has
-            no share in a softmax over the tokens.
+            no share in a softmax over the tokens; with a token head [batch, length, num_outputs].
         """
         hidden, pooled = self.encoder(inputs, training=training)
-        if pooled is None:
-            return self._token_logits(hidden, inputs.get("attention_mask"), training)
-        return self.classifier(self.dropout(pooled, training=training), training=training)
+        if self.architecture.span_head:
+            return self._span_logits(hidden, inputs.get("attention_mask"), training)
+        read = hidden if pooled is None else pooled
+        return self.classifier(self.dropout(read, training=training), training=training)
 
-    def _token_logits(self, hidden, attention_mask, training):
+    def _span_logits(self, hidden, attention_mask, training):
         # Tokens last: each output is then a classification of the tokens, for losses and metrics as they are.
         logits = ops.transpose(self.classifier(hidden, training=training), (0, 2, 1))
         if attention_mask is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from gated_bert.models.architecture import PostNormConfig
 from gated_bert.models.family import Family
 from gated_bert.support.errors import UserError, one_line
+from gated_bert.tasks.kinds import OF_SPAN, OF_TEXT, OF_TOKEN
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 HEAD = ("output_weights", "output_bias")
 SPAN_HEAD = ("cls/squad/output_weights", "cls/squad/output_bias")
+TOKEN_HEAD = ("cls/tokens/output_weights", "cls/tokens/output_bias")
 POOLER = "pooler/"
 
 
@@ -50,7 +52,7 @@ class PostNormFamily(Family):
     }  # fmt: skip
     only: ClassVar[Mapping[str, Any]] = {"position_embedding_type": "absolute", "is_decoder": False}
     head_layers: ClassVar[Mapping[str, str]]
-    optional: ClassVar[tuple[str, ...]] = (POOLER, *HEAD, *SPAN_HEAD)
+    optional: ClassVar[tuple[str, ...]] = (POOLER, *HEAD, *SPAN_HEAD, *TOKEN_HEAD)
     # BERT alone has a pooler in its encoder.
     outside: ClassVar[tuple[str, ...]] = (POOLER, *Family.outside)
     pooled: ClassVar[str] = "first layer of a classifier"
@@ -94,9 +96,9 @@ class PostNormFamily(Family):
     """Fields of `config.json` that hold the share of what is dropped."""
 
     @classmethod
-    def head_names(cls, span: bool) -> tuple[str, str]:
-        """See `Family`; a classifier is no span head, whatever its shape."""
-        return SPAN_HEAD if span else HEAD
+    def head_names(cls, head: str) -> tuple[str, str]:
+        """See `Family`; a classifier of texts is no other head, whatever its shape."""
+        return {OF_TEXT: HEAD, OF_SPAN: SPAN_HEAD, OF_TOKEN: TOKEN_HEAD}[head]
 
     @classmethod
     def variables(cls, model: PostNormClassifier) -> dict[str, keras.Variable]:  # type: ignore[override]
@@ -126,13 +128,14 @@ class PostNormFamily(Family):
         if encoder.pooler is not None:
             named |= _dense("pooler/dense", encoder.pooler)
         head = (model.classifier.raw_kernel, model.classifier.bias)
-        return named | dict(zip(cls.head_names(model.architecture.span_head), head, strict=True))
+        return named | dict(zip(cls.head_names(model.architecture.head), head, strict=True))
 
     @classmethod
     def transformers_names(cls, name: str) -> tuple[str, ...]:
         """See `Family`; layer norms have an older and a newer name."""
-        if name in (*HEAD, *SPAN_HEAD):
-            stem = "qa_outputs" if name in SPAN_HEAD else cls.head_layers["output"]
+        if name in (*HEAD, *SPAN_HEAD, *TOKEN_HEAD):
+            others = {**dict.fromkeys(SPAN_HEAD, "qa_outputs"), **dict.fromkeys(TOKEN_HEAD, "classifier")}
+            stem = others.get(name, cls.head_layers["output"])
             return (f"{stem}.{'weight' if name.endswith('weights') else 'bias'}",)
         if name.startswith(POOLER):
             name = name.replace("pooler/dense", cls.head_layers["pooler/dense"])

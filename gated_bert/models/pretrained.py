@@ -17,6 +17,7 @@ from gated_bert.models.folder import is_model_folder, load_model, read_architect
 from gated_bert.models.gated_dense import GatedDense
 from gated_bert.models.heads import Head, match_head, task_head
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.kinds import CLASSES, KINDS, TARGET
 from gated_bert.tasks.task import Task
 
 PRUNED_SHARE = 0.05
@@ -125,9 +126,11 @@ def _task_like(config: Architecture, head: Head) -> Task:
     unnamed = tuple(f"LABEL_{index}" for index in range(config.num_outputs))
     names = {label for label in head.labels if label.strip()}
     labels = head.labels if len(names) == len(head.labels) == len(unnamed) else unnamed
-    if config.span_head or config.num_outputs == 1:
-        return Task("model", "the model", "span" if config.span_head else "regression")
-    return Task("model", "the model", labels=labels)
+    alike = (kind for kind, traits in KINDS.items() if traits.head == config.head)
+    kind = head.kind if head.kind in KINDS and KINDS[head.kind].head == config.head else next(alike)
+    if kind == CLASSES and config.num_outputs == 1:
+        kind = TARGET
+    return Task("model", "the model", kind, labels if KINDS[kind].has_labels else ())
 
 
 def _check_activation(found: Architecture, wanted: Architecture, where: str):
@@ -138,7 +141,7 @@ def _check_activation(found: Architecture, wanted: Architecture, where: str):
 
 def _order_head(arrays: dict[str, np.ndarray], model: EncoderClassifier, rows: Sequence[int] | None, where: str):
     """Puts the head among `arrays` into the order of `rows`; None drops it."""
-    names = family_of(model).head_names(model.architecture.span_head)
+    names = family_of(model).head_names(model.architecture.head)
     kernel, bias = (arrays.pop(name, None) for name in names)
     if rows is not None and kernel is not None and bias is not None:
         # Checkpoints hold the head as [outputs, hidden].

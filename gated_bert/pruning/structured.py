@@ -28,6 +28,8 @@ from gated_bert.pruning.level_search import Levels
 from gated_bert.pruning.removal import Removal, remove_in_order, remove_units
 from gated_bert.pruning.second_order import damped
 from gated_bert.support.backend import view
+from gated_bert.tasks.encoded import REAL
+from gated_bert.tasks.kinds import TOKENS
 
 HEADS, NEURONS = "heads", "neurons"
 OBS, _, RANDOM = REMOVAL_ORDERS
@@ -143,7 +145,8 @@ class StructuredRemoval:
         self._put_all(levels)
         total, count = 0.0, 0
         for inputs, wanted in zip(self._judged, self._wanted, strict=True):
-            losses = soft_loss(self.kind, wanted, self.model.predict_on_batch(inputs), 1.0)
+            real = inputs[REAL] if self.kind == TOKENS else None
+            losses = soft_loss(self.kind, wanted, self.model.predict_on_batch(inputs), 1.0, real)
             total, count = total + float(ops.sum(losses)), count + len(wanted)
         return total / count
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import tokenizers
@@ -102,3 +103,22 @@ def refused(error: BaseException, what: str, remedy: str) -> UserError:
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     return UserError(f"{what} ({' '.join(str(error).split())[:200]}); {remedy}")
+
+
+def with_blank_before_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A tokeniser that cuts words given one by one as it cuts them in the middle of a text.
+
+    Byte-level byte pairs, and some others, know a word in the middle of a text by the blank before it, which a word
+    alone has not unless the tokeniser adds it. Every other tokeniser is given back as it is.
+    """
+    record = json.loads(backend.to_str())
+    parts = [record.get("pre_tokenizer"), record.get("post_processor")]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts += [*(part.get("pretokenizers") or ()), *(part.get("processors") or ())]
+            if "add_prefix_space" in part:
+                part["add_prefix_space"] = True
+            if part.get("prepend_scheme") == "never":
+                part["prepend_scheme"] = "always"
+    return backend if json.loads(backend.to_str()) == record else tokenizers.Tokenizer.from_str(json.dumps(record))

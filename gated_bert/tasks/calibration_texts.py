@@ -10,6 +10,7 @@ from gated_bert.support.paths import user_path
 from gated_bert.tasks.columns import find_columns
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.kinds import SPANS
 from gated_bert.tasks.tables import read_chunks
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
@@ -30,7 +31,7 @@ def calibration_examples(config: GatedBertConfig, task: Task) -> Examples:
     Raises:
         UserError: no such file, one without a text, another kind of file, or a task of spans.
     """
-    if task.kind == "span":
+    if task.kind == SPANS:
         raise UserError(f"{FLAG}: not for {task.title}, whose texts are cut into windows; leave it out, and training "
                         "examples are taken")  # fmt: skip
     path = user_path(str(config.calibration_file))
@@ -42,7 +43,7 @@ def calibration_examples(config: GatedBertConfig, task: Task) -> Examples:
     found = None if table is None else dataclasses.replace(columns, label=None).examples(table, task)
     if found is None or not len(found):
         raise UserError(f"{FLAG}: {path}: no text in it; give at least one")
-    return Examples(found.texts, found.pairs, None)
+    return dataclasses.replace(found, labels=None)
 
 
 def calibration_batches(config: GatedBertConfig, task: Task, tokenizer: TokenizerProtocol) -> list[tuple[Any, None]]:

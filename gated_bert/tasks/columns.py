@@ -10,11 +10,15 @@ import numpy as np
 
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.ag_news import COLUMNS, FILE_CLASSES, clean_rows
+from gated_bert.tasks.conll import is_conll
 from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.glue import LAYOUTS
+from gated_bert.tasks.kinds import MULTI_LABEL, SPANS, TARGET, TOKENS
 from gated_bert.tasks.labels import match_labels
-from gated_bert.tasks.tables import SUFFIXES, TEXT, Table, first_row, read_chunks, shorten, table_suffix
+from gated_bert.tasks.own_lists import LABEL_COLUMNS, TAG_COLUMNS, WORD_COLUMNS, label_matrix, tagged_examples
+from gated_bert.tasks.tables import SUFFIXES, TEXT, Table, first_row, read_chunks, shorten
 from gated_bert.tasks.task import TASKS, Task
+from gated_bert.tasks.text_lines import table_suffix
 
 FLAGS = {"text_column": "--text-column", "text_pair_column": "--text-pair-column", "label_column": "--label-column"}
 """Names of the columns that a user may give, and their flags."""
@@ -23,7 +27,7 @@ _NEWS = ("title", "description")
 _SINGLE = (("sentence",), (TEXT,))
 _PAIRS = (("sentence1", "sentence2"), (TEXT, "text_pair"), ("premise", "hypothesis"), ("question", "sentence"))
 _QUESTIONS = (("question", "context"),)
-_LABELS = {"span": ("answers", "answer")}
+_LABELS = {SPANS: ("answers", "answer"), TOKENS: (*TAG_COLUMNS, "label"), MULTI_LABEL: LABEL_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ def _usual(task: Task) -> _Usual:
     if task.name == "ag_news":
         spellings = _file_spellings(task, FILE_CLASSES)
         return _Usual((_NEWS, (TEXT,)), ("class", "class index", "label"), spellings, COLUMNS)
-    others = _QUESTIONS if task.kind == "span" else _PAIRS if task.pair else _SINGLE
+    others: tuple[tuple[str, ...], ...] = _QUESTIONS if task.kind == SPANS else _PAIRS if task.pair else _SINGLE
+    if task.kind == TOKENS:
+        others = (*((name,) for name in WORD_COLUMNS), *_SINGLE)
     labels = _LABELS.get(task.kind, ("label",))
     layout = LAYOUTS.get(task.name)
     if layout is None:
@@ -83,11 +89,13 @@ class Columns:
 
         Returns:
             The examples, whose `labels` are None where the file has none; for spans `SpanExamples`, whose `answers` are
-            then empty, and whose `labels` are zeros.
+            then empty, and whose `labels` are zeros; for tags `TaggedExamples`.
 
         Raises:
             UserError: a cell that is empty, no text, or a label of another task.
         """
+        if task.kind == TOKENS:
+            return tagged_examples(table, self.texts[0], self.label, task.labels)
         if task.name == "ag_news":
             parts = [table.column(name, "check the header") for name in self.texts]
             rows = ([cell for cell in row if isinstance(cell, str)] for row in zip(*parts, strict=True))
@@ -95,7 +103,7 @@ class Columns:
         else:
             texts = table.texts(self.texts[0])
         pairs = table.texts(self.pair) if self.pair else None
-        if task.kind == "span":
+        if task.kind == SPANS:
             answers: list[tuple[str, ...]] = [()] * len(texts)
             if self.label is not None:
                 answers = _accepted(table, self.label)
@@ -104,8 +112,10 @@ class Columns:
         return Examples(texts, pairs, None if self.label is None else self._labels(table, task, self.label))
 
     def _labels(self, table: Table, task: Task, column: str) -> np.ndarray:
-        if task.kind == "regression":
+        if task.kind == TARGET:
             return table.targets(column)
+        if task.kind == MULTI_LABEL:
+            return label_matrix(table, column, task.labels)
         return table.classes(column, self.labels) % len(task.labels)
 
 
@@ -145,12 +155,13 @@ def find_columns(
 def _names(path: Path, usual: _Usual) -> tuple[Sequence[str], tuple[str, ...] | None]:
     """The columns of a file, and the same again if they do not stand in it."""
     suffix = table_suffix(path)
+    if suffix == ".jsonl" or is_conll(path):
+        return list(next(read_chunks(path, 100)).columns), None
     if suffix == ".txt":
         return (TEXT,), None
-    if suffix == ".jsonl":
-        return list(next(read_chunks(path, 100)).columns), None
     if suffix not in SUFFIXES:
-        raise UserError(f"{path}: not a {', '.join(SUFFIXES)} or .txt file (.gz may follow); save it as one of these")
+        raise UserError(f"{path}: not a .tsv, .csv, .jsonl, .conll or .txt file (.gz may follow); save it as one of "
+                        "these")  # fmt: skip
     found = first_row(path)
     if len(found) == len(usual.header) and not {name.casefold() for name in found} & set(usual.header):
         return usual.header, usual.header

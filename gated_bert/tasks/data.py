@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from gated_bert.support.paths import user_path
 from gated_bert.tasks.data_source import data_meant
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS, find_task_folder, read_glue_folder
+from gated_bert.tasks.kinds import SPANS, TOKENS
 from gated_bert.tasks.own import find_split, read_own_data
 from gated_bert.tasks.tables import SUFFIXES
-from gated_bert.tasks.task import LOADERS, OWN_DATA_ONLY, TASKS, Task, get_task, own_task_name
+from gated_bert.tasks.task import EMBEDDED_ONLY, LOADERS, OWN_DATA_ONLY, TASKS, Task, get_task, own_task_name
 
 __all__ = ["Examples", "TaskData", "data_path", "load_task_data", "task_name"]
 
@@ -43,7 +44,7 @@ def data_path(config: InputOptions) -> Path | None:
             return None
     path = user_path(given)
     if not path.exists():
-        raise ConfigError("data", given, "hub, embedded, or an existing folder or .tsv, .csv or .jsonl file")
+        raise ConfigError("data", given, "hub, embedded, or an existing folder or .tsv, .csv, .jsonl or .conll file")
     return path
 
 
@@ -85,6 +86,10 @@ def load_task_data(config: InputOptions, task: Task | None = None) -> TaskData:
     for field in ("text_column", "text_pair_column", "label_column", "task_type"):
         if getattr(config, field) is not None:
             raise ConfigError(field, getattr(config, field), OWN_DATA_ONLY)
+    if config.task in EMBEDDED_ONLY and config.data != "embedded":
+        what = "a .conll file of words and tags" if task.kind == TOKENS else "a .jsonl file with lists of labels"
+        raise UserError(f"-d/--data: {config.data!r} has no data of {task.title}; give embedded, {what}, or a folder "
+                        "with train.*")  # fmt: skip
     if path is not None:
         if not path.is_dir():
             raise UserError(f"{path}: not a folder, nor a {', '.join(SUFFIXES)} file; give one of these with -d")
@@ -115,16 +120,19 @@ def _from_loader(config: InputOptions) -> TaskData:
 def _is_own_data(config: InputOptions, path: Path) -> bool:
     if path.is_file() or config.text_column is not None:
         return True
-    if config.task in TASKS and (config.task not in LAYOUTS or find_task_folder(path, TASKS[config.task])):
+    official = config.task in TASKS and config.task not in EMBEDDED_ONLY
+    if official and (config.task not in LAYOUTS or find_task_folder(path, TASKS[config.task])):
         return False
     return find_split(path, "train") is not None
 
 
 def _from_embedded(task: Task) -> TaskData:
     from gated_bert.tasks.embedded import embedded_examples
+    from gated_bert.tasks.embedded_entities import embedded_entities
     from gated_bert.tasks.embedded_spans import embedded_questions
 
-    train, dev = embedded_questions() if task.kind == "span" else embedded_examples(task.name)
+    others: dict[str, Callable[[], tuple]] = {"squad": embedded_questions, "ner": embedded_entities}
+    train, dev = others[task.name]() if task.name in others else embedded_examples(task.name)
     return TaskData(task, train, dev, {"kind": "embedded", "label": "embedded data", "path": None, "partial": False})
 
 
@@ -133,7 +141,7 @@ def _from_folder(path: Path, task: Task, allow_partial: bool) -> TaskData:
     from gated_bert.tasks.hub import find_saved_dataset, read_saved_dataset
     from gated_bert.tasks.squad import read_squad_folder
 
-    if task.kind == "span":
+    if task.kind == SPANS:
         return read_squad_folder(path, task)
     if task.name == "ag_news":
         return read_ag_news_folder(path, task, allow_partial)

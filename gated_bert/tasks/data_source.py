@@ -7,11 +7,13 @@ from pathlib import Path
 
 from gated_bert.support.checks import FlagError, closest, did_you_mean
 from gated_bert.support.paths import user_path
+from gated_bert.tasks.conll import CONLL
 from gated_bert.tasks.task import GLUE_TASKS
 
 WITHOUT_PATH = ("hub", "embedded")
-FILE_ENDINGS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
-_ALLOWED = "hub, embedded, an existing folder, or a .tsv, .csv or .jsonl file"
+FILE_ENDINGS = tuple(ending + packed for packed in ("", ".gz")
+                     for ending in (".tsv", ".csv", ".jsonl", *CONLL, ".txt"))  # fmt: skip
+_ALLOWED = "hub, embedded, an existing folder, or a .tsv, .csv, .jsonl or .conll file"
 _FOLDERS = {task.title.lower(): name for name, task in GLUE_TASKS.items()} | {
     "ag_news": "ag_news", "ag_news_csv": "ag_news", "squad": "squad"
 }  # fmt: skip

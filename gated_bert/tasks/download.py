@@ -20,9 +20,10 @@ from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.ag_news import AG_NEWS_ID
 from gated_bert.tasks.glue import LAYOUTS
 from gated_bert.tasks.hub import GLUE_ID, hub_file, load_hub_dataset
+from gated_bert.tasks.kinds import TARGET
 from gated_bert.tasks.squad import SQUAD_ID
-from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.task import GLUE_TASKS, Task
+from gated_bert.tasks.text_lines import read_text
 from gated_bert.tasks.tokenizer import BERT_ID
 
 CHECKSUMS = "SHA256SUMS"
@@ -194,7 +195,7 @@ def write_glue_split(path: Path, task: Task, columns: dict[str, list]) -> None:
     layout = LAYOUTS[task.name]
     breaks = str.maketrans("\t\r\n", "   ")
     texts = [[text.translate(breaks) for text in columns[name]] for name in layout.hub_texts]
-    if task.kind == "regression":
+    if task.kind == TARGET:
         labels = [f"{value:.3f}" for value in columns["label"]]
     else:
         labels = [layout.file_labels[value] for value in columns["label"]]

@@ -14,7 +14,7 @@ from gated_bert.support.checks import choose
 from gated_bert.tasks.embedded_inference import mnli, rte, wnli
 from gated_bert.tasks.embedded_pairs import mrpc, qnli, stsb
 from gated_bert.tasks.embedded_sentences import Draw, cola, sst2
-from gated_bert.tasks.embedded_topics import ag_news
+from gated_bert.tasks.embedded_topics import ag_news, topics
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.task import GLUE_TASKS
 from gated_bert.tasks.wordpiece import SPECIAL_TOKENS
@@ -30,7 +30,7 @@ class Recipe:
         grammar: a function of a `Draw` that returns text, pair or `None`, and label.
         train: number of training examples.
         dev: number of examples in each development set.
-        shares: share of each label; empty for regression.
+        shares: share of each label; empty for a regression and for several labels at once.
         dev_options: keyword arguments of the grammar for each development set.
     """
 
@@ -53,6 +53,7 @@ RECIPES = {
         mnli, 4800, 900, (1 / 3, 1 / 3, 1 / 3), (("dev_matched", {}), ("dev_mismatched", {"genre": "space"}))
     ),
     "ag_news": Recipe(ag_news, 4000, 800, (0.25,) * 4, (("validation", {}), ("test", {}))),
+    "topics": Recipe(topics, 4000, 800, ()),
 }
 
 
@@ -60,11 +61,12 @@ def embedded_examples(task_name: str) -> tuple[Examples, dict[str, Examples]]:
     """The examples of one task: always the same, and no development example among the training examples.
 
     Args:
-        task_name: one of the eight GLUE tasks, "sst2" to "mnli", or "ag_news".
+        task_name: one of the eight GLUE tasks, "sst2" to "mnli", "ag_news", or "topics".
 
     Returns:
         The training examples, and the development examples by split. All texts are lower case, single words are
-        separated by spaces; labels are int32 in the official order, float32 from 0 to 5 for STS-B.
+        separated by spaces; labels are int32 in the official order, float32 from 0 to 5 for STS-B, and for topics
+        [n, 4].
 
     Raises:
         ConfigError: there is no embedded data for `task_name`.
@@ -97,13 +99,14 @@ def _draw_examples(task_name: str, split: str, size: int, options: dict, seen: s
         if room:
             room[label] -= 1
     texts, pairs, labels = (list(column) for column in zip(*rows, strict=True))
-    return Examples(texts, None if pairs[0] is None else pairs, np.array(labels, np.int32 if room else np.float32))
+    dtype = np.float32 if isinstance(labels[0], float) else np.int32
+    return Examples(texts, None if pairs[0] is None else pairs, np.array(labels, dtype))
 
 
 @functools.cache
 def _words() -> tuple[str, ...]:
     counts: Counter[str] = Counter()
-    # AG News has no words of its own.
+    # AG News and topics have no words of their own.
     for name in GLUE_TASKS:
         train, dev = embedded_examples(name)
         for examples in (train, *dev.values()):

@@ -1,4 +1,4 @@
-"""Grammar of the embedded news of four topics, in the form of AG News."""
+"""Grammars of the embedded news of four topics: one of them in each, in the form of AG News, or several."""
 
 from __future__ import annotations
 
@@ -42,3 +42,18 @@ def ag_news(draw: Draw) -> tuple[str, None, int]:
         )
     )
     return f"{' and '.join(named)} {draw.one(PLACES)} {told} {draw.one(TIMES)} .", None, label
+
+
+def topics(draw: Draw) -> tuple[str, None, tuple[int, ...]]:
+    """Two or three topics, some of them denied or conceded: the labels are the others, of which there may be none."""
+    order: list[int] = []
+    while len(order) < 2 + draw.chance(0.5):
+        order.append(draw.one([topic for topic in range(4) if topic not in order]))
+    labels, parts = [0] * 4, []
+    for topic in order:
+        labels[topic] = int(draw.chance(0.5))
+        what = draw.one(TOPICS[topic])
+        parts.append(what if labels[topic] else draw.one((f"not {what}", f"although {what} {_state(draw)}")))
+    told = f" {draw.one(('and', 'but', ','))} ".join(parts)
+    text = f"{told} {_state(draw)} {draw.one((*PLACES, *TIMES))} ."
+    return text, None, tuple(labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,10 +12,12 @@ from scipy import special
 from gated_bert.config.input_options import InputOptions
 from gated_bert.config.presets import usual_doc_stride
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.examples import Examples, SpanExamples
-from gated_bert.tasks.metrics import evaluate_all
-from gated_bert.tasks.pipeline import BucketedDataset
+from gated_bert.tasks.examples import Examples, SpanExamples, TaggedExamples
+from gated_bert.tasks.kinds import MULTI_LABEL, SPANS, TARGET, TOKENS
+from gated_bert.tasks.metrics import by_split, evaluate
+from gated_bert.tasks.pipeline import BucketedDataset, predicted_batches
 from gated_bert.tasks.squad_metrics import squad_scores
+from gated_bert.tasks.tagging import IGNORED, TaggedDataset, encode_words, tag_logits, tag_scores
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.taught import PADDED
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
@@ -36,10 +38,13 @@ class WindowedDataset(BucketedDataset):
 
 
 def task_loss(task: Task) -> keras.losses.Loss:
-    """The loss that a task is learnt by: of classes, tokens or a target."""
-    if task.kind == "regression":
+    """The loss that a task is learnt by: of classes, of several at once, of tokens or a target."""
+    if task.kind == TARGET:
         return keras.losses.MeanSquaredError()
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if task.kind == MULTI_LABEL:
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    ignored = IGNORED if task.kind == TOKENS else None
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
 
 
 def make_dataset(
@@ -50,7 +55,7 @@ def make_dataset(
     seed: int | None = None,
     multiple: int = 1,
 ) -> BucketedDataset:
-    """The examples as batches: of examples, or for spans of windows.
+    """The examples as batches: of examples, for spans of windows, for tags with labels of tokens.
 
     Args:
         task: what is learnt.
@@ -70,6 +75,8 @@ def make_dataset(
     if isinstance(examples, SpanExamples):
         stride = config.doc_stride or usual_doc_stride(config.max_len)
         return WindowedDataset(encode_windows(tokenizer, examples, config.max_len, stride), **options)
+    if isinstance(examples, TaggedExamples):
+        return TaggedDataset(encode_words(tokenizer, examples, config.max_len), examples.labels, **options)
     return BucketedDataset(tokenizer.encode(examples.texts, examples.pairs, config.max_len), examples.labels, **options)
 
 
@@ -90,27 +97,22 @@ def evaluate_model(
         config: its `n_best_size` and `max_answer_length` are read.
 
     Returns:
-        Values by name, see `metrics.evaluate_all` and `squad_metrics.squad_scores`; and for spans the answers by the
-        question's name, otherwise nothing.
+        Values by name, see `metrics.by_split`, `tagging.tag_scores` and `squad_metrics.squad_scores`; and for spans the
+        answers by the question's name, otherwise nothing.
     """
-    if task.kind == "span":
+    if task.kind == SPANS:
         split = task.dev_splits[0]
         return _evaluate_spans(model, datasets[split], examples[split], config)
-    outputs = {}
+    scores = {}
     for name, dataset in datasets.items():
+        judged = examples[name]
+        if isinstance(dataset, TaggedDataset) and isinstance(judged, TaggedExamples):
+            scores[name] = tag_scores(task, judged, tag_logits(model, dataset, task), dataset.pieces.first)
+            continue
         predicted = np.empty((dataset.examples, task.num_outputs), np.float32)
         predicted[dataset.row_order()] = model.predict(dataset, verbose=0)
-        outputs[name] = (predicted, examples[name].known_labels)
-    return evaluate_all(task, outputs), {}
-
-
-def predicted_batches(model: keras.Model, dataset: BucketedDataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices of the examples in each batch of a data set, and the model's outputs for them."""
-    ends = np.cumsum([size for size, _ in dataset.shapes])[:-1]
-    for index, rows in enumerate(np.split(dataset.row_order(), ends)):
-        batch = dataset[index]
-        # Of several devices each predicts such a batch whole under TensorFlow, and Keras joins what they find.
-        yield rows, model.predict_on_batch(batch[0] if isinstance(batch, tuple) else batch)[: len(rows)]
+        scores[name] = evaluate(task, predicted, judged.known_labels)
+    return by_split(task, scores), {}
 
 
 def span_logits(model: keras.Model, dataset: WindowedDataset) -> np.ndarray:

@@ -17,7 +17,8 @@ class Examples:
     Attributes:
         texts: first text of each example.
         pairs: second texts, or `None` where the task has single texts.
-        labels: [n] int32 class indices, or float32 targets; `None` where they are not known.
+        labels: [n] int32 class indices, or float32 targets, or of several classes at once [n, classes] int32, 1 where
+            a class holds; `None` where they are not known.
     """
 
     texts: list[str]
@@ -67,6 +68,42 @@ class SpanExamples(Examples):
             self.labels[np.asarray(indices, dtype=np.int64)],
             [self.ids[index] for index in indices], [self.answers[index] for index in indices],
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TaggedExamples(Examples):
+    """Texts that are cut into words, each with a tag.
+
+    Attributes:
+        texts: the words of each text with blanks between them.
+        labels: [words] int32 tags of all words, one text after the other; `None` where they are not known.
+        words: the words of each text.
+    """
+
+    words: list[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, words: Sequence[Sequence[str]], labels: np.ndarray | None) -> TaggedExamples:
+        """The examples of words and tags.
+
+        Args:
+            words: the words of each text.
+            labels: [words] tags of all words, one text after the other; None where they are not known.
+        """
+        return cls([" ".join(each) for each in words], None, labels, [tuple(each) for each in words])
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """[n + 1] int64, the words of text i are at `offsets[i]:offsets[i + 1]` among all."""
+        return np.cumsum([0, *map(len, self.words)], dtype=np.int64)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> TaggedExamples:
+        """The examples at `indices`, in that order."""
+        labels = self.labels
+        if labels is not None:
+            parts = np.split(labels, self.offsets[1:-1])
+            labels = np.concatenate([labels[:0], *(parts[index] for index in indices)])
+        return self.of([self.words[index] for index in indices], labels)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.examples import Examples, TaskData
+from gated_bert.tasks.kinds import TARGET
 from gated_bert.tasks.official_files import folder_source, split_file
 from gated_bert.tasks.tables import read_table
 from gated_bert.tasks.task import Task
@@ -89,7 +90,7 @@ def _read_split(path: Path, task: Task) -> Examples:
     layout = LAYOUTS[task.name]
     table = read_table(path, layout.header)
     texts = [table.texts(name) for name in layout.texts]
-    if task.kind == "regression":
+    if task.kind == TARGET:
         labels = table.targets(layout.label, *(task.target_range or (-np.inf, np.inf)))
     else:
         labels = table.classes(layout.label, layout.file_labels)

@@ -14,6 +14,7 @@ from gated_bert.support.records import read_record
 from gated_bert.support.schemas import SavedSplits, SavedState
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.glue import LAYOUTS
+from gated_bert.tasks.kinds import TARGET
 from gated_bert.tasks.task import Task
 
 GLUE_ID = "nyu-mll/glue"
@@ -223,7 +224,7 @@ def hub_examples(splits: Mapping, name: str, texts: Sequence[str], task: Task, w
 
 
 def _labels(values: list, feature, task: Task, where: str) -> np.ndarray:
-    if task.kind == "regression":
+    if task.kind == TARGET:
         for row, value in enumerate(values):
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise UserError(f"{where}, row {row}: label {value!r} is refused; allowed: a finite number")

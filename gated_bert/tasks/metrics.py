@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,7 +12,8 @@ from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 
 from gated_bert.support.tensors import Tensor
-from gated_bert.tasks.task import Task
+from gated_bert.tasks.kinds import MULTI_LABEL, SPANS, TARGET, TOKENS
+from gated_bert.tasks.task import OUTSIDE, Task
 
 
 def evaluate(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -20,16 +22,21 @@ def evaluate(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, f
     Args:
         task: what is judged.
         outputs: [n, num_outputs] logits, or predicted targets.
-        labels: [n] classes or targets.
+        labels: [n] classes or targets, or [n, classes] of several at once.
 
     Returns:
-        "loss" (mean cross-entropy in nats, or mean squared error) and each of the task's metrics, as fractions.
-        Constant predictions have correlation 0; outputs that are not finite give NaN everywhere.
+        "loss" (mean cross-entropy in nats, of several classes at once over them too, or mean squared error) and each of
+        the task's metrics, as fractions. Constant predictions have correlation 0; outputs that are not finite give NaN
+        everywhere.
     """
     outputs = np.asarray(outputs, dtype=np.float64)
     if not np.isfinite(outputs).all():
         return dict.fromkeys(("loss", *task.metrics), float("nan"))
-    if task.kind == "regression":
+    if task.kind == MULTI_LABEL:
+        predicted = holding(outputs)
+        # log(1 + eˣ) − yx is the cross-entropy of σ(x).
+        loss = np.mean(np.logaddexp(0, outputs) - labels * outputs)
+    elif task.kind == TARGET:
         predicted, labels = outputs[:, 0], np.asarray(labels, dtype=np.float64)
         loss = np.mean((predicted - labels) ** 2)
     else:
@@ -38,21 +45,26 @@ def evaluate(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, f
     return {"loss": float(loss), **{name: float(METRICS[name](labels, predicted)) for name in task.metrics}}
 
 
-def evaluate_all(task: Task, results: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Loss and metrics of every development set.
+def holding(logits: np.ndarray) -> np.ndarray:
+    """Which of several classes hold: those whose probability σ(x) is above a half; int32, as `logits`."""
+    return (np.asarray(logits) > 0).astype(np.int32)
+
+
+def by_split(task: Task, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Loss and metrics of all development sets under one name each.
 
     Args:
         task: what is judged.
-        results: (outputs, labels) by split.
+        scores: of `evaluate`, by split.
 
     Returns:
-        As `evaluate`; the first of the task's splits keeps the plain names, the others add theirs
-        ("accuracy_mismatched", "loss_mismatched").
+        The first of the task's splits keeps the plain names, the others add theirs ("accuracy_mismatched",
+        "loss_mismatched").
     """
     named: dict[str, float] = {}
     for split in task.dev_splits:
         suffix = "" if split == task.dev_splits[0] else "_" + split.removeprefix("dev_")
-        named |= {name + suffix: value for name, value in evaluate(task, *results[split]).items()}
+        named |= {name + suffix: value for name, value in scores[split].items()}
     return named
 
 
@@ -78,11 +90,23 @@ def _averaged(score):
     return average
 
 
+def _of_labels(score, average: str):
+    """A score of several classes at once, [n, classes] each; a class that neither holds nor is found has 0."""
+
+    def averaged(labels: np.ndarray, predicted: np.ndarray) -> float:
+        return score(labels, predicted, average=average, zero_division=0.0)
+
+    return averaged
+
+
 METRICS = {
     "accuracy": sklearn_metrics.accuracy_score,
     "f1": _averaged(sklearn_metrics.f1_score),
     "precision": _averaged(sklearn_metrics.precision_score),
     "matthews": sklearn_metrics.matthews_corrcoef,
+    "micro_f1": _of_labels(sklearn_metrics.f1_score, average="micro"),
+    "macro_f1": _of_labels(sklearn_metrics.f1_score, average="macro"),
+    "subset_accuracy": sklearn_metrics.accuracy_score,
     "pearson": _correlation(stats.pearsonr),
     "spearman": _correlation(stats.spearmanr),
 }
@@ -90,14 +114,17 @@ METRICS = {
 
 
 def streaming_metric(task: Task) -> keras.metrics.Metric:
-    """The task's primary metric on (labels, outputs), batch by batch in `fit`; of spans the F1 of tokens.
+    """The task's primary metric on (labels, outputs), batch by batch in `fit`; of spans and tags the F1 of tokens.
 
     Raises:
         ValueError: the primary metric has no streaming form (Spearman needs all ranks at once).
     """
     name = task.primary_metric
-    if task.kind == "span":
+    if task.kind == SPANS:
         return StreamingSpanF1(name=name)
+    if task.kind == TOKENS:
+        outside = task.labels.index(OUTSIDE) if name == "f1" else None
+        return StreamingTagF1(outside, name=name)
     if name not in STREAMING:
         raise ValueError(f"no streaming form of {name}; there is one of {', '.join(STREAMING)}")
     return STREAMING[name](name=name)
@@ -187,10 +214,61 @@ class StreamingSpanF1(keras.metrics.Mean):
         super().update_state(2 * ops.maximum(shared, 0) / (lengths[0] + lengths[1]), sample_weight)
 
 
+@keras.saving.register_keras_serializable("gated_bert")
+class _StreamingCountF1(keras.metrics.Metric):
+    """F1 of what is counted: right, and found and wanted in all."""
+
+    def __init__(self, name: str, **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self.counts = self.add_weight(shape=(2,), initializer="zeros", name="counts")
+
+    def add(self, right: Tensor, found: Tensor, wanted: Tensor) -> None:
+        """Counts of booleans, all of one shape."""
+        right, found, wanted = (ops.sum(ops.cast(each, "float32")) for each in (right, found, wanted))
+        self.counts.assign_add(ops.stack([2 * right, found + wanted]))
+
+    def result(self) -> Tensor:
+        return ops.divide_no_nan(self.counts[0], self.counts[1])
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingTagF1(_StreamingCountF1):
+    """F1 of the tags of tokens other than one; without one, their accuracy.
+
+    Labels are [batch, length], negative at tokens without one; outputs are logits [batch, length, tags].
+
+    Args:
+        outside: index of the tag that is nothing to be found.
+    """
+
+    def __init__(self, outside: int | None, name: str = "f1", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self.outside = -1 if outside is None else outside
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
+        labels, predicted = ops.cast(y_true, "int32"), ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        known = labels >= 0
+        wanted, found = (ops.logical_and(known, each != self.outside) for each in (labels, predicted))
+        self.add(ops.logical_and(wanted, labels == predicted), found, wanted)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "outside": self.outside}
+
+
+@keras.saving.register_keras_serializable("gated_bert")
+class StreamingMicroF1(_StreamingCountF1):
+    """F1 over all of several classes at once; labels and logits are [batch, classes]."""
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
+        wanted, found = ops.cast(y_true, "int32") > 0, y_pred > 0
+        self.add(ops.logical_and(wanted, found), found, wanted)
+
+
 STREAMING = {
     "accuracy": keras.metrics.SparseCategoricalAccuracy,
     "f1": StreamingF1,
     "matthews": StreamingMatthews,
+    "micro_f1": StreamingMicroF1,
     "pearson": StreamingPearson,
 }
 """Streaming metrics by name."""

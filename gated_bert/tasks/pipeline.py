@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class BucketedDataset(keras.utils.PyDataset):
 
     Args:
         encoded: token ids of n examples.
-        labels: [n] classes or targets; `None` yields inputs only.
+        labels: [n] classes or targets, or [n, …] of several parts; `None` yields inputs only.
         batch_size: examples in a batch.
         max_len: most tokens of an example.
         seed: seed of the order; `None` keeps the order of the data within each bucket, the same in every epoch.
@@ -131,7 +131,11 @@ class BucketedDataset(keras.utils.PyDataset):
         plan = self._plan
         rows, length = plan.batches[plan.first_batch + index], int(plan.lengths[plan.first_batch + index])
         inputs = self._collate(rows, length)
-        return rows, inputs if self.labels is None else (inputs, self.labels[rows])
+        return rows, inputs if self.labels is None else (inputs, self._labels_of(self.labels, rows, length))
+
+    def _labels_of(self, labels: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+        """The labels of a batch of examples, padded to `length` tokens."""
+        return labels[rows]
 
     def token_places(self, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Where the tokens of examples stand among all, [batch, length], 0 at padding; and which are none of it."""
@@ -172,3 +176,12 @@ class BucketedDataset(keras.utils.PyDataset):
         if len(others):
             order[[1, others[0]]] = order[[others[0], 1]]
         return _Plan([batches[place] for place in order], padded[order], first_batch)
+
+
+def predicted_batches(model: keras.Model, dataset: BucketedDataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the examples in each batch of a data set, and the model's outputs for them."""
+    ends = np.cumsum([size for size, _ in dataset.shapes])[:-1]
+    for index, rows in enumerate(np.split(dataset.row_order(), ends)):
+        batch = dataset[index]
+        # Of several devices each predicts such a batch whole under TensorFlow, and Keras joins what they find.
+        yield rows, model.predict_on_batch(batch[0] if isinstance(batch, tuple) else batch)[: len(rows)]

@@ -13,8 +13,8 @@ from gated_bert.support.records import parse_record
 from gated_bert.tasks.examples import SpanExamples, TaskData
 from gated_bert.tasks.hub import load_hub_dataset
 from gated_bert.tasks.own import SPLIT_SEED
-from gated_bert.tasks.tables import read_text
 from gated_bert.tasks.task import Task
+from gated_bert.tasks.text_lines import read_text
 
 SQUAD_ID = "rajpurkar/squad"
 NO_SQUAD = "use -d embedded, or -d FOLDER with SQuAD's JSON files"

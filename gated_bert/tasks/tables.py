@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import itertools
 import json
 import math
 import re
 import unicodedata
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import partial
@@ -22,13 +20,13 @@ import numpy as np
 
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import parse_record
+from gated_bert.tasks.conll import CONLL, conll_records, is_conll
+from gated_bert.tasks.text_lines import read_lines, table_suffix
 
-SUFFIXES = (".tsv", ".csv", ".jsonl")
-"""Files that hold texts and labels; a .txt holds texts alone."""
+SUFFIXES = (".tsv", ".csv", ".jsonl", *CONLL)
+"""Files that hold texts and labels; a .txt holds texts alone, or is such a file of words."""
 TEXT = "text"
 """The only column of a .txt file."""
-MOST_LINE = 2**28
-"""Bytes of the longest line; a data set in JSON may be a single one."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-][0-9]{2,3})?")
@@ -72,6 +70,22 @@ class Table:
             if not cell.strip():
                 raise UserError(f"{self.where(row)}: empty text in column {name!r}; fill it in or remove the line")
         return cells
+
+    def lists(self, name: str, split: Callable[[str], list[str]], remedy: str = "check the header") -> list[list[str]]:
+        """Column `name` as lists of texts: words, tags or labels; a cell that is one text is split.
+
+        Raises:
+            UserError: a missing column, or a cell that is no such list.
+        """
+        found = []
+        for row, cell in enumerate(self.column(name, remedy)):
+            cell = split(cell) if isinstance(cell, str) else cell
+            whole = isinstance(cell, list) and not any(each is None or isinstance(each, list | dict) for each in cell)
+            if not whole:
+                raise UserError(f"{self.where(row)}: {name!r} holds {str(cell)!r:.60}, not a list of texts; correct or "
+                                "remove the line")  # fmt: skip
+            found.append([each if isinstance(each, str) else label_text(each) or str(each) for each in cell])
+        return found
 
     def classes(self, name: str, labels: Sequence[str], remedy: str = "check the header") -> np.ndarray:
         """Column `name` as indices into `labels`.
@@ -118,7 +132,8 @@ class Table:
 
 
 def read_table(path: Path, header: Sequence[str] | None = None) -> Table:
-    """Reads a .tsv (quoting off, as GLUE), .csv or .jsonl file, or a .txt of one text a line; gzip accepted.
+    """Reads a .tsv (quoting off, as GLUE), .csv or .jsonl file, one of words in columns, or a .txt of one text a line;
+    gzip accepted.
 
     Args:
         path: the file; its suffix decides the format, `.gz` may follow.
@@ -133,12 +148,12 @@ def read_table(path: Path, header: Sequence[str] | None = None) -> Table:
 def read_chunks(path: Path, rows: int | None, header: Sequence[str] | None = None) -> Iterator[Table]:
     """Reads a file as tables of at most `rows` rows (None: one of them all), each when it is asked for.
 
-    Other arguments and errors are those of `read_table`; columns of a .jsonl file are all that have been met so far.
+    Other arguments and errors are those of `read_table`; columns of a .jsonl file are all that have been met so far,
+    and `conll.conll_records` says those of a file of words.
     """
-    suffix = table_suffix(path)
-    if suffix == ".jsonl":
+    if table_suffix(path) == ".jsonl" or is_conll(path):
         make = partial(_jsonl_table, path, {})
-        source: Iterator[tuple[int, Any]] = _jsonl_records(path)
+        source: Iterator[tuple[int, Any]] = conll_records(path) if is_conll(path) else _jsonl_records(path)
     else:
         columns, source = _rows(path, header)
         make = partial(_table, path, columns)
@@ -157,44 +172,6 @@ def first_row(path: Path) -> list[str]:
         UserError: an unreadable or malformed file.
     """
     return next(_cells(path), (0, []))[1]
-
-
-def table_suffix(path: Path) -> str:
-    """The suffix that decides the format: the last one, `.gz` aside."""
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-def read_text(path: Path) -> str:
-    """The whole file as text, unpacked where its name ends in .gz; a byte-order mark is dropped.
-
-    Raises:
-        UserError: a missing, unreadable, damaged or non-UTF-8 file.
-    """
-    return "".join(read_lines(path))
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a file with their ends, each when it is asked for; otherwise as `read_text`.
-
-    Raises:
-        UserError: a missing, unreadable, damaged or non-UTF-8 file.
-    """
-    number = 0
-    try:
-        if not path.is_file():
-            raise UserError(f"{path}: cannot be read (no file of that name); check its name and its rights")
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            while line := file.readline(MOST_LINE + 1):
-                number += 1
-                if len(line) > MOST_LINE:
-                    raise UserError(f"{path}, line {number}: more than {MOST_LINE:,} bytes; break it into several")
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, line {number}: not UTF-8 text; save the file in UTF-8") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its name and its rights") from error
 
 
 def as_number(cell: object) -> float:

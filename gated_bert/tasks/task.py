@@ -1,10 +1,10 @@
-"""What is learnt: the eight GLUE tasks, SQuAD and AG News, and the record that a user's own task fills in too."""
+"""What is learnt: the tasks that have names, and the record that a user's own task fills in too."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,11 @@ from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import file_name
 from gated_bert.support.records import check_record
+from gated_bert.tasks.kinds import CLASSES, KINDS, MULTI_LABEL, SPANS, TARGET, TOKENS, Kind
 
 if TYPE_CHECKING:
     from gated_bert.config.input_options import InputOptions
     from gated_bert.tasks.examples import TaskData
-
-KINDS = ("classification", "regression", "span")
 
 
 class TaskError(UserError):
@@ -33,9 +32,11 @@ class Task:
     Attributes:
         name: short name, also in file names ("sst2").
         title: name for tables and plots ("SST-2").
-        kind: "classification", "regression" or "span" (an answer is a stretch of the second text).
-        labels: class names in the order of the outputs; empty for regression and spans.
-        metrics: metric names, the primary one first: accuracy, f1, matthews, pearson, spearman, exact_match.
+        kind: one of `kinds.KINDS`.
+        labels: class names, or tags, in the order of the outputs; empty for regression and spans.
+        metrics: metric names, the primary one first: accuracy, f1, matthews, pearson, spearman, exact_match; of tags
+            f1, precision and recall are those of entities; of several classes at once micro_f1, macro_f1,
+            subset_accuracy.
         pair: whether an example is a pair of texts.
         dev_splits: names of the sets that are judged on, the one that decides first.
         target_range: lowest and highest target of a regression; `None` where it is unknown or for classes.
@@ -49,7 +50,7 @@ class Task:
 
     name: str
     title: str
-    kind: str = "classification"
+    kind: str = CLASSES
     labels: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     pair: bool = False
@@ -67,15 +68,21 @@ class Task:
             if not isinstance(label, str) or not label.strip() or label in seen:
                 raise TaskError(f"task: {label!r} is no name of a class; allowed: texts that are not empty, each once")
             seen.add(label)
-        if (self.kind == "classification") != bool(self.labels):
-            raise TaskError(f"task: {len(self.labels)} classes of a {self.kind}; only a classification has some")
+        if self.traits.has_labels != bool(self.labels):
+            some = ", ".join(name for name, kind in KINDS.items() if kind.has_labels)
+            raise TaskError(f"task: {len(self.labels)} classes, and kind is {self.kind!r}; {some} have some")
         if not self.metrics or not self.dev_splits:
             raise TaskError("task: no metrics or no development set; at least one of each is needed")
 
     @property
+    def traits(self) -> Kind:
+        """What all tasks of its kind have in common."""
+        return KINDS[self.kind]
+
+    @property
     def num_outputs(self) -> int:
-        """Outputs of the model: one per class, 1 for regression, and start and end of each token for spans."""
-        return len(self.labels) or (2 if self.kind == "span" else 1)
+        """Outputs of a text or of each token: one per class, 1 for regression, start and end for spans."""
+        return len(self.labels) or self.traits.outputs
 
     @property
     def primary_metric(self) -> str:
@@ -119,6 +126,30 @@ def own_task_name(path: Path) -> str:
 
 
 ENTAILMENT = ("entailment", "not_entailment")
+ENTITY_METRICS = ("f1", "precision", "recall", "accuracy")
+MULTI_LABEL_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
+_ENTITY_TAG = re.compile(r"[BIES]-.+")
+OUTSIDE = "O"
+"""The tag of words outside of all entities."""
+
+
+def are_entity_tags(labels: Iterable[str]) -> bool:
+    """Whether tags are those of entities: `O`, and `B-LOC`, `I-LOC` and the like."""
+    return all(label == OUTSIDE or _ENTITY_TAG.fullmatch(label) for label in labels)
+
+
+def usual_metrics(kind: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """What a task of some kind with labels is judged by where nobody says otherwise, the primary metric first."""
+    if kind == MULTI_LABEL:
+        return MULTI_LABEL_METRICS
+    return ENTITY_METRICS if kind == TOKENS and are_entity_tags(labels) else ("accuracy",)
+
+
+def entity_tags(types: Iterable[str], prefixes: Iterable[str] = ("B", "I")) -> tuple[str, ...]:
+    """The tags of entities of some types: `O`, then those of each type in its order, `B-LOC`, `I-LOC`, …"""
+    prefixes = tuple(prefixes)
+    return (OUTSIDE, *(f"{prefix}-{kind}" for kind in types for prefix in prefixes))
+
 
 GLUE_TASKS = {
     task.name: task
@@ -126,7 +157,7 @@ GLUE_TASKS = {
         Task("sst2", "SST-2", labels=("negative", "positive")),
         Task("cola", "CoLA", labels=("unacceptable", "acceptable"), metrics=("matthews",)),
         Task("mrpc", "MRPC", labels=("not_equivalent", "equivalent"), metrics=("accuracy", "f1"), pair=True),
-        Task("stsb", "STS-B", "regression", metrics=("pearson", "spearman"), pair=True, target_range=(0.0, 5.0)),
+        Task("stsb", "STS-B", TARGET, metrics=("pearson", "spearman"), pair=True, target_range=(0.0, 5.0)),
         Task("qnli", "QNLI", labels=ENTAILMENT, pair=True),
         Task("rte", "RTE", labels=ENTAILMENT, pair=True),
         Task("wnli", "WNLI", labels=("not_entailment", "entailment"), pair=True),
@@ -143,15 +174,20 @@ GLUE_TASKS = {
 
 TASKS = {
     **GLUE_TASKS,
-    "squad": Task("squad", "SQuAD", "span", metrics=("f1", "exact_match"), pair=True),
+    "squad": Task("squad", "SQuAD", SPANS, metrics=("f1", "exact_match"), pair=True),
     "ag_news": Task(
         "ag_news",
         "AG News",
         labels=("World", "Sports", "Business", "Sci/Tech"),
         dev_splits=("validation", "test"),
     ),
-}
+    "ner": Task("ner", "NER", TOKENS, labels=entity_tags(("LOC", "ORG", "PER")), metrics=ENTITY_METRICS),
+    "topics": Task("topics", "Topics", MULTI_LABEL, labels=("World", "Sports", "Business", "Sci/Tech"),
+                   metrics=MULTI_LABEL_METRICS),
+}  # fmt: skip
 """The tasks by name."""
+EMBEDDED_ONLY = ("ner", "topics")
+"""Tasks that have a name for their embedded data alone: other data of their kinds are files of one's own."""
 
 
 LOADERS: dict[str, Callable[[InputOptions], TaskData]] = {}

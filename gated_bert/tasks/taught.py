@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from gated_bert.tasks.encoded import IDS
+from gated_bert.tasks.kinds import OF_SPAN, OF_TEXT
 from gated_bert.tasks.pipeline import BucketedDataset
 
 LABELS, TEACHER_OUTPUTS = "labels", "teacher_outputs"
@@ -21,23 +22,28 @@ class Taught(keras.utils.PyDataset):
 
     Args:
         dataset: batches with labels.
-        outputs: the teacher's outputs: [n, outputs] of its n examples, or for spans [tokens, 2] of all their tokens.
-        by_token: whether there are outputs for every token.
+        outputs: the teacher's outputs: [n, outputs] of its n examples, or [tokens, outputs] of all their tokens.
+        head: what they are of, one of those in `kinds`.
     """
 
-    def __init__(self, dataset: BucketedDataset, outputs: np.ndarray, by_token: bool):
+    def __init__(self, dataset: BucketedDataset, outputs: np.ndarray, head: str):
         super().__init__(workers=1, use_multiprocessing=False)
-        self.dataset, self.outputs, self.by_token = dataset, outputs, by_token
+        self.dataset, self.outputs, self.head = dataset, outputs, head
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         rows, (inputs, labels) = self.dataset.batch(index)
-        found = self._of_tokens(rows, inputs[IDS].shape[1]) if self.by_token else np.array(self.outputs[rows])
+        if self.head == OF_TEXT:
+            found = np.array(self.outputs[rows])
+        else:
+            found = self._of_tokens(rows, inputs[IDS].shape[1])
         return inputs, {LABELS: labels, TEACHER_OUTPUTS: found}
 
     def _of_tokens(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """Start and end logits [batch, 2, length]."""
+        """Logits as a model puts them out, start and end [batch, 2, length] or tags [batch, length, outputs]."""
         places, real = self.dataset.token_places(rows, length)
-        return np.where(real[:, None, :], self.outputs[places].transpose(0, 2, 1), np.float32(PADDED))
+        if self.head == OF_SPAN:
+            return np.where(real[:, None, :], self.outputs[places].transpose(0, 2, 1), np.float32(PADDED))
+        return np.where(real[:, :, None], self.outputs[places], np.float32(0))

@@ -88,6 +88,18 @@ class TokenizerProtocol(Protocol):
             and one after the last; and [n + 1] int64, text i is at `offsets[i]:offsets[i + 1]`.
         """
 
+    @property
+    def for_words(self) -> TokenizerProtocol:
+        """The tokeniser that cuts the first word of a text as one in its middle, which is how `words` cuts all."""
+
+    def words(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids of texts that are cut into words already, each word as in the middle of a text.
+
+        Returns:
+            Ids [tokens] int32 without special tokens; which word of its text each token is of [tokens] int32; and
+            [n + 1] int64, text i is at `offsets[i]:offsets[i + 1]`. A word may have no token.
+        """
+
     def join(self, *columns: Column) -> Encoded:
         """Parts of texts that `places` cut, with the special tokens around them: windows of long texts.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,13 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
-from gated_bert.tasks.arrangement import own_spelling, read_template, refused, without_spaces
+from gated_bert.tasks.arrangement import (
+    own_spelling,
+    read_template,
+    refused,
+    with_blank_before_words,
+    without_spaces,
+)
 from gated_bert.tasks.encoded import REAL, Column, Encoded, Template, arrange, kept_lengths
 from gated_bert.tasks.graphemes import whole_places
 from gated_bert.tasks.token_cache import CACHED_FROM, cache_file, read_cache, write_cache
@@ -245,15 +252,29 @@ class Tokenizer:
                 characters[start:end] = without_spaces(text, whole_places(text, places))
         return ids, characters, offsets
 
-    def _batch(self, encode: Callable, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    def words(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids of texts that are cut into words already; see `TokenizerProtocol`."""
+        encode = self.for_words.backend.encode_batch
+        encodings = self._batch(encode, [list(words) for words in texts], is_pretokenized=True)
+        offsets = np.cumsum([0, *map(len, encodings)], dtype=np.int64)
+        ids, of_words = ([part for each in encodings for part in getattr(each, name)] for name in ("ids", "word_ids"))
+        return np.array(ids, dtype=np.int32), np.array(of_words, dtype=np.int32), offsets
+
+    @functools.cached_property
+    def for_words(self) -> Tokenizer:
+        """The tokeniser that cuts the first word of a text as one in its middle."""
+        backend = with_blank_before_words(self.backend)
+        return self if backend is self.backend else type(self)(backend, self.origin, self.special, self.max_length)
+
+    def _batch(self, encode: Callable, texts: Sequence, **options: Any) -> list[tokenizers.Encoding]:
         """The library's encodings, or which of the texts it refuses."""
         try:
-            return encode(list(texts), add_special_tokens=False)
+            return encode(list(texts), add_special_tokens=False, **options)
         except BaseException as error:
             whole = refused(error, "", "")
             for number, text in enumerate(texts):
                 try:
-                    encode([text], add_special_tokens=False)
+                    encode([text], add_special_tokens=False, **options)
                 except BaseException as why:
                     raise refused(why, f"text {number + 1}, {text!r:.60}, cannot be tokenised", "correct it") from why
             raise whole from error

@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import normalizers
 
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.tables import read_text
+from gated_bert.tasks.text_lines import read_text
 from gated_bert.tasks.tokenizer_rules import SETTINGS, max_length, read_rules, read_settings, say, special_tokens
 
 if TYPE_CHECKING:

@@ -7,12 +7,10 @@ from scipy import special
 from gated_bert.compression.predict import (
     CHUNK_ROWS,
     Predicted,
-    Scores,
-    column_names,
     evaluation_config,
     predict_tables,
-    written_rows,
 )
+from gated_bert.compression.predicted_rows import predicted_rows
 from gated_bert.config import ConfigError
 from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
@@ -48,8 +46,9 @@ def test_predictions_in_parts_and_buckets_are_those_of_every_text_alone(make_mod
         ids = [[2, *found.tokenizer.backend.encode(text, add_special_tokens=False).ids, 3]]
         alone.append(found.model.predict_on_batch({"input_ids": np.array(ids, np.int32)})[0])
     assert np.abs(np.concatenate([part.outputs for part in parts]) - alone).max() < 1e-5
-    rows = list(written_rows(found.task, parts[1], 4))
-    assert column_names(found.task, False) == ["row", "prediction", "probability_negative", "probability_positive"]
+    written = predicted_rows(found.task)
+    rows = list(written.rows(parts[1], 4))
+    assert written.header(False) == ["row", "prediction", "probability_negative", "probability_positive"]
     assert [row[0] for row in rows] == [4, 5, 6]
     for row, logits in zip(rows, alone[3:6], strict=True):
         assert row[1] == found.task.labels[np.argmax(logits)]
@@ -63,8 +62,9 @@ def test_answers_are_cut_out_of_their_contexts(make_model, tmp_path):
     [part] = predicted(found, path, None)
     for answer, context in zip(part.answers, ("bad film", "good good bad"), strict=True):
         assert answer and answer in context
-    assert column_names(found.task, True) == ["row", "answer", "label"]
-    assert [row[2] for row in written_rows(found.task, part, 1)] == ["bad", "bad"]
+    written = predicted_rows(found.task)
+    assert written.header(True) == ["row", "answer", "label"]
+    assert [row[2] for row in written.rows(part, 1)] == ["bad", "bad"]
 
 
 def test_outputs_that_are_no_numbers_are_refused_with_their_line(make_model, tmp_path):
@@ -84,7 +84,7 @@ def test_scores_of_parts_are_those_of_the_whole(task):
     task, rng = TASKS[task], np.random.default_rng(0)
     outputs = rng.normal(size=(50, task.num_outputs)).astype(np.float32)
     labels = rng.random(50).astype(np.float32) if not task.labels else rng.integers(0, len(task.labels), 50)
-    scores = Scores(task)
+    scores = predicted_rows(task)
     for start in range(0, 50, 20):
         part = slice(start, start + 20)
         scores.add(Predicted(Examples([""] * len(labels[part]), None, labels[part]), outputs[part], [], 0.0, 0.0))
@@ -95,7 +95,7 @@ def test_scores_of_parts_are_those_of_the_whole(task):
 
 
 def test_scores_of_answers():
-    scores = Scores(TASKS["squad"])
+    scores = predicted_rows(TASKS["squad"])
     for name, answer in (("a", "the film"), ("b", "a bad film")):
         examples = SpanExamples([""], [""], np.zeros((1, 2), np.int32), [name], [("film", "bad")])
         scores.add(Predicted(examples, np.empty((1, 0)), [answer], 0.0, 0.0))

@@ -45,6 +45,7 @@ READERS = {
     "e/record.json": EXPLAINED, "e/documents.jsonl": EXPLAINED,
     **{f"a.{suffix}": ((*TRAIN, f"a.{suffix}"), ("predict", "m", f"a.{suffix}", "-o", "out/p.csv"))
        for suffix in ("tsv", "csv", "jsonl")},
+    **{name: ((*TRAIN, name),) for name in ("a.conll", "tags.jsonl", "labels.jsonl")},
     "a.txt": (("predict", "m", "a.txt", "-o", "out/p.csv"),),
     "squad/train.json": QUESTIONS, "squad/dev.json": QUESTIONS,
     "job.json": (("train", "--config-file", "job.json", "--run-dir", "out/run"),),
@@ -115,6 +116,12 @@ def _data(place: Path):
     (place / "a.tsv").write_text("".join("\t".join(line) + "\n" for line in lines))
     (place / "a.csv").write_text("".join(",".join(line) + "\n" for line in lines))
     (place / "a.jsonl").write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS))
+    words = [" B-X\n".join(text.split()) + " O\n\n" for text, _ in ROWS]
+    (place / "a.conll").write_text("-DOCSTART- O\n\n" + "".join(words))
+    tags = [{"tokens": text.split(), "tags": ["B-X", "O"]} for text, _ in ROWS]
+    (place / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tags))
+    labels = [{"text": text, "labels": text.split()} for text, _ in ROWS]
+    (place / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
     (place / "a.txt").write_text("".join(text + "\n" for text, _ in ROWS))
     (place / "bad.tsv").write_text("text\tlabel\na\t1\nb\t1\n")
     (place / "broken.txt").write_text("[PAD]\n")

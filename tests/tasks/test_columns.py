@@ -98,7 +98,7 @@ def test_answers_as_text_and_as_on_the_hub(tmp_path):
         ("ag_news", "a.csv", "1,ok,ok\n5,a,b\n", {}, "line 2: unknown label '5' .*; allowed: World, Sports"),
         ("ag_news", "a.csv", "1,ok,ok\n2,, \n", {}, "line 2: empty text"),
         ("stsb", "a.csv", "sentence1,sentence2,score\na,b,high\n", {}, "line 2: 'high' in column 'score' is refused"),
-        ("sst2", "a.pdf", "x", {}, "not a .tsv, .csv, .jsonl or .txt file"),
+        ("sst2", "a.pdf", "x", {}, "not a .tsv, .csv, .jsonl, .conll or .txt file"),
         ("sst2", "a.csv", "", {}, "found: an empty file"),
     ],
 )

@@ -10,8 +10,8 @@ from gated_bert.tasks.metrics import (
     StreamingF1,
     StreamingMatthews,
     StreamingPearson,
+    by_split,
     evaluate,
-    evaluate_all,
     streaming_metric,
 )
 from gated_bert.tasks.task import TASKS, Task
@@ -59,6 +59,10 @@ def test_f1_and_precision_of_several_classes_are_means_over_them():
     scores = evaluate(task, as_logits([0, 1, 1, 2], 3), np.array([0, 1, 2, 2]))
     assert scores["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     assert scores["precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+
+
+def evaluate_all(task, results):
+    return by_split(task, {split: evaluate(task, *given) for split, given in results.items()})
 
 
 def test_a_second_set_has_its_own_columns():

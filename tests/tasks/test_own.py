@@ -294,10 +294,10 @@ def test_an_unknown_label_in_the_development_file(tmp_path):
 
 
 def test_files_that_are_no_tables(tmp_path):
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(UserError, match="a.txt: not a .tsv, .csv or .jsonl file"):
-        read_own_data(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="no train.tsv, train.csv or train.jsonl in it"):
+    (tmp_path / "a.pdf").write_text("x")
+    with pytest.raises(UserError, match="a.pdf: not a .tsv, .csv, .jsonl or .conll file"):
+        read_own_data(tmp_path / "a.pdf")
+    with pytest.raises(UserError, match="no train.tsv, train.csv, train.jsonl or train.conll in it"):
         read_own_data(tmp_path)
     write(tmp_path / "train.tsv", ("text", "label"), [("a", "x")])
     write(tmp_path / "train.csv", ("text", "label"), [("a", "x")], ",")

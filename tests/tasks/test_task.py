@@ -18,8 +18,10 @@ def test_the_tasks_are_judged_by_their_official_metrics():
         "mnli": ("accuracy",),
         "squad": ("f1", "exact_match"),
         "ag_news": ("accuracy",),
+        "ner": ("f1", "precision", "recall", "accuracy"),
+        "topics": ("micro_f1", "macro_f1", "subset_accuracy"),
     }
-    assert {name for name, task in TASKS.items() if not task.pair} == {"sst2", "cola", "ag_news"}
+    assert {name for name, task in TASKS.items() if not task.pair} == {"sst2", "cola", "ag_news", "ner", "topics"}
     assert get_task("stsb").num_outputs == 1
     assert get_task("mnli").num_outputs == 3
     assert get_task("squad").num_outputs == 2

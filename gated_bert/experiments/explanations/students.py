@@ -48,8 +48,8 @@ from gated_bert.support.paths import user_path
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import ExplanationRecord, StudentRecord
-from gated_bert.tasks.evaluation import make_dataset, predicted_batches
-from gated_bert.tasks.pipeline import BucketedDataset
+from gated_bert.tasks.evaluation import make_dataset
+from gated_bert.tasks.pipeline import BucketedDataset, predicted_batches
 
 TABLE, SUMMARY, PLOT, PREDICTIONS = "students.csv", "students_summary.csv", "students.png", "bert_predictions.npz"
 FOLDERS = "students"

@@ -69,7 +69,7 @@ def read_comparable_masks(folders: Sequence[Path]) -> dict[str, dict]:
         if (model / METADATA).is_file() and "shrunk_from" in read_record(model / METADATA, HowMade, nan=True):
             raise UserError(f"{model}: a shrunk model, whose positions are no longer those of the others; give the "
                             "model it was made from")  # fmt: skip
-        for name in ("hidden_size", "layers", "num_outputs", "span_head"):
+        for name in ("hidden_size", "layers", "num_outputs", "head"):
             if getattr(found, name) != getattr(sizes[0], name):
                 raise UserError(f"{model}: its {name} differs from that of {models[0]}; masks are compared position by "
                                 "position, so the architectures must be equal")  # fmt: skip

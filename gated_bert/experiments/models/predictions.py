@@ -10,20 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.compression.onnx_model import is_onnx, open_model
-from gated_bert.compression.predict import (
-    CHUNK_ROWS,
-    Predicted,
-    Scores,
-    column_names,
-    evaluation_config,
-    is_labelled,
-    predict_tables,
-    warm_up,
-    written_rows,
-)
+from gated_bert.compression.predict import CHUNK_ROWS, Predicted, evaluation_config, predict_tables, warm_up
+from gated_bert.compression.predicted_rows import PredictedRows, is_labelled, predicted_rows
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.runs.resource_log import ResourceLog
-from gated_bert.models.folder import LoadedModel
 from gated_bert.support.files import replaced_file, write_json_atomic
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.columns import Columns, find_columns
@@ -49,7 +39,7 @@ def predict_file(
 
     Args:
         source: a model folder or an ONNX file.
-        path: a .tsv, .csv, .jsonl or .txt file.
+        path: a .tsv, .csv, .jsonl, .conll or .txt file.
         out: the CSV file of the predictions. `_metrics.json` and `_resources.csv` are appended to its name for others.
         columns: `text_column`, `text_pair_column` and `label_column`, as far as they were named.
         batch_size: rows in a batch.
@@ -73,7 +63,8 @@ def predict_file(
             if monitor:
                 # Only a Keras model is on the backend's device, if that is a GPU.
                 log.read("predict", None if is_onnx(source) else 1)
-            record = _predict(loaded, predict_tables(loaded, _tables(path, found), found, config), out, rows)
+            predicted = predicted_rows(loaded.task)
+            record = _predict(predicted, predict_tables(loaded, _tables(path, found), found, config), out, rows)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; no predictions were written") from None
     about = {"model": str(source), "file": str(path), "task": loaded.task.name, **record,
@@ -81,6 +72,7 @@ def predict_file(
     metrics_path = write_json_atomic(out.with_name(f"{out.stem}_metrics.json"), about)
     log.plot()
     print(_summary(about, loaded.task))
+    print("".join(f"note: {note}\n" for note in predicted.notes), end="")
     logs = (log.path, log.path.with_suffix(".png"))
     return [out, metrics_path, *(path for path in logs if monitor and path.exists())]
 
@@ -98,9 +90,8 @@ def _tables(path: Path, columns: Columns):
     return read_chunks(path, CHUNK_ROWS, columns.header)
 
 
-def _predict(loaded: LoadedModel, parts: Iterable[Predicted], out: Path, rows: int) -> dict[str, float]:
+def _predict(predicted: PredictedRows, parts: Iterable[Predicted], out: Path, rows: int) -> dict[str, float]:
     """Writes the predictions and returns their metrics and times."""
-    task, scores = loaded.task, Scores(loaded.task)
     began, done, tokenizing, predicting, labelled = time.perf_counter(), 0, 0.0, 0.0, False
     with replaced_file(out) as file, progress_bar("predict", rows) as advance:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -108,23 +99,25 @@ def _predict(loaded: LoadedModel, parts: Iterable[Predicted], out: Path, rows: i
         for part in parts:
             labelled = is_labelled(part.examples)
             if not done:
-                writer.writerow(column_names(task, labelled))
-            writer.writerows(written_rows(task, part, done + 1))
+                writer.writerow(predicted.header(labelled))
+            writer.writerows(predicted.rows(part, done + 1))
             if labelled:
-                scores.add(part)
+                predicted.add(part)
             tokenizing, predicting = tokenizing + part.tokenize_seconds, predicting + part.model_seconds
             done += len(part.examples)
             advance("", len(part.examples))
         text.detach()
     seconds = time.perf_counter() - began
-    return (scores.result() if labelled else {"instances": done}) | {
+    return (predicted.result() if labelled else {"instances": done}) | {
         "total_seconds": seconds, "seconds_per_instance": seconds / done, "tokenize_seconds": tokenizing,
         "model_seconds": predicting, "model_seconds_per_instance": predicting / done,
     }  # fmt: skip
 
 
 def _summary(record: Mapping[str, Any], task: Task) -> str:
-    lines = [f"{record['instances']:,} rows" + (f", {record['correct']:,} correct" if "correct" in record else "")]
+    words = f", {record['words']:,} words" if "words" in record else ""
+    right = f", {record['correct']:,} correct" if "correct" in record else ""
+    lines = [f"{record['instances']:,} rows{words}{right}"]
     names = [name for name in dict.fromkeys(("accuracy", *task.metrics)) if name in record]
     lines += [f"{metric_title(name)}: {record[name] * metric_scale(name):.2f}" for name in names]
     lines.append(f"{record['total_seconds']:.2f} s, {1e3 * record['seconds_per_instance']:.2f} ms a row, of which the "

@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 METRICS = {
     "accuracy": "accuracy",
-    "accuracy_mismatched": "accuracy (mismatched)",
-    "accuracy_test": "accuracy (test)",
     "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "micro_f1": "micro-averaged F1",
+    "macro_f1": "macro-averaged F1",
+    "subset_accuracy": "subset accuracy",
     "exact_match": "exact match",
     "matthews": "Matthews correlation",
     "pearson": "Pearson correlation",
@@ -146,15 +149,23 @@ def metric_columns(rows: pd.DataFrame) -> list[str]:
 
 def metric_title(metric: str) -> str:
     """How an axis or a table head names `metric`, with its unit."""
-    title = METRICS.get(metric, metric)
-    if metric in ("accuracy", "accuracy_mismatched", "accuracy_test", "f1", "exact_match"):
-        return f"{title} (%)"
-    return f"{title} × 100" if metric in METRICS else title
+    title = _known_title(metric)
+    if title is None:
+        return metric
+    return f"{title} × 100" if "correlation" in title else f"{title} (%)"
+
+
+def _known_title(metric: str) -> str | None:
+    """The title of a metric of `METRICS`, on whichever development set."""
+    for ending, words in (("", ""), ("_test", " (test)"), ("_mismatched", " (mismatched)")):
+        if metric.endswith(ending) and metric.removesuffix(ending) in METRICS:
+            return METRICS[metric.removesuffix(ending)] + words
+    return None
 
 
 def metric_scale(metric: str) -> float:
     """100 for the metrics shown in per cent, 1 for one this toolkit does not know."""
-    return 100.0 if metric in METRICS else 1.0
+    return 1.0 if _known_title(metric) is None else 100.0
 
 
 def model_label(config: Mapping) -> str:

@@ -56,6 +56,7 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.metrics import streaming_metric
 from gated_bert.tasks.own import own_data_notes
+from gated_bert.tasks.tagging import check_metrics, unread_words
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 LOGGER = logging.getLogger("gated_bert")
@@ -200,7 +201,8 @@ class _Run:
             find_teacher(config.teacher)
         self.data = load_task_data(config)
         self.task = self.data.task
-        self._say()
+        check_metrics(self.task)
+        self._say(own_data_notes(self.data.source), head_notes(config.pretrained, self.task))
         tokenizer = run_tokenizer(config)
         self.train_set = make_dataset(
             self.task, tokenizer, self.data.train, config, seed=config.seed, multiple=config.devices
@@ -209,6 +211,7 @@ class _Run:
             name: make_dataset(self.task, tokenizer, examples, config, multiple=config.devices)
             for name, examples in self.data.dev.items()
         }
+        self._say(unread_words({"the training examples": self.train_set, **self.dev_sets}))
         self._ask_teacher(tokenizer)
         self.status.update(message="building the model")
         criterion = criterion_of(config) if config.criterion else None
@@ -261,14 +264,13 @@ class _Run:
         loss = self.teacher.loss(self.model)
         self.model.train_on(loss, loss.layers and loss.layers.linear)
 
-    def _say(self):
-        """Says what was decided on own data, and logs that and what there is to say about the head."""
-        notes = own_data_notes(self.data.source)
+    def _say(self, notes: list[str], warned: list[str] | None = None):
+        """Says what there is to know of the data, and logs that and what there is to say about the head."""
         # What a job of the launcher prints, and its warning about the head, is in the log as it is.
         alone = LAUNCHER_VARIABLE not in os.environ
         if alone and verbosity(os.environ):
             print("".join(f"note: {note}\n" for note in notes), end="", flush=True)
-        for note in notes + head_notes(self.config.pretrained, self.task) * alone:
+        for note in notes + (warned or []) * alone:
             LOGGER.info("%s", note)
 
     def _fit(self):

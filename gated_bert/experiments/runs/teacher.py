@@ -21,8 +21,8 @@ from gated_bert.models.distillation import Distillation, LayerDistillation
 from gated_bert.support.arrays import DAMAGED
 from gated_bert.support.errors import UserError
 from gated_bert.support.lock import InUseError, lock_folder
-from gated_bert.tasks.evaluation import predicted_batches
-from gated_bert.tasks.pipeline import BucketedDataset
+from gated_bert.tasks.kinds import OF_SPAN, OF_TEXT
+from gated_bert.tasks.pipeline import BucketedDataset, predicted_batches
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.taught import Taught
 from gated_bert.tasks.token_cache import cache_folder, keep
@@ -55,8 +55,7 @@ class Teacher:
 
     def taught(self, dataset: BucketedDataset) -> Taught:
         """The batches of the training data, with what the teacher says beside their labels."""
-        by_token = self.task.kind == "span"
-        return Taught(dataset, self._outputs(dataset, by_token), by_token)
+        return Taught(dataset, self._outputs(dataset), self.task.traits.head)
 
     def loss(self, student: EncoderClassifier) -> Distillation:
         """What the run trains on; a teacher of layers reads every batch beside the student."""
@@ -67,14 +66,15 @@ class Teacher:
             layers = LayerDistillation(self.model, student, config.distill_layers, config.distill_layer_weight)
         return Distillation(self.task.kind, config.distill_hardness, config.distill_temperature, layers)
 
-    def _outputs(self, dataset: BucketedDataset, by_token: bool) -> np.ndarray:
-        """[n, outputs] of all examples, or [tokens, 2] of all their tokens; kept under a digest of all it depends on.
+    def _outputs(self, dataset: BucketedDataset) -> np.ndarray:
+        """[n, outputs] of all examples, or [tokens, outputs] of all their tokens; kept under a digest of what decides.
 
         Without dropout they depend on nothing else, so that all runs of a sweep share them; of several that begin
         at the same time one computes them.
         """
         encoded = dataset.encoded
-        shape = (len(encoded.input_ids) if by_token else len(encoded), self.task.num_outputs)
+        by_text = self.task.traits.head == OF_TEXT
+        shape = (len(encoded) if by_text else len(encoded.input_ids), self.task.num_outputs)
         folder = cache_folder() / "teachers" / self._digest(dataset)
         found = _kept(folder / _FILE, shape)
         if found is not None:
@@ -82,7 +82,7 @@ class Teacher:
         with _turn(folder):
             found = _kept(folder / _FILE, shape)
             if found is None:
-                outputs = self._computed(dataset, shape, by_token)
+                outputs = self._computed(dataset, shape)
                 keep(folder / _FILE, lambda file: np.save(file, outputs))
                 found = _kept(folder / _FILE, shape)
                 # A home folder that cannot be written to costs memory, and the time of the next run.
@@ -111,18 +111,19 @@ class Teacher:
             variable.assign(ops.convert_to_numpy(value))
         return model
 
-    def _computed(self, dataset: BucketedDataset, shape: tuple[int, int], by_token: bool) -> np.ndarray:
+    def _computed(self, dataset: BucketedDataset, shape: tuple[int, int]) -> np.ndarray:
         began = time.monotonic()
         model = self._load()
         batches = BucketedDataset(dataset.encoded, None, _BATCH, dataset.buckets[-1], buckets=dataset.buckets,
                                   multiple=dataset.multiple)  # fmt: skip
-        outputs = np.empty(shape, np.float32)
+        outputs, head = np.empty(shape, np.float32), self.task.traits.head
         for rows, predicted in predicted_batches(model, batches):
-            if by_token:
-                places, real = batches.token_places(rows, predicted.shape[2])
-                outputs[places[real]] = predicted.transpose(0, 2, 1)[real]
-            else:
+            if head == OF_TEXT:
                 outputs[rows] = predicted[:, self.folder.rows]
+                continue
+            by_token = predicted.transpose(0, 2, 1) if head == OF_SPAN else predicted
+            places, real = batches.token_places(rows, by_token.shape[1])
+            outputs[places[real]] = by_token[real][:, self.folder.rows]
         if not np.isfinite(outputs).all():
             raise UserError(f"teacher: {self.folder.path} gives outputs that are not finite; choose another model")
         LOGGER.info("the teacher read %d examples in %.1f s", len(dataset.encoded), time.monotonic() - began)

@@ -31,6 +31,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
     from gated_bert.tasks.calibration_texts import calibration_examples
     from gated_bert.tasks.data import load_task_data
     from gated_bert.tasks.own import own_data_notes
+    from gated_bert.tasks.tagging import check_metrics
     from gated_bert.tasks.task import get_task
 
     notes: list[str] = []
@@ -42,6 +43,7 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
                 data = load_task_data(config)
                 task = data.task
                 notes += own_data_notes(data.source)
+            check_metrics(task)
             run_tokenizer(config)
             notes += _check_teachers([job.config for job in jobs if job.after is None], config.task, task)
         except ConfigError as error:
