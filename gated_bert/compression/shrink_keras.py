@@ -108,7 +108,8 @@ class _Copy:
             if isinstance(clone, Layer) and not copied and not graph_nodes(clone):
                 _copy_weights(origin, clone)
         # Keras exports no model that was never called.
-        small(keras.tree.map_structure(lambda each: keras.KerasTensor(each.shape, each.dtype), small.input))
+        given = small.inputs[0] if isinstance(small, keras.Sequential) else small.input
+        small(keras.tree.map_structure(lambda each: keras.KerasTensor(each.shape, each.dtype), given))
         let_keras_export(small)
         return small
 
