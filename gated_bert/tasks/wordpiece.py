@@ -131,7 +131,7 @@ class Tokenizer:
             )
         backend.decoder = decoders.WordPiece(prefix=rules.prefix)
         backend.add_special_tokens([token for token in special.values() if token in ids])
-        _add_tokens(backend, rules.added, origin)
+        add_tokens(backend, rules.added, origin)
         return cls(backend, origin, special, rules.max_length)
 
     @classmethod
@@ -300,7 +300,12 @@ class Tokenizer:
         return files | {"vocab.txt": "\n".join(vocabulary) + "\n"}
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], origin: str):
+def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], origin: str) -> None:
+    """Adds the tokens beside a vocabulary to a tokeniser of the library, whose ids go on where the vocabulary ends.
+
+    Raises:
+        UserError: a token whose id would be another than it is said to be.
+    """
     for token in added:
         names = ("single_word", "lstrip", "rstrip", "normalized", "special")
         options = {name: getattr(token, name) for name in names}
