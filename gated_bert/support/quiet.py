@@ -8,10 +8,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from gated_bert.loading import Load, load_by
 from gated_bert.support.errors import printable
+from gated_bert.support.inside import open_inside
 
 LIBRARY_LINE = re.compile(
     rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
@@ -33,9 +35,10 @@ def without_library_lines(text: str) -> str:
 
 
 def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
-    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none."""
+    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none, or a link
+    out of its folder."""
     try:
-        with open(path, "rb") as file:
+        with open_inside(Path(path), Path(path).parent) as file:
             file.seek(0, os.SEEK_END)
             start = max(0, file.tell() - _TAIL_BYTES)
             file.seek(start)
