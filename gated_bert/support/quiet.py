@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import sys
@@ -15,6 +17,7 @@ from gated_bert.loading import Load, load_by
 from gated_bert.support.errors import printable
 from gated_bert.support.inside import open_inside
 
+LOGGER = logging.getLogger("gated_bert")
 LIBRARY_LINE = re.compile(
     rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
     rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWEF] (tensorflow|external)/"
@@ -22,6 +25,20 @@ LIBRARY_LINE = re.compile(
 """The beginning of a line that TensorFlow's native library writes."""
 _TAIL_BYTES = 2**17
 """Of a log's end, so that lines of the library do not push out what a run itself said."""
+
+
+class Logged(io.TextIOBase):
+    """A file of text whose lines are logged."""
+
+    def __init__(self):
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """See `io.TextIOBase`."""
+        *lines, self._begun = f"{self._begun}{text}".split("\n")
+        for line in filter(None, lines):
+            LOGGER.info("%s", line)
+        return len(text)
 
 
 def quieten() -> None:
