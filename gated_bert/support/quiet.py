@@ -52,8 +52,9 @@ def without_library_lines(text: str) -> str:
 
 
 def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
-    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none, or where
-    it is a link out of its folder."""
+    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none, or one
+    that is a link out of its folder.
+    """
     try:
         with open_inside(Path(path), Path(path).parent) as file:
             file.seek(0, os.SEEK_END)

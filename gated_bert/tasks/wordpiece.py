@@ -75,7 +75,7 @@ class Tokenizer:
         self.backend, self.origin, self.max_length = backend, origin, max_length
         if self._own_template is None:
             # What encode does, so that other tools do the same with the saved file.
-            backend.post_processor = self._post_processor()
+            self.arrange_as_bert()
 
     def _is_usual(self, found: Template) -> bool:
         """Whether a file's arrangement is BERT's, whose tokens other files may spell otherwise."""
@@ -85,6 +85,11 @@ class Tokenizer:
         """The usual template, as the library has it."""
         begin, separator = (self.special["[CLS]"], self._id("begin")), (self.special["[SEP]"], self._id("separator"))
         return processors.BertProcessing(separator, begin)
+
+    def arrange_as_bert(self) -> None:
+        """Puts two texts together as BERT does, whatever the file says."""
+        self._own_template = None
+        self.backend.post_processor = self._post_processor()
 
     @property
     def template(self) -> Template:

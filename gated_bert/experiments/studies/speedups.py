@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.latency import Conditions, LatencyTable, usual_conditions
 from gated_bert.compression.onnx_export import export_file
 from gated_bert.compression.quantize import quantize_file
 from gated_bert.compression.source import load_source
@@ -204,7 +204,8 @@ def compress(
             `models/int8` hold their exported files, `report.html` and `family.csv` what they cost and keep.
         data: hub, embedded, a folder or a file: what is pruned and trained on, and judged.
         epochs: of training after each target, with the dense model as the teacher; 0: none.
-        conditions: of a prediction whose time counts; by default one sequence of 128 tokens on one thread in fp32.
+        conditions: of a prediction whose time counts; by default one sequence of 128 tokens, or of the longest that the
+            model takes, on one thread in fp32.
         effort: what pruning to a target may cost.
         table: a latency table of the model that was measured before.
         **record: fields of `GatedBertConfig`, for training: `learning_rate`, `train_examples`, `distill_layers` …
@@ -230,7 +231,8 @@ def compress(
     config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)
     job = Job(config.task, config, output / RUNS, ())
     known = None if table is None else user_path(table)
-    family = Family(output, None, model, job, sorted(speedups), conditions or Conditions(),
+    sizes = read_architecture(model if model.exists() else output / MODELS / DENSE)
+    family = Family(output, None, model, job, sorted(speedups), conditions or usual_conditions(sizes),
                     effort or Effort(seed=config.seed), learns, known)  # fmt: skip
 
     def run(jobs: Sequence[Job], folder: Path) -> int:
