@@ -21,13 +21,9 @@ def family(request):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("commands")
-
-
-@pytest.fixture(scope="module")
-def dense(family, place):
+def dense(family, tmp_path_factory):
     """The model folder of a run of that family."""
+    place = tmp_path_factory.mktemp("commands")
     run(*"train -p baseline -e 1".split(), *DATA, "-pt", FOLDERS / family, "-o", place / family)
     return place / family / "results_baseline_sst2" / "model"
 
