@@ -13,7 +13,7 @@ from gated_bert.start import python_command
 BENCHMARKS = (
     "training_step", "pytorch_step", "bucketing", "input_pipeline", "mask_update", "movement_masks", "second_order",
     "selection", "spt_step", "distillation", "shrink", "parallel_sweep", "many_runs", "checkpoint", "tiles",
-    "onnx_export", "latency_table", "families", "lime", "start_up", "scale",
+    "onnx_export", "latency_table", "families", "clients", "lime", "start_up", "scale",
 )  # fmt: skip
 
 

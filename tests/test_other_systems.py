@@ -36,15 +36,30 @@ assert len(found) > 150
 print(len(found))
 """
 TRAIN = f"""
+from pathlib import Path
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.runs.job_process import run_job
 from gated_bert.experiments.runs.run import train
 import tensorflow
 for name in {CALLS!r}:
     delattr(os, name)
 config = GatedBertConfig(model_size="tiny", num_layers=1, d_model=8, num_heads=2, dff=16, data="embedded", epochs=1,
                          pruning_start_epoch=1, pruning_end_epoch=1, batch_size=16, train_examples=32, max_len=16)
-train(config, sys.argv[1])
+run_job(config, Path(sys.argv[1]), resume=False)
 print(train(config, sys.argv[1], resume=True).final["epoch"])
+"""
+SWEEP = f"""
+from pathlib import Path
+from gated_bert.cli.main import main
+from gated_bert.experiments.sweeps.backends import start_process
+for name in {CALLS!r}:
+    delattr(os, name)
+words = "sweep -p baseline -t sst2 -d embedded -m tiny --num-layers 1 -e 1 -b 16 -ml 16 --train-examples 32".split()
+assert main([*words, "-o", sys.argv[1]]) == 0
+for end in ("stop", "kill"):
+    process = start_process([sys.executable, "-c", "import time; time.sleep(60)"], Path(sys.argv[1], "log.txt"), {{}})
+    getattr(process, end)()
+    process._process.wait(30)
 """
 
 
@@ -64,3 +79,9 @@ def test_a_run_trains_and_is_found_finished_without_what_posix_alone_has(tmp_pat
     pytest.importorskip("tensorflow")
     assert python(BLOCKED + TRAIN, str(tmp_path / "run")).split()[-1] == "1"
     assert (tmp_path / "run/model/model.keras").is_file()
+
+
+@pytest.mark.nightly
+def test_a_sweep_runs_and_jobs_are_ended_without_what_posix_alone_has(tmp_path):
+    python(BLOCKED + SWEEP, str(tmp_path / "out"))
+    assert (tmp_path / "out/results_baseline_sst2/model/model.keras").is_file()

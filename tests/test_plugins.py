@@ -209,6 +209,13 @@ def test_a_record_names_its_options_and_is_read_again(files, registries):
          r"the gate rule 'none' is refused"),
         ("from gated_bert import *\nclass O(CriterionOptions):\n    a: float = option(1.0, 'a')\n"
          "class C(Criterion):\n    Options = O\nregister_criterion('c', C)\n", r"no dataclass"),
+        *(("from dataclasses import dataclass\nfrom gated_bert import *\n"
+           f"from gated_bert.pruning.criteria.{module} import {base}\n@dataclass(frozen=True)\n"
+           f"class O(CriterionOptions):\n    a: float = option(1.0, 'a')\n"
+           f"class C({base}):\n    Options = O\nregister_criterion('c', C)\n",
+           rf"Options O is refused; allowed: a dataclass on {needed}.Options, which {needed} reads")
+          for module, base, needed in (("saliency", "Saliency", "Saliency"), ("saliency", "GradCam", "Saliency"),
+                                       ("movement", "Movement", "Movement"), ("wanda", "Wanda", "Calibrated"))),
         ("from dataclasses import dataclass\nfrom gated_bert import *\n@dataclass(frozen=True)\n"
          "class O(CriterionOptions):\n    seed: int = option(1, 'a')\n"
          "class C(Criterion):\n    Options = O\nregister_criterion('c', C)\n", r"'seed' is taken by a field"),

@@ -79,7 +79,8 @@ def benchmark_command(words: list[str]) -> int:
         Flag(("--split",), "split", "text", "which of the task's splits; by default its test set, if any", group),
         Flag(("--allow-partial",), "allow_partial", "alone", "accept *_partial files; the table says so", group),
     )
-    defaults = {"output": "benchmark", "batches": "1,8", "lengths": "32,128", "repeats": 30, "threads": 1}
+    defaults = {"output": "benchmark", "batches": "1,8", "lengths": "32,128, or the longest input", "repeats": 30,
+                "threads": 1}  # fmt: skip
     text = "Compares model folders and ONNX files: parameters, size, MACs, latency, throughput, memory and metric."
     given, words = split_words(words, flags)
     typed = typed_flags("gated-bert benchmark MODEL…", text, flags, words, defaults)

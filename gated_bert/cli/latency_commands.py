@@ -25,8 +25,8 @@ SERVED = (
          names=SERVED_GRAPHS),
 )  # fmt: skip
 """Flags that say what a prediction is like whose time counts."""
-DEFAULTS = {"batch": 1, "length": 128, "threads": 1, "served_precision": "fp32", "graph": "fused", "runtime": "onnx",
-            "repeats": 31}  # fmt: skip
+DEFAULTS = {"batch": 1, "threads": 1, "served_precision": "fp32", "runtime": "onnx", "repeats": 31}
+SHOWN = {**DEFAULTS, "length": "128, or the longest input", "graph": "fused where the family has one"}
 
 
 def latency_table_command(words: list[str]) -> int:
@@ -38,9 +38,10 @@ def latency_table_command(words: list[str]) -> int:
         Flag(("--repeats",), "repeats", "int", "timed predictions of each model", _GROUP, low=3),
     )
     text = "Measures attention by heads and feed-forward networks by neurons, for pruning to a speed."
-    defaults = {**DEFAULTS, "output": "latency.json"}
+    defaults = {"output": "latency.json"}
     given, rest = split_words(words, flags)
-    typed = {**defaults, **typed_flags("gated-bert latency-table MODEL", text, flags, rest, defaults)}
+    found = typed_flags("gated-bert latency-table MODEL", text, flags, rest, {**SHOWN, **defaults})
+    typed = {**DEFAULTS, **defaults, **found}
     if len(given) != 1:
         raise FlagError("latency-table: needs one model, gated-bert latency-table MODEL")
     source, out = user_path(given[0]), user_path(typed["output"])
@@ -61,7 +62,8 @@ def latency_table_command(words: list[str]) -> int:
 
 
 def served_in(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `gated_bert.compression.latency.Conditions` that `SERVED` and `--runtime` say.
+    """The fields of `gated_bert.compression.latency.Conditions` that `SERVED` and `--runtime` say; without what depends
+    on the model, where nobody says it.
 
     Raises:
         ConfigError: a word that is not allowed.
@@ -70,10 +72,11 @@ def served_in(typed: Mapping[str, Any]) -> dict[str, Any]:
     for label, name, allowed in (("--precision", "served_precision", SERVED_PRECISIONS),
                                  ("--graph", "graph", SERVED_GRAPHS),
                                  ("--runtime", "runtime", RUNTIMES)):  # fmt: skip
-        choose(label, typed[name], allowed)
+        if name in typed:
+            choose(label, typed[name], allowed)
     if typed["runtime"] == "keras" and typed["served_precision"] != "fp32":
         raise FlagError.refused("--precision", typed["served_precision"], "fp32 with --runtime keras")
     return {
-        **{name: typed[name] for name in ("batch", "length", "threads", "runtime", "graph")},
+        **{name: typed[name] for name in ("batch", "length", "threads", "runtime", "graph") if name in typed},
         "precision": typed["served_precision"],
     }

@@ -11,6 +11,7 @@ from typing import Any
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.latency_commands import DEFAULTS as SERVED_DEFAULTS
 from gated_bert.cli.latency_commands import SERVED, served_in
+from gated_bert.cli.latency_commands import SHOWN as SERVED_SHOWN
 from gated_bert.cli.oneshot_commands import SHARED, dense_epochs_of, numbers
 from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
@@ -50,7 +51,7 @@ def speedups_command(words: list[str]) -> int:
     text = ("Prunes heads and neurons of a model to measured speeds, one after the other, with the dense model as the "
             "teacher in between; -e 0 does not train.")  # fmt: skip
     given, rest = split_words(words, FLAGS)
-    shown = {**DEFAULTS, **SERVED_DEFAULTS, **OWN, "epochs": EPOCHS, "dense_epochs": "as -e",
+    shown = {**DEFAULTS, **SERVED_SHOWN, **OWN, "epochs": EPOCHS, "dense_epochs": "as -e",
              "distill_layers": "all"}  # fmt: skip
     typed = typed_flags("gated-bert compress [MODEL] --speedups 2,4,8", text, FLAGS, rest, shown)
     speedups = sorted(numbers("--speedups", typed.pop("speedups"), "numbers above 1, e.g. 2,4,8", 1.01, 1000))
@@ -82,7 +83,7 @@ def speedups_command(words: list[str]) -> int:
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
     dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs or 1).jobs[0] if epochs else None
     model = dense.folder / "model" if dense else _model_in(settings.values["pretrained"])
-    from gated_bert.compression.latency import Conditions
+    from gated_bert.compression.latency import Conditions, usual_conditions
     from gated_bert.experiments.studies.prune_to_speed import Effort
     from gated_bert.experiments.studies.speedups import Family, make_family
     from gated_bert.experiments.sweeps.overview import configuration_text
@@ -90,7 +91,15 @@ def speedups_command(words: list[str]) -> int:
     job = plan.jobs[0]
     effort = Effort(own["texts"], max(own["texts"] // 2, 1), own["search_steps"], job.config.seed,
                     own["order"])  # fmt: skip
-    family = Family(output, dense, model, job, speedups, Conditions(**served), effort, learns, table)
+    conditions = Conditions(**served)
+    if not (dense and typed.get("dry_run")):
+        from gated_bert.models.build import run_architecture
+        from gated_bert.models.folder import read_architecture
+        from gated_bert.tasks.task import get_task
+
+        sizes = run_architecture(job.config, get_task(job.config.task), 1) if dense else read_architecture(model)
+        conditions = usual_conditions(sizes, **served)
+    family = Family(output, dense, model, job, speedups, conditions, effort, learns, table)
     print(configuration_text(plan, family.describe()), flush=True)
     if typed.get("dry_run"):
         return 0

@@ -12,6 +12,7 @@ import numpy as np
 
 from gated_bert.compression.inspect_onnx import onnx_nonzero, read_onnx
 from gated_bert.compression.model_statistics import gzipped_size, macs, measure_latency, open_macs, parameter_counts
+from gated_bert.compression.onnx_file import weight_files
 from gated_bert.compression.onnx_model import OnnxModel, is_onnx
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.config import ConfigError
@@ -41,8 +42,8 @@ def model_costs(source: Path, loaded: LoadedModel, length: int) -> dict[str, Any
         weights (in a model folder gates too); `macs_per_token` of the architecture, and `open_macs_per_token` where
         closed weights cost nothing (None of an ONNX file).
     """
-    path = source if is_onnx(source) else source / WEIGHTS
-    sizes = {"size_bytes": path.stat().st_size, "gzip_bytes": gzipped_size(path)}
+    files = weight_files(source) if is_onnx(source) else [source / WEIGHTS]
+    sizes = {"size_bytes": sum(file.stat().st_size for file in files), "gzip_bytes": sum(map(gzipped_size, files))}
     dense, model = macs(loaded.config, length).total, loaded.model
     if isinstance(model, OnnxModel):
         form, opened = f"onnx {model.record['graph']} {model.record['precision']}", None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gated_bert.compression.onnx_fused import EMBEDDINGS
 from gated_bert.compression.preconditions import RUNTIMES, SERVED_GRAPHS, SERVED_PRECISIONS
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.support.checks import ConfigError, choose, whole
@@ -54,6 +55,24 @@ class Conditions:
     def __str__(self) -> str:
         which = f"ONNX Runtime, {self.graph} graph, {self.precision}" if self.runtime == "onnx" else "Keras, fp32"
         return f"{self.batch} × {self.length} tokens, {self.threads} thread{'s' * (self.threads > 1)}, {which}"
+
+
+def usual_conditions(architecture: Architecture, **said: Any) -> Conditions:
+    """Conditions of which some are said; the others are usual ones under which a model of that kind can be served.
+
+    Args:
+        architecture: of the model.
+        **said: fields of `Conditions`.
+
+    Raises:
+        UserError: a fused graph of a family that has none.
+    """
+    fused = architecture.model_type in EMBEDDINGS
+    if said.get("graph") == "fused" and not fused:
+        raise UserError("--graph: 'fused' is refused; allowed: standard, as no fused graph of "
+                        f"{architecture.model_type} is known")  # fmt: skip
+    usual = {"graph": "fused" if fused else "standard", "length": min(Conditions.length, architecture.max_position)}
+    return Conditions(**{**usual, **said})
 
 
 @dataclass(frozen=True)

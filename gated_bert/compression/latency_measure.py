@@ -15,7 +15,9 @@ import scipy.optimize
 from gated_bert.compression.latency import Conditions, LatencyTable
 from gated_bert.compression.model_statistics import random_inputs, take_turns
 from gated_bert.compression.onnx_export import GRAPHS
+from gated_bert.compression.onnx_file import save_onnx
 from gated_bert.compression.onnx_model import session_options
+from gated_bert.compression.preconditions import session_source
 from gated_bert.compression.quantize import needs_reduced_range, quantize_dynamically
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
@@ -188,15 +190,13 @@ def _session(model: EncoderClassifier, conditions: Conditions):
 
     proto = GRAPHS[conditions.graph](model)
     options = session_options(conditions.threads)
-    if conditions.precision == "fp32":
-        content = proto.SerializeToString()
-    else:
-        with temporary_folder() as folder:
-            source, out = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-            source.write_bytes(proto.SerializeToString())
+    with temporary_folder() as folder:
+        source, out = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        save_onnx(proto, source)
+        if conditions.precision != "fp32":
             quantize_dynamically(source, out, needs_reduced_range())
-            content = out.read_bytes()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        served = source if conditions.precision == "fp32" else out
+        return onnxruntime.InferenceSession(session_source(served), options, providers=["CPUExecutionProvider"])
 
 
 def _versions(conditions: Conditions) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gated_bert.compression.onnx_file import check_saved, data_file, fits, save_onnx, weight_files
 from gated_bert.compression.onnx_fused import fused_graph
 from gated_bert.compression.onnx_model import TASK_PROPERTY, beside, open_model, write_record
 from gated_bert.compression.onnx_standard import standard_graph
@@ -48,11 +50,16 @@ def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = "standard") -
 
     refuse_not_finite(loaded.model)
     model = in_float32(loaded.model)
+    for weight in model.weights:
+        if not fits(4 * math.prod(weight.shape)):
+            raise UserError(f"{out}: {weight.path} has {4e-9 * math.prod(weight.shape):.1f} GB, and an ONNX file takes "
+                            "2 GiB of one array at most")  # fmt: skip
     proto = GRAPHS[graph](model)
     onnx.helper.set_model_props(proto, {TASK_PROPERTY: loaded.task.name})
-    onnx.checker.check_model(proto, full_check=True)
     with replaced_export(Path(out)) as new:
-        onnx.save(proto, new)
+        save_onnx(proto, new)
+        check_saved(proto, new)
+        del proto
         record = {
             "architecture": loaded.config.to_dict(),
             "task": loaded.task.to_dict(),
@@ -71,7 +78,7 @@ def export_onnx(out: str | Path, loaded: LoadedModel, graph: str = "standard") -
 
 @contextmanager
 def replaced_export(out: Path) -> Iterator[Path]:
-    """Gives a name for an ONNX file, whose three files become those of `out` when the block has ended without an error.
+    """Gives a name for an ONNX file; when the block has ended without an error, it and what belongs to it are `out`'s.
 
     Raises:
         UserError: a file in the block, or `out`, cannot be written.
@@ -80,6 +87,10 @@ def replaced_export(out: Path) -> Iterator[Path]:
         with partial_folder(out) as folder:
             new = folder / out.name
             yield new
+            if data_file(new).is_file():
+                data_file(new).replace(data_file(out))
+            else:
+                data_file(out).unlink(missing_ok=True)
             # The file itself comes last: where it is, what belongs to it is too.
             for source, target in zip((*beside(new), new), (*beside(out), out), strict=True):
                 source.replace(target)
@@ -99,5 +110,6 @@ def export_file(source: Path, out: Path, graph: str) -> None:
         UserError: a model that cannot be read or exported so, or a file that cannot be written.
     """
     difference = export_onnx(out, load_source(source), graph)
-    print(f"written to {out}, {out.stat().st_size / 1e6:.1f} MB, checked by ONNX; largest difference of a logit from "
+    size = sum(path.stat().st_size for path in weight_files(out))
+    print(f"written to {out}, {size / 1e6:.1f} MB, checked by ONNX; largest difference of a logit from "
           f"the Keras model: {difference:.1e}, on {2 * CHECKED} sequences")  # fmt: skip

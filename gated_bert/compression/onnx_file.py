@@ -9,14 +9,58 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gated_bert.compression.preconditions import has_utf8_name
 from gated_bert.support.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import onnx
 
+LARGEST = 2**31 - 2**24
+"""Bytes of stored arrays that one ONNX file takes: protobuf has 2 GiB for a message, and nodes need some of it too."""
 _MOST_GRAPHS = 10_000
 _PACKED = (21, 22, 23, 25, 26, 27, 28)
 """ONNX's numbers of the types of less than 8 bits, several of which share a byte."""
+
+
+def fits(size: int) -> bool:
+    """Whether arrays of so many bytes go into one file."""
+    return size <= LARGEST
+
+
+def data_file(path: Path) -> Path:
+    """Where the arrays of an ONNX file stand that is too large for one, by the name that optimum looks for."""
+    return path.with_name(f"{path.name}_data")
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The ONNX file and, where there is one, that of its arrays."""
+    return [each for each in (path, data_file(path)) if each == path or each.is_file()]
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Writes an ONNX file, with its arrays in a second one where they are larger than `LARGEST`; these leave `model`.
+
+    Raises:
+        UserError: a name for two files that no ONNX file could hold.
+    """
+    import onnx
+
+    if fits(sum(len(tensor.raw_data) for tensor in model.graph.initializer)):
+        onnx.save(model, path)
+        return
+    if not has_utf8_name(path):
+        raise UserError(f"{path}: its arrays go into a second file, and an ONNX file names none that is not UTF-8; "
+                        "choose another name")  # fmt: skip
+    # Whoever goes on where there is one adds to it.
+    data_file(path).unlink(missing_ok=True)
+    onnx.save(model, path, save_as_external_data=True, location=data_file(path).name)
+
+
+def check_saved(model: onnx.ModelProto, path: Path) -> None:
+    """Holds what `save_onnx` has written against the standard, by ONNX's own checker."""
+    import onnx
+
+    onnx.checker.check_model(str(path) if data_file(path).is_file() else model, full_check=True)
 
 
 def check_tensors(path: Path) -> onnx.ModelProto:

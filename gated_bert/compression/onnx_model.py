@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gated_bert.compression.onnx_file import check_tensors
+from gated_bert.compression.onnx_file import check_tensors, data_file
 from gated_bert.compression.preconditions import session_source
 from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import refuse_empty_batch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SUFFIX = ".onnx"
 TASK_PROPERTY = "gated_bert_task"
 """Key of the task's name in an ONNX file's own metadata, by which a record of another file is seen."""
+_DATA_SUM = "data_sha256"
 
 
 class OnnxModel:
@@ -133,9 +134,13 @@ def open_model(path: str | Path, threads: int | None = None) -> LoadedModel:
 
 
 def write_record(path: Path, record: dict, tokenizer: TokenizerProtocol) -> None:
-    """Writes what stands beside an ONNX file, with the checksum of its bytes."""
+    """Writes what stands beside an ONNX file, with the checksum of its bytes, and that of its arrays' where they have a
+    file."""
     record_path, tokenizer_path = beside(path)
     record = {**record, "sha256": checksum(path)}
+    record.pop(_DATA_SUM, None)
+    if data_file(path).is_file():
+        record[_DATA_SUM] = checksum(data_file(path))
     # A name of a file that is not UTF-8 becomes the escape that JSON has for it.
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     record_path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -179,9 +184,12 @@ def check_bytes(path: Path, record: Mapping[str, Any]) -> bool:
         UserError: it has another's.
     """
     known = record.get("sha256")
-    if known is not None and known != checksum(path):
-        raise UserError(f"{path}: its bytes are not those that were exported (the checksum in {beside(path)[0].name} "
-                        "is another's); copy the files of one export again")  # fmt: skip
+    for file, wanted in ((path, known), (data_file(path), record.get(_DATA_SUM))):
+        if wanted is not None and not file.is_file():
+            raise UserError(f"{file}: no such file, and {path.name} keeps its arrays there; copy it too")
+        if wanted is not None and wanted != checksum(file):
+            raise UserError(f"{file}: its bytes are not those that were exported (the checksum in "
+                            f"{beside(path)[0].name} is another's); copy the files of one export again")  # fmt: skip
     return known is not None
 
 

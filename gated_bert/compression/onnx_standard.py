@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+from keras import ops
 
 from gated_bert.compression.kept import effective_kernel
+from gated_bert.compression.onnx_file import fits
 from gated_bert.models.backbone import EncoderClassifier
-from gated_bert.models.gated_dense import output_hook
+from gated_bert.models.gated_dense import GatedLayer, output_hook
 from gated_bert.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,25 +44,52 @@ def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
     import tf2onnx
 
     names = model.architecture.input_names
-    kernels = {id(layer): effective_kernel(layer) for layer in model.gated_layers()}
-
-    def with_folded_gates(layer, inputs, outputs):
-        # Not keras.ops.matmul, which for three axes by two reshapes to and fro.
-        product = tensorflow.matmul(inputs, tensorflow.constant(kernels[id(layer)]))
-        return product if layer.bias is None else product + layer.bias
+    layers = model.gated_layers()
+    matrices = {f"matrix_{place}": effective_kernel(layer) for place, layer in enumerate(layers)}
+    tables = {f"table_{place}": variable for place, variable in enumerate(model.weights) if _is_table(variable, layers)}
+    # TensorFlow's graphs have the same limit as ONNX files: what exceeds it goes round them, as inputs.
+    passed = {**matrices, **{name: np.asarray(ops.convert_to_numpy(table)) for name, table in tables.items()}}
+    if fits(sum(array.nbytes for array in passed.values())):
+        passed = {}
 
     def call(*inputs):
-        with output_hook(with_folded_gates):
-            logits = model(dict(zip(names, inputs, strict=True)), training=False)
+        given = dict(zip((*names, *passed), inputs, strict=True))
+        kernels = {id(layer): given.get(name, matrices[name]) for name, layer in zip(matrices, layers, strict=True)}
+
+        def with_folded_gates(layer, inputs, outputs):
+            # Not keras.ops.matmul, which for three axes by two reshapes to and fro.
+            product = tensorflow.matmul(inputs, tensorflow.convert_to_tensor(kernels[id(layer)]))
+            return product if layer.bias is None else product + layer.bias
+
+        instead = [(table, given[name]) for name, table in tables.items() if name in given]
+        with keras.StatelessScope(instead), output_hook(with_folded_gates):
+            logits = model({name: given[name] for name in names}, training=False)
         return {"logits": logits}
 
     signature = [tensorflow.TensorSpec((None, None), tensorflow.int64, name=name) for name in names]
+    signature += [tensorflow.TensorSpec(array.shape, array.dtype, name=name) for name, array in passed.items()]
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     function = tensorflow.function(call, input_signature=signature)
     graph, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    _store(graph.graph, passed)
     _name_axes(graph.graph, model.architecture.output_shape("batch", "length"))
     _divide_in_gelu(graph.graph)
     return graph
+
+
+def _is_table(variable: keras.Variable, layers: Sequence[GatedLayer]) -> bool:
+    """Whether it is a matrix that no gated layer multiplies by: an embedding."""
+    kernels_and_gates = {id(each) for layer in layers for each in layer.weights}
+    return len(variable.shape) == 2 and id(variable) not in kernels_and_gates
+
+
+def _store(graph, arrays: Mapping[str, np.ndarray]):
+    """Turns inputs of a graph into arrays that it stores."""
+    from onnx import numpy_helper
+
+    for value in [each for each in graph.input if each.name in arrays]:
+        graph.input.remove(value)
+        graph.initializer.append(numpy_helper.from_array(arrays[value.name], value.name))
 
 
 def _name_axes(graph, outputs: Sequence[str | int]):

@@ -9,6 +9,7 @@ from typing import Any
 
 from gated_bert.compression.export import head_fields, write_json, write_tokenizer
 from gated_bert.compression.onnx_export import export_onnx
+from gated_bert.compression.onnx_file import data_file, weight_files
 from gated_bert.compression.quantize import quantize
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.family import family_of
@@ -45,19 +46,27 @@ def export_optimum(folder: str | Path, loaded: LoadedModel) -> None:
         with temporary_folder() as place:
             export_onnx(place / MODEL, loaded)
             quantize(place / MODEL, place / QUANTIZED, "int8")
-            for name in (MODEL, QUANTIZED):
-                shutil.copyfile(place / name, new / ONNX / name)
+            files = [file for name in (MODEL, QUANTIZED) for file in weight_files(place / name)]
+            for file in files:
+                shutil.copyfile(file, new / ONNX / file.name)
         layers = loaded.config.to_dict()["layers"]
         write_json(new / "config.json", {
             **head_fields(loaded.task, family.class_prefix),
             "pad_token_id": loaded.tokenizer.special_id("pad"),
             **family.write_config(widest(loaded.config)),
             "gated_bert": {"layers": layers},
+            **_in_two_files({file.name for file in files}),
         })  # fmt: skip
         write_tokenizer(new, loaded)
         if loaded.tokenizer.template.segment and len(loaded.tokenizer.input_names) > 1:
             _name_class(new / "tokenizer_config.json", loaded)
         (new / "README.md").write_text(model_card(loaded), encoding="utf-8")
+
+
+def _in_two_files(names: set[str]) -> dict:
+    """What transformers.js must be told of graphs whose arrays have a file of their own."""
+    apart = {name: True for name in (MODEL, QUANTIZED) if data_file(Path(name)).name in names}
+    return {"transformers.js_config": {"use_external_data_format": apart}} if apart else {}
 
 
 def _name_class(path: Path, loaded: LoadedModel):

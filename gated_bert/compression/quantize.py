@@ -14,7 +14,7 @@ import numpy as np
 from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, judge, read_judged
 from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import replaced_export
-from gated_bert.compression.onnx_file import not_finite
+from gated_bert.compression.onnx_file import check_saved, data_file, not_finite, save_onnx, weight_files
 from gated_bert.compression.onnx_model import open_model, session_errors, write_record
 from gated_bert.compression.preconditions import PRECISIONS, has_utf8_name
 from gated_bert.compression.predict import evaluation_config
@@ -118,7 +118,7 @@ def quantize_file(
         if precision == "int8-static":
             calibration = _calibration_data(before, judged)
     after = quantize(source, out, precision, reduce_range, calibration)
-    sizes = [path.stat().st_size / 1e6 for path in (source, out)]
+    sizes = [sum(file.stat().st_size for file in weight_files(path)) / 1e6 for path in (source, out)]
     print(f"written to {out}: {sizes[1]:.1f} MB, {sizes[1] / sizes[0]:.3f} of the {sizes[0]:.1f} MB of fp32")
     if judged is not None:
         name = judged.task.primary_metric
@@ -141,9 +141,9 @@ def quantize_dynamically(source: Path, out: Path, reduce_range: bool) -> None:
     # ONNX Runtime's operators have no shapes that ONNX could infer, hence the default type; products of two
     # activations, in attention, stay in 32 bits.
     options = {"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True}
-    with _quiet():
+    with _quiet(), _in_as_many_files(source, out) as apart:
         quantize_dynamic(source, out, per_channel=True, reduce_range=reduce_range, weight_type=QuantType.QInt8,
-                         extra_options=options)  # fmt: skip
+                         use_external_data_format=apart, extra_options=options)  # fmt: skip
 
 
 def _quantize_statically(
@@ -168,9 +168,10 @@ def _quantize_statically(
             return next(self.batches, None)
 
     options = {"MatMulConstBOnly": True}
-    with _quiet():
+    with _quiet(), _in_as_many_files(source, out) as apart:
         quantize_static(source, out, Reader(), op_types_to_quantize=["MatMul", "Gather"], per_channel=True,
-                        reduce_range=reduce_range, weight_type=QuantType.QInt8, extra_options=options)  # fmt: skip
+                        reduce_range=reduce_range, weight_type=QuantType.QInt8, use_external_data_format=apart,
+                        extra_options=options)  # fmt: skip
 
 
 def _calibration_data(loaded: LoadedModel, judged: JudgedOn) -> BucketedDataset:
@@ -207,8 +208,21 @@ def _store_in_16_bits(source: Path, out: Path):
     nodes = [*widened, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, out)
+    save_onnx(proto, out)
+    check_saved(proto, out)
+
+
+@contextlib.contextmanager
+def _in_as_many_files(source: Path, out: Path) -> Iterator[bool]:
+    """Whether ONNX Runtime's tools have to write arrays apart; what they wrote is put into one file where it fits."""
+    import onnx
+
+    apart = data_file(source).is_file()
+    yield apart
+    if apart:
+        written = onnx.load(out)
+        out.with_name(f"{out.name}.data").unlink(missing_ok=True)
+        save_onnx(written, out)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 from gated_bert.loading import Load, load_by
 from gated_bert.support.errors import printable
+from gated_bert.support.inside import open_inside
 
+LOGGER = logging.getLogger("gated_bert")
 LIBRARY_LINE = re.compile(
     rb"WARNING: All log messages before absl|[IWEF]\d{4} \d\d:\d\d:\d\d|To enable the following instructions:|"
     rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWEF] (tensorflow|external)/"
@@ -20,6 +25,20 @@ LIBRARY_LINE = re.compile(
 """The beginning of a line that TensorFlow's native library writes."""
 _TAIL_BYTES = 2**17
 """Of a log's end, so that lines of the library do not push out what a run itself said."""
+
+
+class Logged(io.TextIOBase):
+    """A file of text whose lines are logged."""
+
+    def __init__(self):
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """See `io.TextIOBase`."""
+        *lines, self._begun = f"{self._begun}{text}".split("\n")
+        for line in filter(None, lines):
+            LOGGER.info("%s", line)
+        return len(text)
 
 
 def quieten() -> None:
@@ -33,9 +52,11 @@ def without_library_lines(text: str) -> str:
 
 
 def log_tail(path: str | os.PathLike, lines: int = 15) -> str:
-    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none."""
+    """The last lines of a log, without TensorFlow's own unless VERBOSE=2 asks for them; "" where there is none, or one
+    that is a link out of its folder.
+    """
     try:
-        with open(path, "rb") as file:
+        with open_inside(Path(path), Path(path).parent) as file:
             file.seek(0, os.SEEK_END)
             start = max(0, file.tell() - _TAIL_BYTES)
             file.seek(start)

@@ -41,6 +41,7 @@ class HowMade(TypedDict, total=False):
 
 class _OnnxChecksum(TypedDict, total=False):
     sha256: str
+    data_sha256: str
 
 
 class MadeByActivations(TypedDict, total=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,8 +13,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.arrangement import refused
 from gated_bert.tasks.encoded import Template
-from gated_bert.tasks.tokenizer_rules import max_length, read_settings, special_tokens
-from gated_bert.tasks.wordpiece import Tokenizer
+from gated_bert.tasks.tokenizer_rules import added_tokens, max_length, read_settings, special_tokens
+from gated_bert.tasks.wordpiece import Tokenizer, add_tokens
 
 
 class PlainTokenizer(Tokenizer):
@@ -73,6 +74,9 @@ class RobertaTokenizer(Tokenizer):
         known = [token for token in special.values() if backend.token_to_id(token) is not None]
         mask = special["[MASK]"]
         backend.add_special_tokens([tokenizers.AddedToken(token, lstrip=token == mask) for token in known])
+        added = added_tokens(settings, backend.get_vocab(), special.values())
+        add_tokens(backend, [replace(token, lstrip=True) if token.content == mask else token for token in added],
+                   str(path))  # fmt: skip
         tokenizer = cls(backend, str(path), special, max_length(settings))
         begin, end = (special["[CLS]"], tokenizer._id("begin")), (special["[SEP]"], tokenizer._id("separator"))
         # Also trims the places of pieces, which begin with blanks.

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def read_rules(vocabulary: Path, tokens: Sequence[str], name: str | None = None)
         basic=settings.get("do_basic_tokenize", True),
         prefix=settings.get("wordpieces_prefix", "##"),
         special=special_tokens(settings),
-        added=(*_added(settings), *_never_split(settings, tokens, folder)),
+        added=(*added_tokens(settings, tokens), *_never_split(settings, tokens, folder)),
         max_length=max_length(settings),
     )
 
@@ -195,18 +195,31 @@ def _content(value) -> str:
     return str(value["content"] if isinstance(value, dict) else value)
 
 
-def _added(settings: Mapping) -> tuple[AddedToken, ...]:
-    """The tokens beside the vocabulary, in the order of their ids, and those that are special by name."""
-    flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
-    found = {content: AddedToken(content, index) for content, index in settings["added_tokens"].items()}
-    for index, value in (settings.get("added_tokens_decoder") or {}).items():
-        options = {name: bool(value.get(name, False)) for name in flags}
-        found[_content(value)] = AddedToken(_content(value), int(index), **options)
+def added_tokens(
+    settings: Mapping, vocabulary: Container[str], names: Iterable[str] = ROLES
+) -> tuple[AddedToken, ...]:
+    """The tokens beside a vocabulary, in the order of their ids, and those that are special by name.
+
+    Args:
+        settings: what `read_settings` found.
+        vocabulary: its pieces; a special token that is none of them stands beside it.
+        names: the usual spellings of special tokens.
+    """
     extra = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or ()
-    for value in extra.values() if isinstance(extra, dict) else extra:
-        found.setdefault(_content(value), AddedToken(_content(value), special=True))
-    named = {*ROLES, *special_tokens(settings).values()}
-    rest = [token for content, token in found.items() if content not in named]
+    extra = [_content(value) for value in (extra.values() if isinstance(extra, dict) else extra)]
+    named = {*names, *special_tokens(settings).values()}
+    given = {str(index): {"content": content, "special": content in named or content in extra}
+             for content, index in settings["added_tokens"].items()}  # fmt: skip
+    found = {}
+    # As transformers has it: the newer of the two counts alone, and only special tokens are looked for in a text as it
+    # was typed.
+    for index, value in (settings.get("added_tokens_decoder") or given).items():
+        options = {"normalized": not value.get("special", False)} | value
+        found[_content(value)] = AddedToken(_content(value), int(index), **{name: bool(options.get(name)) for name in (
+            "special", "single_word", "lstrip", "rstrip", "normalized")})  # fmt: skip
+    for content in extra:
+        found.setdefault(content, AddedToken(content, special=True))
+    rest = [token for content, token in found.items() if content not in named or content not in vocabulary]
     return tuple(sorted(rest, key=lambda token: sys.maxsize if token.index is None else token.index))
 
 

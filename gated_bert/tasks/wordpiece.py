@@ -82,7 +82,7 @@ class Tokenizer:
         self.backend, self.origin, self.max_length = backend, origin, max_length
         if self._own_template is None:
             # What encode does, so that other tools do the same with the saved file.
-            backend.post_processor = self._post_processor()
+            self.arrange_as_bert()
 
     def _is_usual(self, found: Template) -> bool:
         """Whether a file's arrangement is BERT's, whose tokens other files may spell otherwise."""
@@ -92,6 +92,11 @@ class Tokenizer:
         """The usual template, as the library has it."""
         begin, separator = (self.special["[CLS]"], self._id("begin")), (self.special["[SEP]"], self._id("separator"))
         return processors.BertProcessing(separator, begin)
+
+    def arrange_as_bert(self) -> None:
+        """Puts two texts together as BERT does, whatever the file says."""
+        self._own_template = None
+        self.backend.post_processor = self._post_processor()
 
     @property
     def template(self) -> Template:
@@ -138,7 +143,7 @@ class Tokenizer:
             )
         backend.decoder = decoders.WordPiece(prefix=rules.prefix)
         backend.add_special_tokens([token for token in special.values() if token in ids])
-        _add_tokens(backend, rules.added, origin)
+        add_tokens(backend, rules.added, origin)
         return cls(backend, origin, special, rules.max_length)
 
     @classmethod
@@ -322,7 +327,12 @@ class Tokenizer:
         return files | {"vocab.txt": "\n".join(vocabulary) + "\n"}
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], origin: str):
+def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedToken], origin: str) -> None:
+    """Adds the tokens beside a vocabulary to a tokeniser of the library, whose ids go on where the vocabulary ends.
+
+    Raises:
+        UserError: a token whose id would be another than it is said to be.
+    """
     for token in added:
         names = ("single_word", "lstrip", "rstrip", "normalized", "special")
         options = {name: getattr(token, name) for name in names}

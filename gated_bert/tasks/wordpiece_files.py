@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tokenizers
-from tokenizers import normalizers
+from tokenizers import models, normalizers
 
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.text_lines import read_text
@@ -54,6 +54,11 @@ def _from_json(path: Path, kind: type[Tokenizer]) -> Tokenizer:
     tokenizer = kind.from_file(path, special_tokens(settings), max_length(settings))
     if str(settings.get("tokenizer_class") or "Bert").startswith(("Bert", "DistilBert", "Electra")):
         _follow_settings(tokenizer.backend, settings, path)
+        template, segments = tokenizer.template, len(kind.input_names) > 1
+        shape = (len(template.begin), len(template.between), len(template.end), template.segment)
+        if segments and shape == (1, 1, 1, 0) and isinstance(tokenizer.backend.model, models.WordPiece):
+            say(f"{path}: its pair template marks no second segment; taken as BERT's, which does, as by transformers 5")
+            tokenizer.arrange_as_bert()
     return tokenizer
 
 

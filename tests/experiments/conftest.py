@@ -77,7 +77,7 @@ def commands_here(monkeypatch):
     from gated_bert.experiments.studies import compression_pipeline as pipeline
     from gated_bert.experiments.sweeps import resources
 
-    monkeypatch.setattr(compress, "run_command", cli.main)
+    monkeypatch.setattr(compress, "run_command", lambda words, quiet: cli.main(words))
     monkeypatch.setattr(pipeline, "run_command", cli.main)
     # The frameworks have started, with as many threads as they have.
     monkeypatch.setattr(resources, "thread_environment", lambda threads: {})

@@ -114,6 +114,17 @@ def test_tables_are_sorted_by_numbers(report, visit):
     assert column() == sorted(column()) and head.get_attribute("aria-sort") == "ascending"
 
 
+def test_as_many_points_are_drawn_as_there_are(report, visit):
+    """More than a function takes as arguments."""
+    found = visit(report).evaluate("""() => {
+      const points = Array.from({length: 200000}, (_, index) => [index, index % 7]);
+      const host = document.body.appendChild(document.createElement("div"));
+      charts.draw(host, [{name: "a", x: "x", y: "y", lines: [{name: "a", color: "#000", points}]}]);
+      return host.querySelectorAll("svg circle").length;
+    }""")
+    assert found >= 200000
+
+
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_report_fits_a_window_and_a_sheet(report, visit, width):
     page = visit(report, width)

@@ -1,8 +1,11 @@
 """`gated-bert pipeline`: its steps, what is done again, and the whole of it from models to the report."""
 
+import concurrent.futures
 import json
+import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -197,7 +200,30 @@ def test_a_command_in_a_process_of_its_own_gives_its_status():
     assert run_command(["nonsense"]) == 2
 
 
-def test_a_command_in_a_process_of_its_own_is_stopped_once_and_waited_for(tmp_path, monkeypatch):
+def test_what_a_command_prints_is_logged_where_nobody_asked_for_it(capfd, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("gated_bert"), "propagate", True)
+    with caplog.at_level(logging.INFO, "gated_bert"):
+        assert run_command(["-h"], quiet=True) == 0
+    assert capfd.readouterr().out == "" and any("gated-bert" in each.message for each in caplog.records)
+
+
+def test_a_command_is_started_from_any_thread_and_without_what_windows_lacks(monkeypatch):
+    start = subprocess.Popen
+
+    def on_windows(*words, preexec_fn=None, **options):
+        if preexec_fn is not None:
+            raise ValueError("preexec_fn is not supported on Windows platforms")
+        return start(*words, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", on_windows)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        assert pool.submit(run_command, ["nonsense"]).result() == 2
+
+
+@pytest.mark.parametrize("interrupt_is", [signal.default_int_handler, signal.SIG_IGN])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_command_in_a_process_of_its_own_is_stopped_once_and_waited_for(tmp_path, monkeypatch, interrupt_is, quiet):
+    """Also where Ctrl-C is ignored, as in the background of a script: a shell cannot even trap it then."""
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\ntrap 'sleep 0.3; echo stopped >> ended; exit 130' INT\necho > begun\n"
                        "while :; do sleep 0.05; done\n")  # fmt: skip
@@ -210,11 +236,16 @@ def test_a_command_in_a_process_of_its_own_is_stopped_once_and_waited_for(tmp_pa
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_command(["explain"])
-    thread.join()
+    usual = signal.signal(signal.SIGINT, interrupt_is)
+    try:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_command(["explain"], quiet)
+        thread.join()
+        assert signal.getsignal(signal.SIGINT) is interrupt_is
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert Path("ended").read_text() == "stopped\n" and signal.getsignal(signal.SIGTERM) is before
 
 

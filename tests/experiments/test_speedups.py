@@ -123,7 +123,7 @@ def command(dense, out, *more):
 @pytest.fixture
 def measured_here(monkeypatch):
     """The benchmark runs in this process."""
-    monkeypatch.setattr("gated_bert.experiments.studies.compress.run_command", main)
+    monkeypatch.setattr("gated_bert.experiments.studies.compress.run_command", lambda words, quiet: main(words))
 
 
 def test_a_family_is_made_told_and_resumed(dense, table, measured_here, tmp_path, capsys, monkeypatch):
@@ -159,12 +159,15 @@ def _words(dense, out, *more, speedups="2"):
 
 
 @pytest.mark.nightly
-def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(dense, table, measured_here, tmp_path):
+def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(
+    dense, table, measured_here, tmp_path, capfd
+):
     rows = gated_bert.compress(
         dense, [1.4, 2], tmp_path / "family", "embedded", epochs=1, conditions=CONDITIONS, effort=Effort(64, 32, 2),
         table=tmp_path / "table.json", train_examples=64, batch_size=32, max_len=24,
     )  # fmt: skip
     assert [row["target"] for row in rows] == [1, 1, 1.4, 1.4, 2, 2]
+    assert capfd.readouterr().out == "", "who calls it from Python has asked for rows"
     runs = tmp_path / "family" / "runs"
     for name in ("speedup_1.4x", "speedup_2x"):
         config = read_run(runs / name).config

@@ -206,6 +206,34 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path, sweep, ask
     assert SECRET.encode() not in told and b"12.3" not in told
 
 
+@pytest.mark.parametrize("mode", ["logs", "both"])
+def test_logs_are_shown_of_the_folder_alone(tmp_path, sweep, capsys, mode):
+    """Of a log that is a link, of a run's folder that is one, of one that a plan names outside; and none obeyed."""
+    elsewhere = write_run(tmp_path / "elsewhere", "random", status="running", several=False)
+    (sweep / "results_taylor_sst2").symlink_to(elsewhere)
+    planned = [{"name": name, "folder": name} for name in ("results_taylor_sst2", "..", "results_spt_sst2")]
+    (sweep / "sweep.json").write_text(json.dumps({"runs": planned}))
+    for folder in (elsewhere, tmp_path):
+        (folder / "log.txt").write_text("")
+    outside = tmp_path / "outside"
+    outside.write_text("")
+    (sweep / "results_l0_sst2" / "log.txt").symlink_to(outside)
+    os.mkfifo(sweep / "results_magnitude_sst2" / "pipe")
+    (sweep / "results_magnitude_sst2" / "log.txt").unlink()
+    (sweep / "results_magnitude_sst2" / "log.txt").symlink_to("pipe")
+    watch = Watch(sweep)
+    display = Display(mode, live=False)
+    display.start(watch.look())
+    for path in (outside, elsewhere / "log.txt", tmp_path / "log.txt"):
+        path.write_text(f"{SECRET}\n")
+    with open(sweep / "results_spt_sst2" / "log.txt", "a") as log:
+        log.write("shown \x1b[2J\n")
+    display.update(watch.look())
+    told = capsys.readouterr().out
+    assert "shown \\x1b[2J" in told and "\x1b" not in told and SECRET not in told
+    watch.log(next(run for run in watch.look() if run.folder.name == "results_magnitude_sst2"))
+
+
 def test_folders_that_links_lead_to_are_not_entered(tmp_path, sweep, ask):
     elsewhere = write_run(tmp_path / "elsewhere", "random", several=False)
     (elsewhere / "log.txt").write_text(SECRET)

@@ -233,3 +233,26 @@ def test_a_file_for_single_texts_puts_two_together_as_bert_does(pair):
     found = Tokenizer(backend, "file", {}, None).encode(["a"], ["b"])
     assert found.input_ids.tolist() == [2, 5, 3, 6, 3]
     assert found.inputs["token_type_ids"].tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("called", "segment"), [
+    (None, 1), ("BertTokenizer", 1), ("BertTokenizerFast", 1), ("ElectraTokenizer", 1), ("PreTrainedTokenizerFast", 0),
+])  # fmt: skip
+def test_the_class_decides_on_the_second_segment_where_the_file_marks_none(folders, tmp_path, called, segment, capfd):
+    """As in transformers 5: its class of BERT arranges by itself, others by the file."""
+    library = tokenizers.Tokenizer.from_file(str(folders["cased"][0] / "tokenizer.json"))
+    ids = [(token, library.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    library.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids)  # fmt: skip
+    library.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": called} if called else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | BERT))
+    for kind in (Tokenizer, PlainTokenizer):
+        found = tokenizer_from_folder(tmp_path, kind=kind)
+        encoded = found.encode(["abc"], ["DEF"])
+        count, has = int(np.argmax(encoded.input_ids == ids[1][1])) + 1, kind is Tokenizer
+        assert set(encoded.inputs.get("token_type_ids", [])[count:]) == ({segment} if has else set())
+        assert ("marks no second segment" in capfd.readouterr().err) == (has and segment == 1)
+        found.save(tmp_path / "again.json")
+        again = kind.from_file(tmp_path / "again.json").encode(["abc"], ["DEF"])
+        assert all(np.array_equal(again.inputs[name], encoded.inputs[name]) for name in encoded.inputs)

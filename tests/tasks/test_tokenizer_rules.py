@@ -141,9 +141,10 @@ def test_special_tokens_of_other_spelling(tmp_path):
 def test_tokens_beside_the_vocabulary_and_words_never_split(tmp_path, capfd):
     settings = {
         "do_lower_case": True, "never_split": ["C++", "x.y"],
-        "added_tokens_decoder": {"9": {"content": "<e1>", "special": True}, "0": {"content": "[PAD]"}},
+        "added_tokens_decoder": {"9": {"content": "<e1>", "special": True}, "0": {"content": "[PAD]"},
+                                 "8": {"content": "NEW", "normalized": False}},
     }  # fmt: skip
-    folder = put(tmp_path / "bert", ["c", "+", "C++"], tokenizer_config=settings, added_tokens={"NEW": 8})
+    folder = put(tmp_path / "bert", ["c", "+", "C++"], tokenizer_config=settings)
     found = tokenizer_from_folder(folder)
     assert tokens(found, "C++ c++ NEW <e1> new") == ["C++", "c", "+", "+", "NEW", "<e1>", "[UNK]"]
     assert found.vocab_size == 10

@@ -11,7 +11,7 @@ from gated_bert.compression.inspect_onnx import initializer_rows, onnx_text, ope
 from gated_bert.compression.kept import effective_kernel
 from gated_bert.compression.model_statistics import gzipped_size
 from gated_bert.compression.model_summary import block_means, layer_rows, matrix_rows, model_text
-from gated_bert.compression.onnx_file import not_finite
+from gated_bert.compression.onnx_file import not_finite, weight_files
 from gated_bert.compression.onnx_model import beside, check_bytes, is_onnx
 from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.experiments.reports.drawing import png, tolerated
@@ -57,7 +57,7 @@ def _inspect_folder(source: Path, out: Path | None) -> list[Path]:
     print(f"{source}: {loaded.task.title}, {loaded.config.num_layers} layers, hidden size {loaded.config.hidden_size}, "
           f"{loaded.config.vocab_size:,} tokens, {loaded.config.num_outputs} outputs\n")  # fmt: skip
     print(model_text(model, matrices, layers, length), end="\n\n")
-    print(_sizes([source / name for name in FILES], source / WEIGHTS))
+    print(_sizes([source / name for name in FILES], [source / WEIGHTS]))
     _print_faults(stored_faults(source / WEIGHTS, loaded.config.num_parameters))
     if out is None:
         return []
@@ -70,10 +70,10 @@ def _inspect_folder(source: Path, out: Path | None) -> list[Path]:
 def _inspect_onnx(source: Path, out: Path | None) -> list[Path]:
     model = read_onnx(source)
     operators, initializers = operator_rows(model), initializer_rows(model)
-    files = [path for path in (source, *beside(source)) if path.is_file()]
+    files = [path for path in (*weight_files(source), *beside(source)) if path.is_file()]
     print(f"{source}: {_described(source)}\n")
     print(onnx_text(model, operators, initializers), end="\n\n")
-    print(_sizes(files, source))
+    print(_sizes(files, weight_files(source)))
     _print_faults(not_finite(model))
     if out is None:
         return []
@@ -95,9 +95,9 @@ def _described(path: Path) -> str:
             f"{'checksum right' if known else 'no checksum in its record'}")  # fmt: skip
 
 
-def _sizes(files: list[Path], packed: Path) -> str:
+def _sizes(files: list[Path], packed: list[Path]) -> str:
     lines = [("file", "bytes"), *((path.name, f"{path.stat().st_size:,}") for path in files)]
-    return aligned([*lines, (f"{packed.name}, gzipped", f"{gzipped_size(packed):,}")])
+    return aligned([*lines, *((f"{path.name}, gzipped", f"{gzipped_size(path):,}") for path in packed)])
 
 
 def mask_figure(model: EncoderClassifier, name: str) -> Figure:

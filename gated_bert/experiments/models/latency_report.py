@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.latency import Conditions, LatencyTable, usual_conditions
 from gated_bert.compression.latency_measure import REPEATS, measure_table, sizes_to_measure
 from gated_bert.compression.source import load_source
 from gated_bert.models.backbone import EncoderClassifier
@@ -24,12 +24,13 @@ def measure_latency(source: Path, out: Path, repeats: int, **conditions: Any) ->
         source: a model folder, or a folder that `load_source` reads; its sizes alone matter.
         out: the file to be written.
         repeats: timed predictions of each measured model.
-        **conditions: of what prediction, see `Conditions`.
+        **conditions: of what prediction, see `usual_conditions`.
 
     Raises:
         UserError: a model that cannot be read or takes no such length, or times that do not rise with the size.
     """
-    table = measured(load_source(source).model, Conditions(**conditions), repeats)
+    loaded = load_source(source)
+    table = measured(loaded.model, usual_conditions(loaded.config, **conditions), repeats)
     table.save(out)
     print(table_text(table))
     print(f"wrote {out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from gated_bert.models.folder import LoadedModel
 from gated_bert.support.errors import UserError
 from gated_bert.support.progress_bar import progress_bar
 
+USUAL_LENGTHS = (32, 128)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -24,7 +27,8 @@ class Measure:
 
     Attributes:
         batches: numbers of sequences; latency is measured for each with each of the lengths.
-        lengths: tokens of a sequence. MACs are counted at the longest.
+        lengths: tokens of a sequence; by default 32 and 128, or the longest that all models take. MACs are counted at
+            the longest.
         repeats: timed predictions of every model at every shape.
         threads: threads of one product.
         data: hub, embedded, a folder or a file to judge the models on; None leaves that out.
@@ -33,7 +37,7 @@ class Measure:
     """
 
     batches: tuple[int, ...] = (1, 8)
-    lengths: tuple[int, ...] = (32, 128)
+    lengths: tuple[int, ...] = ()
     repeats: int = 30
     threads: int = 1
     data: str | None = None
@@ -85,9 +89,13 @@ def benchmark(sources: Sequence[Path], out: Path, measure: Measure) -> list[Path
     names = short_names(sources)
     models = {name: open_model(source, measure.threads) for name, source in zip(names, sources, strict=True)}
     for name, loaded in models.items():
-        if max(measure.lengths) > loaded.config.max_position:
+        if max(measure.lengths, default=1) > loaded.config.max_position:
             longest = f"{loaded.config.max_position}, the longest input of {name}"
             raise UserError(f"--lengths: {max(measure.lengths)} is refused; allowed: 1 to {longest}")
+    if not measure.lengths:
+        longest_of_all = min(loaded.config.max_position for loaded in models.values())
+        lengths = dict.fromkeys(min(length, longest_of_all) for length in USUAL_LENGTHS)
+        measure = dataclasses.replace(measure, lengths=tuple(lengths))
     judged = None
     if measure.data is not None:
         judged = read_judged(models, measure.data, measure.split, measure.allow_partial)

@@ -28,7 +28,9 @@ const charts = (() => {
   }
 
   function span(values, margin) {
-    let [low, high] = [Math.min(...values), Math.max(...values)];
+    // Not Math.min(...values), whose arguments are limited.
+    let [low, high] = [Infinity, -Infinity];
+    for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
     if (!(high - low > 1e-9 * Math.max(1, Math.abs(high)))) [low, high] = [low - 0.5, high + 0.5];
     return [low - margin * (high - low), high + margin * (high - low)];
   }

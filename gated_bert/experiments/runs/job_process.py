@@ -14,6 +14,8 @@ from gated_bert.experiments.runs.output_folder import OUTPUT, check_unused
 from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 from gated_bert.support.errors import UserError
 
+TOLD_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What stops a run beside Ctrl-C; Windows has no SIGHUP."""
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0
 
@@ -47,11 +49,11 @@ def stop_on_signals() -> None:
     """Makes SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, once, as Ctrl-C does."""
 
     def stop(number, frame):
-        for again in (signal.SIGTERM, signal.SIGHUP):
+        for again in TOLD_TO_STOP:
             signal.signal(again, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in (*TOLD_TO_STOP, signal.SIGINT):
         signal.signal(number, stop if number != signal.SIGINT else signal.default_int_handler)
 
 

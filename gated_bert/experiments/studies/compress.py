@@ -86,7 +86,7 @@ def make_models(folder: Path, trained: dict[str, Path]) -> list[Path]:
 
 def measure_models(
     folder: Path, models: Sequence[Path], data: str, allow_partial: bool, batches: Sequence[int] = (),
-    lengths: Sequence[int] = (), threads: int = 1,
+    lengths: Sequence[int] = (), threads: int = 1, quiet: bool = False,
 ) -> int:  # fmt: skip
     """Measures all models side by side, unless that was done since the last of them was made.
 
@@ -98,6 +98,7 @@ def measure_models(
         batches: numbers of sequences; by default those of `gated-bert benchmark`.
         lengths: tokens of each; the same.
         threads: threads of a product.
+        quiet: as of `run_command`.
 
     Returns:
         The exit status of `gated-bert benchmark`, which has a process of its own: it limits that one's threads.
@@ -111,7 +112,7 @@ def measure_models(
     words = ["--allow-partial"] * allow_partial + ["--threads", str(threads)]
     for flag, values in (("--batches", batches), ("--lengths", lengths)):
         words += [flag, ",".join(map(str, values))] if values else []
-    return run_command(["benchmark", *map(str, models), "-o", str(folder), "-d", data, *words])
+    return run_command(["benchmark", *map(str, models), "-o", str(folder), "-d", data, *words], quiet)
 
 
 def made(target: Path, source: Path, make: Callable[[Path, Path], None]) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gated_bert.compression.latency import Conditions, LatencyTable
+from gated_bert.compression.latency import Conditions, LatencyTable, usual_conditions
 from gated_bert.compression.onnx_export import export_file
 from gated_bert.compression.quantize import quantize_file
 from gated_bert.compression.source import load_source
@@ -23,6 +24,7 @@ from gated_bert.models.folder import is_model_folder, read_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.paths import user_path
+from gated_bert.support.quiet import Logged
 from gated_bert.support.records import read_record
 from gated_bert.support.speed_schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
@@ -95,12 +97,13 @@ class Family:
         ]
 
 
-def make_family(family: Family, run: Run) -> int:
+def make_family(family: Family, run: Run, quiet: bool = False) -> int:
     """Runs what is left of a family: a model folder, an ONNX file and one of 8 bits for every target, and the report.
 
     Args:
         family: what is asked for.
         run: trains.
+        quiet: of the benchmark, as of `run_command`.
 
     Returns:
         The exit status of the first run, or of the benchmark, that failed, else 0.
@@ -129,7 +132,7 @@ def make_family(family: Family, run: Run) -> int:
         files = _exported(family)
         config, served = family.job.config, family.conditions
         status = measure_models(family.output / METRICS, files, config.data, config.allow_partial,
-                                sorted({*BATCHES, served.batch}), [served.length], served.threads)  # fmt: skip
+                                sorted({*BATCHES, served.batch}), [served.length], served.threads, quiet)  # fmt: skip
         if status:
             return status
         from gated_bert.experiments.studies.speedup_report import write_family
@@ -192,6 +195,8 @@ def compress(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Makes models that are so many times as fast as a fine-tuned one; called again, it goes on where it stopped.
 
+    What the command of the same name prints is logged, by `logging.getLogger("gated_bert")`.
+
     Args:
         model_folder: the folder of the dense model.
         speedups: how many times as fast, over the dense model in fp32.
@@ -199,7 +204,8 @@ def compress(
             `models/int8` hold their exported files, `report.html` and `family.csv` what they cost and keep.
         data: hub, embedded, a folder or a file: what is pruned and trained on, and judged.
         epochs: of training after each target, with the dense model as the teacher; 0: none.
-        conditions: of a prediction whose time counts; by default one sequence of 128 tokens on one thread in fp32.
+        conditions: of a prediction whose time counts; by default one sequence of 128 tokens, or of the longest that the
+            model takes, on one thread in fp32.
         effort: what pruning to a target may cost.
         table: a latency table of the model that was measured before.
         **record: fields of `GatedBertConfig`, for training: `learning_rate`, `train_examples`, `distill_layers` …
@@ -225,7 +231,8 @@ def compress(
     config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)
     job = Job(config.task, config, output / RUNS, ())
     known = None if table is None else user_path(table)
-    family = Family(output, None, model, job, sorted(speedups), conditions or Conditions(),
+    sizes = read_architecture(model if model.exists() else output / MODELS / DENSE)
+    family = Family(output, None, model, job, sorted(speedups), conditions or usual_conditions(sizes),
                     effort or Effort(seed=config.seed), learns, known)  # fmt: skip
 
     def run(jobs: Sequence[Job], folder: Path) -> int:
@@ -233,7 +240,8 @@ def compress(
             train(each.config, each.folder, resume=True)
         return 0
 
-    status = make_family(family, run)
+    with redirect_stdout(Logged()):
+        status = make_family(family, run, quiet=True)
     if status:
         raise UserError(f"{output}: the models could not be measured (exit status {status})")
     return read_family(output / FAMILY)

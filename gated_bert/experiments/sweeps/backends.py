@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -101,12 +102,15 @@ class LocalProcess:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Sends SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        """Ends it at once."""
+        # To Windows all signals are this one.
+        self.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def send_signal(self, number: int) -> None:
         """Sends a signal, if there is anyone left to get it."""
-        try:
+        # Windows knows no sessions.
+        if not hasattr(os, "killpg"):
+            self._process.send_signal(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass

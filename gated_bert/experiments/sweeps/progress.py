@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from gated_bert.experiments.reports.run_layout import LOG_FILE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.overview import clock
 from gated_bert.support.errors import printable
+from gated_bert.support.inside import open_inside
 from gated_bert.support.quiet import without_library_lines
 
 ENDED = ("finished", "failed", "stopped", "skipped")
+_MOST_BYTES = 2**24
+"""Of a log's new lines that are read at once."""
 _STYLES = {"finished": "green", "skipped": "green", "failed": "bold red", "stopped": "yellow", "waiting": "dim"}
 
 
@@ -39,6 +43,10 @@ class View(Protocol):
     @property
     def folder(self) -> Path:
         """Where it writes."""
+
+    @property
+    def root(self) -> Path:
+        """The folder outside of which nothing is read."""
 
     @property
     def silent(self) -> float | None:
@@ -72,6 +80,10 @@ class JobView:
 
     @property
     def folder(self) -> Path:
+        return self.job.folder
+
+    @property
+    def root(self) -> Path:
         return self.job.folder
 
     @property
@@ -151,34 +163,41 @@ class LogLines:
     def __init__(self, views: Sequence[View], all_lines: bool = False):
         self._all_lines = all_lines
         # A log that is there before the job starts is an earlier run's, which --resume goes on with.
-        self._offsets = {view.folder: _size(view.folder / LOG_FILE) for view in views}
+        self._offsets = {view.folder: _size(view) for view in views}
 
     def new(self, views: Sequence[View]) -> list[str]:
         """`[job] line` for every complete line that was written since the last call."""
         lines = []
         for view in views:
-            path = view.folder / LOG_FILE
             start = self._offsets.get(view.folder, 0)
-            if _size(path) <= start:
-                continue
-            with open(path, "rb") as file:
-                file.seek(start)
-                text = file.read()
-            end = len(text) if view.state in ENDED else text.rfind(b"\n") + 1
+            text = _after(view, start)
+            end = len(text) if view.state in ENDED or len(text) == _MOST_BYTES else text.rfind(b"\n") + 1
             self._offsets[view.folder] = start + end
             for line in text[:end].decode("utf-8", "replace").split("\n"):
                 # Of a line that was overwritten in place, the last state counts.
                 line = line.rstrip().rpartition("\r")[2]
                 if line and (self._all_lines or without_library_lines(line)):
-                    lines.append(f"[{view.name}] {line}")
+                    lines.append(f"[{view.name}] {printable(line)}")
         return lines
 
 
-def _size(path: Path) -> int:
+def _size(view: View) -> int:
+    """Bytes of a job's log; 0 where there is none that may be read."""
     try:
-        return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+        with open_inside(view.folder / LOG_FILE, view.root) as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError:
         return 0
+
+
+def _after(view: View, start: int) -> bytes:
+    """What stands in a job's log from a place on, up to `_MOST_BYTES`."""
+    try:
+        with open_inside(view.folder / LOG_FILE, view.root) as file:
+            file.seek(start)
+            return file.read(_MOST_BYTES)
+    except OSError:
+        return b""
 
 
 class Display:

@@ -16,6 +16,7 @@ from gated_bert.config.flag_table import LABELS
 from gated_bert.config.tracker_names import check_trackers
 from gated_bert.experiments.reports.next_steps import say_next_of_sweep
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, LOG_FILE
+from gated_bert.experiments.runs.job_process import TOLD_TO_STOP
 from gated_bert.experiments.runs.lifecycle import FAILED, FINISHED, STOPPED
 from gated_bert.experiments.runs.output_folder import locked, note_set_aside, say_note, set_aside
 from gated_bert.experiments.runs.run_state import is_finished, read_status
@@ -176,10 +177,8 @@ class _StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Counts SIGINT, SIGTERM and SIGHUP: an exception raised just anywhere could lose a job that has started."""
-        before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        """Counts Ctrl-C and `TOLD_TO_STOP`: an exception raised just anywhere could lose a job that has started."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *TOLD_TO_STOP)}
         try:
             yield
         finally:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import math
 import os
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from gated_bert.experiments.runs.lifecycle import FINISHED
 from gated_bert.experiments.runs.output_folder import SAVED
 from gated_bert.experiments.sweeps.progress import ENDED, Display, share_done, wait_a_moment
 from gated_bert.support.errors import UserError, printable
+from gated_bert.support.inside import open_inside
 from gated_bert.support.quiet import last_lines
 from gated_bert.support.records import parse_record
 from gated_bert.support.schemas import JobStatus, PlannedSweep, RunState
@@ -37,6 +37,7 @@ class WatchedRun:
         name: how people see it.
         folder: where it writes.
         key: what it is called by in addresses.
+        root: the folder outside of which nothing is read.
         state: waiting, starting, running, finished, failed or stopped.
         status: what it last wrote of itself.
         silent: seconds since then, where it runs and these are many.
@@ -45,6 +46,7 @@ class WatchedRun:
     name: str
     folder: Path
     key: str
+    root: Path
     state: str = "waiting"
     status: dict = field(default_factory=dict)
     seconds: float | None = None
@@ -81,7 +83,8 @@ class Watch:
         """The runs as they are now."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._found, self._looked = dict(self._runs()), time.monotonic()
-        runs = [WatchedRun(name, folder, _key(folder.relative_to(self.root))) for folder, name in self._found.items()]
+        runs = [WatchedRun(name, folder, _key(folder.relative_to(self.root)), self.root)
+                for folder, name in self._found.items()]  # fmt: skip
         for run in runs:
             self._take_status(run)
         return runs
@@ -148,18 +151,13 @@ class Watch:
         """A file's text, or its end, and whether something before it was left out.
 
         Raises:
-            OSError: no file, one that a link leads to outside of the folder, or too large a one.
+            OSError: as of `open_inside`, or too large a file.
         """
-        place = path.resolve()
-        if not place.is_relative_to(self.root):
-            raise PermissionError(f"{path} leads out of {self.root}")
-        # A link that takes its place meanwhile is not followed, and a pipe holds nothing up.
-        number = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with open(number, "rb") as file:
-            about = os.fstat(number)
-            if not stat.S_ISREG(about.st_mode) or (about.st_size > most and not end):
+        with open_inside(path, self.root) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most and not end:
                 raise OSError(f"{path} is no file of up to {most} bytes")
-            start = max(0, about.st_size - most)
+            start = max(0, size - most)
             file.seek(start)
             return file.read(most).decode("utf-8", "replace"), bool(start)
 

@@ -34,6 +34,11 @@ def register_criterion(name: str, criterion: type[Criterion], method: Method | N
     if not (isinstance(options, type) and issubclass(options, CriterionOptions)):
         raise UserError(f"register_criterion: {name}: Options {options!r} is refused; allowed: a dataclass on "
                         "CriterionOptions")  # fmt: skip
+    for base in criterion.__mro__[1:]:
+        needed = vars(base).get("Options")
+        if needed is not None and not issubclass(options, needed):
+            raise UserError(f"register_criterion: {name}: Options {options.__name__} is refused; allowed: a dataclass "
+                            f"on {base.__name__}.Options, which {base.__name__} reads")  # fmt: skip
     _check_options(name, options)
     if criterion.gate_rule not in GATE_RULES:
         raise UserError(f"register_criterion: {name}: the gate rule {criterion.gate_rule!r} is refused; allowed: "
