@@ -290,6 +290,7 @@ def test_an_onnx_file_needs_what_belongs_to_it(folder, capsys, command):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_peak_memory_is_that_of_a_process_of_its_own(folder):
     pytest.importorskip("onnxruntime")
     peaks = {name: memory_probe.measure_peak_memory(Path(name), 1, 8, 1) for name in models(folder)}

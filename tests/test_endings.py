@@ -72,6 +72,7 @@ def test_verbose_shows_the_traceback(monkeypatch, capsys):
     assert "Traceback" in said and said.endswith("error: no such thing\n")
 
 
+@pytest.mark.nightly
 def test_an_unexpected_error_of_a_job_is_what_its_launcher_shows(tmp_path):
     """A fault inside a job: its sentence is the end of its log, which the launcher shows."""
     program = ("import sys; from gated_bert.cli.common import prepare_environment; prepare_environment(); "

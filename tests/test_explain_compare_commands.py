@@ -209,6 +209,7 @@ def test_variants_are_read_before_the_base_is_explained(models, capsys):
     assert not Path("out").exists()
 
 
+@pytest.mark.nightly
 def test_models_are_judged_on_the_test_set(models, capsys):
     words = ["dense", "closed", "-d", "embedded", "--documents", "3", "--num-samples", "20", "-o", "out"]
     assert main(["compare-explanations", *words]) == 0

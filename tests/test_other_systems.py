@@ -75,6 +75,7 @@ def test_every_module_is_imported_without_what_posix_alone_has():
     python(BLOCKED + MODULES)
 
 
+@pytest.mark.nightly
 def test_a_run_trains_and_is_found_finished_without_what_posix_alone_has(tmp_path):
     pytest.importorskip("tensorflow")
     assert python(BLOCKED + TRAIN, str(tmp_path / "run")).split()[-1] == "1"

@@ -228,6 +228,7 @@ def test_the_backend_is_the_one_that_keras_takes(tmp_path, monkeypatch):
     assert keras_backend() == "tensorflow"
 
 
+@pytest.mark.nightly
 def test_nothing_is_hidden_from_other_threads(tmp_path):
     program = (
         "import threading\n"

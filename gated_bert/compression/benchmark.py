@@ -173,7 +173,7 @@ def _in_order(examples: Examples, found: Task, wanted: Task, data: str) -> Examp
 
 
 def _described(task: Task) -> str:
-    return f"{task.name} ({', '.join(task.labels) or task.traits.words})"
+    return f"{task.name} ({', '.join(task.labels) or task.kind})"
 
 
 def judge(loaded: LoadedModel, judged: JudgedOn) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def check_explainable(task: Task) -> None:
         UserError: a regression, spans, tags of words, several classes at once, or pairs of texts.
     """
     if task.kind != CLASSES or task.pair:
-        what = "pairs of texts" if task.kind == CLASSES else task.traits.words
+        what = "pairs of texts" if task.kind == CLASSES else f"a {task.kind.replace('_', ' ')} task"
         raise UserError(f"{task.title} has {what}; explanations are of classes of single texts, so give a model of "
                         "such a task")  # fmt: skip
 

@@ -109,14 +109,14 @@ def hugging_face_head(
     given = SPANS if SPANS in there and alone else next((kind for kind in kinds if kind in there), None)
     kind = given or (there[0] if there else "")
     if kind == TOKENS:
-        return Head(TOKENS, _label_names(config, shapes[tensors.kinds[TOKENS][0]][0])[0])
+        return _token_head(_label_names(config, shapes[tensors.kinds[TOKENS][0]][0])[0], given is not None)
     if kind != CLASSES:
         return Head(kind)
     outputs = shapes[tensors.classifier][0]
     labels, said = _label_names(config, outputs)
     problem = config.get("problem_type")
     if given is None and (_are_tags(labels) or tensors.pooled not in shapes):
-        return Head(TOKENS, labels)
+        return _token_head(labels, False)
     if given is None and outputs == 1 and problem is None and said != 1:
         # Transformers leaves out two labels, its default, and writes down the one of a regression.
         return Head(CHOICE)
@@ -127,6 +127,11 @@ def hugging_face_head(
     if (problem or (TARGET if outputs == 1 else None)) == TARGET:
         return Head(TARGET if outputs == 1 else f"a regression of {outputs} values")
     return Head(CLASSES if outputs > 1 else "classification of one class", labels)
+
+
+def _token_head(labels: tuple[str, ...], said: bool) -> Head:
+    """A head for tags, unless it has one output, which is no choice between tags, and nothing says that it is one."""
+    return Head(TOKENS, labels) if said or len(labels) > 1 else Head(CHOICE)
 
 
 def google_head(shapes: Mapping[str, tuple[int, ...]]) -> Head:

@@ -116,7 +116,7 @@ def test_a_regression_comes_back_as_one(make_model, tmp_path):
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors in it"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 9), "not a whole safetensors file"),
         (lambda folder: [(folder / name).unlink() for name in ("vocab.txt", "tokenizer.json")], "no tokenizer.json or"),
-        (lambda folder: change(folder, problem_type="multi_label_classification"), "problem_type 'multi_label"),
+        (lambda folder: change(folder, problem_type="ranking"), "problem_type 'ranking"),
         (lambda folder: change(folder, model_type="gpt2"), "model_type is 'gpt2'"),
     ],
 )

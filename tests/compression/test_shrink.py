@@ -141,6 +141,7 @@ def test_heads_of_different_needs_get_the_dimensions_of_the_largest(make_model):
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
 @pytest.mark.daily_every(2)
+@pytest.mark.nightly
 def test_any_closed_set_is_shrunk_exactly(gate_trainable, data):
     config = BertConfig.uniform(2, 16, 4, 12, vocab_size=40, max_position=16, gate_trainable=gate_trainable)
     model = BertClassifier(config)

@@ -32,6 +32,7 @@ def pruned(dense, folder, task="sst2", **options):
     return [keras.ops.convert_to_numpy(layer.raw_kernel) for layer in model.gated_layers()]
 
 
+@pytest.mark.nightly
 def test_the_same_texts_without_labels_prune_as_training_examples_do(dense, tmp_path):
     usual = GatedBertConfig(data="embedded", train_examples=64, batch_size=16)
     texts = load_task_data(usual).train.texts

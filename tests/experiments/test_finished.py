@@ -230,6 +230,7 @@ class Kills:
 
 
 @pytest.mark.parametrize("accuracies", [nightly((0.6, 0.7)), (0.7, 0.6)], ids=["best_is_last", "best_is_earlier"])
+@pytest.mark.nightly
 def test_a_run_killed_at_any_file_operation_of_its_end_goes_on_to_the_same_results(
     tmp_path, monkeypatch, accuracies, no_steps
 ):

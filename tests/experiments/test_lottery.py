@@ -65,6 +65,7 @@ def ticket(dense, tmp_path_factory):
     return train(ticket_of(dense), tmp_path_factory.mktemp("ticket")).folder
 
 
+@pytest.mark.nightly
 def test_initial_weights_are_those_before_training(dense, tmp_path):
     fresh = start_of(config_of("baseline"), tmp_path).model
     saved = weights_of(dense / "model_initial")
@@ -193,6 +194,7 @@ def test_a_step_after_the_last_is_refused(tmp_path):
         train(config_of("baseline", rewind_step=14), tmp_path)
 
 
+@pytest.mark.nightly
 def test_a_resumed_ticket_keeps_the_mask_of_its_checkpoint(dense, tmp_path, monkeypatch):
     class Stopped(run_module.EpochCallback):
         def on_epoch_begin(self, epoch, logs=None):

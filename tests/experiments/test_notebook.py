@@ -111,6 +111,7 @@ def test_a_notebook_runs_and_shows_what_it_says(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_reports_of_a_folder_are_read_and_drawn(tmp_path, monkeypatch):
     for method in ("baseline", "magnitude", "spt"):
         for seed in (1, 2):

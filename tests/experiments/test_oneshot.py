@@ -95,6 +95,7 @@ def test_the_command_prunes_each_dense_model_at_once_and_fine_tunes(jobs_here, t
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_right_after_pruning_is_measured_before_fine_tuning(jobs_here, tmp_path):
     flags = ["-t", "stsb", "--strategy", "magnitude", "--sparsities", "99", "-e", "1", "--dense-epochs", "1"]
     assert oneshot(tmp_path, *flags, "-l", "1e-30") == 0

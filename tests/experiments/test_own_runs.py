@@ -52,6 +52,7 @@ def finished(tmp_path_factory):
     return place, result
 
 
+@pytest.mark.nightly
 def test_a_run_is_judged_on_its_test_file_too_and_says_what_it_decided(finished):
     place, result = finished
     assert result.final["val_accuracy_test"] > RIGHT

@@ -150,6 +150,7 @@ def test_a_run_killed_at_random_steps_ends_with_the_rows_of_an_unbroken_one(tmp_
 
 
 @pytest.mark.parametrize("batches", [0, nightly(2)])
+@pytest.mark.nightly
 def test_masks_whose_target_is_reached_stay_over_a_stop(tmp_path, stopped, batches):
     """Tiles made of open columns: more would close, were an update to the same sparsity done again."""
     options = {"pruning_type": 8, "tilesparsity_variant": "code", "granularity": 4, "epochs": 4}

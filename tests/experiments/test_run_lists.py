@@ -16,6 +16,7 @@ from gated_bert.tasks.embedded import embedded_examples
 from gated_bert.tasks.embedded_entities import embedded_entities
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
 from gated_bert.tasks.task import TASKS
+from tests.marks import nightly
 from tests.refused import refusal
 
 pytest.importorskip("seqeval")
@@ -115,7 +116,7 @@ def test_what_is_made_for_texts_is_refused_in_one_line(named, capsys, tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("a film\n")
     model = str(named.folder / "model")
-    assert "names has tags of words; explanations are of classes of single texts" in refusal(
+    assert "names has a token classification task; explanations are of classes of single texts" in refusal(
         capsys, "explain", model, "a.txt"
     )
 
@@ -129,7 +130,7 @@ def test_without_seqeval_nothing_begins(files, capsys, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("which", ["named", "sorted_out"])
+@pytest.mark.parametrize("which", ["named", nightly("sorted_out")])
 def test_a_teacher_teaches(which, request, files, vocabulary, tmp_path):
     teacher = request.getfixturevalue(which)
     data = files / ("names" if which == "named" else "topics.jsonl")

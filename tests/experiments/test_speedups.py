@@ -72,6 +72,7 @@ def test_the_measured_speed_is_that_asked_for(dense, table, tmp_path, speedup):
     assert found.predicted == pytest.approx(found.speedup, rel=0.05)
 
 
+@pytest.mark.nightly
 def test_a_table_that_is_wrong_is_put_right_by_measuring(dense, table, timed, tmp_path):
     usual = known_time
     # What the table says of neurons is a fifth of what they take now.
@@ -82,6 +83,7 @@ def test_a_table_that_is_wrong_is_put_right_by_measuring(dense, table, timed, tm
     assert found.speedup == pytest.approx(2, rel=0.03) and found.predicted != pytest.approx(2, rel=0.05)
 
 
+@pytest.mark.nightly
 def test_the_same_seed_prunes_alike_and_another_speed_otherwise(dense, table, tmp_path):
     first, again = (pruned(dense, table, tmp_path / name, 1.7, seed=3) for name in "ab")
     assert first == again
@@ -93,6 +95,7 @@ def test_the_same_seed_prunes_alike_and_another_speed_otherwise(dense, table, tm
 
 @pytest.mark.daily_every(2)
 @pytest.mark.parametrize("order", ["magnitude", "random"])
+@pytest.mark.nightly
 def test_other_orders_take_the_same_share_of_every_layer(dense, table, tmp_path, order):
     found = pruned(dense, table, tmp_path / "out", 1.7, order=order)
     first, second = found.layers

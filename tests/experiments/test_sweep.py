@@ -146,6 +146,7 @@ def test_bars_move_on_a_terminal_and_ctrl_c_stops_all_jobs(tmp_path):
     assert launch(tmp_path, *words[:-2], "--resume").returncode == 0
 
 
+@pytest.mark.nightly
 def test_sigterm_ends_even_a_job_that_will_not(tmp_path):
     launcher = start(tmp_path, "-e", "9", "-p", "spt,magnitude", FAKE_STUBBORN="1", **SLOW)
     wait_until(lambda: "pid" in status(tmp_path, "spt"))

@@ -95,6 +95,7 @@ def test_the_dry_run_says_what_comes_after_what(tmp_path):
     assert "Jobs (2)" in shown and "; after baseline sst2" in shown and not (tmp_path / "out").exists()
 
 
+@pytest.mark.nightly
 def test_a_failed_teacher_fails_its_students_in_one_sentence_and_resume_tries_all_again(tmp_path):
     words = ("-p", "magnitude,movement", "-max-parallel-jobs", "2", *SELF)
     done = launch(tmp_path, *words, FAKE_FAIL="baseline")

@@ -96,6 +96,7 @@ def test_metadata_and_model_know_nothing_of_it(runs):
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.nightly
 def test_a_stopped_run_goes_on_with_the_loss_that_is_handed_in_again(runs, tmp_path, stopped):
     stopped(config_of(), tmp_path, 1, 0, training_loss=Far())
     with np.load(tmp_path / "checkpoint.npz") as arrays:
@@ -127,6 +128,7 @@ def test_rewards_and_saliency_look_at_the_loss_of_the_task(tmp_path, monkeypatch
     "options",
     [nightly({"jit_compile": True}), {"precision": "mixed_bfloat16"}, nightly({"precision": "mixed_float16"})],
 )
+@pytest.mark.nightly
 def test_it_compiles_and_takes_16_bits(tmp_path, options):
     policy = keras.config.dtype_policy()
     try:

@@ -114,6 +114,7 @@ def test_the_page_marks_words_where_they_stand_and_needs_nothing(folder):
     assert marked[8].count(">good</mark>") == 2
 
 
+@pytest.mark.nightly
 def test_explaining_goes_on_where_it_was_stopped(folder, capsys, monkeypatch):
     words = ["explain", "model", "a.tsv", *QUICK, "-o"]
     assert main([*words, "whole"]) == 0

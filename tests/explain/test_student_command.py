@@ -54,6 +54,7 @@ def folder(saved, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.nightly
 def test_students_are_trained_judged_and_kept(folder, capsys, monkeypatch):
     monkeypatch.setattr(students, "REPEATS", 2)
     assert main(["student", "tokens", *TRAIN, "-o", "out"]) == 0

@@ -242,6 +242,7 @@ def test_what_comes_into_layers_is_the_same_in_order_and_at_once(family, referen
             np.testing.assert_allclose(moments.products(), moments.cross(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.daily_every(3)
 def test_heads_and_neurons_go_with_the_update_of_what_stays(family, reference):
     model = load(FOLDERS / family, num_outputs=3)
     batches = [(batch(reference, model, length), None) for length in LENGTHS]

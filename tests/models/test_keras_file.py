@@ -213,7 +213,7 @@ def test_a_tokeniser_of_another_model_is_refused_when_the_folder_is_read(folder)
         (["a", "a"], "'a' is no name of a class"),
         (["a", " "], "' ' is no name of a class"),
         (["a", "b", "c"], "2 outputs in the architecture, and 3 of the task"),
-        ([], "0 classes of a classification"),
+        ([], "0 classes, and kind is 'classification'"),
         ("ab", "task: labels is a text; allowed: a list"),
     ],
 )

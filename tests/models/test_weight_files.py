@@ -200,7 +200,8 @@ OTHER_HEADS = {
                 ("ElectraForPreTraining", {"discriminator_predictions.dense.weight": (18, 18)}),
                 ("ElectraForMaskedLM", {"generator_predictions.dense.weight": (18, 18)})),
 }  # fmt: skip
-MEANT = {"ForTokenClassification": "token classification", "ForMultipleChoice": "multiple choice",
+MEANT = {"ForTokenClassification": "tags of words (LABEL_0, LABEL_1, LABEL_2, LABEL_3, LABEL_4)",
+         "ForMultipleChoice": "multiple choice",
          "ForMaskedLM": "masked language modelling", "ForPreTraining": "pretraining"}  # fmt: skip
 
 
@@ -235,6 +236,9 @@ def test_other_heads_give_their_encoder_with_a_new_head(tmp_path, family, name, 
     # A head for a choice of DistilBERT has the layer that one for classes has.
     assert len(others) == ("pre_classifier.weight" not in head)
     assert all(f"no {get_family(family).pooled} in it" in each for each in others)
+    if ending == "ForTokenClassification":
+        assert load_source(folder).task.labels == tuple(f"LABEL_{number}" for number in range(5))
+        return
     with pytest.raises(UserError, match="its head is for .*; .* trains a new one"):
         load_source(folder)
 

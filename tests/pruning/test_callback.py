@@ -68,7 +68,7 @@ def fit(make_model, batches, config, epochs=None):
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
-@pytest.mark.daily_every(2)
+@pytest.mark.daily_every(4)
 def test_every_method_reaches_the_scheduled_sparsity(make_model, batches, options):
     config = config_of(
         options["pruning_method"],
@@ -164,7 +164,7 @@ def test_a_taylor_reward_is_minus_the_gates_gradient_and_then_its_moving_average
     np.testing.assert_allclose(ops.convert_to_numpy(layer.scores), 0.125 * first + 0.875 * second, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", ["default", "published"])
+@pytest.mark.parametrize("variant", ["default", nightly("published")])
 def test_taylor_adds_up_squares_of_what_a_gate_does_to_the_loss(make_model, batches, variant):
     """Against finite differences of the gate of one weight; an update begins a new sum."""
     options = {"taylor_variant": variant, "pruning_start_epoch": 2, "optimizer": "sgd", "momentum": 0.0}

@@ -329,6 +329,7 @@ def test_steps_must_be_known_to_methods_that_act_inside_an_epoch():
     assert history["sparsity"] == pytest.approx([0.5], abs=0.01)
 
 
+@pytest.mark.nightly
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)

@@ -300,8 +300,8 @@ def test_gradients_are_those_of_the_tasks_loss(kind):
     assert scores[place] == pytest.approx(abs(losses[0] - losses[1]) / 2, rel=5e-2)
 
 
-@pytest.mark.parametrize("name", ["activation_magnitude", nightly("grad_cam"), "smooth_grad_cam_shift"])
-@pytest.mark.daily_every(2)
+@pytest.mark.parametrize("name", ["activation_magnitude", "grad_cam", "smooth_grad_cam_shift"])
+@pytest.mark.daily_every(3)
 def test_closed_weights_stay_closed_and_the_asked_sparsity_is_reached(make_model, batches, name):
     model = make_model(num_layers=1)
     config = config_of(name, score_batches=2, smooth_passes=2, learning_rate=1e-2)
@@ -388,6 +388,7 @@ def test_strategies_are_typed_like_methods(capfd, tmp_path):
     nightly("LayerSmoothGradCAMShift", ""),
 ])  # fmt: skip
 @pytest.mark.daily_every(2)
+@pytest.mark.nightly
 def test_every_criterion_drives_a_run(tmp_path, capfd, name, more):
     steps = [] if "-ss" in more else ["-f", "0.6"]
     words = ["train", "-p", name, *SMALL, "-e", "1", "-ps", "1", "-pe", "1", *steps, "--run-dir", str(tmp_path)]

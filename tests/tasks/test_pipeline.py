@@ -123,6 +123,7 @@ def test_more_room_than_data_and_too_little():
 
 @pytest.mark.daily_every(2)
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.nightly
 def test_fit_evaluate_and_predict_take_every_length(backend):
     pytest.importorskip(backend)
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}

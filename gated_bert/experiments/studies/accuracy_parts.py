@@ -17,19 +17,19 @@ _OBERT_AT_ONCE = "--strategy obert -e 0 --obert-gradients 256 --obert-recomputat
 _LEVELS = "50,60,80,90,95,97"
 _PLATEAUS = "-e 11 -ps 2 -ss 50 70 80 80 90 90 95 95 97 97"
 """An epoch unpruned, then two at a level, the last of which counts; a cycle of the rate is two epochs, too."""
-_GRADUAL = "--lr-schedule cyclic --lr-cycle 2 --freeze embeddings -l 5e-4 --scope global"
+_GRADUAL = "--lr-schedule cyclic --lr-cycle 2 --freeze embeddings -l 5e-4 --scope global --obert-gradients 256"
 """2e-4 keeps less from 80 % on, and 1e-3 less before that (magnitude with a teacher, one seed: `docs/accuracy.md`)."""
 _RISING = "-e 11 -ps 2 -pe 9 -f 0.97 -p soft_movement --freeze embeddings -l 5e-4"
 """Soft movement closes by a threshold, and stops at no level."""
 _ALL = "random,magnitude,movement,wanda,sparsegpt,obert,platon"
-_COMPARED = "magnitude,sparsegpt,movement"
+_COMPARED = "magnitude,sparsegpt"
 _Methods = Mapping[int, str]
 """Seed → methods, separated by commas."""
 
 
 def _levels(
     task: str, common: str, dense: str, gradual: str, *, taught: _Methods, trained: _Methods, levels: str = _LEVELS,
-    others: str = "", obert: str = "", rising: str = "",
+    per_layer: str = "", others: str = "", obert: str = "", rising: str = "",
 ) -> tuple[Part, ...]:  # fmt: skip
     """A dense model for each seed; from it one-shot, gradual with it as the teacher, and gradual without.
 
@@ -41,6 +41,8 @@ def _levels(
         taught: what has the dense model as its teacher; its seeds are those of the dense models.
         trained: what has none.
         levels: per cent, of one-shot pruning.
+        per_layer: what is taught with every seed, each matrix by itself: all over the model movement leaves matrices
+            empty, and ends at the majority class.
         others: what is taught with the first seed alone.
         obert: those of one-shot oBERT, with the first seed.
         rising: flags of what closes by a threshold, taught and with the first seed.
@@ -60,6 +62,11 @@ def _levels(
             model, common_start = start(seed)
             teacher = f" --teacher {model}" if way == "taught" else ""
             parts.append(Part(f"{task}-{way}-{seed}", f"{common_start} -p {names} {gradual}{teacher}"))
+    for seed in taught if per_layer else ():
+        model, common_start = start(seed)
+        alone = gradual.replace("--scope global", "--scope layer")
+        flags = f"{common_start} -p {per_layer} {alone} --teacher {model}"
+        parts.append(Part(f"{task}-taught-per-layer-{seed}", flags))
     first = next(iter(taught))
     model, common_start = start(first)
     if others:
@@ -86,8 +93,8 @@ ACCURACY = Study(
         "standard": (
             *_levels(
                 "sst2", _SST2, _DENSE, f"{_PLATEAUS} {_GRADUAL}",
-                taught={1: f"{_COMPARED},obert", 2: _COMPARED, 3: _COMPARED}, trained={1: "magnitude,sparsegpt"},
-                others="platon,wanda,random", obert="60,80,90", rising=_RISING,
+                taught=dict.fromkeys((1, 2, 3), _COMPARED), trained={1: _COMPARED}, per_layer="movement",
+                others="platon,wanda,random,obert", obert="60,80,90", rising=_RISING,
             ),
             *_levels(
                 "stsb", _STSB, "-p baseline -l 1e-4 -e 4", f"{_PLATEAUS} {_GRADUAL}",
@@ -120,6 +127,7 @@ _ABLATED = {
     "published-masks": "-p movement --movement-frequency 100",
     "every-step": "-p movement --movement-frequency 1",
     "linear": "-p movement --movement-schedule linear",
+    "global": "-p movement --scope global",
     "embeddings-trained": "-p movement --freeze none",
     "not-clipped": "-p movement --clip-norm none",
     "low-rate": "-p movement -l 3e-5",
