@@ -18,13 +18,17 @@ def open_inside(path: Path, root: Path) -> BinaryIO:
     Raises:
         OSError: no file, none that is regular, or one that a link leads to outside of the folder.
     """
-    place = path.resolve()
+    try:
+        place = path.resolve()
+    except RuntimeError as error:
+        # What Python before 3.13 says of a link to itself.
+        raise OSError(f"{path} leads nowhere: {error}") from error
     if not place.is_relative_to(root.resolve()):
         raise PermissionError(f"{path} leads out of {root}")
-    # A link that takes its place meanwhile is not followed, and a pipe holds nothing up.
+    # A link that takes the file's place meanwhile is not followed, and a pipe holds nothing up.
     number = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    file = open(number, "rb")
     if not stat.S_ISREG(os.fstat(number).st_mode):
-        file.close()
+        # By itself `open` leaves a folder's number open.
+        os.close(number)
         raise OSError(f"{path} is no regular file")
-    return file
+    return open(number, "rb")

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import tokenizers
+from tokenizers import normalizers
 
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.encoded import Template
@@ -112,13 +113,29 @@ def with_blank_before_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokeniz
     alone has not unless the tokeniser adds it. Every other tokeniser is given back as it is.
     """
     record = json.loads(backend.to_str())
+    # Later parts of a sequence see pieces of words.
     parts = [record.get("pre_tokenizer"), record.get("post_processor")]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
-            parts += [*(part.get("pretokenizers") or ()), *(part.get("processors") or ())]
+            parts += [*(part.get("pretokenizers") or ())[:1], *(part.get("processors") or ())]
             if "add_prefix_space" in part:
                 part["add_prefix_space"] = True
             if part.get("prepend_scheme") == "never":
                 part["prepend_scheme"] = "always"
-    return backend if json.loads(backend.to_str()) == record else tokenizers.Tokenizer.from_str(json.dumps(record))
+    made = tokenizers.Tokenizer.from_str(json.dumps(record))
+    if not _cuts_words_alike(made, backend):
+        made = tokenizers.Tokenizer.from_str(backend.to_str())
+        first = normalizers.Prepend(" ")
+        made.normalizer = first if made.normalizer is None else normalizers.Sequence([first, made.normalizer])
+    return backend if json.loads(backend.to_str()) == json.loads(made.to_str()) else made
+
+
+def _cuts_words_alike(made: tokenizers.Tokenizer, backend: tokenizers.Tokenizer) -> bool:
+    """Whether `made` cuts some words as `backend` does behind another one."""
+
+    def ids(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    before = ids(backend, "a")
+    return all(ids(backend, f"a {word}") == [*before, *ids(made, word)] for word in ("b", "a1b2", "don't"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gated_bert.support.errors import UserError
+from gated_bert.tasks.task import OUTSIDE, are_entity_tags
 from gated_bert.tasks.text_lines import read_lines, table_suffix
 
 CONLL = (".conll", ".iob", ".bio")
@@ -16,9 +17,8 @@ WORDS, TAGS = "tokens", "tags"
 """What the first column is called beside its number, 1, and the last beside its own."""
 
 _DOCUMENT = "-DOCSTART-"
-_COMMENT = re.compile(r"# ?([\w.]+ = ?|id\b)")
-"""Lines that tell of a text, as `# sent_id = 3`, before its first word: `#` alone may be a word."""
-_TAG = re.compile(r"O|[BIES]-\S+")
+_COMMENT = re.compile(r"#\s*[\w.]+( [\w.]+)? = ?|#\s+id\b")
+"""Lines that tell of a text, as `# sent_id = 3`, before its first word: `#` alone, or `#id`, may be a word."""
 _LOOKED_AT = 200
 
 
@@ -32,8 +32,23 @@ def is_conll(path: Path) -> bool:
     except UserError:
         return False
     lines = [cells for cells in found if cells and cells[0] != _DOCUMENT]
-    return bool(lines) and len({len(cells) for cells in lines}) == 1 and len(lines[0]) > 1 and all(
-        _TAG.fullmatch(cells[-1]) for cells in lines)  # fmt: skip
+    # Of a few lines of text each may end like a tag, as `blood type O` does.
+    tags = {cells[-1] for cells in lines}
+    is_even = len(lines) > 1 and len({len(cells) for cells in lines}) == 1 and len(lines[0]) > 1
+    return is_even and are_entity_tags(tags) and (tags != {OUTSIDE} or len(lines[0]) == 2)
+
+
+def check_conll(path: Path) -> None:
+    """Refuses a file that does not hold words and their tags.
+
+    Raises:
+        UserError: with the line, where another number of columns or what is no text is to blame.
+    """
+    if not is_conll(path):
+        for _ in conll_records(path):
+            pass
+        raise UserError(f"{path}: no words and tags line by line, as the training file has; allowed tags: O, B-TYPE, "
+                        "I-TYPE (E-TYPE, S-TYPE)")  # fmt: skip
 
 
 def conll_records(path: Path) -> Iterator[tuple[int, dict[str, list[str]]]]:

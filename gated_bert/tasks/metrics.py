@@ -123,7 +123,7 @@ def streaming_metric(task: Task) -> keras.metrics.Metric:
     if task.kind == SPANS:
         return StreamingSpanF1(name=name)
     if task.kind == TOKENS:
-        outside = task.labels.index(OUTSIDE) if name == "f1" else None
+        outside = task.labels.index(OUTSIDE) if name == "f1" and OUTSIDE in task.labels else None
         return StreamingTagF1(outside, name=name)
     if name not in STREAMING:
         raise ValueError(f"no streaming form of {name}; there is one of {', '.join(STREAMING)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gated_bert.support.errors import UserError
-from gated_bert.tasks.conll import is_conll
+from gated_bert.tasks.conll import CONLL, check_conll, is_conll
 from gated_bert.tasks.examples import Examples, TaskData
 from gated_bert.tasks.kinds import MULTI_LABEL, TARGET, TOKENS
 from gated_bert.tasks.own_lists import COLUMN_FLAGS, LabelsReader, Reader, TagsReader, kind_of_lists
@@ -37,14 +37,21 @@ DEV_NAMES = ("dev", "validation", "valid", "val")
 
 def find_split(folder: Path, *names: str) -> Path | None:
     """The one file in `folder` that is called by one of the names, with .tsv, .csv, .jsonl or .conll (or .gz) after it,
-    or .txt where it holds words and tags.
+    or .txt where it, or the training file, holds words and tags.
 
     Raises:
         UserError: there are several.
     """
     files = [folder / (name + suffix + packed) for name in names for suffix in SUFFIXES for packed in ("", ".gz")]
     found = [file for file in files if file.is_file()]
-    found += [file for name in names if (file := folder / f"{name}.txt").is_file() and is_conll(file)]
+    texts = [file for name in names for packed in ("", ".gz") if (file := folder / f"{name}.txt{packed}").is_file()]
+    endings = [suffix + packed for suffix in (".txt", *CONLL) for packed in ("", ".gz")]
+    beside = [file for ending in endings if (file := folder / f"train{ending}").is_file()]
+    if texts and any(map(is_conll, beside)):
+        # What is damaged is named, and not passed over.
+        for file in texts:
+            check_conll(file)
+    found += filter(is_conll, texts)
     if len(found) > 1:
         raise UserError(f"{folder}: both {found[0].name} and {found[1].name} are there; keep one of them")
     return found[0] if found else None

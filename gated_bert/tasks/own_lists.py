@@ -26,8 +26,12 @@ Columns = tuple[str | None, str | None, str | None]
 
 def kind_of_lists(table: Table, columns: Columns) -> str | None:
     """What a list in the first row of a training file makes of it: of words tags, of labels several at once."""
-    texts = columns[0] or next((name for name in ("text", *WORD_COLUMNS) if name in table.columns), "")
-    if _holds_lists(table, texts):
+    # Beside its words a text may be there as a whole, too.
+    words = (columns[0],) if columns[0] else WORD_COLUMNS
+    tags = (columns[2],) if columns[2] else TAG_COLUMNS
+    if any(_holds_lists(table, name) for name in words) and (
+        "text" not in table.columns or columns[0] or any(_holds_lists(table, name) for name in tags)
+    ):
         return TOKENS
     labels = columns[2] or next((name for name in ("label", "labels") if name in table.columns), "")
     return MULTI_LABEL if _holds_lists(table, labels) else None
@@ -93,8 +97,7 @@ class _ListsReader(Reader):
         return name
 
     def is_labelled(self, table: Table, task: Task) -> bool:
-        # A text without a label is one of which none holds.
-        return any(cell is not None for cell in table.columns.get(self.label, ()))
+        return any(cell for cell in table.columns.get(self.label, ()))
 
 
 class TagsReader(_ListsReader):
@@ -103,7 +106,12 @@ class TagsReader(_ListsReader):
     kind, texts, labels = TOKENS, WORD_COLUMNS, TAG_COLUMNS
 
     def task(self, table: Table, name: str, title: str) -> Task:
-        labels = ordered_tags({tag for tags in self._tags(table) for tag in tags}, str(table.path))
+        tags = self._tags(table)
+        for row, each in enumerate(tags):
+            if not all(tag.strip() and tag.isprintable() for tag in each):
+                raise UserError(f"{table.where(row)}: a tag in column {self.label!r} is empty, or holds what cannot be "
+                                "shown; correct it")  # fmt: skip
+        labels = ordered_tags({tag for each in tags for tag in each}, str(table.path))
         if len(labels) < 2:
             raise UserError(f"{table.path}: every tag in column {self.label!r} is {labels[0]!r}; give at least two")
         return Task(name, title, TOKENS, labels, usual_metrics(TOKENS, labels))

@@ -167,7 +167,7 @@ def check_seqeval() -> Any:
 def unread(count: int, where: str) -> str:
     """A sentence about words that no token shows."""
     return (f"{count:,} words of {where} are behind the longest text (-ml), or hold nothing that the tokeniser keeps; "
-            f"they are taken for {OUTSIDE}")  # fmt: skip
+            f"they are taken for {OUTSIDE}, or the first tag where there is none")  # fmt: skip
 
 
 def unread_words(datasets: Mapping[str, Any]) -> list[str]:

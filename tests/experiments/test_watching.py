@@ -234,6 +234,20 @@ def test_logs_are_shown_of_the_folder_alone(tmp_path, sweep, capsys, mode):
     watch.log(next(run for run in watch.look() if run.folder.name == "results_magnitude_sst2"))
 
 
+@pytest.mark.parametrize("name", ["log.txt", "status.json"])
+@pytest.mark.parametrize("kind", ["link to itself", "folder"])
+def test_what_is_no_file_is_passed_over_and_left_closed(sweep, name, kind):
+    path = sweep / "results_spt_sst2" / name
+    path.unlink()
+    path.symlink_to(name) if kind == "link to itself" else path.mkdir()
+    watch = Watch(sweep)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(5):
+        for run in watch.look():
+            watch.log(run)
+    assert not before or len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_folders_that_links_lead_to_are_not_entered(tmp_path, sweep, ask):
     elsewhere = write_run(tmp_path / "elsewhere", "random", several=False)
     (elsewhere / "log.txt").write_text(SECRET)

@@ -1,5 +1,6 @@
 """A user's own files of words and tags, and of texts with several labels."""
 
+import gzip
 import json
 
 import numpy as np
@@ -49,6 +50,55 @@ def test_conll_files_are_words_and_the_tags_of_the_last_column(name, tmp_path):
     assert data.dev["dev"].words == [("U.N.",), ("EU",)] and data.dev["dev"].labels.tolist() == [4, 0]
     assert data.source["labels"] == (f"tags of 3 kinds of entities: MISC, ORG, PER, of 5 words in 2 texts of {name} "
                                      "(column 'tags')")  # fmt: skip
+
+
+@pytest.mark.parametrize(("damaged", "said"), [
+    (b"Ann B-PER\nruns\nRome B-LOC\n", "dev.txt, line 2: 1 columns instead of 2"),
+    (b"Ren\xe9 B-PER\nruns O\n", "dev.txt"),
+    (b"Ann PERSON\nruns O\n", "dev.txt: no words and tags line by line"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["train.txt", "train.conll"])
+def test_a_damaged_file_beside_the_training_file_is_named_and_not_passed_over(name, damaged, said, tmp_path):
+    write(tmp_path / "news" / name, CONLL)
+    (tmp_path / "news" / "dev.txt").write_bytes(damaged)
+    with pytest.raises(UserError, match=said):
+        read_own_data(tmp_path / "news")
+
+
+def test_packed_files_of_words_are_found(tmp_path):
+    for name, text in (("train", CONLL), ("dev", "U.N. NNP B-NP I-ORG\nis VBZ B-VP O\n")):
+        with gzip.open(tmp_path / f"{name}.txt.gz", "wt", encoding="utf-8") as file:
+            file.write(text)
+    assert read_own_data(tmp_path).dev["dev"].words == [("U.N.", "is")]
+
+
+def test_lines_that_tell_of_a_text_are_passed_over_and_words_are_not(tmp_path):
+    path = write(tmp_path / "train.conll", "# newdoc id = x\n# sent_id = 3\n#id O\nrocks O\n\n#foo B-PER\n# O\n")
+    data = read_own_data(path)
+    assert sorted(data.train.words + data.dev["dev"].words) == [("#foo", "#"), ("#id", "rocks")]
+
+
+@pytest.mark.parametrize("tag", ["", " ", "NN\nX"])
+def test_a_tag_that_cannot_be_shown_is_refused_with_its_line(tag, tmp_path):
+    jsonl(tmp_path / "train.jsonl", {"tokens": ["a", "b"], "tags": ["NN", "DT"]}, {"tokens": ["a"], "tags": [tag]})
+    with pytest.raises(UserError, match="train.jsonl, line 2: a tag in column 'tags' is empty, or holds") as refused:
+        read_own_data(tmp_path / "train.jsonl")
+    assert "\n" not in str(refused.value)
+
+
+def test_words_beside_the_whole_text_are_words(tmp_path):
+    words, tags = ["Ann", "lives", "in", "Rome"], ["B-PER", "O", "O", "B-LOC"]
+    record = {"text": " ".join(words), "tokens": words, "ner_tags": tags}
+    path = jsonl(tmp_path / "train.jsonl", *[record] * 4)
+    assert read_own_data(path).task.kind == TOKENS
+    topics = jsonl(tmp_path / "topics.jsonl", *[{"text": "a b", "tokens": ["a", "b"], "labels": ["x", "y"]}] * 4)
+    assert read_own_data(topics).task.kind == MULTI_LABEL
+
+
+def test_a_test_file_without_any_label_is_not_judged_on(tmp_path):
+    write(tmp_path / "train.csv", "text,label\na,x;y\nb,y\nc,x\nd,x\n")
+    write(tmp_path / "test.csv", "text,label\na,\nb,\n")
+    assert read_own_data(tmp_path, task_type=MULTI_LABEL).task.dev_splits == ("dev",)
 
 
 def test_columns_of_conll_files_are_named_by_their_numbers(tmp_path):

@@ -5,13 +5,16 @@ import json
 import keras
 import numpy as np
 import pytest
+import tokenizers
 from in_transformers import needs_transformers, run
 from scipy import special
 from sklearn import metrics as sklearn_metrics
+from tokenizers import pre_tokenizers
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.distillation import hard_loss, soft_loss
 from gated_bert.models.family import get_family
+from gated_bert.tasks.arrangement import with_blank_before_words
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset, task_loss
 from gated_bert.tasks.examples import TaggedExamples
 from gated_bert.tasks.kinds import TOKENS
@@ -82,6 +85,22 @@ def test_every_word_of_byte_level_pairs_is_cut_as_in_the_middle_of_a_text():
 
 def examples(words, tags):
     return TaggedExamples.of([text.split(" ") for text in words], np.array(tags, np.int32))
+
+
+@pytest.mark.parametrize("parts", [
+    [pre_tokenizers.Split(tokenizers.Regex(r"\\p{N}| ?[^\\s\\p{N}]+"), "isolated"),
+     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)],
+    [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
+], ids=["split", "digits"])  # fmt: skip
+def test_parts_of_a_word_get_no_blank_of_their_own(parts):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    backend.train_from_iterator(["a1b2 don't", "x"], tokenizers.trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))  # fmt: skip
+    made = with_blank_before_words(backend)
+    for word in ("a1b2", "don't", "x", "12"):
+        whole, before = (backend.encode(text).tokens for text in (f"a {word}", "a"))
+        assert made.encode(word).tokens == whole[len(before):]
 
 
 def test_labels_stand_at_first_pieces_and_words_that_no_token_shows_are_counted():

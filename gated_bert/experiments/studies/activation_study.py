@@ -32,6 +32,7 @@ from gated_bert.support.records import read_record
 from gated_bert.support.schemas import MadeByActivations
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.examples import TaskData
+from gated_bert.tasks.kinds import CLASSES
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
@@ -151,7 +152,7 @@ def make_starts(config: GatedBertConfig, study: ActivationConfig, folder: Path, 
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(policy(config.precision, config.jit_compile))
     data, tokenizer = load_task_data(config), run_tokenizer(config)
-    if not data.task.labels:
+    if data.task.kind != CLASSES:
         raise UserError(f"task_name: {data.task.name} is refused; allowed: a task of classes, for F1 and precision")
     model = build_model(config, data.task, tokenizer.vocab_size)
     _check_layers(study.thresholds, model.architecture.num_layers)

@@ -243,7 +243,7 @@ class RayJob:
         """Sends SIGKILL, and leaves a worker alone that does not answer."""
         self._stopping, self._kills = True, self._kills + 1
         if self._kills == 1:
-            self._worker.send_signal.remote(signal.SIGKILL)
+            self._worker.send_signal.remote(getattr(signal, "SIGKILL", signal.SIGTERM))
         elif self._kills > _UNANSWERED_KILLS:
             self._drop()
 
