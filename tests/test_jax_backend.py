@@ -28,8 +28,8 @@ FULL_SCALE = True
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
            "tests/experiments/test_training_loss.py")  # fmt: skip
-"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, what takes some seconds, and nightly the loss of a user's own."""
-QUICK = ("-k", "not test_training_loss", "-m", "not nightly")
+"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, the layers; patterns and the loss of a user's own are nightly."""
+QUICK = ("-k", "not test_training_loss and not test_patterns", "-m", "not nightly")
 
 
 def under_jax(*words: str) -> subprocess.CompletedProcess:

@@ -184,6 +184,7 @@ def test_a_folder_whose_name_is_not_utf8_will_do(tmp_path):
 SETTINGS_OF_STRANGERS = {"words": b"nonsense: 3\nbackend: nosuch\ntext.usetex: True\n", "latin-1": b"# \xe9\n"}
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize("kind", [*SETTINGS_OF_STRANGERS, "a pipe"])
 def test_plots_are_not_set_by_a_file_of_the_working_folder(trapped, kind):
     write_run(trapped / "runs", epochs=2, several=False)

@@ -28,6 +28,10 @@ def trim_vocabulary_command(words: list[str]) -> int:
     source, out, typed = two_folders("trim-vocabulary", text, flags, words)
     if "texts" not in typed and "data" not in typed:
         raise FlagError("trim-vocabulary: needs texts; name files with --texts, or the data of the task with -d")
+    if "texts" not in typed:
+        given = [flag.label for flag in flags[3:] if flag.name in typed]
+        if given:
+            raise FlagError(f"{given[0]}: only with --texts, of whose files it names a column")
     files = [user_path(str(file)) for file in typed.get("texts", ())]
     for file in files:
         if not file.is_file():

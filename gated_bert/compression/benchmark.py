@@ -109,12 +109,14 @@ class JudgedOn:
         examples: the examples of that split.
         label: what tables and plots call the data.
         train: the training examples, for what is calibrated.
+        splits: names of all splits of the data but training.
     """
 
     task: Task
     examples: Examples
     label: str
     train: Examples
+    splits: tuple[str, ...]
 
 
 def read_judged(
@@ -157,7 +159,7 @@ def read_judged(
         raise UserError(f"--split: {split!r} is refused; {task.title} has {', '.join(splits)}")
     dev, train = (_in_order(each, found.task, task, data) for each in (found.dev[chosen], found.train))
     label = f"{found.source['label']}, {chosen}"
-    return JudgedOn(dataclasses.replace(task, dev_splits=(chosen,)), dev, label, train)
+    return JudgedOn(dataclasses.replace(task, dev_splits=(chosen,)), dev, label, train, splits)
 
 
 def _in_order(examples: Examples, found: Task, wanted: Task, data: str) -> Examples:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -20,6 +21,7 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.columns import find_columns
 from gated_bert.tasks.examples import Examples
+from gated_bert.tasks.kinds import OF_TOKEN
 from gated_bert.tasks.pipeline import BucketedDataset
 from gated_bert.tasks.tables import read_chunks
 from gated_bert.tasks.trimmed_vocabulary import CHUNK, check_same, trimmed, used_tokens
@@ -55,10 +57,15 @@ def trim_vocabulary(loaded: LoadedModel, texts: Sequence[str]) -> LoadedModel:
     padding = getattr(loaded.config, "padding_index", None)
     # Where positions are counted from behind the padding's id, that must stay what it is.
     below = 0 if padding is None else padding + 1
-    with progress_bar("texts", 2 * len(texts)) as advance:
-        used = used_tokens(tokenizer, texts, partial(advance, "looking for tokens"))
+    parts = texts
+    if loaded.task.traits.head == OF_TOKEN:
+        # Tagged words are cut one by one.
+        parts = list(dict.fromkeys(word for text in texts for word in text.split(" ")))
+    with progress_bar("texts", 2 * len(parts)) as advance:
+        used = used_tokens(_as_read(loaded, tokenizer), parts, partial(advance, "looking for tokens"))
         small, old = trimmed(tokenizer, used, below)
-        check_same(tokenizer, small, old, texts, partial(advance, "cutting by the rest"))
+        known = partial(advance, "cutting by the rest")
+        check_same(_as_read(loaded, tokenizer), _as_read(loaded, small), old, parts, known)
     record = {"tokens_before": loaded.config.vocab_size, "tokens": len(old), "texts": len(texts)}
     metadata = loaded.metadata | {"vocabulary_trimmed": record}
     smaller = model.rebuilt(loaded.config.replace(vocab_size=len(old)))
@@ -66,6 +73,11 @@ def trim_vocabulary(loaded: LoadedModel, texts: Sequence[str]) -> LoadedModel:
         values = ops.convert_to_numpy(source)
         target.assign(values if source.shape == target.shape else values[old])
     return LoadedModel(smaller, small, loaded.task, smaller.architecture, metadata)
+
+
+def _as_read(loaded: LoadedModel, tokenizer: Any) -> Any:
+    """The tokeniser as it cuts what the model reads."""
+    return tokenizer.for_words if loaded.task.traits.head == OF_TOKEN else tokenizer
 
 
 @dataclass(frozen=True)
@@ -96,9 +108,12 @@ class Corpus:
             for table in read_chunks(path, CHUNK, columns.header):
                 _add(found, dataclasses.replace(columns, label=None).examples(table, loaded.task))
         if self.data is not None:
-            judged = read_judged({"the model": loaded}, self.data, None, self.allow_partial)
-            _add(found, judged.train)
-            _add(found, judged.examples)
+            judged = partial(read_judged, {"the model": loaded}, self.data, allow_partial=self.allow_partial)
+            first = judged()
+            _add(found, first.train)
+            for split in first.splits:
+                if split != "test":
+                    _add(found, judged(split=split).examples)
         return found
 
 
@@ -143,7 +158,7 @@ def _difference(loaded: LoadedModel, small: LoadedModel, texts: Sequence[str]) -
     pairs = chosen[::-1] if loaded.task.pair else None
     logits = []
     for each in (loaded, small):
-        encoded = each.tokenizer.encode(chosen, pairs, length)
+        encoded = _as_read(loaded, each.tokenizer).encode(chosen, pairs, length)
         batch = BucketedDataset(encoded, None, len(chosen), length, buckets=(length,))[0]
         logits.append(in_float32(each.model).predict_on_batch(batch))
     return float(np.abs(logits[0] - logits[1]).max())

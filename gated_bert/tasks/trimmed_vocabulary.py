@@ -56,13 +56,16 @@ def trimmed(tokenizer: Tokenizer, used: set[int], below: int = 0) -> tuple[Token
     model = record["model"]
     ids = _ids(model, tokenizer.origin)
     kept = {token for token, index in ids.items() if index in used or index < below}
-    kept |= {token for token in ids if len(token) == 1 or token in _BYTES or _is_character(token, model)}
     special = {token["content"]: token["id"] for token in record.get("added_tokens") or ()}
     kept |= ids.keys() & {*special, *tokenizer.special.values(), model.get("unk_token")}
     around = _template_ids(record.get("post_processor") or {})
     kept |= {token for token, index in ids.items() if index in around}
     if model["type"] == "Unigram" and model.get("unk_id") is not None:
         kept.add(model["vocab"][model["unk_id"]][0])
+    if model.get("dropout"):
+        raise UserError(f"{tokenizer.origin}: byte pairs with dropout are refused, as they cut a text otherwise each "
+                        "time; set dropout to null in its model")  # fmt: skip
+    _keep_characters(model, ids, kept)
     if model["type"] == "BPE":
         _keep_parts(model, kept)
     old = np.array(sorted({ids[token] for token in kept} | set(special.values())), np.int64)
@@ -70,9 +73,11 @@ def trimmed(tokenizer: Tokenizer, used: set[int], below: int = 0) -> tuple[Token
     backend = tokenizers.Tokenizer.from_str(json.dumps(record))
     small = type(tokenizer)(backend, tokenizer.origin, tokenizer.special, tokenizer.max_length)
     whole, names = tokenizer.backend, small.backend.get_vocab()
-    if any(whole.token_to_id(token) != old[index] for token, index in names.items()) or len(names) != len(old):
-        raise UserError(f"{tokenizer.origin}: its added tokens have ids between those of its vocabulary, which "
-                        "cannot be made smaller")  # fmt: skip
+    is_same = sorted(names.values()) == list(range(len(old))) and all(
+        whole.token_to_id(token) == old[index] for token, index in names.items())  # fmt: skip
+    if not is_same or not np.array_equal(old[:below], np.arange(below)):
+        raise UserError(f"{tokenizer.origin}: its tokens have ids with gaps, twice, or of added tokens between others; "
+                        "such a vocabulary cannot be made smaller")  # fmt: skip
     return small, old
 
 
@@ -117,16 +122,24 @@ def _chunks(texts: Iterable[str]) -> Iterable[Sequence[str]]:
 def _ids(model: dict[str, Any], origin: str) -> dict[str, int]:
     if model["type"] == "Unigram":
         return {piece: index for index, (piece, _) in enumerate(model["vocab"])}
-    if model["type"] in ("WordPiece", "BPE", "WordLevel"):
+    if model["type"] in ("WordPiece", "BPE"):
         return dict(model["vocab"])
-    raise UserError(f"{origin}: a vocabulary of the kind {model['type']} is refused; allowed: WordPiece, BPE, Unigram, "
-                    "WordLevel")  # fmt: skip
+    raise UserError(f"{origin}: a vocabulary of the kind {model['type']} is refused; allowed: WordPiece, BPE, Unigram")
 
 
-def _is_character(token: str, model: dict[str, Any]) -> bool:
-    """Whether it is one character that goes on with, or ends, a word."""
+def _keep_characters(model: dict[str, Any], ids: Iterable[str], kept: set[str]) -> None:
+    """Adds single characters and bytes, at the beginning of words and further on, and what has one that is none."""
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-    return len(token.removeprefix(prefix).removesuffix(suffix)) == 1
+    single = {token for token in ids if len(token) == 1 or token in _BYTES
+              or len(token.removeprefix(prefix).removesuffix(suffix)) == 1}  # fmt: skip
+    kept |= single
+    for token in ids:
+        inside = prefix and token.startswith(prefix) and len(token) > len(prefix)
+        rest = (token.removeprefix(prefix) if inside else token).removesuffix(suffix)
+        marks = [prefix * (inside or place > 0) for place in range(len(rest))]
+        if any(f"{mark}{letter}" not in single for mark, letter in zip(marks, rest, strict=True)):
+            # Nothing shorter could take its place.
+            kept.add(token)
 
 
 def _keep_parts(model: dict[str, Any], kept: set[str]) -> None:

@@ -12,7 +12,7 @@ from gated_bert.compression.source import load_source
 from gated_bert.models.folder import LoadedModel, load_model, save_model
 from gated_bert.models.pretrained import read_pretrained_architecture
 from gated_bert.tasks.pipeline import BucketedDataset
-from gated_bert.tasks.task import TASKS
+from gated_bert.tasks.task import TASKS, Task
 from tests.models.family_models import FOLDERS, load
 from tests.refused import refusal
 from tests.tasks.test_file_tokenizers import RobertaTokenizer, byte_level
@@ -60,6 +60,20 @@ def test_logits_of_the_texts_are_the_same_bit_for_bit(roberta, tmp_path):
     assert np.isfinite(logits(small, ["żółć 電影 😀"])).all()
 
 
+def test_tagged_words_are_cut_one_by_one(roberta):
+    """Of byte pairs the first word of a text of tagged words has a blank before it, too."""
+    labels = ("O", "B-X", "I-X")
+    task = Task("names", "names", "token_classification", labels, ("accuracy",))
+    config = roberta.config.for_task(task)
+    tagger = LoadedModel(roberta.model.rebuilt(config), roberta.tokenizer, task, config, {})
+    small = trim_vocabulary(tagger, ["abc x", "don't"])
+    words = [("abc", "x"), ("don't",)]
+    before, after = (
+        list(map(each.tokenizer.backend.id_to_token, each.tokenizer.words(words)[0])) for each in (tagger, small)
+    )
+    assert before == after
+
+
 def test_gates_stay_closed_and_the_given_model_is_left_alone(roberta):
     layer = roberta.model.gated_layers(("ffn_intermediate",))[0]
     layer.mask_variable.assign(np.arange(layer.raw_kernel.shape[1]) % 2 * np.ones(layer.raw_kernel.shape))
@@ -92,6 +106,7 @@ def test_the_command_takes_the_tasks_own_texts_and_files(folder, tmp_path, capsy
     ([], "trim-vocabulary: needs texts; name files with --texts, or the data of the task with -d"),
     (["--texts", "nowhere.txt"], "nowhere.txt: no such file; give a .tsv"),
     (["-d", "nowhere"], "nowhere"),
+    (["-d", "embedded", "--text-column", "a"], "--text-column: only with --texts"),
     (["--texts", "texts.txt"], "texts.txt"),
 ])  # fmt: skip
 def test_what_makes_no_corpus_is_refused(folder, tmp_path, monkeypatch, capsys, words, said):

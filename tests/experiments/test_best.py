@@ -92,7 +92,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(9)
 def test_both_sparsities_and_the_best_model_of_every_pattern(tmp_path, case, no_steps):
     options, asked, reached, part = CASES[case]
     result = train(config_of(**options), tmp_path)

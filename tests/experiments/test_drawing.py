@@ -75,6 +75,7 @@ def test_a_name_with_an_underscore_is_in_the_legend():
     assert [text.get_text().strip("\u2060") for text in axes.legend().get_texts()] == ["_hidden", "shown"]
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize("name", (MATH[0], NAMES[2], NAMES[8]))
 def test_a_run_and_a_comparison_of_data_with_such_a_name(tmp_path, name, capfd):
     for method in ("baseline", "magnitude"):
@@ -92,6 +93,7 @@ def test_a_run_and_a_comparison_of_data_with_such_a_name(tmp_path, name, capfd):
     assert len(name) > 80 or name in shown
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize("name", (r"$\frac{", "_hidden", "x" * 300))
 def test_every_other_plot_with_such_names(name, tmp_path):
     names = [name, f"{name} 2"]

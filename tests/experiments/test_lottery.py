@@ -114,6 +114,7 @@ def test_criteria_that_need_data_see_the_trained_model_and_the_training_data(den
     assert 0 < loss < 5
 
 
+@pytest.mark.nightly
 def test_the_random_control_is_as_sparse_in_every_matrix(dense, ticket, tmp_path):
     config = ticket_of(dense, scope="global").replace(ticket=str(ticket / "model"), ticket_control="random")
     one, again = (start_of(config, tmp_path).model for _ in range(2))

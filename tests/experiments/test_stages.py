@@ -17,6 +17,7 @@ SMALL = (
 ).split()
 
 
+@pytest.mark.nightly
 def test_every_stage_starts_from_the_last_ones_weights(tmp_path, capsys, jobs_here):
     words = [*SMALL, "-p", "taylor", "--stages", "30,60", "-o", str(tmp_path)]
     assert main(["sweep", *words, "--mode", "pretrain"]) == 0

@@ -170,6 +170,7 @@ def test_one_launcher_a_folder_and_no_orphans_after_kill_9(tmp_path):
     assert (tmp_path / "out/results_spt_sst2/tidied-up").exists()
 
 
+@pytest.mark.nightly
 def test_a_refused_sweep_leaves_no_folder(tmp_path):
     done = launch(tmp_path, "-p", "spt", "-d", str(tmp_path))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr

@@ -24,7 +24,7 @@ from tests.fuzz.place import READERS, build
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.timeout(7200)
 
-EXAMPLES = int(os.environ.get("GATED_BERT_FUZZ", "25"))
+EXAMPLES = int(os.environ.get("GATED_BERT_FUZZ", "15"))
 SECONDS = 120
 """Of processor time that a command may take."""
 REPOSITORY = Path(__file__).resolve().parents[2]

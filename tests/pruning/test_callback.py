@@ -142,6 +142,7 @@ def test_movement_scores_take_one_sgd_step_along_the_gates_gradient(make_model, 
     assert ops.convert_to_numpy(layer.scores)[3, 5] == pytest.approx(-slope, rel=2e-2, abs=1e-5)
 
 
+@pytest.mark.nightly
 def test_a_taylor_reward_is_minus_the_gates_gradient_and_then_its_moving_average(make_model, batches):
     config = config_of("spt", spt_reward="taylor", optimizer="sgd", momentum=0.0, learning_rate=1e-9, clip_norm=1e-3)
     model = make_model("straight_through")
@@ -239,6 +240,7 @@ def test_the_probe_measures_the_loss_with_the_explored_units_closed(make_model, 
     assert criterion.q[0][explored[0]] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.nightly
 def test_one_role_a_batch(make_model, batches):
     criterion, model = spt(make_model, spt_explore_per_layer=True)
     model.compile("sgd", LOSS)

@@ -38,6 +38,7 @@ def test_threshold_and_penalty_follow_the_published_cubic_together():
 
 @pytest.mark.parametrize("method", ["soft_movement", "l0"])
 @pytest.mark.daily_every(2)
+@pytest.mark.nightly
 def test_with_their_usual_values_a_run_of_some_hundred_steps_closes_most_weights(method):
     """At the rates and penalties of before, 1e-2 and 25, nothing was closed."""
     closed = []

@@ -259,6 +259,7 @@ def config_of(criterion, **options):
 
 @pytest.mark.parametrize("name", ["activation_magnitude", "grad_cam", "smooth_grad_cam_shift"])
 @pytest.mark.daily_every(3)
+@pytest.mark.nightly
 def test_padding_changes_no_score(make_model, batches, name):
     model = make_model()
     model.compile("sgd", LOSS)

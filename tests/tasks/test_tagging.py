@@ -112,7 +112,7 @@ def test_labels_stand_at_first_pieces_and_words_that_no_token_shows_are_counted(
     assert labels.tolist() == [[no, 1, no, 2, 0, no, no, no], [no, 1, 0, 0, 0, 1, 1, no]]
     assert unread_words({"dev": dataset}) == [
         "2 words of dev are behind the longest text (-ml), or hold nothing that the tokeniser keeps; they are taken "
-        "for O"
+        "for O, or the first tag where there is none"
     ]
     taken = found.take([1, 0])
     assert taken.labels.tolist() == [1, 0, 0, 0, 0, 1, 1, 2, 1, 2, 0] and taken.texts[1] == "ab c d"

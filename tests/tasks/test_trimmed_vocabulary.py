@@ -81,8 +81,29 @@ def test_a_kept_token_is_still_merged_from_its_parts():
     assert {whole.backend.id_to_token(int(index)) for index in old} == set(ids) - {"dx", "ab"}
 
 
+def test_what_has_a_character_that_is_no_piece_stays():
+    """Without it a word of the same letters would become unknown."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x", "##x", "y", "xyz", "##xz", "xx", "##y"]
+    small, _ = trimmed(Tokenizer.from_vocab(tokens), set())
+    assert set(small.backend.get_vocab()) == {*tokens} - {"xx"}
+    assert pieces(small, ["xyz xx"]) == [["xyz", "x", "##x"]]
+
+
+@pytest.mark.parametrize(("model", "said"), [
+    (models.BPE({**dict.fromkeys(("a",), 5)}, [], dropout=0.5, unk_token="[UNK]"), "dropout are refused"),
+    (models.WordLevel({"good": 5, "[UNK]": 1}, unk_token="[UNK]"), "of the kind WordLevel is refused"),
+    (models.BPE({"[PAD]": 0, "a": 9}, [], unk_token="[UNK]"), "have ids with gaps"),
+])  # fmt: skip
+def test_vocabularies_that_cannot_be_made_smaller_are_refused_in_one_line(model, said):
+    backend = tokenizers.Tokenizer(model)
+    backend.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    with pytest.raises(UserError, match=said) as refused:
+        trimmed(Tokenizer(backend), set(), 3)
+    assert "\n" not in str(refused.value)
+
+
 def test_pieces_of_another_prefix_are_characters_too():
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "@@a", "ab", "@@ab"]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "@@a", "aa", "@@aa"]
     whole = Tokenizer.from_vocab(tokens, WordPieceRules(prefix="@@"))
     small, _ = trimmed(whole, set())
     assert set(small.backend.get_vocab()) == {*tokens[:5], "a", "@@a"}
