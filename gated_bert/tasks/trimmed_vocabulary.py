@@ -60,8 +60,10 @@ def trimmed(tokenizer: Tokenizer, used: set[int], below: int = 0) -> tuple[Token
     kept |= ids.keys() & {*special, *tokenizer.special.values(), model.get("unk_token")}
     around = _template_ids(record.get("post_processor") or {})
     kept |= {token for token, index in ids.items() if index in around}
-    if model["type"] == "Unigram" and model.get("unk_id") is not None:
-        kept.add(model["vocab"][model["unk_id"]][0])
+    if model["type"] == "Unigram":
+        # What an unknown letter costs is reckoned from the least likely piece.
+        kept.add(min(model["vocab"], key=lambda pair: pair[1])[0])
+        kept |= set() if model.get("unk_id") is None else {model["vocab"][model["unk_id"]][0]}
     if model.get("dropout"):
         raise UserError(f"{tokenizer.origin}: byte pairs with dropout are refused, as they cut a text otherwise each "
                         "time; set dropout to null in its model")  # fmt: skip
