@@ -16,10 +16,10 @@ from keras.layers import Layer
 
 from gated_bert.compression.kept import Matrix, check_round_to
 from gated_bert.compression.onnx_erfc import let_keras_export
-from gated_bert.compression.smaller_parts import Smaller, graph_nodes, smaller_parts
+from gated_bert.compression.smaller_parts import Smaller, smaller_parts
 from gated_bert.models.gate import plain_classes
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.models.roles import walk
+from gated_bert.models.roles import graph_nodes, walk
 from gated_bert.support.errors import UserError, one_line
 
 
@@ -101,12 +101,15 @@ class _Copy:
         with plain_classes(self.model), _not_compiled(self.model):
             small = self._graph(self.model)
         for plan in self._smaller:
-            plan.fill(small, *(self._clones[layer] for layer in plan.layers))
+            plan.check(small, *(self._clones[layer] for layer in plan.layers))
         for origin, clone in self._clones.items():
             # A model, and what was taken apart, has no weights but those of its layers.
             copied = origin in self._plans or clone in self._whole
             if isinstance(clone, Layer) and not copied and not graph_nodes(clone):
                 _copy_weights(origin, clone)
+        # What closed neurons give is asked of the copies of layers between, which may have learnt something.
+        for plan in self._smaller:
+            plan.fill(small, *(self._clones[layer] for layer in plan.layers))
         # Keras exports no model that was never called.
         given = small.inputs[0] if isinstance(small, keras.Sequential) else small.input
         small(keras.tree.map_structure(lambda each: keras.KerasTensor(each.shape, each.dtype), given))

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras.layers import Layer
@@ -35,6 +36,13 @@ def walk(model: Layer) -> Iterator[Layer]:
             seen.add(id(layer))
             yield layer
             waiting.extend(reversed(layer._layers))
+
+
+def graph_nodes(layer: Layer) -> list[Any]:
+    """The calls that a functional or sequential model is made of, nothing of other layers."""
+    # Of a subclassed model's own call nothing is seen.
+    graph = getattr(layer, "_functional", None) or layer
+    return [node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes]
 
 
 def is_attention(layer: Layer) -> bool:
@@ -174,9 +182,7 @@ def shared_layers(model: keras.Model) -> dict[Layer, str]:
     uses: Counter[Layer] = Counter()
     owners: dict[int, set[int]] = {}
     for part in walk(model):
-        # Of a subclassed model's own call nothing is seen.
-        graph = getattr(part, "_functional", None) or part
-        for node in itertools.chain(*getattr(graph, "_nodes_by_depth", {}).values()):
+        for node in graph_nodes(part):
             uses[node.operation] += 1
         for variable in (*part._trainable_variables, *part._non_trainable_variables):
             owners.setdefault(id(variable), set()).add(id(part))

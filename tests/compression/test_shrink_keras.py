@@ -181,6 +181,29 @@ def test_an_output_without_bias_gets_one_for_what_closed_neurons_give():
     same(model, small, ROWS)
 
 
+def between(*steps, rank=2, **first):
+    """A hidden layer of which half the neurons are closed and give their biases, what follows it, and a head."""
+    keras.utils.set_random_seed(8)
+    inputs = keras.Input((12,) if rank == 2 else (*range(2, rank), 12))
+    x = layers.Dense(8, name="hidden", **first)(inputs)
+    for step in steps:
+        x = step(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    randomize(model)
+    gated_bert.gate(model, roles={"ffn_intermediate": "hidden", "ffn_output": "head"})
+    model.get_layer("hidden").gates.assign(np.repeat([[0.0] * 4 + [1.0] * 4], 12, 0))
+    model.get_layer("hidden").bias.assign(np.linspace(-2, 2, 8))
+    return model
+
+
+def test_a_learnt_activation_between_gives_the_constants_that_it_has_learnt():
+    model = between(layers.PReLU(shared_axes=[1], alpha_initializer="ones", name="learnt"))
+    model.get_layer("learnt").alpha.assign([0.3])
+    small = shrink(model)
+    assert small.get_layer("hidden").units == 4
+    same(model, small, ROWS)
+
+
 def test_what_blocks_share_stays_shared():
     model = gated_bert.gate(backbone("Albert"), include="group_0_*")
     randomize(model)
@@ -289,6 +312,36 @@ def normalised():
     return prune(gated_bert.gate(model, roles={"ffn_intermediate": "hidden", "ffn_output": "head"}), (NEURONS, 0.5))
 
 
+class Over(layers.Layer):
+    """An operation on what stands along one axis."""
+
+    def __init__(self, operation, **kwargs):
+        super().__init__(**kwargs)
+        self.operation = operation
+
+    def call(self, inputs):
+        return self.operation(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "operation": self.operation}
+
+
+def places_summed():
+    return between(Over(lambda x: keras.ops.sum(x, axis=1)), rank=3)
+
+
+def places_mixed():
+    return between(Over(lambda x: keras.ops.softmax(x, axis=1)), rank=3)
+
+
+def second_places_mixed():
+    return between(Over(lambda x: keras.ops.cumsum(x, axis=2)), rank=4)
+
+
+def examples_mixed():
+    return between(Over(lambda x: x - keras.ops.mean(x, axis=0, keepdims=True)))
+
+
 def read_twice():
     inputs = keras.Input((12,))
     hidden = layers.Dense(8, name="hidden")(inputs)
@@ -310,6 +363,8 @@ def language_model():
         (undescribed, "undescribed.*, a Undescribed, cannot be copied"),
         (masked, "block is refused, since what it reads comes with a mask of its own"),
         (normalised, "head does not read the neurons of hidden one by one; allowed: these two layers with dropout and"),
+        *((make, "head does not read the neurons of hidden one by one")
+          for make in (places_summed, places_mixed, second_places_mixed, examples_mixed)),
         (read_twice, "head does not read the neurons of hidden one by one"),
         (language_model, "since mlm_head and token_embedding share token_embedding; allowed: the backbone alone"),
     ],
