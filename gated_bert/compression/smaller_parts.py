@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,7 @@ def smaller_parts(model: keras.Model, round_to: int) -> list[Smaller]:
             kept = kept_of(heads, None, round_to)
             now = LayerSizes(layer.num_heads, layer.key_dim, layer.value_dim, 0)
             if kept.sizes != now:
+                _check_own(layer, list(projections(layer).values()))
                 found.append(SmallerAttention((layer,), heads, kept))
     for network in networks.values():
         first, last = (network.get(role) for role in NEURON_ROLES)
@@ -131,8 +132,23 @@ def smaller_parts(model: keras.Model, round_to: int) -> list[Smaller]:
             neurons = Neurons(Matrix.of(first), Matrix.of(last))
             left = kept_of(None, neurons, round_to).neurons
             if len(left) < first.units:
+                for layer in (first, last):
+                    _check_own(layer, [layer])
                 found.append(SmallerNetwork((first, last), neurons, left))
     return found
+
+
+def _check_own(layer: Layer, known: Sequence[Layer]):
+    """Refuses variables of a layer, or inside it, that are not the kernels, biases and gates of known dense layers."""
+    names = []
+    for part in walk(layer):
+        kept = () if part not in known else (part.variables if isinstance(part, GatedLayer) else
+                                             (part._kernel, part.bias))  # fmt: skip
+        names += [variable.name for variable in (*part._trainable_variables, *part._non_trainable_variables)
+                  if not any(variable is each for each in kept)]  # fmt: skip
+    if names:
+        raise UserError(f"shrink: {layer.path}, a {type(layer).__name__}, is refused, since it has weights of its own, "
+                        f"{', '.join(names)}; allowed: kernels and biases alone in what gets smaller")  # fmt: skip
 
 
 def _heads(attention: Layer) -> Heads:

@@ -264,6 +264,37 @@ class Around(keras.Model):
         return cls(**{**config, "inside": keras.saving.deserialize_keras_object(config["inside"])})
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class AroundAndScaled(Around):
+    """The same with a weight of its own."""
+
+    def build(self, shape):
+        self.last.build((None, 2))
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        return self.scale * super().call(inputs)
+
+
+def test_weights_of_the_class_itself_are_copied():
+    with keras.saving.custom_object_scope({"Block": Block}):
+        model = AroundAndScaled(encoder(1))
+        model(PADDED)
+        model.scale.assign(3.0)
+        small = shrink(prune(gated_bert.gate(model, exclude=["head", "last"]), (NEURONS, 0.4)))
+    assert small.count_params() < model.count_params()
+    same(model, small, PADDED)
+
+
+def test_scores_that_nobody_reads_do_no_harm():
+    inputs = keras.Input((6, 16))
+    x, _ = layers.MultiHeadAttention(4, 4)(inputs, inputs, return_attention_scores=True)
+    model = prune(gated_bert.gate(keras.Model(inputs, x)), (HEADS, 0.5))
+    small = shrink(model)
+    assert sizes(small)[0] == [(2, 4, 4)]
+    same(model, small, PADDED["features"])
+
+
 def test_a_class_of_ones_own_is_made_again_around_the_smaller_model(tmp_path):
     with keras.saving.custom_object_scope({"Block": Block}):
         model = Around(encoder())
@@ -342,6 +373,90 @@ def examples_mixed():
     return between(Over(lambda x: x - keras.ops.mean(x, axis=0, keepdims=True)))
 
 
+class Tempered(layers.MultiHeadAttention):
+    """Has a temperature of its own, and norms its queries."""
+
+    def build(self, query_shape, value_shape, key_shape=None):
+        super().build(query_shape, value_shape, key_shape)
+        self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature")
+
+
+class Normed(layers.MultiHeadAttention):
+    def build(self, query_shape, value_shape, key_shape=None):
+        super().build(query_shape, value_shape, key_shape)
+        self.norm = layers.LayerNormalization(name="query_norm")
+        self.norm.build((None, None, self.num_heads, self.key_dim))
+
+
+class Shifted(layers.Dense):
+    def build(self, shape):
+        super().build(shape)
+        self.shift = self.add_weight(shape=(), name="shift")
+
+
+def attention_of(kind):
+    inputs = keras.Input((6, 16))
+    return prune(gated_bert.gate(keras.Model(inputs, kind(4, 4, name="looks")(inputs, inputs))), (HEADS, 0.5))
+
+
+def shifted(place):
+    def make():
+        inputs = keras.Input((12,))
+        kinds = [Shifted if each == place else layers.Dense for each in range(2)]
+        names = [f"feedforward_{name}_dense" for name in ("intermediate", "output")]
+        model = keras.Model(inputs, kinds[1](2, name=names[1])(kinds[0](8, name=names[0])(inputs)))
+        layer = model.get_layer(names[1 - place])
+        kernel = array(layer.kernel).copy()
+        kernel[(slice(4), slice(None)) if place == 0 else (slice(None), slice(4))] = 0
+        layer.kernel.assign(kernel)
+        return model
+
+    return make
+
+
+def learnt_inside():
+    model = between(activation=layers.PReLU())
+    model(ROWS)  # Keras makes the activation's own variable now.
+    return model
+
+
+class Scaled(Block):
+    """A block with a scale of its own, as LayerScale."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+
+    def call(self, inputs, **kwargs):
+        return self.gamma * super().call(inputs, **kwargs)
+
+
+def scaled():
+    inputs = keras.Input((6, 16))
+    return prune(gated_bert.gate(keras.Model(inputs, Scaled(name="block")(inputs))), (HEADS, 0.5))
+
+
+def scores_read():
+    inputs = keras.Input((6, 16))
+    x, scores = layers.MultiHeadAttention(4, 4, name="looks")(inputs, inputs, return_attention_scores=True)
+    return prune(gated_bert.gate(keras.Model(inputs, [x, keras.ops.max(scores, axis=1)])), (HEADS, 0.5))
+
+
+class Scoring(layers.Layer):
+    def build(self, shape):
+        self.attention = layers.MultiHeadAttention(4, 4, name="looks")
+        self.attention.build(shape, shape)
+
+    def call(self, inputs):
+        x, scores = self.attention(inputs, inputs, return_attention_scores=True)
+        return x + keras.ops.mean(scores)
+
+
+def scores_read_inside():
+    inputs = keras.Input((6, 16))
+    return prune(gated_bert.gate(keras.Model(inputs, Scoring(name="block")(inputs))), (HEADS, 0.5))
+
+
 def read_twice():
     inputs = keras.Input((12,))
     hidden = layers.Dense(8, name="hidden")(inputs)
@@ -365,6 +480,14 @@ def language_model():
         (normalised, "head does not read the neurons of hidden one by one; allowed: these two layers with dropout and"),
         *((make, "head does not read the neurons of hidden one by one")
           for make in (places_summed, places_mixed, second_places_mixed, examples_mixed)),
+        (lambda: attention_of(Tempered), "looks, a Tempered, is refused, since it has weights of its own, temperature"),
+        (lambda: attention_of(Normed), "looks, a Normed, is refused, since it has weights of its own, gamma, beta"),
+        (shifted(0), "intermediate_dense, a Shifted, is refused, since it has weights of its own, shift"),
+        (shifted(1), "output_dense, a Shifted, is refused, since it has weights of its own, shift"),
+        (learnt_inside, "hidden, a .*Dense, is refused, since it has .* own, alpha"),
+        (scaled, "block, a Scaled, is refused, since it holds weights of its own, gamma, beside what"),
+        (scores_read, "looks is refused, since the scores of its heads are read"),
+        (scores_read_inside, "looks is refused, since the scores of its heads are read"),
         (read_twice, "head does not read the neurons of hidden one by one"),
         (language_model, "since mlm_head and token_embedding share token_embedding; allowed: the backbone alone"),
     ],
