@@ -14,6 +14,7 @@ import keras
 from keras import ops
 from keras.layers import Layer
 
+from gated_bert.compression.alike import check_alike
 from gated_bert.compression.kept import Matrix, check_round_to
 from gated_bert.compression.onnx_erfc import let_keras_export
 from gated_bert.compression.smaller_parts import Smaller, SmallerAttention, smaller_parts
@@ -34,7 +35,9 @@ def shrink_keras(model: keras.Model, round_to: int = 1) -> keras.Model:
     if not graph_nodes(model):
         return _from_configuration(model, smaller, round_to)
     _check_sharing(model)
-    return _Copy(model, smaller).made()
+    small = _Copy(model, smaller).made()
+    check_alike(model, small)
+    return small
 
 
 def _from_configuration(model: keras.Model, smaller: list[Smaller], round_to: int) -> keras.Model:

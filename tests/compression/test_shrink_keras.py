@@ -457,6 +457,23 @@ def scores_read_inside():
     return prune(gated_bert.gate(keras.Model(inputs, Scoring(name="block")(inputs))), (HEADS, 0.5))
 
 
+class Reading(Block):
+    """Its call reads a weight of a layer inside it, which no copy of that layer's calls has."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.shift = layers.Dense(shape[-1], name="shift")
+        self.shift.build(shape)
+
+    def call(self, inputs, **kwargs):
+        return super().call(inputs, **kwargs) + keras.ops.sum(self.shift.kernel, axis=0)
+
+
+def weights_read():
+    inputs = keras.Input((6, 16))
+    return prune(gated_bert.gate(keras.Model(inputs, Reading(name="block")(inputs)), exclude="*/shift"), (HEADS, 0.5))
+
+
 def read_twice():
     inputs = keras.Input((12,))
     hidden = layers.Dense(8, name="hidden")(inputs)
@@ -488,6 +505,7 @@ def language_model():
         (scaled, "block, a Scaled, is refused, since it holds weights of its own, gamma, beside what"),
         (scores_read, "looks is refused, since the scores of its heads are read"),
         (scores_read_inside, "looks is refused, since the scores of its heads are read"),
+        (weights_read, "is refused, since what is made of it gives other outputs, .* of the largest away"),
         (read_twice, "head does not read the neurons of hidden one by one"),
         (language_model, "since mlm_head and token_embedding share token_embedding; allowed: the backbone alone"),
     ],
@@ -495,6 +513,26 @@ def language_model():
 def test_refusals(make, message):
     with pytest.raises(UserError, match=message):
         shrink(make())
+
+
+def words(length, *steps):
+    inputs = keras.Input(length, dtype="int32")
+    x = layers.Embedding(5, 16)(inputs)
+    return keras.Model(inputs, layers.Dense(2, name="head")(Block(name="block")(x + sum(step(x) for step in steps))))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: words((None,)),
+        lambda: words((6,), Over(lambda x: keras.random.normal(keras.ops.shape(x)))),
+        lambda: words((None,), lambda x: keras.ops.reshape(keras.ops.reshape(x, (-1, 7, 16)), (-1, 7, 16))),
+        lambda: words((6,), lambda x: keras.ops.log(x - 9)),
+    ],
+    ids=["any length", "random", "another length alone", "not finite"],
+)
+def test_inputs_that_are_made_up_refuse_nothing_that_they_cannot_judge(make):
+    assert sizes(shrink(prune(gated_bert.gate(make(), exclude="head"), (HEADS, 0.5))))[0] == [(2, 4, 4)]
 
 
 LOADS = """
