@@ -41,8 +41,8 @@ def check_alike(model: keras.Model, small: keras.Model) -> None:
                         "allowed: layers of Keras that work on any number of units") from error  # fmt: skip
     away, allowed = _distance(wanted, found), _allowed(model)
     if away > allowed and _distance(wanted, _outputs(model, inputs)) <= allowed:
-        raise UserError(f"shrink: {model.name} is refused, since what is made of it gives other outputs, {away:.2g} of "
-                        "the largest away; allowed: a model whose calls read layers, none of their weights")  # fmt: skip
+        raise UserError(f"shrink: {model.name} is refused, since what is made of it gives other outputs, {away:.2g} "
+                        "of the largest away; allowed: calls that read layers, none of their weights")  # fmt: skip
 
 
 def _made_up(model: keras.Model) -> Any:

@@ -18,6 +18,7 @@ from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.models.roles import (
     HEAD_ROLES,
     NEURON_ROLES,
+    by_block,
     find_roles,
     graph_nodes,
     is_attention,
@@ -110,14 +111,15 @@ def smaller_parts(model: keras.Model, round_to: int) -> list[Smaller]:
         round_to: see `shrink`.
     """
     labelled = dense_layers(model)
-    places = find_roles(model, labelled)
-    places.update({layer: (layer.role, layer.layer_index) for _, layer in labelled
-                   if isinstance(layer, GatedLayer) and layer.layer_index is not None})  # fmt: skip
+    seen = find_roles(model, labelled)
     found: list[Smaller] = []
     networks: dict[int, dict[str, Layer]] = {}
-    for layer, (role, index) in places.items():
+    for layer, (role, index) in seen.items():
         if role in NEURON_ROLES:
             networks.setdefault(index, {})[role] = layer
+    # Blocks of what is seen are counted anew: parts that had gates before they were joined have the same numbers.
+    given = by_block(layer for _, layer in labelled
+                     if isinstance(layer, GatedLayer) and layer not in seen and layer.role in NEURON_ROLES)  # fmt: skip
     for layer in walk(model):
         if is_attention(layer):
             heads = _heads(layer)
@@ -126,7 +128,7 @@ def smaller_parts(model: keras.Model, round_to: int) -> list[Smaller]:
             if kept.sizes != now:
                 _check_own(layer, list(projections(layer).values()))
                 found.append(SmallerAttention((layer,), heads, kept))
-    for network in networks.values():
+    for network in (*networks.values(), *given.values()):
         first, last = (network.get(role) for role in NEURON_ROLES)
         if isinstance(first, keras.layers.Dense) and isinstance(last, keras.layers.Dense):
             neurons = Neurons(Matrix.of(first), Matrix.of(last))

@@ -169,10 +169,30 @@ def matching(what: str, model: keras.Model, labelled: Labelled, patterns: str | 
     return found
 
 
+def by_block(layers: Iterable[GatedLayer]) -> dict[int, dict[str, GatedLayer]]:
+    """Block → role → layer, of those that have both.
+
+    Raises:
+        UserError: two layers of one block have one role.
+    """
+    found: dict[int, dict[str, GatedLayer]] = {}
+    for layer in layers:
+        # Without a block a role is no more than a name.
+        if layer.layer_index is not None:
+            other = found.setdefault(layer.layer_index, {}).setdefault(layer.role, layer)
+            if other is not layer:
+                raise UserError(f"gate: {other.path} and {layer.path} are both {layer.role} of block "
+                                f"{layer.layer_index}; allowed: one of each, gate the whole model at once")  # fmt: skip
+    return found
+
+
 def heads_of(layers: Iterable[GatedLayer]) -> tuple[int, ...]:
-    """Attention heads of each block of a model of any kind, 0 where there are none or their number is not seen."""
+    """Attention heads of each block of a model of any kind, 0 where there are none or their number is not seen; nothing
+    where no block shows its own, as this package's models do not."""
     found = {layer.layer_index: layer._kernel.shape[1] for layer in layers
              if layer.role == "query" and layer.layer_index is not None and len(layer._kernel.shape) == 3}  # fmt: skip
+    if not found:
+        return ()
     last = max((layer.layer_index for layer in layers if layer.layer_index is not None), default=-1)
     return tuple(found.get(index, 0) for index in range(last + 1))
 

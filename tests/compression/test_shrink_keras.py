@@ -204,6 +204,24 @@ def test_a_learnt_activation_between_gives_the_constants_that_it_has_learnt():
     same(model, small, ROWS)
 
 
+def two_towers(make, **options):
+    """Two models that were gated each by itself, joined."""
+    towers = []
+    for place, share in enumerate((0.25, 0.5)):
+        tower = make()
+        tower.name = f"tower_{place}"
+        towers.append(prune(gated_bert.gate(tower, **options), (NEURONS, share)))
+    inputs = keras.tree.map_structure(lambda each: keras.Input(each.shape[1:], name=each.name), towers[0].input)
+    return keras.Model(inputs, layers.Concatenate()([tower(inputs) for tower in towers]))
+
+
+def test_towers_that_were_gated_each_by_itself():
+    model = two_towers(lambda: encoder(1), exclude="head")
+    small = shrink(model)
+    assert sizes(small)[1] == [18, 12]
+    same(model, small, PADDED)
+
+
 def test_what_blocks_share_stays_shared():
     model = gated_bert.gate(backbone("Albert"), include="group_0_*")
     randomize(model)
@@ -474,6 +492,14 @@ def weights_read():
     return prune(gated_bert.gate(keras.Model(inputs, Reading(name="block")(inputs)), exclude="*/shift"), (HEADS, 0.5))
 
 
+def two_networks():
+    def make():
+        inputs = keras.Input((12,))
+        return keras.Model(inputs, layers.Dense(2, name="head")(layers.Dense(8, name="hidden")(inputs)))
+
+    return two_towers(make, roles={"ffn_intermediate": "hidden", "ffn_output": "head"})
+
+
 def read_twice():
     inputs = keras.Input((12,))
     hidden = layers.Dense(8, name="hidden")(inputs)
@@ -506,6 +532,7 @@ def language_model():
         (scores_read, "looks is refused, since the scores of its heads are read"),
         (scores_read_inside, "looks is refused, since the scores of its heads are read"),
         (weights_read, "is refused, since what is made of it gives other outputs, .* of the largest away"),
+        (two_networks, "gate: .*hidden and .*hidden are both ffn_intermediate of block 0; allowed: one of"),
         (read_twice, "head does not read the neurons of hidden one by one"),
         (language_model, "since mlm_head and token_embedding share token_embedding; allowed: the backbone alone"),
     ],
