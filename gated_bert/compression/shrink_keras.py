@@ -14,12 +14,13 @@ import keras
 from keras import ops
 from keras.layers import Layer
 
+from gated_bert.compression.alike import check_alike
 from gated_bert.compression.kept import Matrix, check_round_to
 from gated_bert.compression.onnx_erfc import let_keras_export
-from gated_bert.compression.smaller_parts import Smaller, graph_nodes, smaller_parts
+from gated_bert.compression.smaller_parts import Smaller, SmallerAttention, smaller_parts
 from gated_bert.models.gate import plain_classes
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.models.roles import walk
+from gated_bert.models.roles import graph_nodes, walk
 from gated_bert.support.errors import UserError, one_line
 
 
@@ -34,7 +35,9 @@ def shrink_keras(model: keras.Model, round_to: int = 1) -> keras.Model:
     if not graph_nodes(model):
         return _from_configuration(model, smaller, round_to)
     _check_sharing(model)
-    return _Copy(model, smaller).made()
+    small = _Copy(model, smaller).made()
+    check_alike(model, small)
+    return small
 
 
 def _from_configuration(model: keras.Model, smaller: list[Smaller], round_to: int) -> keras.Model:
@@ -71,6 +74,7 @@ def _from_configuration(model: keras.Model, smaller: list[Smaller], round_to: in
         raise UserError(f"shrink: {model.name}, a subclassed {type(model).__name__}, is refused, since its "
                         f"configuration does not hold {min(left)}; allowed: that model alone, or a get_config that "
                         "describes it")  # fmt: skip
+    _assign(model, made, [*model._trainable_variables, *model._non_trainable_variables])
     for source, target in zip(model._layers, made._layers, strict=True):
         if target.name in small:
             target.set_weights(small[target.name].get_weights())
@@ -101,12 +105,15 @@ class _Copy:
         with plain_classes(self.model), _not_compiled(self.model):
             small = self._graph(self.model)
         for plan in self._smaller:
-            plan.fill(small, *(self._clones[layer] for layer in plan.layers))
+            plan.check(small, *(self._clones[layer] for layer in plan.layers))
         for origin, clone in self._clones.items():
             # A model, and what was taken apart, has no weights but those of its layers.
             copied = origin in self._plans or clone in self._whole
             if isinstance(clone, Layer) and not copied and not graph_nodes(clone):
                 _copy_weights(origin, clone)
+        # What closed neurons give is asked of the copies of layers between, which may have learnt something.
+        for plan in self._smaller:
+            plan.fill(small, *(self._clones[layer] for layer in plan.layers))
         # Keras exports no model that was never called.
         given = small.inputs[0] if isinstance(small, keras.Sequential) else small.input
         small(keras.tree.map_structure(lambda each: keras.KerasTensor(each.shape, each.dtype), given))
@@ -114,6 +121,8 @@ class _Copy:
         return small
 
     def _graph(self, model: keras.Model) -> keras.Model:
+        _check_own(model)
+        self._check_scores(model)
         if isinstance(model, keras.Sequential):
             if not any(self._is_holder(layer) for layer in model.layers):
                 return keras.models.clone_model(model, clone_function=self._clone)
@@ -124,6 +133,15 @@ class _Copy:
             model.input,
         )
         return keras.models.clone_model(model, inputs, self._clone, self._call)
+
+    def _check_scores(self, model: keras.Model):
+        nodes = graph_nodes(model)
+        read = {id(each) for each in keras.tree.flatten([model.outputs, [node.input_tensors for node in nodes]])}
+        for node in nodes:
+            plan = self._plans.get(self._origin(node.operation))
+            if isinstance(plan, SmallerAttention) and any(id(scores) in read for scores in node.outputs[1:]):
+                raise UserError(f"shrink: {plan.layers[0].path} is refused, since the scores of its heads are read; "
+                                "allowed: an attention whose output alone is read")  # fmt: skip
 
     def _is_holder(self, layer: Any) -> bool:
         """Whether what gets smaller is a part of a layer, which is no model of layers."""
@@ -166,6 +184,7 @@ class _Copy:
 
     def _taken_apart(self, layer: Layer, tensors: list, args: tuple, kwargs: dict[str, Any]) -> keras.Model:
         """What a copy of a layer does with the layers inside it, as a model of these."""
+        _check_own(self._whole[layer])
         layer(*args, **kwargs)
         for inside, twin in zip(walk(self._whole[layer]), walk(layer), strict=True):
             self._origins[twin] = self._origin(inside)
@@ -180,6 +199,15 @@ class _Copy:
         return keras.Model(inputs, layer.call(*args, **kwargs), name=layer.name)
 
 
+def _check_own(holder: Layer):
+    """Refuses a layer that has variables beside those of the layers inside it, which alone are copied."""
+    names = [variable.name for variable in (*holder._trainable_variables, *holder._non_trainable_variables)]
+    if names:
+        raise UserError(f"shrink: {holder.path}, a {type(holder).__name__}, is refused, since it holds weights "
+                        f"of its own, {', '.join(names)}, beside what gets smaller; allowed: weights of layers in "
+                        "it")  # fmt: skip
+
+
 def _copy_weights(origin: Layer, clone: Layer):
     try:
         for source, target in zip(walk(origin), walk(clone), strict=True):
@@ -188,15 +216,23 @@ def _copy_weights(origin: Layer, clone: Layer):
                 values = [kernel, *([] if source.bias is None else [source.bias])]
             else:
                 values = [*source._trainable_variables, *source._non_trainable_variables]
-            for variable, value in zip(
-                [*target._trainable_variables, *target._non_trainable_variables], values, strict=True
-            ):
-                # Through NumPy: under JAX one variable must not take over another's buffer.
-                variable.assign(ops.convert_to_numpy(value))
+            _assign(source, target, values)
             if target.trainable != source.trainable:
                 target.trainable = source.trainable
     except ValueError as error:
         raise _no_copy(origin, error) from error
+
+
+def _assign(source: Layer, target: Layer, values: list):
+    """Gives the variables that a layer has beside those of the layers inside it their values."""
+    try:
+        for variable, value in zip(
+            [*target._trainable_variables, *target._non_trainable_variables], values, strict=True
+        ):
+            # Through NumPy: under JAX one variable must not take over another's buffer.
+            variable.assign(ops.convert_to_numpy(value))
+    except ValueError as error:
+        raise _no_copy(source, error) from error
 
 
 def _no_copy(layer: Any, error: Exception) -> UserError:

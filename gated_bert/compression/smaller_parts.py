@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,16 @@ from gated_bert.compression.kept import Heads, KeptUnits, Matrix, Neurons, as_ar
 from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.gate import dense_layers
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.models.roles import HEAD_ROLES, NEURON_ROLES, find_roles, is_attention, projections, walk
+from gated_bert.models.roles import (
+    HEAD_ROLES,
+    NEURON_ROLES,
+    by_block,
+    find_roles,
+    graph_nodes,
+    is_attention,
+    projections,
+    walk,
+)
 from gated_bert.support.errors import UserError
 
 
@@ -39,6 +48,9 @@ class SmallerAttention:
         # Of no heads one that gives nothing stays: Keras has no attention without.
         return config | {"num_heads": sizes.num_heads or 1, "key_dim": sizes.query_key_dim or 1,
                          "value_dim": sizes.value_dim or 1}  # fmt: skip
+
+    def check(self, model: keras.Model, small: Layer) -> None:
+        """Refuses what `fill` could not do before anything has its values."""
 
     def fill(self, model: keras.Model, small: Layer) -> None:
         """Gives the smaller layer, a part of `model`, its values."""
@@ -72,14 +84,18 @@ class SmallerNetwork:
         # What closed neurons give goes into the bias of what reads them; of no neurons one that is not read stays.
         return config | ({"units": max(1, len(self.kept))} if layer is self.layers[0] else {"use_bias": True})
 
-    def fill(self, model: keras.Model, first: Layer, last: Layer) -> None:
+    def check(self, model: keras.Model, first: Layer, last: Layer) -> None:
         """As of an attention.
 
         Raises:
             UserError: `last` does not read each neuron for itself.
         """
+        _between(model, first, last)
+
+    def fill(self, model: keras.Model, first: Layer, last: Layer) -> None:
+        """As of an attention; raises as `check`."""
         kept, reads, writes = self.kept, self.neurons.intermediate, self.neurons.output
-        emitted = _between(model, first, last)(reads.bias)
+        emitted = _between(model, first, last)(reads.bias[None])[0]
         _set(first, reads.kernel[:, kept], reads.bias[kept])
         _set(last, writes.kernel[kept], writes.bias + writes.constant(emitted, kept))
 
@@ -95,29 +111,46 @@ def smaller_parts(model: keras.Model, round_to: int) -> list[Smaller]:
         round_to: see `shrink`.
     """
     labelled = dense_layers(model)
-    places = find_roles(model, labelled)
-    places.update({layer: (layer.role, layer.layer_index) for _, layer in labelled
-                   if isinstance(layer, GatedLayer) and layer.layer_index is not None})  # fmt: skip
+    seen = find_roles(model, labelled)
     found: list[Smaller] = []
     networks: dict[int, dict[str, Layer]] = {}
-    for layer, (role, index) in places.items():
+    for layer, (role, index) in seen.items():
         if role in NEURON_ROLES:
             networks.setdefault(index, {})[role] = layer
+    # Blocks of what is seen are counted anew: parts that had gates before they were joined have the same numbers.
+    given = by_block(layer for _, layer in labelled
+                     if isinstance(layer, GatedLayer) and layer not in seen and layer.role in NEURON_ROLES)  # fmt: skip
     for layer in walk(model):
         if is_attention(layer):
             heads = _heads(layer)
             kept = kept_of(heads, None, round_to)
             now = LayerSizes(layer.num_heads, layer.key_dim, layer.value_dim, 0)
             if kept.sizes != now:
+                _check_own(layer, list(projections(layer).values()))
                 found.append(SmallerAttention((layer,), heads, kept))
-    for network in networks.values():
+    for network in (*networks.values(), *given.values()):
         first, last = (network.get(role) for role in NEURON_ROLES)
         if isinstance(first, keras.layers.Dense) and isinstance(last, keras.layers.Dense):
             neurons = Neurons(Matrix.of(first), Matrix.of(last))
             left = kept_of(None, neurons, round_to).neurons
             if len(left) < first.units:
+                for layer in (first, last):
+                    _check_own(layer, [layer])
                 found.append(SmallerNetwork((first, last), neurons, left))
     return found
+
+
+def _check_own(layer: Layer, known: Sequence[Layer]):
+    """Refuses variables of a layer, or inside it, that are not the kernels, biases and gates of known dense layers."""
+    names = []
+    for part in walk(layer):
+        kept = () if part not in known else (part.variables if isinstance(part, GatedLayer) else
+                                             (part._kernel, part.bias))  # fmt: skip
+        names += [variable.name for variable in (*part._trainable_variables, *part._non_trainable_variables)
+                  if not any(variable is each for each in kept)]  # fmt: skip
+    if names:
+        raise UserError(f"shrink: {layer.path}, a {type(layer).__name__}, is refused, since it has weights of its own, "
+                        f"{', '.join(names)}; allowed: kernels and biases alone in what gets smaller")  # fmt: skip
 
 
 def _heads(attention: Layer) -> Heads:
@@ -135,14 +168,10 @@ def _set(layer: Layer, kernel: np.ndarray, bias: np.ndarray):
         layer.bias.assign(np.reshape(bias, layer.bias.shape) if bias.size else np.zeros(layer.bias.shape))
 
 
-def graph_nodes(layer: Layer) -> list[Any]:
-    """The calls that a functional or sequential model is made of, nothing of other layers."""
-    graph = getattr(layer, "_functional", None) or layer
-    return [node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes]
-
-
 def _between(model: keras.Model, first: Layer, last: Layer) -> Callable[[np.ndarray], np.ndarray]:
-    """What becomes of neurons, [neurons], between the layer that makes them and the one that reads them.
+    """What becomes of neurons, [1 or 2, neurons], between the layer that makes them and the one that reads them.
+
+    Two are those of neighbours along every axis.
 
     Raises:
         UserError: `last` reads something else, `first` is read elsewhere too, or neurons meet in between.
@@ -150,6 +179,7 @@ def _between(model: keras.Model, first: Layer, last: Layer) -> Callable[[np.ndar
     graph = next(part for part in walk(model) if any(node.operation is last for node in graph_nodes(part)))
     nodes = graph_nodes(graph)
     node = next(node for node in nodes if node.operation is last)
+    rank = len(node.input_tensors[0].shape)
     steps: list[Any] = []
     while node is not None and node.operation is not first:
         read = node.input_tensors
@@ -162,8 +192,9 @@ def _between(model: keras.Model, first: Layer, last: Layer) -> Callable[[np.ndar
             node = history.operation and history.operation._inbound_nodes[history.node_index]
 
     def function(values: np.ndarray) -> np.ndarray:
-        tensor = ops.reshape(ops.convert_to_tensor(values, first.compute_dtype), (1, 1, -1))
-        tensor = first.activation(tensor)
+        ends = (*[len(values)] * (rank - 1), -1)
+        places = np.indices(ends[:-1]).sum(0) % len(values)
+        tensor = first.activation(ops.convert_to_tensor(values[places], first.compute_dtype))
         for step in reversed(steps[1:]):
             symbol = step.input_tensors[0]
             args, kwargs = keras.tree.map_structure(
@@ -171,7 +202,11 @@ def _between(model: keras.Model, first: Layer, last: Layer) -> Callable[[np.ndar
                 (step.arguments.args, step.arguments.kwargs),
             )
             tensor = step.operation(*args, **kwargs)
-        return as_array(tensor).ravel()
+        found = as_array(tensor)
+        rows = np.stack([found[places == number][0] for number in range(len(values))])
+        if found.shape != (*places.shape, values.shape[1]) or not np.allclose(found, rows[places], atol=1e-5):
+            raise ValueError(f"places meet, {found.shape}")
+        return rows
 
     if node is None or not _each_alone(function, first.units):
         raise UserError(f"shrink: {last.path} does not read the neurons of {first.path} one by one; allowed: these two "
@@ -180,9 +215,13 @@ def _between(model: keras.Model, first: Layer, last: Layer) -> Callable[[np.ndar
 
 
 def _each_alone(function: Callable[[np.ndarray], np.ndarray], size: int) -> bool:
-    """Whether a function of neurons is one of each neuron."""
+    """Whether a function of neurons is one of each neuron, at each place for itself."""
     values = np.linspace(-2, 2, max(size, 4), dtype=np.float32)
+    pair = np.stack([values, np.sin(5 * values)])
     try:
-        return np.allclose(function(values)[::3], function(values[::3]), atol=1e-5)
+        alone = np.concatenate([function(row[None]) for row in pair])
+        return np.allclose(function(pair), alone, atol=1e-5) and np.allclose(
+            alone[:, ::3], function(pair[:, ::3]), atol=1e-5
+        )
     except Exception:  # Whatever Keras or a backend says of shapes.
         return False

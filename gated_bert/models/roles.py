@@ -7,6 +7,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras.layers import Layer
@@ -35,6 +36,13 @@ def walk(model: Layer) -> Iterator[Layer]:
             seen.add(id(layer))
             yield layer
             waiting.extend(reversed(layer._layers))
+
+
+def graph_nodes(layer: Layer) -> list[Any]:
+    """The calls that a functional or sequential model is made of, nothing of other layers."""
+    # Of a subclassed model's own call nothing is seen.
+    graph = getattr(layer, "_functional", None) or layer
+    return [node for nodes in getattr(graph, "_nodes_by_depth", {}).values() for node in nodes]
 
 
 def is_attention(layer: Layer) -> bool:
@@ -161,10 +169,30 @@ def matching(what: str, model: keras.Model, labelled: Labelled, patterns: str | 
     return found
 
 
+def by_block(layers: Iterable[GatedLayer]) -> dict[int, dict[str, GatedLayer]]:
+    """Block → role → layer, of those that have both.
+
+    Raises:
+        UserError: two layers of one block have one role.
+    """
+    found: dict[int, dict[str, GatedLayer]] = {}
+    for layer in layers:
+        # Without a block a role is no more than a name.
+        if layer.layer_index is not None:
+            other = found.setdefault(layer.layer_index, {}).setdefault(layer.role, layer)
+            if other is not layer:
+                raise UserError(f"gate: {other.path} and {layer.path} are both {layer.role} of block "
+                                f"{layer.layer_index}; allowed: one of each, gate the whole model at once")  # fmt: skip
+    return found
+
+
 def heads_of(layers: Iterable[GatedLayer]) -> tuple[int, ...]:
-    """Attention heads of each block of a model of any kind, 0 where there are none or their number is not seen."""
+    """Attention heads of each block of a model of any kind, 0 where there are none or their number is not seen; nothing
+    where no block shows its own, as this package's models do not."""
     found = {layer.layer_index: layer._kernel.shape[1] for layer in layers
              if layer.role == "query" and layer.layer_index is not None and len(layer._kernel.shape) == 3}  # fmt: skip
+    if not found:
+        return ()
     last = max((layer.layer_index for layer in layers if layer.layer_index is not None), default=-1)
     return tuple(found.get(index, 0) for index in range(last + 1))
 
@@ -174,9 +202,7 @@ def shared_layers(model: keras.Model) -> dict[Layer, str]:
     uses: Counter[Layer] = Counter()
     owners: dict[int, set[int]] = {}
     for part in walk(model):
-        # Of a subclassed model's own call nothing is seen.
-        graph = getattr(part, "_functional", None) or part
-        for node in itertools.chain(*getattr(graph, "_nodes_by_depth", {}).values()):
+        for node in graph_nodes(part):
             uses[node.operation] += 1
         for variable in (*part._trainable_variables, *part._non_trainable_variables):
             owners.setdefault(id(variable), set()).add(id(part))

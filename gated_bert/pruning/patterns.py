@@ -10,6 +10,7 @@ import numpy as np
 
 from gated_bert.config import ConfigError
 from gated_bert.models.gated_dense import GatedLayer
+from gated_bert.models.roles import by_block
 from gated_bert.pruning.groups import BalancedGroup, BlockGroup, Group, TiedGroup, TileGroup
 from gated_bert.support.backend import view
 
@@ -88,12 +89,8 @@ class Tied(Pattern):
     per_head: bool = False
 
     def groups(self, layers: Sequence[GatedLayer], num_heads: Sequence[int] = ()) -> list[Group]:
-        blocks: dict[int, dict[str, GatedLayer]] = {}
         roles = [role for role, _ in self.members]
-        for layer in layers:
-            # Without a block a role is no more than a name.
-            if layer.role in roles and layer.layer_index is not None:
-                blocks.setdefault(layer.layer_index, {})[layer.role] = layer
+        blocks = by_block(layer for layer in layers if layer.role in roles)
         made = [self._group(index, block, num_heads) for index, block in sorted(blocks.items())]
         found: list[Group] = [group for group in made if group]
         if not found:

@@ -18,17 +18,16 @@ from gated_bert.models.backbone import is_backbone
 from gated_bert.models.distillation import soft_loss
 from gated_bert.models.gate import gated_layers
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.models.roles import heads_of
+from gated_bert.models.roles import by_block, heads_of
 from gated_bert.models.widths import widths
 from gated_bert.pruning import patterns
-from gated_bert.pruning.calibration import Calibration, Moments
+from gated_bert.pruning.calibration import Calibration, Moments, real_tokens
 from gated_bert.pruning.criteria.calibrated import gated_kernel, ungated
 from gated_bert.pruning.groups import Group
 from gated_bert.pruning.level_search import Levels
 from gated_bert.pruning.removal import Removal, remove_in_order, remove_units
 from gated_bert.pruning.second_order import damped
 from gated_bert.support.backend import view
-from gated_bert.tasks.encoded import REAL
 from gated_bert.tasks.kinds import TOKENS
 
 HEADS, NEURONS = "heads", "neurons"
@@ -67,12 +66,8 @@ def sublayers_of(model: keras.Model) -> list[Sublayer]:
     """
     layers = model.gated_layers() if is_backbone(model) else gated_layers(model)
     num_heads = model.architecture.num_heads if is_backbone(model) else heads_of(layers)
-    blocks: dict[int, dict[str, GatedLayer]] = {}
-    for layer in layers:
-        if layer.layer_index is not None:
-            blocks.setdefault(layer.layer_index, {})[layer.role] = layer
     found = []
-    for index, matrices in sorted(blocks.items()):
+    for index, matrices in sorted(by_block(layers).items()):
         for kind, pattern in ((HEADS, patterns.HEADS), (NEURONS, patterns.NEURONS)):
             there = pattern.roles() <= matrices.keys()
             for group in pattern.groups(list(matrices.values()), num_heads) if there else ():
@@ -145,7 +140,7 @@ class StructuredRemoval:
         self._put_all(levels)
         total, count = 0.0, 0
         for inputs, wanted in zip(self._judged, self._wanted, strict=True):
-            real = inputs[REAL] if self.kind == TOKENS else None
+            real = real_tokens(inputs) if self.kind == TOKENS else None
             losses = soft_loss(self.kind, wanted, self.model.predict_on_batch(inputs), 1.0, real)
             total, count = total + float(ops.sum(losses)), count + len(wanted)
         return total / count

@@ -10,7 +10,9 @@ import gated_bert
 from gated_bert import HEADS, NEURONS, PruningCallback
 from gated_bert.models.gated_dense import output_hook
 from gated_bert.pruning.criteria.calibrated import gated_kernel
+from gated_bert.pruning.patterns import HeadDims
 from gated_bert.pruning.structured import StructuredRemoval, sublayers_of
+from gated_bert.tasks.kinds import TOKENS
 
 PATTERNS = ("head", "head_dim", "neuron", "head_neuron", "qkv_row")
 
@@ -65,6 +67,38 @@ def test_heads_and_neurons_go_during_fit():
     model.compile("sgd", LOSS, run_eagerly=True)
     history = model.fit(IMAGES, LABELS[:32], batch_size=16, epochs=2, callbacks=[callback], verbose=0).history
     assert history["sparsity"] == pytest.approx([0, 0.5], abs=0.03)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_two_models_that_were_gated_each_by_itself_have_blocks_of_one_number(pattern):
+    towers = [gated_bert.gate(encoder(1), exclude="head") for _ in range(2)]
+    inputs = {name: keras.Input(array.shape[1:], name=name) for name, array in PADDED.items()}
+    model = keras.Model(inputs, keras.layers.Add()([tower(inputs) for tower in towers]))
+    with pytest.raises(gated_bert.UserError, match="are both .* of block 0; allowed: one of each, gate the whole"):
+        PruningCallback.for_model(model, pattern=pattern, pruning_end_epoch=1)
+    with pytest.raises(gated_bert.UserError, match="are both .* of block 0"):
+        sublayers_of(model)
+
+
+@pytest.mark.parametrize("pattern", [HEADS, HeadDims()])
+def test_heads_that_no_kernel_shows_are_asked_for(pattern):
+    model = gated_bert.BertClassifier(gated_bert.BertConfig.uniform(1, 16, 2, 32, vocab_size=20))
+    with pytest.raises(gated_bert.ConfigError, match="num_heads"):
+        gated_bert.Pruner(model.gated_layers(), gated_bert.Magnitude(), pattern)
+    assert gated_bert.Pruner(model.gated_layers(), gated_bert.Magnitude(), pattern, num_heads=[2]).groups
+
+
+def test_tags_of_a_model_with_a_padding_mask_are_judged_where_tokens_are_real(batches):
+    model = encoder(1)
+    tags = keras.layers.Dense(3, name="tags")(model.get_layer("block_0").output)
+    model = gated_bert.gate(keras.Model(model.input, tags), exclude="tags")
+    removal = StructuredRemoval(model, TOKENS, batches)
+    list(removal.look())
+    found = removal.loss((2, 4))
+    changed = [({**inputs, "features": np.where(inputs["padding_mask"][..., None] != 0, inputs["features"], 9)}, None)
+               for inputs, _ in batches]  # fmt: skip
+    removal._judged = [inputs for inputs, _ in changed]
+    assert found > 1e-4 and removal.loss((2, 4)) == pytest.approx(found, rel=1e-4)
 
 
 def test_a_record_does_so_too():
