@@ -54,6 +54,7 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["export", *map(nightly, ("train", "explain", "shrink", "export hf", "quantize"))])
+@pytest.mark.nightly
 def test_the_next_command_leaves_no_temporary_file_of_a_killed_one(place, tmp_path, name):
     watched, restart, words = COMMANDS[name]
     work = tmp_path / "work"

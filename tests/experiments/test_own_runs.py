@@ -106,6 +106,7 @@ def test_weights_of_other_classes_get_a_new_head_which_is_said(finished, tmp_pat
     assert "its head has the classes bad, good, letters.tsv has b, g" in (tmp_path / "run" / "log.txt").read_text()
 
 
+@pytest.mark.nightly
 def test_a_run_goes_on_with_its_own_classes_only(tmp_path):
     data = write_rows(tmp_path / "moods.tsv", 200)
 

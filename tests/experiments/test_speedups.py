@@ -107,6 +107,7 @@ def test_other_orders_take_the_same_share_of_every_layer(dense, table, tmp_path,
         assert {row.tobytes() for row in kept} <= {row.tobytes() for row in kernel}
 
 
+@pytest.mark.nightly
 def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left_alone(dense, table, tmp_path):
     with pytest.raises(UserError, match=r"--speedups: 9 is refused; allowed: up to 5\.5, that of a model without any"):
         pruned(dense, table, tmp_path / "out", 9)

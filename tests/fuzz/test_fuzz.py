@@ -109,6 +109,7 @@ def fault(answer: dict, before: set[str], after: set[str]) -> str | None:
     return f"new: {sorted(after - before)}" if after - before else None
 
 
+@pytest.mark.nightly
 def test_whole_files_are_taken(worker, tmp_path):
     place = tmp_path / "checked"
     for words in dict.fromkeys(itertools.chain.from_iterable(READERS.values())):
