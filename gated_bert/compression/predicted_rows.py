@@ -50,11 +50,11 @@ class PredictedRows:
 
     def cells(self, part: Predicted, index: int) -> list[object]:
         """What is predicted of an example."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what is predicted")
 
     def label(self, examples: Examples, index: int) -> str:
         """What is right of an example."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what is right")
 
     def add(self, part: Predicted) -> None:
         """Counts a part whose labels are known."""
@@ -63,7 +63,7 @@ class PredictedRows:
 
     def count(self, part: Predicted) -> None:
         """Keeps what `scores` needs of a part."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} counts nothing")
 
     def result(self) -> dict[str, float]:
         """`instances`, and `scores`."""
@@ -71,7 +71,7 @@ class PredictedRows:
 
     def scores(self) -> dict[str, float]:
         """`correct` of classes, tags and (exact) answers; loss and the task's metrics."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} scores nothing")
 
 
 class _Classes(PredictedRows):
