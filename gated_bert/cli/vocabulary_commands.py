@@ -32,6 +32,8 @@ def trim_vocabulary_command(words: list[str]) -> int:
         given = [flag.label for flag in flags[3:] if flag.name in typed]
         if given:
             raise FlagError(f"{given[0]}: only with --texts, of whose files it names a column")
+    if "data" not in typed and typed.get("allow_partial"):
+        raise FlagError("--allow-partial: only with -d, whose files it is about")
     files = [user_path(str(file)) for file in typed.get("texts", ())]
     for file in files:
         if not file.is_file():

@@ -40,6 +40,12 @@ class Logged(io.TextIOBase):
             LOGGER.info("%s", line)
         return len(text)
 
+    def close(self) -> None:
+        """Logs what no end of a line has come for."""
+        if self._begun:
+            self.write("\n")
+        super().close()
+
 
 def quieten() -> None:
     """Holds back what TensorFlow's library writes while it is imported and looks for GPUs, whenever that will be."""

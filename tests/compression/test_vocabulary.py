@@ -106,6 +106,7 @@ def test_the_command_takes_the_tasks_own_texts_and_files(folder, tmp_path, capsy
     ([], "trim-vocabulary: needs texts; name files with --texts, or the data of the task with -d"),
     (["--texts", "nowhere.txt"], "nowhere.txt: no such file; give a .tsv"),
     (["-d", "nowhere"], "nowhere"),
+    (["--texts", "texts.txt", "--allow-partial"], "--allow-partial: only with -d"),
     (["-d", "embedded", "--text-column", "a"], "--text-column: only with --texts"),
     (["--texts", "texts.txt"], "texts.txt"),
 ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import time
@@ -20,6 +21,7 @@ from gated_bert.experiments.sweeps.progress import Display, JobView, LogLines
 from gated_bert.pruning import callbacks
 from gated_bert.pruning.callbacks import StepCallback
 from gated_bert.pruning.pruner import sparsity
+from gated_bert.support.quiet import Logged
 
 
 def view(name: str, state: str = "running", folder: Path = Path("nowhere"), **status) -> JobView:
@@ -145,3 +147,10 @@ def test_a_clock_that_is_set_back_does_not_stop_the_live_state(tmp_path, monkeyp
     monkeypatch.setattr(time, "monotonic", lambda: elapsed)
     status.update(step=2)
     assert told[-1]["step"] == 2
+
+
+def test_what_is_printed_is_logged_line_by_line_and_so_is_what_has_no_end(caplog):
+    with caplog.at_level("INFO", "gated_bert"), Logged() as lines, contextlib.redirect_stdout(lines):
+        print("one\n\ntwo")
+        print("three", end="")
+    assert caplog.messages == ["one", "two", "three"]

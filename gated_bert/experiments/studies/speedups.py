@@ -240,7 +240,7 @@ def compress(
             train(each.config, each.folder, resume=True)
         return 0
 
-    with redirect_stdout(Logged()):
+    with Logged() as lines, redirect_stdout(lines):
         status = make_family(family, run, quiet=True)
     if status:
         raise UserError(f"{output}: the models could not be measured (exit status {status})")
