@@ -9,7 +9,7 @@ from keras import ops
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.pruning.learning_rates import learning_rate
-from gated_bert.support.backend import whole_gradients
+from gated_bert.support.backend import fused_adam, has_fused_adam, whole_gradients
 from gated_bert.support.errors import UserError
 
 SCORES = "scores"
@@ -82,13 +82,26 @@ class _ScoreAware:
         return super().get_config() | own
 
 
+class _OnePass:
+    """Mixin over Adam whose step TensorFlow takes in one pass over a variable; Keras' own needs twelve."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        place = self._get_variable_index(variable)
+        if self.amsgrad or not has_fused_adam():
+            super().update_step(gradient, variable, learning_rate)
+        else:
+            moments = self._momentums[place], self._velocities[place]
+            rates = learning_rate, self.beta_1, self.beta_2, self.epsilon
+            fused_adam(variable, gradient, *moments, self.iterations + 1, *rates)
+
+
 @keras.saving.register_keras_serializable("gated_bert")
-class ScoreAdamW(_ScoreAware, keras.optimizers.AdamW):
+class ScoreAdamW(_ScoreAware, _OnePass, keras.optimizers.AdamW):
     """AdamW with separate treatment of scores (Loshchilov & Hutter 2019)."""
 
 
 @keras.saving.register_keras_serializable("gated_bert")
-class ScoreAdam(_ScoreAware, keras.optimizers.Adam):
+class ScoreAdam(_ScoreAware, _OnePass, keras.optimizers.Adam):
     """Adam with separate treatment of scores (Kingma & Ba 2015)."""
 
 

@@ -112,6 +112,47 @@ def whole_gradients(gradients: list) -> list:
     return gradients
 
 
+def has_fused_adam() -> bool:
+    """Whether `fused_adam` works here: under TensorFlow, and on one device."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow
+
+    return not tensorflow.distribute.has_strategy()
+
+
+def fused_adam(variable, gradient, momentum, velocity, step, rate, beta_1, beta_2, epsilon) -> None:
+    """Adam's step (Kingma & Ba 2015) in one pass over a variable, inside an optimiser's step.
+
+    Args:
+        variable: what the optimiser is given, as TensorFlow's variable or Keras'.
+        gradient: a tensor of its shape.
+        momentum, velocity: Keras variables of its shape.
+        step: counted from 1.
+        rate, beta_1, beta_2, epsilon: as Keras' Adam has them.
+    """
+    import tensorflow
+
+    def number(value):
+        return tensorflow.cast(value, variable.dtype)
+
+    def handle(one):
+        return (one.value if isinstance(one, keras.Variable) else one).handle
+
+    tensorflow.raw_ops.ResourceApplyAdam(
+        var=handle(variable),
+        m=handle(momentum),
+        v=handle(velocity),
+        beta1_power=number(beta_1) ** number(step),
+        beta2_power=number(beta_2) ** number(step),
+        lr=number(rate),
+        beta1=number(beta_1),
+        beta2=number(beta_2),
+        epsilon=number(epsilon),
+        grad=number(gradient),
+    )
+
+
 def values_on_devices(variable: keras.Variable) -> np.ndarray:
     """The variable's value; of one that TensorFlow adds up over several devices when it is read, as a metric's, its
     parts [devices, …], since their sum is not enough to go on exactly."""

@@ -10,6 +10,7 @@ from gated_bert.models.build import build_model
 from gated_bert.pruning.callbacks import PruningCallback
 from gated_bert.pruning.learning_rates import WarmupLinearDecay, learning_rate
 from gated_bert.pruning.optimizers import ScoreSGD, build_optimizer
+from gated_bert.support.backend import has_fused_adam
 from gated_bert.tasks.task import get_task
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -62,6 +63,22 @@ def test_scores_are_not_decayed(make_model):
     model = make_model("straight_through")
     optimizer = build_optimizer(config_of("movement", weight_decay=0.5), model, 10, "gradient")
     assert not any(optimizer._use_weight_decay(variable) for variable in scores_apart(model)[0])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere Adam is that of Keras")
+@pytest.mark.parametrize("kind", ["adamw", "adam"])
+def test_adam_in_one_pass_takes_the_steps_of_keras(make_model, batches, monkeypatch, kind):
+    assert has_fused_adam()
+    config, weights = config_of("movement", optimizer=kind, weight_decay=0.1, clip_norm=0.5), []
+    for fused in (True, False):
+        model = make_model("straight_through", dropout_rate=0.0)
+        monkeypatch.setattr("gated_bert.pruning.optimizers.has_fused_adam", lambda fused=fused: fused)
+        model.compile(build_optimizer(config, model, 20, "gradient"), LOSS)
+        for batch in batches.batches:
+            model.train_on_batch(*batch)
+        weights.append([*model.get_weights(), *(ops.convert_to_numpy(v) for v in model.optimizer.variables)])
+    for ours, of_keras in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, of_keras, rtol=1e-4, atol=1e-6)
 
 
 def test_biases_and_layer_norms_are_not_decayed(make_model):
