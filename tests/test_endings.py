@@ -245,3 +245,9 @@ def test_a_refusal_quotes_no_more_of_a_file_than_a_screen_holds(tmp_path, capsys
     long = UserError(f"{'a' * 5000}: file; {'b' * 5000}: remedy")
     assert str(long).startswith("aaa") and str(long).endswith(": remedy") and len(str(long)) < 2000
     assert pickle.loads(pickle.dumps(long)).args == long.args
+
+
+def test_an_error_is_one_line_whatever_it_quotes():
+    for mark in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029":
+        said = str(UserError(f"tags.txt: 'B{mark}I' is no tag\n"))
+        assert len(said.splitlines()) == 1 and repr(mark)[1:-1] in said and said.endswith("no tag")

@@ -87,6 +87,8 @@ def replaced_export(out: Path) -> Iterator[Path]:
         with partial_folder(out) as folder:
             new = folder / out.name
             yield new
+            # Otherwise one that is killed here leaves the former file with the arrays of this one.
+            out.unlink(missing_ok=True)
             if data_file(new).is_file():
                 data_file(new).replace(data_file(out))
             else:

@@ -3,6 +3,7 @@
 import re
 
 _LONGEST = 300
+_LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONGEST_MESSAGE = 1500
 
@@ -11,11 +12,13 @@ class UserError(Exception):
     """Something the user can mend: one line that says what was wrong, where, and what to do.
 
     Args:
-        message: the line; of a very long one, which quotes what a file holds, the middle is left out.
+        message: the line; where it quotes what a file holds, line breaks are written as their escapes, and of a very
+            long one the middle is left out.
     """
 
     def __init__(self, message: object = ""):
-        super().__init__(_shortened(str(message), _LONGEST_MESSAGE))
+        line = _LINE_BREAKS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(message).strip())
+        super().__init__(_shortened(line, _LONGEST_MESSAGE))
 
 
 def _shortened(text: str, longest: int) -> str:

@@ -1,6 +1,7 @@
 """Exports that are too large for one file: their arrays in a second one, as other tools look for it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -83,6 +84,23 @@ def test_files_that_do_not_belong_together_are_refused(loaded, limit, tmp_path, 
     data_file(path).unlink()
     with pytest.raises(UserError, match="large.onnx_data: no such file, and large.onnx keeps its arrays there"):
         open_model(path)
+
+
+def test_an_export_that_ends_on_its_way_leaves_no_file_with_the_arrays_of_another(loaded, limit, tmp_path, monkeypatch):
+    limit(30_000)
+    path = tmp_path / "large.onnx"
+    export_onnx(path, loaded("bert"), "fused")
+    replace = Path.replace
+
+    def ends(source, target):
+        if target == path:
+            raise KeyboardInterrupt
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", ends)
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(path, loaded("bert"), "fused")
+    assert data_file(path).is_file() and not path.exists()
 
 
 @pytest.mark.nightly
