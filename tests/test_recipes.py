@@ -19,6 +19,7 @@ from gated_bert.experiments.reports.results import Run
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.jobs import plan_grid
 from gated_bert.experiments.sweeps.overview import configuration_text
+from gated_bert.pruning.schedules import build_schedule
 from gated_bert.support.checks import FlagError
 from tests.test_settings import plan
 
@@ -109,6 +110,26 @@ def test_students_of_a_dense_model_from_scratch_are_trained_as_the_configuration
         assert len({getattr(each, field) for job in jobs for each in (job.config, job.asked)}) == 1, field
 
 
+def test_the_teacher_of_a_recipe_is_fine_tuned_as_dense_models_are():
+    def jobs(**values):
+        made = plan_grid({}, lambda point: read_settings({"recipe": "best", **values}, {}, {}))
+        return [job.config for job in made.jobs]
+
+    teacher, student = jobs(pretrained="some/bert", end_sparsity=0.9)
+    as_usual = GatedBertConfig(pruning_method="baseline", pretrained="some/bert", batch_size=32, warmup_ratio=0.1,
+                               epochs=2, learning_rate=1e-4, task=teacher.task, max_len=teacher.max_len)  # fmt: skip
+    for field in {*RECIPES["best"].values, *RECIPES["best"].epochs, "recipe"} - {"start_sparsity", "schedule"}:
+        assert getattr(teacher, field) == getattr(as_usual, field), field
+    assert (student.recipe, student.epochs, student.learning_rate, student.lr_cycle_epochs) == ("best", 11, 5e-4, 2)
+    steps = [build_schedule(student, 10, False)(epoch) for epoch in range(1, 12)]
+    assert steps[:4] == [0, 0.5, 0.5, pytest.approx(0.78, abs=0.01)] and steps[7:] == [0.9] * 4
+    typed = jobs(pretrained="some/bert", epochs=5, learning_rate=3e-4, freeze="none")
+    assert [(config.epochs, config.learning_rate, config.freeze) for config in typed] == [(5, 3e-4, "none")] * 2
+    # From scratch the dense model is trained as long as the pruned one, at the rate that learns.
+    scratch = jobs(model_size="tiny")
+    assert [(config.epochs, config.learning_rate) for config in scratch] == [(11, scratch[0].learning_rate)] * 2
+
+
 def test_without_weights_and_a_rate_one_is_taken_that_learns_from_scratch():
     sizes = ("tiny", "small", "bert-mini", "base")
     usual = [GatedBertConfig(model_size=size).learning_rate for size in sizes]
@@ -168,6 +189,7 @@ def table():
                   for field, value in recipe.values.items()]  # fmt: skip
         values += [f"`{field}` {share:.3g} of the epochs" for field, share in recipe.epochs.items()]
         values += [f"`{field}` by the size" for field in recipe.by_size]
+        values += [f"dense models that teach: `{field}` {value}" for field, value in recipe.dense.items()]
         missing = f"; {recipe.missing}" if recipe.missing else ""
         lines.append(f"| `{name}`: {recipe.about}{missing} | {', '.join(values)} |")
     return "\n".join(lines)

@@ -21,6 +21,8 @@ class Recipe:
         epochs: field in epochs → share of the run's epochs, of which there is at least one.
         by_size: field → its value by the size of the model.
         missing: what of the published run is not here.
+        dense: field → value, of the dense model that is made of pretrained weights to be the teacher, `--teacher self`;
+            where there are none it is trained by the recipe, too.
     """
 
     about: str
@@ -28,6 +30,7 @@ class Recipe:
     epochs: Mapping[str, float] = field(default_factory=dict)
     by_size: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     missing: str = ""
+    dense: Mapping[str, Any] = field(default_factory=dict)
 
 
 _MOVEMENT = {
@@ -71,6 +74,14 @@ RECIPES = {
         {"epochs": 25, "batch_size": 96, "learning_rate": 2e-5, "spt_variant": "published"},
         {"pruning_start_epoch": 4 / 25, "pruning_end_epoch": 23 / 25},
         by_size={"movement_pruning_frequency_steps": lambda size: movement_frequency(schedule_size(size))},
+    ),
+    "best": Recipe(
+        "what keeps most here (docs/accuracy.md)",
+        {"pruning_method": "magnitude", "epochs": 11, "batch_size": 32, "learning_rate": 5e-4, "warmup_ratio": 0.0,
+         "lr_schedule": "cyclic", "schedule": "cubic", "start_sparsity": 0.5, "pruning_warmup": 1 / 11,
+         "pruning_cooldown": 4 / 11, "scope": "global", "freeze": "embeddings", "teacher": "self"},
+        {"pruning_every": 2 / 11, "lr_cycle_epochs": 2 / 11},
+        dense={"epochs": 2, "batch_size": 32, "learning_rate": 1e-4},
     ),
 }  # fmt: skip
 """Name → recipe, for `--recipe`."""

@@ -29,7 +29,7 @@ _Methods = Mapping[int, str]
 
 def _levels(
     task: str, common: str, dense: str, gradual: str, *, taught: _Methods, trained: _Methods, levels: str = _LEVELS,
-    per_layer: str = "", others: str = "", obert: str = "", rising: str = "",
+    per_layer: str = "", recipe: str = "", others: str = "", obert: str = "", rising: str = "",
 ) -> tuple[Part, ...]:  # fmt: skip
     """A dense model for each seed; from it one-shot, gradual with it as the teacher, and gradual without.
 
@@ -43,6 +43,7 @@ def _levels(
         levels: per cent, of one-shot pruning.
         per_layer: what is taught with every seed, each matrix by itself: all over the model movement leaves matrices
             empty, and ends at the majority class.
+        recipe: flags of a recipe, which is taught with every seed.
         others: what is taught with the first seed alone.
         obert: those of one-shot oBERT, with the first seed.
         rising: flags of what closes by a threshold, taught and with the first seed.
@@ -67,6 +68,9 @@ def _levels(
         alone = gradual.replace("--scope global", "--scope layer")
         flags = f"{common_start} -p {per_layer} {alone} --teacher {model}"
         parts.append(Part(f"{task}-taught-per-layer-{seed}", flags))
+    for seed in taught if recipe else ():
+        model, common_start = start(seed)
+        parts.append(Part(f"{task}-taught-recipe-{seed}", f"{common_start} {recipe} --teacher {model}"))
     first = next(iter(taught))
     model, common_start = start(first)
     if others:
@@ -94,6 +98,7 @@ ACCURACY = Study(
             *_levels(
                 "sst2", _SST2, _DENSE, f"{_PLATEAUS} {_GRADUAL}",
                 taught=dict.fromkeys((1, 2, 3), _COMPARED), trained={1: _COMPARED}, per_layer="movement",
+                recipe="--recipe best -f 0.9",
                 others="platon,wanda,random,obert", obert="60,80,90", rising=_RISING,
             ),
             *_levels(

@@ -16,7 +16,7 @@ from gated_bert.config.methods import METHODS
 from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, own_options
 from gated_bert.config.presets import TASK_MAX_LEN
-from gated_bert.config.recipes import OF_PRETRAINED, decided_elsewhere
+from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere
 from gated_bert.support.checks import ConfigError, FlagError
 
 
@@ -59,8 +59,7 @@ class Settings:
         if task in TASK_MAX_LEN and "max_len" not in self.typed:
             values.pop("max_len", None)
         if self.values.get("teacher") == SELF and METHODS[method].criterion is None and values.get("criterion") is None:
-            # It is the teacher of the others.
-            values = {name: value for name, value in values.items() if name not in DISTILL_FIELDS} | {"teacher": None}
+            values = self._of_teacher(values)
         own = values.get("criterion_options") or {}
         if own:
             values["criterion_options"] = self._options_of(values.get("criterion") or METHODS[method].criterion, own)
@@ -77,6 +76,16 @@ class Settings:
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None
+
+    def _of_teacher(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a run's fields makes the dense model that is to teach the others."""
+        values = {name: value for name, value in values.items() if name not in DISTILL_FIELDS} | {"teacher": None}
+        recipe = RECIPES.get(self.values.get("recipe") or "")
+        if recipe is None or not recipe.dense or values.get("pretrained") is None:
+            return values
+        of_recipe = ({*recipe.values, *recipe.epochs} - self.typed - {"pruning_method"}) | {"recipe"}
+        own = {name: value for name, value in recipe.dense.items() if name not in self.typed}
+        return {name: value for name, value in values.items() if name not in of_recipe} | own
 
     def _options_of(self, criterion: str | None, given: Mapping[str, object]) -> dict[str, object]:
         """What of the options of criteria of a user's own one of several methods takes; what none takes is refused."""
