@@ -21,6 +21,8 @@ _GRAPHS = (
     Flag(("--fused",), "fused", "alone", "ONNX Runtime's own attention, embedding and layer norm operators", "export"),
     Flag(("--tiled",), "tiled", "alone", "the same, and every tile of a matrix a small dense product", "export"),
 )
+_PRECISIONS_OF = {"fused": ("int8", "fp16"), "tiled": ("fp16",)}
+"""Graph → what it can be quantised to, where that is not all."""
 
 
 def export_command(words: list[str]) -> int:
@@ -77,6 +79,9 @@ def quantize_command(words: list[str]) -> int:
     graph = _graph(typed)
     if source.suffix == _SUFFIX and graph != "standard":
         raise FlagError(f"--{graph}: only with a model folder; {source} is a graph already")
+    if precision not in _PRECISIONS_OF.get(graph, PRECISIONS):
+        allowed = " or ".join(_PRECISIONS_OF[graph])
+        raise FlagError(f"--precision: {precision!r} is refused with --{graph}; allowed: {allowed}, or no --{graph}")
     prepare_environment()
     from gated_bert.compression.quantize import quantize_file
 
@@ -92,11 +97,13 @@ def _as_onnx(source: Path, graph: str) -> Iterator[Path]:
     if source.suffix == _SUFFIX:
         yield source
         return
-    from gated_bert.compression.onnx_export import export_file
+    from gated_bert.compression.onnx_export import export_onnx
+    from gated_bert.compression.source import load_source
 
     with temporary_folder() as folder:
         exported = folder / f"{file_name(source.resolve().name)}{_SUFFIX}"
-        export_file(source, exported, graph)
+        difference = export_onnx(exported, load_source(source), graph)
+        print(f"{source}: exported in 32 bits; largest difference of a logit from the Keras model: {difference:.1e}")
         yield exported
 
 

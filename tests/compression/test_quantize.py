@@ -131,6 +131,15 @@ def test_a_model_folder_is_exported_on_the_way(folder, capsys):
     ]
 
 
+@pytest.mark.parametrize("graph, precision", [
+    ("--fused", "int8-static"), ("--tiled", "int8"), ("--tiled", "int8-static"),
+])  # fmt: skip
+def test_a_graph_that_cannot_be_quantised_so_is_refused_before_the_export(folder, capsys, graph, precision):
+    assert main(["quantize", "model", "n.onnx", graph, "--precision", precision, "-d", "embedded"]) != 0
+    said = capsys.readouterr()
+    assert f"--precision: '{precision}' is refused with {graph}; allowed: " in said.err and not said.out
+
+
 def test_what_cannot_be_quantised_is_refused(exported, tmp_path):
     quantize(exported / "fused.onnx", tmp_path / "m.onnx", "fp16")
     with pytest.raises(UserError, match="m.onnx: has fp16 already"):
