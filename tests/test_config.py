@@ -26,9 +26,17 @@ def test_defaults_follow_the_size(size, epsilon, frequency, rate):
     assert config.d_model == PRESETS[size].d_model
 
 
-def test_the_default_method_is_spt_with_its_published_steps():
+def test_the_usual_method_is_magnitude_or_spt_where_its_fields_say_how():
     config = GatedBertConfig()
-    assert (config.pruning_method, config.criterion, config.scope, config.schedule) == ("spt", "spt", "global", "auto")
+    assert (config.pruning_method, config.criterion, config.scope) == ("magnitude", "magnitude", "layer")
+    for options in ({"spt_reward": "taylor"}, {"spt_epsilon": 0.1}, {"recipe": "published-spt"}):
+        config = GatedBertConfig(**options)
+        assert (config.pruning_method, config.criterion, config.scope) == ("spt", "spt", "global")
+        assert GatedBertConfig.from_json(config.to_json()).replace(seed=3) == config.replace(seed=3)
+    assert GatedBertConfig(spt_reward="taylor", criterion="movement").criterion == "movement"
+    sweep = GatedBertConfig(pruning_method="magnitude", spt_reward="taylor")
+    assert GatedBertConfig.from_json(sweep.to_json()).replace(seed=3).criterion == sweep.criterion == "magnitude"
+    assert GatedBertConfig(pruning_method="spt").schedule == "auto"
 
 
 def test_an_explicit_sparsity_means_a_linear_schedule():

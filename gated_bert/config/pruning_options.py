@@ -24,7 +24,7 @@ class PruningOptions:
     """
 
     enable_pruning: bool = _bert_option(True, "prune at all")
-    pruning_method: str = _bert_option("spt", "the method")
+    pruning_method: str = _bert_option("magnitude", "the method")
     criterion: str | None = _bert_option(None, "instead of -p, a point without a name", "--criterion", names=CRITERIA)
     plugins: tuple[str, ...] = _bert_option((), "a Python file of your own that registers criteria, patterns, "
                                             "schedules, gate rules, tasks or commands; may be given again",

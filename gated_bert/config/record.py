@@ -83,8 +83,9 @@ class GatedBertConfig(
 
     Whatever needs a section alone takes it, `InputOptions(max_len=64)`, or the whole record.
 
-    Fields left at `None` are filled in when the record is made (size-dependent defaults, the method's own
-    schedule, the scope of the criterion), so a written record always holds the values used.
+    The usual method is magnitude, or `spt` where one of its fields is set. Fields left at `None` are filled in when
+    the record is made (size-dependent defaults, the method's own schedule, the scope of the criterion), so a written
+    record always holds the values used.
 
     Raises:
         ConfigError: a value that is not allowed, or two that do not fit together.
@@ -116,7 +117,11 @@ class GatedBertConfig(
             # It may be that of an installed package.
             load_installed()
         choose("model_size", self.model_size, tuple(PRESETS))
-        self._set(**recipe_values(vars(self)["_given"], _USUAL))
+        given = vars(self)["_given"]
+        self._set(**recipe_values(given, _USUAL))
+        if "pruning_method" not in given and any(getattr(self, name) != _USUAL[name] for name in _OF_SPT):
+            # Until magnitude was, it was the usual method: what says only how to explore still means it.
+            self._set(pruning_method="spt")
         if self.learning_rate is None:
             self._set(learning_rate=usual_rate(self.pretrained, self.model_size))
         if self.pruning_method == "none" or not self.enable_pruning:
@@ -217,6 +222,7 @@ class GatedBertConfig(
     def _left_open(self) -> dict[str, Any]:
         """Values that make this record, without those that are filled in alike where they are left out."""
         needed = {name: value for name, value in dataclasses.asdict(self).items() if value != _USUAL[name]}
+        needed["pruning_method"] = self.pruning_method
         recipe = recipe_values(needed, _USUAL)
         needed |= {name: getattr(self, name) for name in recipe if name not in needed}
         # Of two fields that fill in each other, as pattern and unit, the one that other methods read is tried last;
@@ -274,3 +280,4 @@ class GatedBertConfig(
 
 
 _USUAL = {field.name: field.default for field in dataclasses.fields(GatedBertConfig)}
+_OF_SPT = tuple(name for name in _USUAL if name.startswith(SptOptions.PREFIX))
