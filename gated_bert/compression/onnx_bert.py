@@ -51,4 +51,4 @@ def roberta_embeddings(graph: GraphBuilder, inputs: dict[str, str]) -> str:
     tables = (("token", parts.token.embeddings, ids), ("position", positions, places))
     found = [graph.add("Gather", [graph.constant(f"embeddings_{name}", values), rows]) for name, values, rows in tables]
     norm = [graph.constant(f"embeddings_{name}", getattr(parts.norm, name)) for name in ("gamma", "beta")]
-    return graph.add("SkipLayerNormalization", [*found, *norm], domain=graph.RUNTIME, epsilon=parts.norm.epsilon)
+    return graph.add("LayerNormalization", [graph.add("Sum", found), *norm], axis=-1, epsilon=parts.norm.epsilon)

@@ -153,10 +153,10 @@ class GraphBuilder(Graph):
         return self.product(self.activate(self.product(hidden, ffn.intermediate), inner), ffn.output_dense), bias
 
     def activate(self, inputs: str, bias: str) -> str:
-        """The activation function of inputs with their bias added, in one operator where ONNX Runtime has it."""
-        name = {"gelu": "BiasGelu", "gelu_tanh": "FastGelu"}.get(self.config.activation)
-        if name is not None:
-            return self.add(name, [inputs, bias], domain=RUNTIME)
+        """The activation function of inputs with their bias added.
+
+        In 32 bits ONNX Runtime makes one operator of both; in 8 the product takes the bias, which is faster.
+        """
         return self.activate_sum(self.add("Add", [inputs, bias]))
 
     def activate_sum(self, inputs: str, activation: str | None = None) -> str:
@@ -178,11 +178,9 @@ class GraphBuilder(Graph):
         # Norms have the same name in every block, nodes one of their own.
         place = f"norm_{len(self.nodes)}"
         scale, shift = self.constant(f"{place}_gamma", norm.gamma), self.constant(f"{place}_beta", norm.beta)
-        if product is None:
-            total = self.add("Add", [residual, bias])
-            return self.add("LayerNormalization", [total, scale, shift], axis=-1, epsilon=norm.epsilon)
-        inputs = [product, residual, scale, shift, bias]
-        return self.add("SkipLayerNormalization", inputs, domain=RUNTIME, epsilon=norm.epsilon)
+        # Of Add and the norm ONNX Runtime would make one operator, which takes ten times as long (in 1.32).
+        total = self.add("Sum", [bias if product is None else self.add("Add", [product, bias]), residual])
+        return self.add("LayerNormalization", [total, scale, shift], axis=-1, epsilon=norm.epsilon)
 
     def _head(self, hidden: str, mask: str):
         """Adds what makes `logits` of the last hidden states."""

@@ -11,7 +11,7 @@ from gated_bert.cli.main import main
 from gated_bert.compression import onnx_export, onnx_standard
 from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.model_statistics import random_inputs
-from gated_bert.compression.onnx_export import export_onnx
+from gated_bert.compression.onnx_export import GRAPHS, export_onnx
 from gated_bert.compression.onnx_model import open_model, write_record
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.compression.quantize import quantize_dynamically
@@ -146,17 +146,24 @@ def test_the_standard_graph_has_no_foreign_operators_and_dynamic_axes():
     assert not any("truediv_recip" in each.name for each in graph.graph.initializer)
 
 
-def test_the_runtime_fuses_layer_norms_and_gelu_of_the_standard_graph(tmp_path):
+@pytest.mark.parametrize("graph", ["standard", "fused"])
+@pytest.mark.parametrize("quantised", [False, True], ids=["fp32", "int8"])
+def test_the_runtime_fuses_layer_norms_and_gelu_and_leaves_what_is_added_before_norms_apart(tmp_path, graph, quantised):
     onnxruntime = pytest.importorskip("onnxruntime")
-    graph = onnx_standard.standard_graph(loaded_model("classes").model)
+    path = tmp_path / "model.onnx"
+    onnx.save(GRAPHS[graph](loaded_model("classes").model), path)
+    if quantised:
+        quantize_dynamically(path, tmp_path / "int8.onnx", False)
+        path = tmp_path / "int8.onnx"
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    optimised = onnx.load(tmp_path / "optimised.onnx")
-    operators = Counter(node.op_type for node in optimised.graph.node)
-    assert operators["LayerNormalization"] + operators["SkipLayerNormalization"] == 5
-    assert operators["BiasGelu"] == 2 and operators["Erf"] == operators["Sqrt"] == 0
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert operators["SkipLayerNormalization"] == operators["Erf"] == operators["Sqrt"] == 0
+    embedding = operators["EmbedLayerNormalization"] + operators["QEmbedLayerNormalization"]
+    assert operators["LayerNormalization"] == 5 - embedding and embedding == (graph == "fused")
+    assert operators["BiasGelu"] + operators["Gelu"] == 2 and operators["BiasGelu"] == (0 if quantised else 2)
 
 
 def test_export_writes_three_files_and_says_how_exact_they_are(folder, capsys):
