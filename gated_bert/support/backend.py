@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from gated_bert.support.machine import has_bfloat16
+from gated_bert.support.tensors import Tensor
 
 
 def compiled(function: Callable) -> Callable:
@@ -121,7 +122,10 @@ def has_fused_adam() -> bool:
     return not tensorflow.distribute.has_strategy()
 
 
-def fused_adam(variable, gradient, momentum, velocity, step, rate, beta_1, beta_2, epsilon) -> None:
+def fused_adam(
+    variable: keras.Variable | Tensor, gradient: Tensor, momentum: keras.Variable, velocity: keras.Variable,
+    step: Tensor, rate: Tensor, beta_1: float, beta_2: float, epsilon: float,
+) -> None:  # fmt: skip
     """Adam's step (Kingma & Ba 2015) in one pass over a variable, inside an optimiser's step.
 
     Args:

@@ -113,7 +113,7 @@ def test_the_commands_give_the_same_configuration(values):
 
 
 def test_a_configuration_without_flags_is_given_whole(tmp_path):
-    assert launcher_flags(dataclasses.asdict(GatedBertConfig(criterion="magnitude", pattern="block"))) is None
+    assert launcher_flags(dataclasses.asdict(GatedBertConfig(criterion="taylor", pattern="block"))) is None
     write_run(tmp_path, epochs=3, unknown_field=1)
     text = write_report(tmp_path, read_runs(find_runs(tmp_path))[0]).read_text()
     assert "gated-bert train --config-file run.json" in text and "unknown_field" in text

@@ -39,7 +39,8 @@ def test_auto_is_the_preset_itself_where_the_epochs_are_twenty():
 
 
 def test_auto_resampled_reaches_the_capped_end_at_the_last_pruning_epoch():
-    schedule = build_schedule(GatedBertConfig(model_size="tiny", epochs=8, pruning_start_epoch=2, pruning_end_epoch=7))
+    window = {"epochs": 8, "pruning_start_epoch": 2, "pruning_end_epoch": 7}
+    schedule = build_schedule(GatedBertConfig(model_size="tiny", pruning_method="spt", **window))
     assert schedule(1) == 0.0
     assert schedule(2) == pytest.approx(0.10)
     assert schedule(6) < 0.99
