@@ -25,6 +25,7 @@ from gated_bert.tasks.examples import Examples, SpanExamples
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import Tokenizer
 from tests.compression.conftest import INPUTS, VOCAB, randomize
+from tests.marks import nightly
 from tests.refused import refusal
 
 onnx = pytest.importorskip("onnx")
@@ -146,8 +147,9 @@ def test_the_standard_graph_has_no_foreign_operators_and_dynamic_axes():
     assert not any("truediv_recip" in each.name for each in graph.graph.initializer)
 
 
-@pytest.mark.parametrize("graph", ["standard", "fused"])
-@pytest.mark.parametrize("quantised", [False, True], ids=["fp32", "int8"])
+@pytest.mark.parametrize("graph, quantised", [
+    ("standard", False), nightly("standard", True), nightly("fused", False), ("fused", True),
+])  # fmt: skip
 def test_the_runtime_fuses_layer_norms_and_gelu_and_leaves_what_is_added_before_norms_apart(tmp_path, graph, quantised):
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"

@@ -12,6 +12,7 @@ from gated_bert.pruning.learning_rates import WarmupLinearDecay, learning_rate
 from gated_bert.pruning.optimizers import ScoreSGD, build_optimizer
 from gated_bert.support.backend import has_fused_adam
 from gated_bert.tasks.task import get_task
+from tests.marks import nightly
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -66,7 +67,7 @@ def test_scores_are_not_decayed(make_model):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere Adam is that of Keras")
-@pytest.mark.parametrize("kind", ["adamw", "adam"])
+@pytest.mark.parametrize("kind", ["adamw", nightly("adam")])
 def test_adam_in_one_pass_takes_the_steps_of_keras(make_model, batches, monkeypatch, kind):
     assert has_fused_adam()
     config, weights = config_of("movement", optimizer=kind, weight_decay=0.1, clip_norm=0.5), []
