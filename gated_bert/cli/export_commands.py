@@ -9,7 +9,7 @@ from pathlib import Path
 from gated_bert.cli.common import prepare_environment, two_folders, typed_flags
 from gated_bert.cli.outputs import check_writable
 from gated_bert.cli.positionals import split_words
-from gated_bert.compression.preconditions import PRECISIONS, check_file, check_model
+from gated_bert.compression.preconditions import PRECISIONS, PRECISIONS_OF, check_file, check_model
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError, choose
 from gated_bert.support.partial import temporary_folder
@@ -21,8 +21,6 @@ _GRAPHS = (
     Flag(("--fused",), "fused", "alone", "ONNX Runtime's own attention, embedding and layer norm operators", "export"),
     Flag(("--tiled",), "tiled", "alone", "the same, and every tile of a matrix a small dense product", "export"),
 )
-_PRECISIONS_OF = {"fused": ("int8", "fp16"), "tiled": ("fp16",)}
-"""Graph → what it can be quantised to, where that is not all."""
 
 
 def export_command(words: list[str]) -> int:
@@ -79,8 +77,8 @@ def quantize_command(words: list[str]) -> int:
     graph = _graph(typed)
     if source.suffix == _SUFFIX and graph != "standard":
         raise FlagError(f"--{graph}: only with a model folder; {source} is a graph already")
-    if precision not in _PRECISIONS_OF.get(graph, PRECISIONS):
-        allowed = " or ".join(_PRECISIONS_OF[graph])
+    if precision not in PRECISIONS_OF.get(graph, PRECISIONS):
+        allowed = " or ".join(PRECISIONS_OF[graph])
         raise FlagError(f"--precision: {precision!r} is refused with --{graph}; allowed: {allowed}, or no --{graph}")
     prepare_environment()
     from gated_bert.compression.quantize import quantize_file

@@ -9,6 +9,8 @@ from gated_bert.support.partial import remove_leftovers
 
 PRECISIONS = ("int8", "fp16", "int8-static")
 """What an exported model of 32 bits can be quantised to."""
+PRECISIONS_OF = {"fused": ("int8", "fp16"), "tiled": ("fp16",)}
+"""Graph → those of `PRECISIONS` that it can be quantised to, where that is not all."""
 RUNTIMES, SERVED_PRECISIONS, SERVED_GRAPHS = ("onnx", "keras"), ("fp32", "int8"), ("fused", "standard")
 """What predictions whose time counts are made by."""
 

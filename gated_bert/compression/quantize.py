@@ -16,7 +16,7 @@ from gated_bert.compression.inspect_onnx import read_onnx
 from gated_bert.compression.onnx_export import replaced_export
 from gated_bert.compression.onnx_file import check_saved, data_file, not_finite, save_onnx, weight_files
 from gated_bert.compression.onnx_model import open_model, session_errors, write_record
-from gated_bert.compression.preconditions import PRECISIONS, has_utf8_name
+from gated_bert.compression.preconditions import PRECISIONS, PRECISIONS_OF, has_utf8_name
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel
 from gated_bert.models.keras_file import faults_text
@@ -66,7 +66,7 @@ def quantize(
     record = loaded.model.record
     if record["precision"] != "fp32":
         raise UserError(f"{source}: has {record['precision']} already; quantise the fp32 export it was made from")
-    if record["graph"] == "tiled" and precision != "fp16":
+    if record["graph"] == "tiled" and precision not in PRECISIONS_OF["tiled"]:
         raise UserError(f"{source}: tile-wise products, which ONNX Runtime has in 16 and 32 bits only; quantise a "
                         "standard or fused export")  # fmt: skip
     faulty = not_finite(read_onnx(source))

@@ -121,7 +121,7 @@ class _Copy:
         return small
 
     def _graph(self, model: keras.Model) -> keras.Model:
-        _check_own(model)
+        _check_holder(model)
         self._check_scores(model)
         if isinstance(model, keras.Sequential):
             if not any(self._is_holder(layer) for layer in model.layers):
@@ -184,7 +184,7 @@ class _Copy:
 
     def _taken_apart(self, layer: Layer, tensors: list, args: tuple, kwargs: dict[str, Any]) -> keras.Model:
         """What a copy of a layer does with the layers inside it, as a model of these."""
-        _check_own(self._whole[layer])
+        _check_holder(self._whole[layer])
         layer(*args, **kwargs)
         for inside, twin in zip(walk(self._whole[layer]), walk(layer), strict=True):
             self._origins[twin] = self._origin(inside)
@@ -199,7 +199,7 @@ class _Copy:
         return keras.Model(inputs, layer.call(*args, **kwargs), name=layer.name)
 
 
-def _check_own(holder: Layer):
+def _check_holder(holder: Layer):
     """Refuses a layer that has variables beside those of the layers inside it, which alone are copied."""
     names = [variable.name for variable in (*holder._trainable_variables, *holder._non_trainable_variables)]
     if names:

@@ -222,6 +222,7 @@ class GatedBertConfig(
     def _left_open(self) -> dict[str, Any]:
         """Values that make this record, without those that are filled in alike where they are left out."""
         needed = {name: value for name, value in dataclasses.asdict(self).items() if value != _USUAL[name]}
+        # Beside fields of SPT it says something where it is the usual one, too.
         needed["pruning_method"] = self.pruning_method
         recipe = recipe_values(needed, _USUAL)
         needed |= {name: getattr(self, name) for name in recipe if name not in needed}
@@ -281,3 +282,4 @@ class GatedBertConfig(
 
 _USUAL = {field.name: field.default for field in dataclasses.fields(GatedBertConfig)}
 _OF_SPT = tuple(name for name in _USUAL if name.startswith(SptOptions.PREFIX))
+"""Fields that, set without a method, mean `spt`."""
