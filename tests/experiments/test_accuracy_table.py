@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from gated_bert.experiments.reports.results import read_run
-from gated_bert.experiments.studies.accuracy_table import PLOT, SUMMARY, TABLE, write_accuracy
+from gated_bert.experiments.studies.accuracy_table import PLOT, SUMMARY, TABLE, accuracy_figure, write_accuracy
 from tests.experiments.synthetic_runs import write_run
 from tests.pictures import is_drawn
 
@@ -64,6 +64,20 @@ def test_the_summary_is_over_seeds(study):
     np.testing.assert_allclose(rows[["share_low", "share_high"]].iloc[0], [values.mean() - half, values.mean() + half])
     assert summary[summary["method"] == "movement"]["seeds"].unique().tolist() == [1]
     assert is_drawn(study / PLOT)
+
+
+def test_runs_of_one_method_that_were_pruned_otherwise_are_told_apart():
+    kinds = [("magnitude", "magnitude-steps"), ("magnitude", "magnitude-cubic"), ("wanda", "wanda-steps")]
+    rows = [
+        {"task": "sst2", "metric": "accuracy", "way": way, "method": method, "label": label, "level": level, "seeds": 1,
+         "share_of_dense": level, "share_low": np.nan, "share_high": np.nan}
+        for way in ("trained", "with a teacher") for method, label in kinds for level in (0.5, 0.9)
+    ]  # fmt: skip
+    for axes in accuracy_figure(pd.DataFrame(rows)).axes:
+        shown = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes.get_legend().get_lines()}
+        assert list(shown) == ["magnitude-steps", "magnitude-cubic", "wanda"]
+        assert shown["magnitude-steps"][0] == shown["magnitude-cubic"][0] != shown["wanda"][0]
+        assert shown["magnitude-steps"][1] != shown["magnitude-cubic"][1]
 
 
 def test_no_runs_no_table(tmp_path):

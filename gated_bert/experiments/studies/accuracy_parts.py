@@ -23,6 +23,7 @@ _RISING = "-e 11 -ps 2 -pe 9 -f 0.97 -p soft_movement --freeze embeddings -l 5e-
 """Soft movement closes by a threshold, and stops at no level."""
 _ALL = "random,magnitude,movement,wanda,sparsegpt,obert,platon"
 _COMPARED = "magnitude,sparsegpt"
+_OTHERS = "platon,wanda,random,obert"
 _Methods = Mapping[int, str]
 """Seed → methods, separated by commas."""
 
@@ -41,12 +42,12 @@ def _levels(
         taught: what has the dense model as its teacher; its seeds are those of the dense models.
         trained: what has none.
         levels: per cent, of one-shot pruning.
-        per_layer: what is taught with every seed, each matrix by itself: all over the model movement leaves matrices
-            empty, and ends at the majority class.
+        per_layer: what is taught with every seed, and has no teacher with the first, each matrix by itself: all over
+            the model movement leaves matrices empty, and ends at the majority class.
         recipe: flags of a recipe, which is taught with every seed.
         others: what is taught with the first seed alone.
         obert: those of one-shot oBERT, with the first seed.
-        rising: flags of what closes by a threshold, taught and with the first seed.
+        rising: flags of what closes by a threshold, as `per_layer`.
     """
 
     def start(seed: int) -> tuple[str, str]:
@@ -63,20 +64,21 @@ def _levels(
             model, common_start = start(seed)
             teacher = f" --teacher {model}" if way == "taught" else ""
             parts.append(Part(f"{task}-{way}-{seed}", f"{common_start} -p {names} {gradual}{teacher}"))
-    for seed in taught if per_layer else ():
-        model, common_start = start(seed)
-        alone = gradual.replace("--scope global", "--scope layer")
-        flags = f"{common_start} -p {per_layer} {alone} --teacher {model}"
-        parts.append(Part(f"{task}-taught-per-layer-{seed}", flags))
-    for seed in taught if recipe else ():
-        model, common_start = start(seed)
-        parts.append(Part(f"{task}-taught-recipe-{seed}", f"{common_start} {recipe} --teacher {model}"))
+    alone = gradual.replace("--scope global", "--scope layer")
     first = next(iter(taught))
+    for seed in taught:
+        model, common_start = start(seed)
+        ways = {"taught": f" --teacher {model}"} | ({"trained": ""} if seed == first else {})
+        for way, teacher in ways.items():
+            if per_layer:
+                parts.append(Part(f"{task}-{way}-per-layer-{seed}", f"{common_start} -p {per_layer} {alone}{teacher}"))
+            if rising:
+                parts.append(Part(f"{task}-{way}-rising-{seed}", f"{common_start} {rising}{teacher}"))
+        if recipe:
+            parts.append(Part(f"{task}-taught-recipe-{seed}", f"{common_start} {recipe} --teacher {model}"))
     model, common_start = start(first)
     if others:
         parts.append(Part(f"{task}-taught-others-{first}", f"{common_start} -p {others} {gradual} --teacher {model}"))
-    if rising:
-        parts.append(Part(f"{task}-taught-rising-{first}", f"{common_start} {rising} --teacher {model}"))
     if obert:
         at_once = f"{_OBERT_AT_ONCE} --sparsities {obert} {_ENCODER}"
         parts.append(Part(f"{task}-oneshot-obert-{first}", f"{common_start} {at_once}", "oneshot"))
@@ -97,9 +99,9 @@ ACCURACY = Study(
         "standard": (
             *_levels(
                 "sst2", _SST2, _DENSE, f"{_PLATEAUS} {_GRADUAL}",
-                taught=dict.fromkeys((1, 2, 3), _COMPARED), trained={1: _COMPARED}, per_layer="movement",
-                recipe="--recipe best -f 0.9",
-                others="platon,wanda,random,obert", obert="60,80,90", rising=_RISING,
+                taught=dict.fromkeys((1, 2, 3), _COMPARED), per_layer="movement", rising=_RISING,
+                trained={1: f"{_COMPARED},{_OTHERS}", 2: _COMPARED, 3: _COMPARED}, recipe="--recipe best -f 0.9",
+                others=_OTHERS, obert="60,80,90",
             ),
             *_levels(
                 "stsb", _STSB, "-p baseline -l 1e-4 -e 4", f"{_PLATEAUS} {_GRADUAL}",

@@ -15,6 +15,7 @@ from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TABLE, SUMMARY, PLOT = "accuracy.csv", "accuracy_summary.csv", "accuracy.png"
 DENSE, ONE_SHOT, TRAINED, TAUGHT = "dense", "one-shot", "trained", "with a teacher"
@@ -23,6 +24,8 @@ LEVELS = (0.5, 0.6, 0.8, 0.9, 0.95, 0.97)
 NEAR = 0.006
 """How far from a level the sparsity of a row may be, a fraction: whole units and thresholds do not meet it exactly."""
 _MARKERS = "os^vDPX*<>pdh8"
+_LINES = ("-", "--", ":", "-.")
+"""Of one method's runs, which have its colour."""
 
 
 def write_accuracy(output: Path) -> None:
@@ -48,7 +51,7 @@ def write_accuracy(output: Path) -> None:
     write_csv_atomic(output / TABLE, table)
     write_csv_atomic(output / SUMMARY, summary)
     with tolerated(output / PLOT):
-        write_accuracy_plot(summary, output / PLOT)
+        write_bytes_atomic(output / PLOT, png(accuracy_figure(summary)))
 
 
 def _way(run: Run) -> str:
@@ -105,8 +108,8 @@ def _summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["task", "way", "level", "method"], kind="stable", ignore_index=True)
 
 
-def write_accuracy_plot(summary: pd.DataFrame, path: Path) -> Path:
-    """Draws a row of panels per task, a panel per way: share of dense against sparsity, a line per method."""
+def accuracy_figure(summary: pd.DataFrame) -> Figure:
+    """A row of panels per task, a panel per way: share of dense against sparsity, a line for all runs of one kind."""
     from matplotlib.figure import Figure
 
     pruned = summary[summary["way"] != DENSE]
@@ -123,21 +126,23 @@ def write_accuracy_plot(summary: pd.DataFrame, path: Path) -> Path:
             axes.set_title(f"{task}, {way}", fontsize="medium")
             axes.set_xlabel(SPARSITY_LABEL)
         line[0].set_ylabel(f"{metric_title(metric).split(' (')[0].split(' ×')[0]}, % of the dense model's")
-    return write_bytes_atomic(path, png(figure))
+    return figure
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, names: Sequence[str]):
-    alone = rows.groupby("method")["label"].nunique() == 1
+    labels = rows.groupby("method")["label"].unique()
     for (method, label), points in rows.groupby(["method", "label"], sort=False):
-        index = names.index(method)
+        index, place = names.index(method), list(labels[method]).index(label)
         points = points.sort_values("level")
         seeds = int(points["seeds"].min())
-        name = label_text((method if alone[method] else label) + (f" ({seeds} seeds)" if seeds > 1 else ""))
+        shown = method if len(labels[method]) == 1 else label
+        name = label_text(shown + (f" ({seeds} seeds)" if seeds > 1 else ""))
         x, y = 100 * points["level"], 100 * points["share_of_dense"]
-        axes.plot(x, y, color=f"C{index % 10}", marker=_MARKERS[index % len(_MARKERS)], label=name)
+        axes.plot(x, y, color=f"C{index % 10}", marker=_MARKERS[index % len(_MARKERS)],
+                  linestyle=_LINES[place % len(_LINES)], label=name)  # fmt: skip
         if seeds >= 3:
             axes.errorbar(x, y, [y - 100 * points["share_low"], 100 * points["share_high"] - y],
                           color=f"C{index % 10}", linewidth=0, elinewidth=1, capsize=2)  # fmt: skip
     axes.axhline(100, color="0.6", linewidth=0.8, linestyle=":")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small", loc="lower left")
+    axes.legend(frameon=False, fontsize="small", loc="best")
