@@ -112,8 +112,8 @@ def test_jax_alone_trains_shrinks_compares_and_says_what_needs_tensorflow(made):
     refused = [line for line in (made / "stderr.txt").read_text(encoding="utf-8").splitlines() if "error: " in line]
     way_out = "set KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]')"
     assert refused == [
-        f"error: KERAS_BACKEND=jax: the standard graph is made from TensorFlow's; {way_out}, or add --fused, which "
-        "needs no TensorFlow",
+        f"error: KERAS_BACKEND=jax: the standard graph is made from TensorFlow's; {way_out}, or take the fused graph "
+        "(--fused, of a speed --graph fused), which needs no TensorFlow",
         f"error: compress: KERAS_BACKEND=jax: its ONNX files are made from TensorFlow's graphs; {way_out}",
     ]
 
