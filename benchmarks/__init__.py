@@ -1,6 +1,7 @@
 """Measurements whose figures the project states: `python -m benchmarks`.
 
-Every module but `embedded_hardness` is one benchmark and can be run alone, e.g. `python -m benchmarks.training_step`.
+Every module that `python -m benchmarks -h` names can be run alone, too, e.g. `python -m benchmarks.training_step`;
+`embedded_hardness`, `movement_scores` and `structured_peers` are run alone only.
 """
 
 import os

@@ -10,6 +10,7 @@ import pytest
 
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.studies.accuracy_table import PLOT, SUMMARY, TABLE, accuracy_figure, write_accuracy
+from gated_bert.experiments.studies.study import publish
 from tests.experiments.synthetic_runs import write_run
 from tests.pictures import is_drawn
 
@@ -78,6 +79,18 @@ def test_runs_of_one_method_that_were_pruned_otherwise_are_told_apart():
         assert list(shown) == ["magnitude-steps", "magnitude-cubic", "wanda"]
         assert shown["magnitude-steps"][0] == shown["magnitude-cubic"][0] != shown["wanda"][0]
         assert shown["magnitude-steps"][1] != shown["magnitude-cubic"][1]
+
+
+def test_tables_of_parts_are_published_only_where_no_table_of_the_study_has_their_rows(tmp_path):
+    part = tmp_path / "study" / "sst2-oneshot-1"
+    part.mkdir(parents=True)
+    for name in ("oneshot.csv", "stages.csv"):
+        (part / name).write_text("task\nsst2\n")
+    publish(tmp_path / "study", tmp_path / "without")
+    (tmp_path / "study" / TABLE).write_text("task\nsst2\n")
+    publish(tmp_path / "study", tmp_path / "with")
+    names = {folder: {file.name for file in (tmp_path / folder).rglob("*.csv")} for folder in ("without", "with")}
+    assert names == {"without": {"oneshot.csv", "stages.csv"}, "with": {"stages.csv", TABLE}}
 
 
 def test_no_runs_no_table(tmp_path):

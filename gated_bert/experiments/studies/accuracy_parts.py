@@ -50,38 +50,39 @@ def _levels(
         rising: flags of what closes by a threshold, as `per_layer`.
     """
 
-    def start(seed: int) -> tuple[str, str]:
+    def dense_model(seed: int) -> str:
         folder = f"results_baseline_{task}" + (f"_seed{seed}" if len(taught) > 1 else "")
-        model = f"{{study}}/{task}-dense/{folder}/model"
-        return model, f"{common} -pt {model} --seeds {seed}"
+        return f"{{study}}/{task}-dense/{folder}/model"
+
+    def start(seed: int) -> str:
+        return f"{common} -pt {dense_model(seed)} --seeds {seed}"
 
     parts = [Part(f"{task}-dense", f"{common} {dense} --seeds {','.join(map(str, taught))}")]
     for seed in taught:
         at_once = f"--strategy {_AT_ONCE} --sparsities {levels} -e 0 {_ENCODER}"
-        parts.append(Part(f"{task}-oneshot-{seed}", f"{start(seed)[1]} {at_once}", "oneshot"))
-    for way, methods in (("taught", taught), ("trained", trained)):
-        for seed, names in methods.items():
-            model, common_start = start(seed)
-            teacher = f" --teacher {model}" if way == "taught" else ""
-            parts.append(Part(f"{task}-{way}-{seed}", f"{common_start} -p {names} {gradual}{teacher}"))
-    alone = gradual.replace("--scope global", "--scope layer")
+        parts.append(Part(f"{task}-oneshot-{seed}", f"{start(seed)} {at_once}", "oneshot"))
+
+    def gradually(way: str, name: str, seed: int, flags: str):
+        teacher = f" --teacher {dense_model(seed)}" if way == "taught" else ""
+        parts.append(Part(f"{task}-{way}{name}-{seed}", f"{start(seed)} {flags}{teacher}"))
+
+    for seed, names in taught.items():
+        gradually("taught", "", seed, f"-p {names} {gradual}")
+    for seed, names in trained.items():
+        gradually("trained", "", seed, f"-p {names} {gradual}")
     first = next(iter(taught))
-    for seed in taught:
-        model, common_start = start(seed)
-        ways = {"taught": f" --teacher {model}"} | ({"trained": ""} if seed == first else {})
-        for way, teacher in ways.items():
-            if per_layer:
-                parts.append(Part(f"{task}-{way}-per-layer-{seed}", f"{common_start} -p {per_layer} {alone}{teacher}"))
-            if rising:
-                parts.append(Part(f"{task}-{way}-rising-{seed}", f"{common_start} {rising}{teacher}"))
-        if recipe:
-            parts.append(Part(f"{task}-taught-recipe-{seed}", f"{common_start} {recipe} --teacher {model}"))
-    model, common_start = start(first)
+    for way, seed in (*(("taught", seed) for seed in taught), ("trained", first)):
+        if per_layer:
+            gradually(way, "-per-layer", seed, f"-p {per_layer} {gradual.replace('--scope global', '--scope layer')}")
+        if rising:
+            gradually(way, "-rising", seed, rising)
+        if recipe and way == "taught":
+            gradually(way, "-recipe", seed, recipe)
     if others:
-        parts.append(Part(f"{task}-taught-others-{first}", f"{common_start} -p {others} {gradual} --teacher {model}"))
+        gradually("taught", "-others", first, f"-p {others} {gradual}")
     if obert:
         at_once = f"{_OBERT_AT_ONCE} --sparsities {obert} {_ENCODER}"
-        parts.append(Part(f"{task}-oneshot-obert-{first}", f"{common_start} {at_once}", "oneshot"))
+        parts.append(Part(f"{task}-oneshot-obert-{first}", f"{start(first)} {at_once}", "oneshot"))
     return tuple(parts)
 
 
