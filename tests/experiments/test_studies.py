@@ -1,18 +1,23 @@
 """Studies, run as a user runs them, at the smallest scale."""
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from gated_bert.cli import main as cli
+from gated_bert.cli import sweep_commands
 from gated_bert.cli.main import main
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
 from gated_bert.experiments.studies.study import run_study
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
+from gated_bert.models.build import build_model
 from gated_bert.models.folder import LoadedModel
+from gated_bert.pruning.callbacks import PruningCallback
+from gated_bert.pruning.criteria import criterion_of
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
@@ -30,6 +35,29 @@ def test_every_sweep_of_every_study_is_accepted(name, scale, tmp_path):
             Path(flags[flags.index("-pt") + 1]).mkdir(parents=True, exist_ok=True)
         if part.command != "iou":
             assert main([part.command, *flags, "-d", "embedded", "--check"]) == 0
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", [name for name, study in STUDIES.items() if study.pretrained])
+def test_what_a_study_prunes_of_pretrained_weights_can_be_pruned(name, monkeypatch, tmp_path):
+    """What only a model's matrices can say, for one of MiniLM's sizes."""
+    plans = []
+    read = sweep_commands.read_plan
+    monkeypatch.setattr(sweep_commands, "read_plan", lambda *words: plans.append(read(*words)) or plans[-1])
+    for part in STUDIES[name].parts["standard"]:
+        if part.command == "sweep":
+            folder = tmp_path / "of_an_earlier_part"
+            folder.mkdir(exist_ok=True)
+            words = [folder if "{study}" in word else word for word in part.flags.split()]
+            assert main([*map(str, (part.command, *words)), "-d", "embedded", "--check"]) == 0
+    sizes = {"pretrained": None, "num_layers": 6, "d_model": 384, "num_heads": 12, "dff": 1536}
+    for plan in plans:
+        for job in plan.jobs:
+            if job.config.criterion and job.config.seed == plan.settings.seeds[0]:
+                config = dataclasses.replace(job.config, **sizes)
+                criterion = criterion_of(config)
+                model = build_model(config, TASKS["sst2"], 100, gate_rule=criterion.gate_rule)
+                assert PruningCallback.from_config(config, model, steps_per_epoch=100).pruner.groups
 
 
 def test_a_sweep_that_fails_ends_the_study(tmp_path):

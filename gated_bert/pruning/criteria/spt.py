@@ -21,7 +21,6 @@ from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.support.backend import compiled, view
 
 _SMALL_GROUP = 4096
-_MOST_REGRESSED = 8192
 
 
 class Spt(Criterion):
@@ -50,15 +49,8 @@ class Spt(Criterion):
         self._probes: dict[Any, Any] = {}
         self._ridge = None
         if self.options.spt_credit == "regression":
-            units = sum(group.num_units for group in groups)
-            if units > _MOST_REGRESSED:
-                raise ConfigError(
-                    "spt_credit",
-                    "regression",
-                    f"at most {_MOST_REGRESSED} units; the pattern makes {units}",
-                )
-            self._ridge = RidgeCredit(units)
             self._offsets = np.cumsum([0, *(group.num_units for group in groups)])
+            self._ridge = RidgeCredit(int(self._offsets[-1]))
 
     def after_step(self, context: StepContext) -> None:
         """Explores on the batch of the step just done (model in inference mode)."""
