@@ -105,7 +105,9 @@ def study_command(words: list[str]) -> int:
         Flag(("-o", "--output-dir"), "output", "text", "folder of the study", "study", "FOLDER"),
         Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
-        Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs at a time", "study", low=1),
+        Flag(("--parts",), "parts", "text", "only these, and what they start from", "study", "NAME,NAME"),
+        Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs of a part at a time", "study", low=1),
+        Flag(("--parts-at-a-time",), "at_a_time", "int", "parts beside each other (default 1)", "study", low=1),
         Flag(("--publish",), "publish", "text", "copy tables and plots here", "study", "FOLDER"),
     )
     from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
@@ -125,7 +127,9 @@ def study_command(words: list[str]) -> int:
         find_data(typed["data"], "-d/--data")
     output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
     extra = ["-parallel", *(["-max-parallel-jobs", str(typed["jobs"])] if "jobs" in typed else [])]
-    status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra)
+    parts = [word for word in typed.get("parts", "").split(",") if word]
+    status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra, parts,
+                       typed.get("at_a_time", 1))  # fmt: skip
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
         publish(output, user_path(typed["publish"]), [str(output), *places])

@@ -28,8 +28,8 @@ def run_command(words: Sequence[str], quiet: bool = False) -> int:
     Raises:
         KeyboardInterrupt: stopped, after the command has ended.
     """
-    with _interrupted_by_term():
-        with _interruptible_children():
+    with interrupted_by_term():
+        with interruptible_children():
             # A session of its own: Ctrl-C reaches the command once, from here. Windows has none, and tells all itself.
             process = subprocess.Popen(
                 python_command("gated_bert", *words), env=os.environ | {"PYTHONPATH": import_path()},
@@ -54,14 +54,14 @@ def run_command(words: Sequence[str], quiet: bool = False) -> int:
 
 
 @contextmanager
-def _interrupted_by_term() -> Iterator[None]:
+def interrupted_by_term() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does."""
     with _handled(signal.SIGTERM, signal.default_int_handler):
         yield
 
 
 @contextmanager
-def _interruptible_children() -> Iterator[None]:
+def interruptible_children() -> Iterator[None]:
     """What is started here is stopped by Ctrl-C: in the background of a script that is ignored, by a child too, which
     would never end; a handler of this process is none of its child's."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from gated_bert.support.checks import FlagError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,31 @@ class Part:
     name: str
     flags: str
     command: str = "sweep"
+
+    @property
+    def measures_time(self) -> bool:
+        """Whether something running beside it would falsify what it finds."""
+        return self.command == "compress"
+
+
+def needs(part: Part) -> set[str]:
+    """Names of the parts whose folders `part` starts from."""
+    return set(re.findall(r"\{study\}/([^/\s]+)", part.flags))
+
+
+def with_needed(parts: Sequence[Part], names: Collection[str]) -> tuple[Part, ...]:
+    """The parts that are named, and those that they start from, in the study's order.
+
+    Raises:
+        FlagError: a name of none of them.
+    """
+    known = {part.name: part for part in parts}
+    wanted = list(names)
+    for name in wanted:
+        if name not in known:
+            raise FlagError.refused("--parts", name, ", ".join(known) + did_you_mean(name, known))
+        wanted += needs(known[name]) - set(wanted)
+    return tuple(part for part in parts if part.name in wanted)
 
 
 @dataclass(frozen=True)

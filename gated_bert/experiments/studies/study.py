@@ -10,6 +10,8 @@ from gated_bert.experiments.reports.compare import compare
 from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.results import find_runs
 from gated_bert.experiments.studies.catalogue import STUDIES
+from gated_bert.experiments.studies.part import Part, Study, with_needed
+from gated_bert.experiments.studies.side_by_side import run_side_by_side
 from gated_bert.experiments.studies.stages import PLOT, TABLE
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_csv_atomic
@@ -31,6 +33,8 @@ def run_study(
     data: str | None = None,
     pretrained: str | None = None,
     extra: Sequence[str] = (),
+    names: Sequence[str] = (),
+    at_a_time: int = 1,
 ) -> int:
     """Runs what is left of a study and compares all its runs.
 
@@ -42,12 +46,15 @@ def run_study(
         data: folder or `hub`; only for studies that are not about embedded data.
         pretrained: id or folder of pretrained weights, for studies that start from them.
         extra: more words for every command that trains, e.g. `-parallel`.
+        names: parts that are run, with those that they start from; none: all of them.
+        at_a_time: parts beside each other, of which more than one are processes of their own.
 
     Returns:
         The exit status of the first command that failed, else 0.
 
     Raises:
-        UserError: pretrained weights are needed and not given, or data are given that the study does not read.
+        UserError: pretrained weights are needed and not given, data are given that the study does not read, or there is
+            no part of a name.
     """
     study = STUDIES[name]
     if study.pretrained and not pretrained:
@@ -55,14 +62,26 @@ def run_study(
     if study.data and data:
         raise UserError(f"study {name}: is about {study.data} data; leave -d out")
     parts = study.parts[scale]
-    for part in parts:
+    chosen = with_needed(parts, names) if names else parts
+
+    def words_of(part: Part) -> list[str]:
         words = [word.replace("{study}", str(output.resolve())) for word in part.flags.split()]
         if part.command != "iou":
             weights = ["-pt", pretrained] if pretrained and "-pt" not in words else []
             words += ["-d", study.data or data or "hub", *extra, *weights, "--resume"]
-        status = run_command(part.command, [*words, "-o", str(output / part.name)])
-        if status:
-            return status
+        return [*words, "-o", str(output / part.name)]
+
+    if at_a_time > 1:
+        status = run_side_by_side(chosen, lambda part: [part.command, *words_of(part)], output, at_a_time)
+    else:
+        status = next(filter(None, (run_command(part.command, words_of(part)) for part in chosen)), 0)
+    if not status:
+        # Also of what earlier calls have run.
+        _write_tables(study, [part for part in parts if part in chosen or (output / part.name).is_dir()], output)
+    return status
+
+
+def _write_tables(study: Study, parts: Sequence[Part], output: Path):
     sweeps = [output / part.name for part in parts if part.command == "sweep"]
     if sweeps:
         compare(sweeps, output)
@@ -76,7 +95,6 @@ def run_study(
         from gated_bert.experiments.studies.accuracy_table import write_accuracy
 
         write_accuracy(output)
-    return 0
 
 
 def _join_stages(tables: Sequence[Path], output: Path):
