@@ -101,6 +101,7 @@ def test_the_process_that_measures_memory_imports_nothing_from_the_working_folde
     assert marks(trapped) == []
 
 
+@pytest.mark.nightly
 def test_the_workers_of_ray_import_nothing_from_the_working_folder(trapped):
     pytest.importorskip("ray", reason="ray is not installed (pip install 'gated_bert[cluster]')")
     # What a worker unpickles by name is what a module of the working folder would stand in for.

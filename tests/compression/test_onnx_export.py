@@ -117,7 +117,7 @@ def test_nothing_to_predict_is_refused_alike_by_models_of_every_form(name, form,
 
 @pytest.mark.parametrize("graph", ["standard", "fused"])
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.daily_every(4)
+@pytest.mark.daily_every(6)
 def test_a_file_computes_what_the_gated_model_computes(name, graph, tmp_path):
     found = loaded_model(name)
     assert export_onnx(tmp_path / "m.onnx", found, graph) < 1e-5

@@ -134,7 +134,7 @@ def rows(folder: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("methods", "shared"),
-    [pytest.param(("spt", "magnitude", "baseline"), True, id="shared disk"),
+    [nightly(("spt", "magnitude", "baseline"), True, id="shared disk"),
      nightly(("spt",), False, id="no shared disk")],
 )
 def test_a_killed_node_loses_nothing(two_nodes, of_local_processes, monkeypatch, capfd, methods, shared):

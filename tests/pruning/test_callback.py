@@ -68,7 +68,7 @@ def fit(make_model, batches, config, epochs=None):
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
-@pytest.mark.daily_every(4)
+@pytest.mark.daily_every(6)
 def test_every_method_reaches_the_scheduled_sparsity(make_model, batches, options):
     config = config_of(
         options["pruning_method"],

@@ -43,7 +43,7 @@ def pruned(model, inputs, labels, method, score_multiplier=10.0, epochs=2, optim
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(options.values()))
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(5)
 def test_every_criterion_reaches_its_sparsity_and_closed_weights_are_without_effect(options):
     options = {"end_sparsity": 0.75, "smooth_passes": 2, "score_batches": 2, **options}
     if options["method"] == "taylor":

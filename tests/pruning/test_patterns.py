@@ -315,7 +315,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.daily_every(5)
+@pytest.mark.daily_every(8)
 def test_every_criterion_meets_every_pattern_in_every_scope(block, criterion, scope):
     # Of other weights every run would close other units, now and then a large one more or less than half.
     keras.utils.set_random_seed(1)

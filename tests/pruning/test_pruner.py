@@ -57,7 +57,7 @@ def test_role_scope_ranks_the_matrices_of_a_role_together(make_model):
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(5)
 def test_every_pattern_and_scope_reaches_the_target_to_within_one_unit(make_model, pattern, scope):
     model = make_model()
     if scope == "output" and pattern != "element":

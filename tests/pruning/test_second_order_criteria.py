@@ -290,7 +290,7 @@ def test_a_long_update_says_how_far_it_has_come():
 
 
 @pytest.mark.parametrize("method", [nightly("wanda"), "sparsegpt", "obert"])
-@pytest.mark.daily_every(2)
+@pytest.mark.daily_every(3)
 def test_any_model_is_pruned_in_the_middle_of_training(method):
     model = gated_bert.gate(vit(), method)
     data = IMAGES, (IMAGES.mean((1, 2, 3)) > 0).astype("int32")
