@@ -40,7 +40,7 @@ from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import JOB_FLAGS, LABELS, Flag
 from gated_bert.config.own_commands import OWN_COMMANDS, Command
 from gated_bert.support.checks import FlagError, did_you_mean
-from gated_bert.support.environ import check_backend, verbosity
+from gated_bert.support.environ import LAUNCHER_VARIABLE, check_backend, verbosity
 from gated_bert.support.paths import user_path
 from gated_bert.support.records import read_record
 from gated_bert.tasks.data_source import find_data
@@ -55,7 +55,6 @@ def train_command(words: list[str]) -> int:
     prepare_environment()
     from gated_bert.experiments.reports.next_steps import say_next_of_run
     from gated_bert.experiments.runs.job_process import run_job
-    from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 
     status = run_job(config, folder, bool(typed.get("resume")), flag)
     if LAUNCHER_VARIABLE not in os.environ:
@@ -105,8 +104,9 @@ def study_command(words: list[str]) -> int:
         Flag(("-o", "--output-dir"), "output", "text", "folder of the study", "study", "FOLDER"),
         Flag(("-d", "--data"), "data", "text", "hub or a folder of official files", "study", "SOURCE"),
         Flag(("-pt", "--pretrained"), "pretrained", "text", "weights: a Hugging Face id or a folder", "study", "FROM"),
-        Flag(("--parts",), "parts", "text", "only these, and what they start from", "study", "NAME,NAME"),
-        Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs of a part at a time", "study", low=1),
+        Flag(("--parts",), "parts", "list", "only these, and what they start from", "study", "NAME"),
+        Flag(("-max-parallel-jobs", "--max-parallel-jobs"), "jobs", "int", "jobs of a part at a time (default: what "
+             "the machine has room for, of parts beside each other 1)", "study", low=1),
         Flag(("--parts-at-a-time",), "at_a_time", "int", "parts beside each other (default 1)", "study", low=1),
         Flag(("--publish",), "publish", "text", "copy tables and plots here", "study", "FOLDER"),
     )
@@ -126,10 +126,8 @@ def study_command(words: list[str]) -> int:
     if "data" in typed:
         find_data(typed["data"], "-d/--data")
     output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
-    extra = ["-parallel", *(["-max-parallel-jobs", str(typed["jobs"])] if "jobs" in typed else [])]
-    parts = [word for word in typed.get("parts", "").split(",") if word]
-    status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"), extra, parts,
-                       typed.get("at_a_time", 1))  # fmt: skip
+    status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"),
+                       typed.get("jobs"), typed.get("parts", ()), typed.get("at_a_time", 1))  # fmt: skip
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
         publish(output, user_path(typed["publish"]), [str(output), *places])
@@ -212,6 +210,11 @@ def _dispatch(words: list[str]) -> int:
     if not {"-h", "--help"} & set(words):
         check_backend(os.environ)
         verbosity(os.environ)
+    if LAUNCHER_VARIABLE in os.environ and name not in ("train", "-h", "--help"):
+        # Of a study that runs its parts beside each other; `train` is told so itself.
+        from gated_bert.experiments.runs.job_process import watch_launcher
+
+        watch_launcher()
     load_named_plugins(words[1:])
     commands = COMMANDS | {own: entry for own, entry in OWN_COMMANDS.items() if own not in COMMANDS}
     if name in ("-h", "--help"):

@@ -42,3 +42,6 @@ def data_label(environ: Mapping[str, str], data: str) -> str:
     """Where the data comes from, in the words of the configuration table."""
     folder = environ.get("GATED_BERT_DATA")
     return f"{data} (GATED_BERT_DATA={os.path.expanduser(folder)})" if folder and data == "hub" else data
+
+LAUNCHER_VARIABLE = "GATED_BERT_LAUNCHER"
+"""Holds the process id of the launcher in the environment of its jobs."""

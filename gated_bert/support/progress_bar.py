@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,9 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[str, int], None]]:
     # Titles are names of files and models: no markup.
     title = TextColumn("{task.description}", markup=False)
     shown = (SpinnerColumn(), title, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*shown, console=Console(stderr=True), disable=not verbosity(os.environ)) as progress:
+    # Else what is printed meanwhile would go to the bar's stream, and not where the user sends it.
+    redirect, disable = sys.stdout.isatty(), not verbosity(os.environ)
+    with Progress(*shown, console=Console(stderr=True), redirect_stdout=redirect, disable=disable) as progress:
         bar = progress.add_task(what, total=total)
 
         def advance(title: str, steps: int):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.runs.output_folder import OUTPUT, check_unused
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
+from gated_bert.support.environ import LAUNCHER_VARIABLE
 from gated_bert.support.errors import UserError
 
 TOLD_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -33,7 +33,7 @@ from gated_bert.experiments.runs.output_folder import opened_run, unchanged_if_r
 from gated_bert.experiments.runs.resource_log import ResourceCallback, ResourceLog
 from gated_bert.experiments.runs.resume_store import kept_elsewhere
 from gated_bert.experiments.runs.run_folder import RunFolder
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE, is_finished, newest_metadata, read_status
+from gated_bert.experiments.runs.run_state import is_finished, newest_metadata, read_status
 from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.teacher import Teacher
@@ -49,7 +49,7 @@ from gated_bert.pruning.criteria import criterion_of
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import sparsity
 from gated_bert.support.backend import always_compiles, data_parallel
-from gated_bert.support.environ import verbosity
+from gated_bert.support.environ import LAUNCHER_VARIABLE, verbosity
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.calibration_texts import calibration_batches
 from gated_bert.tasks.data import load_task_data

@@ -37,7 +37,3 @@ def track_below(sweep: Path, folder: Path) -> None:
     above, known = (read_record(each / TRACKING, TrackedRun, tolerant=True) or {} for each in (sweep, folder))
     found = {"group": above.get("group"), "parents": above.get("runs", {})}
     write_json_atomic(folder / TRACKING, {**known, **found})
-
-
-LAUNCHER_VARIABLE = "GATED_BERT_LAUNCHER"
-"""Holds the process id of the launcher in the environment of its jobs."""

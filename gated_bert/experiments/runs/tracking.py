@@ -16,9 +16,8 @@ from typing import Any
 
 from gated_bert.experiments.reports.run_layout import TRACKING
 from gated_bert.experiments.runs.lifecycle import FAILED, STOPPED
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 from gated_bert.experiments.runs.trackers import ANSWER_SECONDS, MAKERS, Followed, Tracker
-from gated_bert.support.environ import verbosity
+from gated_bert.support.environ import LAUNCHER_VARIABLE, verbosity
 from gated_bert.support.errors import one_line, printable
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.records import read_record

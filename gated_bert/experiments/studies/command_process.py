@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gated_bert.start import import_path, python_command
+from gated_bert.support.environ import LAUNCHER_VARIABLE
 
 LOGGER = logging.getLogger("gated_bert")
 
@@ -28,11 +29,13 @@ def run_command(words: Sequence[str], quiet: bool = False) -> int:
     Raises:
         KeyboardInterrupt: stopped, after the command has ended.
     """
-    with interrupted_by_term():
-        with interruptible_children():
+    with _interrupted_by_term():
+        with _interruptible_children():
+            # Its launcher is this process, which waits for it.
+            environment = {name: value for name, value in os.environ.items() if name != LAUNCHER_VARIABLE}
             # A session of its own: Ctrl-C reaches the command once, from here. Windows has none, and tells all itself.
             process = subprocess.Popen(
-                python_command("gated_bert", *words), env=os.environ | {"PYTHONPATH": import_path()},
+                python_command("gated_bert", *words), env=environment | {"PYTHONPATH": import_path()},
                 start_new_session=True, stdout=subprocess.PIPE if quiet else None, encoding="utf-8", errors="replace",
             )  # fmt: skip
         stopped = False
@@ -54,14 +57,14 @@ def run_command(words: Sequence[str], quiet: bool = False) -> int:
 
 
 @contextmanager
-def interrupted_by_term() -> Iterator[None]:
+def _interrupted_by_term() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does."""
     with _handled(signal.SIGTERM, signal.default_int_handler):
         yield
 
 
 @contextmanager
-def interruptible_children() -> Iterator[None]:
+def _interruptible_children() -> Iterator[None]:
     """What is started here is stopped by Ctrl-C: in the background of a script that is ignored, by a child too, which
     would never end; a handler of this process is none of its child's."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

@@ -24,7 +24,7 @@ class Part:
     @property
     def measures_time(self) -> bool:
         """Whether something running beside it would falsify what it finds."""
-        return self.command == "compress"
+        return self.command in ("compress", "pipeline")
 
 
 def needs(part: Part) -> set[str]:

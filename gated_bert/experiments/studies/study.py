@@ -32,7 +32,7 @@ def run_study(
     run_command: Callable[[str, list[str]], int],
     data: str | None = None,
     pretrained: str | None = None,
-    extra: Sequence[str] = (),
+    jobs: int | None = None,
     names: Sequence[str] = (),
     at_a_time: int = 1,
 ) -> int:
@@ -45,7 +45,7 @@ def run_study(
         run_command: takes a sub-command and the words of its command line and returns its exit status.
         data: folder or `hub`; only for studies that are not about embedded data.
         pretrained: id or folder of pretrained weights, for studies that start from them.
-        extra: more words for every command that trains, e.g. `-parallel`.
+        jobs: jobs of a part at a time; None: as many as the machine has room for, of parts beside each other one.
         names: parts that are run, with those that they start from; none: all of them.
         at_a_time: parts beside each other, of which more than one are processes of their own.
 
@@ -63,6 +63,8 @@ def run_study(
         raise UserError(f"study {name}: is about {study.data} data; leave -d out")
     parts = study.parts[scale]
     chosen = with_needed(parts, names) if names else parts
+    jobs = 1 if jobs is None and at_a_time > 1 else jobs
+    extra = ["-parallel", *(["-max-parallel-jobs", str(jobs)] if jobs else [])]
 
     def words_of(part: Part) -> list[str]:
         words = [word.replace("{study}", str(output.resolve())) for word in part.flags.split()]
@@ -72,7 +74,8 @@ def run_study(
         return [*words, "-o", str(output / part.name)]
 
     if at_a_time > 1:
-        status = run_side_by_side(chosen, lambda part: [part.command, *words_of(part)], output, at_a_time)
+        output.mkdir(parents=True, exist_ok=True)
+        status = run_side_by_side(chosen, lambda part: [part.command, *words_of(part)], output, at_a_time, jobs or 1)
     else:
         status = next(filter(None, (run_command(part.command, words_of(part)) for part in chosen)), 0)
     if not status:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from gated_bert.experiments.reports.run_layout import LOG_FILE
-from gated_bert.experiments.runs.run_state import LAUNCHER_VARIABLE
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.experiments.sweeps.resources import devices_of, share
 from gated_bert.start import import_path
 from gated_bert.support.disk import own
+from gated_bert.support.environ import LAUNCHER_VARIABLE
 from gated_bert.support.machine import Machine
 
 

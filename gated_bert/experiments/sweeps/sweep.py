@@ -169,8 +169,8 @@ class _Active:
     started: float
 
 
-class _StopRequest:
-    """Counts the signals that ask the launcher to stop."""
+class StopRequest:
+    """Counts the signals that ask a launcher to stop."""
 
     def __init__(self):
         self.count = 0
@@ -204,7 +204,7 @@ def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resum
     waiting = [view for view in views if view.state == "waiting"]
     by_folder = {view.job.folder: view for view in views}
     active: dict[int, _Active] = {}
-    request = _StopRequest()
+    request = StopRequest()
     with request.listening():
         display.start(views)
         try:
@@ -272,17 +272,18 @@ def _end(view: JobView, code: int, stopping: bool):
     else:
         view.state = "failed"
     if view.status.get("state") != view.state:
-        mark(view.job, view.state, _reason(code))
+        mark(view.job, view.state, reason(code))
 
 
-def _reason(code: int) -> str:
+def reason(code: int) -> str:
+    """Why a process ended, by its exit status; nothing of 0."""
     if code >= 0:
         return f"exit status {code}" if code else ""
     name = signal.Signals(-code).name
     return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _stop_all(active: dict[int, _Active], request: _StopRequest, display: Display, views: Sequence[JobView]):
+def _stop_all(active: dict[int, _Active], request: StopRequest, display: Display, views: Sequence[JobView]):
     """Asks all jobs to end, waits, and kills what is left; a second Ctrl-C kills at once."""
     for entry in active.values():
         entry.handle.stop()

@@ -7,6 +7,8 @@ from collections import deque
 import numpy as np
 from scipy.sparse import csr_array
 
+from gated_bert.support.errors import UserError
+
 _DECAY = 0.999
 _LEAST_WEIGHT = 0.01
 _RIDGE = 1.0
@@ -64,7 +66,14 @@ class RidgeCredit:
         return dict(zip(names, self._arrays(), strict=True)) if self._rows else {}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
-        """Takes back what `state` gave."""
+        """Takes back what `state` gave.
+
+        Raises:
+            UserError: what an earlier version gave, which held sums.
+        """
+        if "ridge_gram" in state:
+            raise UserError("spt_credit regression: an earlier version wrote this checkpoint; remove it, and --resume "
+                            "starts the run afresh")  # fmt: skip
         self._rows.clear()
         if "ridge_rewards" in state:
             rows = np.split(state["ridge_explored"], state["ridge_firsts"][1:-1])
