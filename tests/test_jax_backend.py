@@ -113,7 +113,7 @@ def test_jax_alone_trains_shrinks_compares_and_says_what_needs_tensorflow(made):
     way_out = "set KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]')"
     assert refused == [
         f"error: KERAS_BACKEND=jax: the standard graph is made from TensorFlow's; {way_out}, or take the fused graph "
-        "(--fused, of a speed --graph fused), which needs no TensorFlow",
+        "(--fused; for compress --speedups: --graph fused), which needs no TensorFlow",
         f"error: compress: KERAS_BACKEND=jax: its ONNX files are made from TensorFlow's graphs; {way_out}",
     ]
 

@@ -39,7 +39,7 @@ def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"KERAS_BACKEND={keras.backend.backend()}: the standard graph is made from TensorFlow's; set "
                         "KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]'), or take the fused graph "
-                        "(--fused, of a speed --graph fused), which needs no TensorFlow")  # fmt: skip
+                        "(--fused; for compress --speedups: --graph fused), which needs no TensorFlow")  # fmt: skip
     import tensorflow
     import tf2onnx
 

@@ -76,7 +76,7 @@ RECIPES = {
         by_size={"movement_pruning_frequency_steps": lambda size: movement_frequency(schedule_size(size))},
     ),
     "best": Recipe(
-        "what keeps most here (docs/accuracy.md)",
+        "magnitude in cycles with a teacher, level with the best measured (docs/accuracy.md)",
         {"pruning_method": "magnitude", "epochs": 11, "batch_size": 32, "learning_rate": 5e-4, "warmup_ratio": 0.0,
          "lr_schedule": "cyclic", "schedule": "cubic", "start_sparsity": 0.5, "pruning_warmup": 1 / 11,
          "pruning_cooldown": 4 / 11, "scope": "global", "freeze": "embeddings", "teacher": "self"},
