@@ -81,6 +81,15 @@ def test_runs_of_one_method_that_were_pruned_otherwise_are_told_apart():
         assert shown["magnitude-steps"][1] != shown["magnitude-cubic"][1]
 
 
+def test_a_task_that_was_pruned_in_fewer_ways_has_fewer_panels(study):
+    summary = pd.read_csv(study / SUMMARY)
+    other = summary[summary["way"] == "with a teacher"].assign(task="stsb", metric="pearson")
+    panels = accuracy_figure(pd.concat([summary, other])).axes
+    shown = [axes.get_title() for axes in panels if axes.axison]
+    assert shown == ["sst2, trained", "sst2, with a teacher", "stsb, with a teacher"]
+    assert panels[2].get_ylabel().startswith("Pearson correlation, %") and panels[2].axison
+
+
 def test_tables_of_parts_are_published_only_where_no_table_of_the_study_has_their_rows(tmp_path):
     part = tmp_path / "study" / "sst2-oneshot-1"
     part.mkdir(parents=True)

@@ -120,12 +120,16 @@ def accuracy_figure(summary: pd.DataFrame) -> Figure:
     # The same method has the same colour in all panels, with a teacher or without.
     names = list(dict.fromkeys(pruned["method"]))
     for task, line in zip(tasks, panels, strict=True):
-        for way, axes in zip(ways, line, strict=True):
-            _draw(axes, pruned[(pruned["task"] == task) & (pruned["way"] == way)], names)
-            metric = pruned[pruned["task"] == task]["metric"].iloc[0]
+        rows = pruned[pruned["task"] == task]
+        here = [way for way in ways if way in set(rows["way"])]
+        for way, axes in zip(here, line, strict=False):
+            _draw(axes, rows[rows["way"] == way], names)
             axes.set_title(f"{task}, {way}", fontsize="medium")
             axes.set_xlabel(SPARSITY_LABEL)
-        line[0].set_ylabel(f"{metric_title(metric).split(' (')[0].split(' ×')[0]}, % of the dense model's")
+        for axes in line[len(here) :]:
+            axes.set_axis_off()
+        title = metric_title(rows["metric"].iloc[0]).split(" (")[0].split(" ×")[0]
+        line[0].set_ylabel(f"{title}, % of the dense model's")
     return figure
 
 
