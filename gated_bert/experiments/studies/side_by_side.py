@@ -95,7 +95,8 @@ def _startable(waiting: Sequence[Part], running: Sequence[Part], at_a_time: int)
 
 
 def _names(running: dict[int, tuple[Part, LocalProcess]]) -> str:
-    return ", ".join(part.name for part, _ in running.values())
+    names = [part.name for part, _ in running.values()]
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _say_end(part: Part, code: int, folder: Path):
