@@ -10,6 +10,7 @@ import pytest
 
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.studies.accuracy_table import PLOT, SUMMARY, TABLE, accuracy_figure, write_accuracy
+from gated_bert.experiments.studies.speed_table import TABLE as SPEED
 from gated_bert.experiments.studies.study import publish
 from tests.experiments.synthetic_runs import write_run
 from tests.pictures import is_drawn
@@ -90,16 +91,17 @@ def test_a_task_that_was_pruned_in_fewer_ways_has_fewer_panels(study):
     assert panels[2].get_ylabel().startswith("Pearson correlation, %") and panels[2].axison
 
 
-def test_tables_of_parts_are_published_only_where_no_table_of_the_study_has_their_rows(tmp_path):
-    part = tmp_path / "study" / "sst2-oneshot-1"
+@pytest.mark.parametrize(("of_part", "of_study"), [("oneshot.csv", TABLE), ("family.csv", SPEED)])
+def test_tables_of_parts_are_published_only_where_no_table_of_the_study_has_their_rows(tmp_path, of_part, of_study):
+    part = tmp_path / "study" / "sst2-part-1"
     part.mkdir(parents=True)
-    for name in ("oneshot.csv", "stages.csv"):
+    for name in (of_part, "stages.csv"):
         (part / name).write_text("task\nsst2\n")
     publish(tmp_path / "study", tmp_path / "without")
-    (tmp_path / "study" / TABLE).write_text("task\nsst2\n")
+    (tmp_path / "study" / of_study).write_text("task\nsst2\n")
     publish(tmp_path / "study", tmp_path / "with")
     names = {folder: {file.name for file in (tmp_path / folder).rglob("*.csv")} for folder in ("without", "with")}
-    assert names == {"without": {"oneshot.csv", "stages.csv"}, "with": {"stages.csv", TABLE}}
+    assert names == {"without": {of_part, "stages.csv"}, "with": {"stages.csv", of_study}}
 
 
 def test_no_runs_no_table(tmp_path):

@@ -124,11 +124,13 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()) -> None:
         places: paths of this machine, of which the copies keep only the last name.
     """
     from gated_bert.experiments.studies.accuracy_table import TABLE as ACCURACY
+    from gated_bert.experiments.studies.speed_table import TABLE as SPEED
 
     runs = {run.resolve() for run in find_runs(output)}
     steps = (file for step in _STEPS for file in output.glob(f"*/{step}/*"))
-    # That table has the rows of the parts' own.
-    left_out = (*_NOT_PUBLISHED, "oneshot") if (output / ACCURACY).is_file() else _NOT_PUBLISHED
+    # Those tables have the rows of the parts' own.
+    joined = {ACCURACY: "oneshot", SPEED: "family"}
+    left_out = (*_NOT_PUBLISHED, *(name for table, name in joined.items() if (output / table).is_file()))
     parts = [file for file in (*output.glob("*/*"), *steps) if not file.name.startswith(left_out)]
     for file in (*output.iterdir(), *parts):
         if file.suffix in (".csv", ".png") and file.parent.resolve() not in runs:
