@@ -211,9 +211,10 @@ def _dispatch(words: list[str]) -> int:
         check_backend(os.environ)
         verbosity(os.environ)
     if LAUNCHER_VARIABLE in os.environ and name not in ("train", "-h", "--help"):
-        # Of a study that runs its parts beside each other; `train` is told so itself.
-        from gated_bert.experiments.runs.job_process import watch_launcher
+        # Of a study that runs its parts beside each other; `train` does both itself.
+        from gated_bert.experiments.runs.job_process import stop_on_signals, watch_launcher
 
+        stop_on_signals()
         watch_launcher()
     load_named_plugins(words[1:])
     commands = COMMANDS | {own: entry for own, entry in OWN_COMMANDS.items() if own not in COMMANDS}

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from gated_bert.support.checks import ConfigError, FlagError, choose
 
+LAUNCHER_VARIABLE = "GATED_BERT_LAUNCHER"
+"""Holds the process id of the launcher in the environment of its jobs."""
+
 
 def verbosity(environ: Mapping[str, str]) -> int:
     """VERBOSE: 0 results only, 1 progress, 2 every mask update and the library's own logs."""
@@ -42,6 +45,3 @@ def data_label(environ: Mapping[str, str], data: str) -> str:
     """Where the data comes from, in the words of the configuration table."""
     folder = environ.get("GATED_BERT_DATA")
     return f"{data} (GATED_BERT_DATA={os.path.expanduser(folder)})" if folder and data == "hub" else data
-
-LAUNCHER_VARIABLE = "GATED_BERT_LAUNCHER"
-"""Holds the process id of the launcher in the environment of its jobs."""

@@ -12,6 +12,7 @@ import pytest
 
 from gated_bert.cli import main as cli
 from gated_bert.cli.main import main
+from gated_bert.experiments.runs.job_process import TOLD_TO_STOP
 from gated_bert.experiments.studies import side_by_side
 from gated_bert.experiments.studies.catalogue import STUDIES
 from gated_bert.experiments.studies.part import Part, needs, with_needed
@@ -21,9 +22,10 @@ from gated_bert.support.checks import FlagError
 from gated_bert.support.machine import Machine, thread_environment
 
 SCRIPT = """
-import json, os, sys, time
+import json, os, signal, sys, time
 folder, name, seconds, status = sys.argv[2:]
 began = time.time()
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 print("this is", name, flush=True)
 try:
     time.sleep(float(seconds))
@@ -61,7 +63,7 @@ def beside(monkeypatch, tmp_path):
         monkeypatch.setattr(side_by_side, "python_command", lambda *words: (sys.executable, "-c", SCRIPT, *words))
         monkeypatch.setattr(side_by_side, "this_machine", lambda: machine)
         status = run_side_by_side(
-            parts, lambda part: [str(tmp_path), part.name, "0", status if part.name == fails else "0"],
+            parts, lambda part: (str(tmp_path), [part.name, "0", status if part.name == fails else "0"]),
             tmp_path, at_a_time, 2,
         )  # fmt: skip
         return status, {file.stem: json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
@@ -115,12 +117,12 @@ from gated_bert.experiments.studies import side_by_side
 from tests.experiments.test_side_by_side import PARTS, SCRIPT
 side_by_side.python_command = lambda *words: (sys.executable, "-c", SCRIPT, *words)
 folder = sys.argv[1]
-side_by_side.run_side_by_side(PARTS, lambda part: [folder, part.name, "60", "0"], pathlib.Path(folder), 2, 1)
+side_by_side.run_side_by_side(PARTS, lambda part: (folder, [part.name, "60", "0"]), pathlib.Path(folder), 2, 1)
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows tells all processes of a terminal itself")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *TOLD_TO_STOP])
 def test_a_signal_ends_the_parts_tidily(tmp_path, number):
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, tmp_path], stderr=subprocess.PIPE)
     try:
@@ -150,16 +152,25 @@ def test_a_log_that_cannot_be_written_leaves_no_part_behind(beside, tmp_path, mo
     assert started[0].poll() is not None
 
 
+LAUNCHER = """
+import pathlib, sys, time
+from gated_bert.experiments.sweeps.backends import start_process
+folder = pathlib.Path(sys.argv[1])
+start_process([sys.executable, folder / "part.py", folder], folder / "log", {})
+time.sleep(120)
+"""
+PART = """
+import os, sys, time
+from gated_bert.cli import main
+main._run_command = lambda *words: print(os.getpid(), flush=True) or time.sleep(120)
+sys.exit(main.main(["study", "embedded", "--scale", "smoke", "-o", sys.argv[1]]))
+"""
+
+
 def test_a_part_stops_when_the_study_is_gone(tmp_path):
-    """Also one that was killed: the sweep looks for its launcher, as jobs do."""
-    program = (
-        "import os, subprocess, sys, time; from gated_bert.experiments.sweeps.backends import start_process\n"
-        "start_process([sys.executable, '-c', 'import os, sys, time; from gated_bert.cli import main\\n'\n"
-        "    'main._run_command = lambda *words: print(os.getpid(), flush=True) or time.sleep(120)\\n'\n"
-        "    'sys.exit(main.main([\"study\", \"embedded\", \"--scale\", \"smoke\", \"-o\", sys.argv[1]]))',"
-        " sys.argv[1]],\n    __import__('pathlib').Path(sys.argv[1]) / 'log', {})\ntime.sleep(120)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, tmp_path])
+    """Also one that was killed: every command that has a launcher looks for it, as jobs do."""
+    (tmp_path / "part.py").write_text(PART)
+    process = subprocess.Popen([sys.executable, "-c", LAUNCHER, tmp_path])
     try:
         wait_for(lambda: (tmp_path / "log").exists() and (tmp_path / "log").read_text())
     finally:
@@ -167,6 +178,7 @@ def test_a_part_stops_when_the_study_is_gone(tmp_path):
         process.wait()
     number = int((tmp_path / "log").read_text().split()[0])
     wait_for(lambda: not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
+    assert "stopped" in (tmp_path / "log").read_text(), "it was told so, and not killed"
 
 
 def test_chosen_parts_bring_what_they_start_from(tmp_path):

@@ -14,6 +14,7 @@ from gated_bert.pruning.criteria.spt import Spt
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import build_optimizer
 from gated_bert.pruning.pruner import Pruner, sparsity
+from gated_bert.support.errors import UserError
 from tests.marks import nightly
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -284,6 +285,12 @@ def test_regression_credit_is_weighted_ridge_about_the_mean(units):
     assert credit.solve()[-1] == pytest.approx(mean)
     found = np.corrcoef(credit.solve()[:-1], truth[:-1])[0, 1]
     assert found > (0.99 if units == 12 else 0.5)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(make_model):
+    criterion, _ = spt(make_model, spt_unit="neuron", spt_credit="regression")
+    with pytest.raises(UserError, match="an earlier version wrote this checkpoint; remove it"):
+        criterion.load_state(criterion.state() | {"ridge_gram": np.zeros((2, 2))})
 
 
 def test_rewards_long_ago_are_forgotten():

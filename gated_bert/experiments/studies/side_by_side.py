@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from gated_bert.experiments.studies.part import Part, needs
 from gated_bert.experiments.sweeps.backends import LocalProcess, start_process
 from gated_bert.experiments.sweeps.progress import wait_a_moment
 from gated_bert.experiments.sweeps.resources import share
-from gated_bert.experiments.sweeps.sweep import GRACE_SECONDS, StopRequest, reason
+from gated_bert.experiments.sweeps.sweep import GRACE_SECONDS, StopRequest, reason, stop_all
 from gated_bert.start import python_command
 from gated_bert.support.machine import Machine, this_machine
 from gated_bert.support.progress_bar import progress_bar
@@ -22,7 +19,7 @@ from gated_bert.support.quiet import log_tail
 
 
 def run_side_by_side(
-    parts: Sequence[Part], words: Callable[[Part], list[str]], folder: Path, at_a_time: int, jobs: int
+    parts: Sequence[Part], words: Callable[[Part], tuple[str, list[str]]], folder: Path, at_a_time: int, jobs: int
 ) -> int:
     """Runs parts as processes, each when those that it starts from have ended; what it prints goes to FOLDER/PART.log.
 
@@ -31,7 +28,7 @@ def run_side_by_side(
 
     Args:
         parts: what is to be run.
-        words: of a part its command and flags.
+        words: of a part its command and the words of its command line.
         folder: the study's.
         at_a_time: parts beside each other.
         jobs: of each part at a time.
@@ -48,27 +45,33 @@ def run_side_by_side(
     with stopping.listening(), progress_bar("parts", len(parts)) as advance:
         try:
             while (running or (waiting and not status)) and not stopping.count:
-                for slot, (part, process) in list(running.items()):
-                    code = process.poll()
-                    if code is not None:
-                        del running[slot]
-                        status = status or (1 if code < 0 else code)
-                        _say_end(part, code, folder)
-                        advance(_names(running), 1)
+                for part, code in _ended(running):
+                    status = status or (1 if code < 0 else code)
+                    _say_end(part, code, folder)
+                    advance(_names(running), 1)
                 begin = [] if status else _startable(waiting, [part for part, _ in running.values()], len(slots))
                 for part in begin:
                     slot = min(set(slots) - running.keys())
                     variables = {} if part.measures_time else _share(machine, len(slots), slot, jobs)
-                    command = python_command("gated_bert", *words(part))
+                    name, flags = words(part)
+                    command = python_command("gated_bert", name, *flags)
                     running[slot] = part, start_process(command, log_file(folder, part), variables)
                     waiting.remove(part)
                     advance(_names(running), 0)
                 wait_a_moment()
         finally:
-            _stop([process for _, process in running.values()], stopping)
+            # Those that are sweeps give their jobs as long.
+            stop_all(lambda: [process for _, process in running.values()], stopping, lambda: _ended(running),
+                     2 * GRACE_SECONDS)  # fmt: skip
     if stopping.count:
         raise KeyboardInterrupt
     return status
+
+
+def _ended(running: dict[int, tuple[Part, LocalProcess]]) -> list[tuple[Part, int]]:
+    """Takes out what has ended; the parts and their exit statuses."""
+    codes = {slot: process.poll() for slot, (_, process) in running.items()}
+    return [(running.pop(slot)[0], code) for slot, code in codes.items() if code is not None]
 
 
 def _share(machine: Machine, slots: int, slot: int, jobs: int) -> dict[str, str]:
@@ -105,17 +108,3 @@ def _say_end(part: Part, code: int, folder: Path):
         print(f"{part.name}: {reason(code)}; the end of {log}:\n{textwrap.indent(log_tail(log), '  ')}", flush=True)
     else:
         print(f"{part.name}: done; {log}", flush=True)
-
-
-def _stop(processes: Sequence[LocalProcess], stopping: StopRequest):
-    """Ctrl-C for all of them, which may tidy up; what has not ended then, or at another Ctrl-C, is killed."""
-    # On Windows it reaches all processes of a terminal by itself.
-    for process in processes if os.name != "nt" else ():
-        process.send_signal(signal.SIGINT)
-    # Those that are sweeps give their jobs as long.
-    deadline, seen = time.monotonic() + 2 * GRACE_SECONDS, stopping.count
-    while any(process.poll() is None for process in processes):
-        if time.monotonic() > deadline or stopping.count > seen:
-            for process in processes:
-                process.kill()
-        wait_a_moment()

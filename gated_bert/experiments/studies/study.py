@@ -9,6 +9,7 @@ from pathlib import Path
 from gated_bert.experiments.reports.compare import compare
 from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.results import find_runs
+from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.experiments.studies.catalogue import STUDIES
 from gated_bert.experiments.studies.part import Part, Study, with_needed
 from gated_bert.experiments.studies.side_by_side import run_side_by_side
@@ -53,8 +54,8 @@ def run_study(
         The exit status of the first command that failed, else 0.
 
     Raises:
-        UserError: pretrained weights are needed and not given, data are given that the study does not read, or there is
-            no part of a name.
+        UserError: pretrained weights are needed and not given, data are given that the study does not read, there is no
+            part of a name, or another process uses the folder.
     """
     study = STUDIES[name]
     if study.pretrained and not pretrained:
@@ -66,21 +67,21 @@ def run_study(
     jobs = 1 if jobs is None and at_a_time > 1 else jobs
     extra = ["-parallel", *(["-max-parallel-jobs", str(jobs)] if jobs else [])]
 
-    def words_of(part: Part) -> list[str]:
+    def words_of(part: Part) -> tuple[str, list[str]]:
         words = [word.replace("{study}", str(output.resolve())) for word in part.flags.split()]
         if part.command != "iou":
             weights = ["-pt", pretrained] if pretrained and "-pt" not in words else []
             words += ["-d", study.data or data or "hub", *extra, *weights, "--resume"]
-        return [*words, "-o", str(output / part.name)]
+        return part.command, [*words, "-o", str(output / part.name)]
 
-    if at_a_time > 1:
-        output.mkdir(parents=True, exist_ok=True)
-        status = run_side_by_side(chosen, lambda part: [part.command, *words_of(part)], output, at_a_time, jobs or 1)
-    else:
-        status = next(filter(None, (run_command(part.command, words_of(part)) for part in chosen)), 0)
-    if not status:
-        # Also of what earlier calls have run.
-        _write_tables(study, [part for part in parts if part in chosen or (output / part.name).is_dir()], output)
+    with locked(output):
+        if at_a_time > 1:
+            status = run_side_by_side(chosen, words_of, output, at_a_time, jobs or 1)
+        else:
+            status = next(filter(None, (run_command(*words_of(part)) for part in chosen)), 0)
+        if not status:
+            # Also of what earlier calls have run.
+            _write_tables(study, [part for part in parts if part in chosen or (output / part.name).is_dir()], output)
     return status
 
 

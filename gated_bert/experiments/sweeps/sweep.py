@@ -7,7 +7,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +215,12 @@ def run_jobs(views: Sequence[JobView], backend: Backend, display: Display, resum
                 display.update(views)
                 wait_a_moment()
         finally:
-            _stop_all(active, request, display, views)
+
+            def look():
+                _look(active, stopping=True)
+                display.update(views)
+
+            stop_all(lambda: [entry.handle for entry in active.values()], request, look)
             display.update(views)
             display.stop()
     return bool(request.count)
@@ -283,17 +288,26 @@ def reason(code: int) -> str:
     return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _stop_all(active: dict[int, _Active], request: StopRequest, display: Display, views: Sequence[JobView]):
-    """Asks all jobs to end, waits, and kills what is left; a second Ctrl-C kills at once."""
-    for entry in active.values():
-        entry.handle.stop()
-    deadline, seen = time.monotonic() + GRACE_SECONDS, request.count
-    while active:
-        _look(active, stopping=True)
+def stop_all(
+    running: Callable[[], Sequence[RunningJob]], request: StopRequest, look: Callable[[], object],
+    grace: float = GRACE_SECONDS,
+) -> None:  # fmt: skip
+    """Asks what runs to end, waits, and kills what is left; a second Ctrl-C kills at once.
+
+    Args:
+        running: says what has not ended as far as `look` has seen: jobs, or other processes that start as these do.
+        request: what counts the signals.
+        look: looks whether they have ended; an end is told once.
+        grace: seconds until they are killed.
+    """
+    for process in running():
+        process.stop()
+    deadline, seen = time.monotonic() + grace, request.count
+    while running():
+        look()
         if time.monotonic() > deadline or request.count > seen:
-            for entry in active.values():
-                entry.handle.kill()
-        display.update(views)
+            for process in running():
+                process.kill()
         wait_a_moment()
 
 
