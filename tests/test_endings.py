@@ -221,6 +221,27 @@ def test_the_end_of_a_log_is_not_that_of_the_library(tmp_path, monkeypatch):
     assert "oneDNN" in log_tail(tmp_path / "log.txt", 2) or "cpu_feature_guard" in log_tail(tmp_path / "log.txt", 2)
 
 
+def test_models_that_are_traced_one_after_another_are_no_warning(monkeypatch, caplog):
+    tensorflow = pytest.importorskip("tensorflow")
+    from gated_bert.support import quiet
+
+    def traced():
+        return tensorflow.function(lambda x: x + 1)(1)
+
+    logger = tensorflow.get_logger()
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "filters", [])
+    for _ in range(8):
+        traced()
+    assert "triggered tf.function retracing" in caplog.text, "TensorFlow's words have changed"
+    caplog.clear()
+    quiet._quietly(lambda _: None, tensorflow)
+    for _ in range(8):
+        traced()
+    logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+
+
 @pytest.mark.parametrize("verbose", ["1", "2"])
 @pytest.mark.daily_every(2)
 def test_a_refusal_after_the_framework_has_started_stands_alone(tmp_path, verbose):

@@ -106,11 +106,13 @@ class LatencyTable:
     versions: Mapping[str, str]
 
     def attention_ms(self, heads: float) -> float:
-        """Of one layer's attention, between measured numbers of heads by interpolation."""
+        """Of one layer's attention, between measured numbers of heads by interpolation; less than one costs as one."""
         return _interpolated(self.attention, heads)
 
     def ffn_ms(self, neurons: float) -> float:
-        """Of one layer's feed-forward network, between measured widths by interpolation."""
+        """Of one layer's feed-forward network, between measured widths by interpolation; a narrower one than any costs
+        as the narrowest: its calls and passing over the sequence take the most of that, however few its neurons.
+        """
         return _interpolated(self.ffn, neurons)
 
     def layer_ms(self, sizes: LayerSizes) -> float:
@@ -172,4 +174,5 @@ def _interpolated(times: Mapping[int, float], size: float) -> float:
     if not sizes[0] <= size <= sizes[-1]:
         raise UserError(f"the latency table goes from {sizes[0]} to {sizes[-1]}, and the model has {size:g}; measure "
                         "its own")  # fmt: skip
-    return float(np.interp(size, sizes, [times[each] for each in sizes]))
+    there = max(size, sizes[1]) if size else size
+    return float(np.interp(there, sizes, [times[each] for each in sizes]))

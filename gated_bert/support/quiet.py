@@ -1,4 +1,4 @@
-"""TensorFlow's own lines at start-up, which no setting of it silences, kept from the standard error output."""
+"""TensorFlow's own lines that say nothing of a run, and which no setting of it silences, kept from the user."""
 
 from __future__ import annotations
 
@@ -85,6 +85,14 @@ def _quietly(load: Load, module: ModuleType):
         load(module)
         # It looks for GPUs when it is first asked, and says so.
         module.config.list_physical_devices()
+    logging.getLogger("tensorflow").addFilter(not_of_retracing)
+
+
+def not_of_retracing(record: logging.LogRecord) -> bool:
+    """Whether a warning of TensorFlow is of anything but functions traced anew: it counts those of one model after
+    another as one, so that each command which looks at some models would get it.
+    """
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextmanager

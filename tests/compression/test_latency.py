@@ -1,5 +1,6 @@
 """Latency tables: of times that are known, what they predict; what is refused; real ones of a tiny model."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_times_that_add_up_are_found_and_predicted(model, timed):
         assert table.predict(sizes) == pytest.approx(known_time(sizes), abs=0.3)
     half = model.architecture.replace(layers=(LayerSizes(4, 3, 3, 40),) * 3)
     assert table.predict(half) == pytest.approx(2 + 3 * (1.3 + 2.2)), "heads of half the size count as half as many"
+
+
+def test_a_part_that_is_there_costs_as_much_as_the_smallest_measured_one(model, timed):
+    measured = table_of(model)
+    table = dataclasses.replace(measured, ffn={0: 0.0, 18: 0.4, 40: 0.9}, attention={0: 0.0, 1: 0.3, 4: 0.9})
+    assert table.ffn_ms(0) == 0 and table.attention_ms(0) == 0
+    assert {table.ffn_ms(neurons) for neurons in (1, 2, 17, 18)} == {0.4} and 0.4 < table.ffn_ms(19) < 0.9
+    assert {table.attention_ms(heads) for heads in (1 / 6, 0.5, 1)} == {0.3} and 0.3 < table.attention_ms(1.5) < 0.9
 
 
 def test_noise_is_told_and_times_still_rise(model, timed):
