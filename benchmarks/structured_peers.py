@@ -27,7 +27,7 @@ from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, read_ju
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel, load_model
-from gated_bert.pruning.level_search import search_levels
+from gated_bert.pruning.level_search import measured_weights, search_levels
 from gated_bert.pruning.structured import HEADS, StructuredRemoval
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.examples import Examples
@@ -35,7 +35,7 @@ from gated_bert.tasks.pipeline import BucketedDataset
 
 SHARES = (0.25, 0.5)
 """Shares of heads and neurons that go."""
-TEXTS, STEPS = 512, 100
+TEXTS, STEPS = 1024, 100
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 Predict = Callable[[dict[str, np.ndarray]], np.ndarray]
 
@@ -108,7 +108,7 @@ def ours(peers: Peers, share: float, order: str, search: bool) -> tuple[Predict,
     """Second order with the search of levels, or the same share of every layer."""
     model = peers.loaded().model
     seen = [(inputs, None) for inputs, _ in batches(peers.seen)]
-    removal = StructuredRemoval(model, "classification", seen, len(seen) // 2, order)
+    removal = StructuredRemoval(model, "classification", seen, len(seen) // 4, order)
     for _ in removal.look():
         pass
     size, width = model.architecture.original_head_dim, model.architecture.hidden_size
@@ -116,7 +116,8 @@ def ours(peers: Peers, share: float, order: str, search: bool) -> tuple[Predict,
     if search:
         budget = (1 - share) * sum(cost[0] for cost in costs)
         errors = removal.errors
-        levels = list(search_levels(costs, errors, budget, removal.loss, STEPS, 0))[-1].levels
+        weights = list(measured_weights(costs, errors, removal.loss))
+        levels = list(search_levels(costs, errors, budget, removal.loss, STEPS, 0, weights))[-1].levels
     else:
         levels = tuple(
             int(np.argmin(np.abs(np.array(part.left) - (1 - share) * part.units))) for part in removal.sublayers

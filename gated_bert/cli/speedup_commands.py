@@ -43,7 +43,7 @@ FLAGS = (
     *(flag for flag in SHARED if flag.name not in _LEFT_OUT),
 )  # fmt: skip
 EPOCHS = 2
-OWN = {"texts": 512, "search_steps": 100, "order": "obs"}
+OWN = {"texts": 1024, "search_steps": 100, "order": "obs"}
 
 
 def speedups_command(words: list[str]) -> int:
@@ -89,7 +89,7 @@ def speedups_command(words: list[str]) -> int:
     from gated_bert.experiments.sweeps.overview import configuration_text
 
     job = plan.jobs[0]
-    effort = Effort(own["texts"], max(own["texts"] // 2, 1), own["search_steps"], job.config.seed,
+    effort = Effort(own["texts"], max(own["texts"] // 4, 1), own["search_steps"], job.config.seed,
                     own["order"])  # fmt: skip
     conditions = Conditions(**served)
     if not (dense and typed.get("dry_run")):

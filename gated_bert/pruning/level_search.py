@@ -13,7 +13,11 @@ import numpy as np
 BUCKETS = 10_000
 """Steps in which a budget is counted."""
 _CHANGED = (1.0, 0.1)
-"""Share of the parts whose weight is drawn anew, at the beginning of the search and at its end."""
+"""Share of the parts whose weight is changed, at the beginning of the search and at its end."""
+_SPREAD = 1.2
+"""Standard deviation of the logarithm of what a weight is multiplied by: two in three change by 3.3 times at most."""
+_LEAST = 1e-6
+"""The smallest weight, as a share of the largest: no part is free."""
 
 Levels = tuple[int, ...]
 
@@ -87,14 +91,38 @@ class Found:
     tried: int
 
 
+def measured_weights(
+    costs: Sequence[np.ndarray], errors: Sequence[np.ndarray], evaluate: Callable[[Levels], float]
+) -> Iterator[float]:
+    """How much the error of each part counts: what is lost where it alone costs half as much, over its error there.
+
+    Errors are relative to what a part gives, and say nothing of how much that matters to what comes after it.
+
+    Args:
+        costs: see `best_levels`.
+        errors: see `best_levels`.
+        evaluate: levels → loss of the model that is pruned so, 0 of one that is not.
+
+    Yields:
+        The weight of each part, not negative; 1 of one whose levels are all without error.
+    """
+    for part, (cost, error) in enumerate(zip(costs, errors, strict=True)):
+        lossy = np.flatnonzero(np.asarray(error) > 0)
+        if not len(lossy):
+            yield 1.0
+            continue
+        level = int(lossy[np.argmin(np.abs(np.asarray(cost)[lossy] - cost[0] / 2))])
+        yield max(evaluate(tuple(level * (each == part) for each in range(len(costs)))), 0.0) / float(error[level])
+
+
 def search_levels(
     costs: Sequence[np.ndarray], errors: Sequence[np.ndarray], budget: float, evaluate: Callable[[Levels], float],
-    steps: int, seed: int = 0,
+    steps: int, seed: int = 0, weights: Sequence[float] | None = None,
 ) -> Iterator[Found]:  # fmt: skip
     """Looks for weights of the parts' errors with which the best levels lose least.
 
-    Begins with all alike; each step draws those of some parts anew, fewer and fewer, and keeps what is better. Levels
-    that were met before are not evaluated again.
+    Each step changes those of some parts, fewer and fewer, and keeps what is better. Levels that were met before are
+    not evaluated again.
 
     Args:
         costs: see `best_levels`.
@@ -103,6 +131,7 @@ def search_levels(
         evaluate: levels → loss of the model that is pruned so.
         steps: draws.
         seed: of the draws.
+        weights: to begin with, as of `measured_weights`; by default all alike.
 
     Yields:
         The best so far, after the start and after each step.
@@ -118,16 +147,17 @@ def search_levels(
             known[levels] = evaluate(levels)
         return levels, known[levels]
 
-    weights = np.ones(len(costs))
-    levels, loss = of(weights)
-    yield Found(weights, levels, loss, len(known))
+    now = np.ones(len(costs)) if weights is None else np.array(weights, float)
+    now = np.maximum(now, _LEAST * now.max(initial=1e-12))
+    levels, loss = of(now)
+    yield Found(now, levels, loss, len(known))
     for step in range(steps):
         share = _CHANGED[0] + (_CHANGED[1] - _CHANGED[0]) * step / max(steps - 1, 1)
-        drawn = weights.copy()
+        drawn = now.copy()
         places = rng.choice(len(drawn), max(1, round(share * len(drawn))), replace=False)
         # Weights differ by orders of magnitude rather than by amounts.
-        drawn[places] = np.exp(rng.uniform(np.log(0.1), np.log(10), len(places)))
+        drawn[places] *= np.exp(rng.normal(0, _SPREAD, len(places)))
         others, other_loss = of(drawn)
         if other_loss < loss:
-            weights, levels, loss = drawn, others, other_loss
-        yield Found(weights, levels, loss, len(known))
+            now, levels, loss = drawn, others, other_loss
+        yield Found(now, levels, loss, len(known))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gated_bert.pruning.level_search import Unreachable, best_levels, search_levels
+from gated_bert.pruning.level_search import Unreachable, best_levels, measured_weights, search_levels
 
 
 def drawn(seed, parts=4, levels=5):
@@ -38,6 +38,35 @@ def test_whatever_costs_as_little_as_can_be_is_found_and_less_is_refused():
     with pytest.raises(Unreachable) as refused:
         best_levels(costs, errors, least - 1e-6)
     assert refused.value.least == pytest.approx(least)
+
+
+def test_weights_are_what_each_part_loses_alone():
+    costs, errors = drawn(1, parts=6)
+    for error in errors:
+        # Nothing is lost where nothing is pruned, and perhaps where what goes was dead.
+        error -= error[0]
+    errors[3][1] = 0
+    errors[5][:] = 0
+    true = np.array([1.0, 1.0, 10.0, 0.0, 5.0, 2.0])
+    levels = []
+
+    def evaluate(each):
+        levels.append(each)
+        return float(sum(one * error[level] for one, error, level in zip(true, errors, each, strict=True)))
+
+    weights = list(measured_weights(costs, errors, evaluate))
+    assert weights == pytest.approx([*true[:5], 1.0]), "one that cannot lose counts as any"
+    assert len(levels) == 5 and all(sum(level > 0 for level in each) == 1 for each in levels)
+    for part, each in enumerate(levels):
+        half = costs[part][0] / 2
+        lossy = [level for level in range(5) if errors[part][level] > 0]
+        assert each[part] in lossy and abs(costs[part][each[part]] - half) == min(abs(costs[part][level] - half)
+                                                                                 for level in lossy)  # fmt: skip
+    # With these the best levels are those of the true loss at once, even where a part loses nothing.
+    budget = 0.5 * total(costs, (0,) * 6)
+    start = next(search_levels(costs, errors, budget, evaluate, steps=0, weights=weights))
+    within = [each for each in itertools.product(range(5), repeat=6) if total(costs, each) <= budget * (1 - 1e-3)]
+    assert start.loss <= min(map(evaluate, within)) + 1e-5 * max(map(evaluate, within))
 
 
 def test_the_search_finds_what_matters_and_is_that_of_its_seed():

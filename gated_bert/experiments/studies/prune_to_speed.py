@@ -22,7 +22,14 @@ from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
-from gated_bert.pruning.level_search import Found, Levels, Unreachable, best_levels, search_levels
+from gated_bert.pruning.level_search import (
+    Found,
+    Levels,
+    Unreachable,
+    best_levels,
+    measured_weights,
+    search_levels,
+)
 from gated_bert.pruning.structured import HEADS, OBS, StructuredRemoval
 from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
@@ -51,7 +58,7 @@ class Effort:
             of every layer, without a search.
     """
 
-    texts: int = 512
+    texts: int = 1024
     judged: int = 256
     steps: int = 100
     seed: int = 42
@@ -202,9 +209,14 @@ class _Search:
         if self.effort.order != OBS:
             levels = self._alike(budget)
             return Found(np.ones(len(levels)), levels, self.removal.loss(levels), 1)
+        costs, errors, loss = self.costs, self.removal.errors, self.removal.loss
+        weights = []
+        with progress_bar("how much each layer counts", len(costs)) as advance:
+            for weight in measured_weights(costs, errors, loss):
+                weights.append(weight)
+                advance("", 1)
         try:
-            steps = search_levels(self.costs, self.removal.errors, budget, self.removal.loss, self.effort.steps,
-                                  self.effort.seed)  # fmt: skip
+            steps = search_levels(costs, errors, budget, loss, self.effort.steps, self.effort.seed, weights)
             with progress_bar(f"searching levels for {self.speedup:g}×", self.effort.steps + 1) as advance:
                 for found in steps:
                     advance(f"loss {found.loss:.4f}", 1)
