@@ -262,3 +262,18 @@ def test_the_task_is_the_models_and_folders_of_other_tools_are_refused(dense, tm
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text("{}")
     assert "allowed: a model folder" in refusal(capsys, "compress", str(tmp_path / "other"), *words)
+
+
+@pytest.mark.nightly
+def test_choices_of_levels_are_measured(dense, monkeypatch):
+    from benchmarks import level_search
+
+    monkeypatch.setattr(level_search, "JUDGED", 32)
+    found = level_search.measure(str(dense), "embedded", [64], steps=3, seed=0)
+    assert found.groupby("share").levels.nunique().to_dict() == {0.25: 5, 0.5: 5}
+    assert (found.dev_loss > 0).all() and (found.weights_gone > 0.2).all()
+    drawn, start = (found[found.levels == f"measured weights, {how}"] for how in ("3 draws", "no draws"))
+    assert (drawn.searched_loss.to_numpy() <= start.searched_loss.to_numpy()).all()
+    encoder = level_search.Encoder(str(dense), "embedded", 64)
+    whole = encoder.judge((0,) * len(encoder.costs))
+    assert whole["weights_gone"] == whole["searched_loss"] == 0 and whole["dev_loss"] == pytest.approx(0, abs=1e-4)

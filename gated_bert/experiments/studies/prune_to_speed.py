@@ -185,15 +185,14 @@ class _Search:
         found = self._searched(budget)
         levels, speed = found.levels, self.meter.of(self._sizes(found.levels))
         tried = {speed: levels}
-        # Budgets that were too small and too large.
-        low, high = -self.table.outside, self.table.dense
+        # The largest budget that was too small and the smallest that was too large, each with the time that it led to,
+        # of the dense model's. No time at all is too small.
+        small, large = (-self.table.outside, 0.0), None
         for _ in range(CORRECTIONS):
             if abs(speed / self.speedup - 1) <= TOLERANCE:
                 break
-            low, high = (budget, high) if speed > self.speedup else (low, budget)
-            budget = (budget + self.table.outside) * speed / self.speedup - self.table.outside
-            if not low < budget < high:
-                budget = (low + high) / 2
+            small, large = ((budget, 1 / speed), large) if speed > self.speedup else (small, (budget, 1 / speed))
+            budget = _corrected(small, large, 1 / self.speedup, -self.table.outside)
             levels = self._within(budget, found.weights)
             speed = self.meter.of(self._sizes(levels))
             tried[speed] = levels
@@ -257,6 +256,24 @@ class _Search:
     def _reached(self, levels: Levels, speed: float, loss: float, tried: int, note: str) -> Reached:
         sizes = self._sizes(levels)
         return Reached(speed, self.meter.predicted(self.table, sizes), sizes.layers, loss, tried, note)
+
+
+def _corrected(
+    small: tuple[float, float], large: tuple[float, float] | None, wanted: float, none: float
+) -> float:
+    """The budget that leads to a time that is wanted, if time rises evenly between two budgets; a step away from these,
+    since it jumps where a level does.
+
+    Args:
+        small: a budget and the time that it led to, which was too short.
+        large: the same, too long; None where none was, and time is taken to rise as from `none` to `small`.
+        wanted: time.
+        none: the budget of no time.
+    """
+    if large is None:
+        return none + (small[0] - none) * wanted / small[1]
+    share = (wanted - small[1]) / (large[1] - small[1])
+    return small[0] + min(max(share, 0.1), 0.9) * (large[0] - small[0])
 
 
 def _cost(table: LatencyTable, kind: str, left: int) -> float:
