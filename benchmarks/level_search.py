@@ -37,7 +37,7 @@ class Encoder:
 
     def __init__(self, source: str, data: str, texts: int):
         loaded = load_model(source)
-        judged = read_judged({"dense": loaded}, data)
+        judged = read_judged({"dense": loaded}, data, allow_partial=True)
         config = evaluation_config(loaded, EVALUATION_BATCH)
         rows = np.random.default_rng(42).permutation(len(judged.train))[:texts]
         seen = make_dataset(loaded.task, loaded.tokenizer, judged.train.take(np.sort(rows)), config)

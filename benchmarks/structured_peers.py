@@ -46,7 +46,7 @@ class Peers:
     def __init__(self, source: str, data: str, folder: Path):
         self.source, self.folder = source, folder
         loaded = load_model(source)
-        self.judged: JudgedOn = read_judged({"dense": loaded}, data)
+        self.judged: JudgedOn = read_judged({"dense": loaded}, data, allow_partial=True)
         self.dev = self._dataset(loaded, self.judged.examples)
         rows = np.sort(np.random.default_rng(42).permutation(len(self.judged.train))[:TEXTS])
         self.seen = self._dataset(loaded, self.judged.train.take(rows))

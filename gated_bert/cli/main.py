@@ -131,6 +131,7 @@ def study_command(words: list[str]) -> int:
     if status == 0 and "publish" in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
         publish(output, user_path(typed["publish"]), [str(output), *places])
+        print(f"copied to {typed['publish']}")
     return status
 
 

@@ -357,6 +357,12 @@ class PipelineStep(TypedDict):
     seconds: float
 
 
+class StudyRecord(TypedDict):
+    """What all in a study's folder has in common."""
+
+    scale: str
+
+
 class PipelineRecord(TypedDict):
     """What a pipeline has done."""
 

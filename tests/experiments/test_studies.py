@@ -11,7 +11,7 @@ from gated_bert.cli import sweep_commands
 from gated_bert.cli.main import main
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
-from gated_bert.experiments.studies.study import run_study
+from gated_bert.experiments.studies.study import RECORD, run_study
 from gated_bert.models.architecture import BertConfig
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.build import build_model
@@ -75,6 +75,16 @@ def test_two_studies_do_not_share_a_folder(tmp_path):
         return 1
 
     assert run_study("spt", "smoke", tmp_path, meanwhile) == 1
+
+
+def test_a_folder_is_of_one_scale(tmp_path):
+    assert run_study("spt", "smoke", tmp_path, lambda command, words: 1) == 1
+    with pytest.raises(UserError, match="holds a study at --scale smoke, not standard"):
+        run_study("spt", "standard", tmp_path, lambda command, words: 0)
+    # What another study goes on with, and a record that was lost.
+    assert run_study("patterns", "smoke", tmp_path, lambda command, words: 1) == 1
+    (tmp_path / RECORD).write_text("{")
+    assert run_study("spt", "standard", tmp_path, lambda command, words: 1) == 1
 
 
 def test_a_study_says_what_it_lacks(tmp_path):

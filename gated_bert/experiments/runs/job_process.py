@@ -18,6 +18,7 @@ TOLD_TO_STOP = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasat
 """What stops a run beside Ctrl-C; Windows has no SIGHUP."""
 _POLL_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0
+_AGAIN_SECONDS = 0.2
 
 
 def run_job(config: GatedBertConfig, folder: Path, resume: bool, flag: str = OUTPUT) -> int:
@@ -46,15 +47,39 @@ def run_job(config: GatedBertConfig, folder: Path, resume: bool, flag: str = OUT
 
 
 def stop_on_signals() -> None:
-    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, once, as Ctrl-C does."""
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread, once, as Ctrl-C does.
+
+    An exception that is raised while Python cleans up (in a finaliser, or what is called after garbage collection) goes
+    no further; the process is then told again.
+    """
 
     def stop(number, frame):
         for again in TOLD_TO_STOP:
             signal.signal(again, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    usual = sys.unraisablehook
+
+    def lost(unraisable):
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            usual(unraisable)
+            return
+        signal.signal(signal.SIGTERM, stop)
+        again = threading.Timer(_AGAIN_SECONDS, _tell_main_thread)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = lost
     for number in (*TOLD_TO_STOP, signal.SIGINT):
         signal.signal(number, stop if number != signal.SIGINT else signal.default_int_handler)
+
+
+def _tell_main_thread():
+    if hasattr(signal, "pthread_kill"):
+        # Only so does it wake from what it waits for.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def watch_launcher() -> None:

@@ -59,6 +59,8 @@ def run_side_by_side(
                     waiting.remove(part)
                     advance(_names(running), 0)
                 wait_a_moment()
+            if stopping.count:
+                print("stopping what runs; once more ends it at once", flush=True)
         finally:
             # Those that are sweeps give their jobs as long.
             stop_all(lambda: [process for _, process in running.values()], stopping, lambda: _ended(running),

@@ -15,8 +15,11 @@ from gated_bert.experiments.studies.part import Part, Study, with_needed
 from gated_bert.experiments.studies.side_by_side import run_side_by_side
 from gated_bert.experiments.studies.stages import PLOT, TABLE
 from gated_bert.support.errors import UserError
-from gated_bert.support.files import write_csv_atomic
+from gated_bert.support.files import write_csv_atomic, write_json_atomic
+from gated_bert.support.records import read_record
+from gated_bert.support.schemas import StudyRecord
 
+RECORD = "study.json"
 _STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
 _NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")
@@ -55,7 +58,7 @@ def run_study(
 
     Raises:
         UserError: pretrained weights are needed and not given, data are given that the study does not read, there is no
-            part of a name, or another process uses the folder.
+            part of a name, another process uses the folder, or it is of another scale.
     """
     study = STUDIES[name]
     if study.pretrained and not pretrained:
@@ -75,6 +78,7 @@ def run_study(
         return part.command, [*words, "-o", str(output / part.name)]
 
     with locked(output):
+        _check_scale(output, scale)
         if at_a_time > 1:
             status = run_side_by_side(chosen, words_of, output, at_a_time, jobs or 1)
         else:
@@ -82,7 +86,17 @@ def run_study(
         if not status:
             # Also of what earlier calls have run.
             _write_tables(study, [part for part in parts if part in chosen or (output / part.name).is_dir()], output)
+            print(f"\ntables and plots of the study are in {output}")
     return status
+
+
+def _check_scale(output: Path, scale: str):
+    """Refuses a folder of another scale; another study may go on with what one has made."""
+    known = read_record(output / RECORD, StudyRecord, tolerant=True) or {"scale": scale}
+    if known["scale"] != scale:
+        raise UserError(f"-o/--output-dir: {output} holds a study at --scale {known['scale']}, not {scale}; choose "
+                        "another folder")  # fmt: skip
+    write_json_atomic(output / RECORD, {"scale": scale})
 
 
 def _write_tables(study: Study, parts: Sequence[Part], output: Path):
