@@ -10,6 +10,7 @@ from gated_bert.experiments.reports.aggregate import statistics
 from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import label_text, png, tolerated
 from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
+from gated_bert.experiments.studies.speedup_report import show_points
 from gated_bert.experiments.studies.speedups import RECORD
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 from gated_bert.support.records import read_record
@@ -86,6 +87,7 @@ def speed_figure(summary: pd.DataFrame) -> Figure:
             if seeds >= 3:
                 axes.errorbar(x, y, [y - 100 * own["share_low"], 100 * own["share_high"] - y], color=f"C{index % 10}",
                               linewidth=0, elinewidth=1, capsize=2)  # fmt: skip
+        show_points(axes)
         axes.set_xscale("log")
         axes.set_xticks([1, 2, 4, 6, 8, 10, 12])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))

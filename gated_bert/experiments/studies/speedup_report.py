@@ -21,6 +21,7 @@ from gated_bert.support.speed_schemas import SpeedRecord
 from gated_bert.support.text_table import aligned
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TABLE, PLOT, PAGE = "family.csv", "family.png", "report.html"
@@ -137,6 +138,13 @@ def _layers(folder: Path, rows: Rows) -> list[tuple[str, str, str]]:
     return found
 
 
+def show_points(axes: Axes) -> None:
+    """Lets an axis of points go over no less than some, so that differences of tenths look like it."""
+    low, high = axes.get_ylim()
+    if high - low < LEAST_RANGE:
+        axes.set_ylim((low + high - LEAST_RANGE) / 2, (low + high + LEAST_RANGE) / 2)
+
+
 def family_figure(rows: Rows, conditions: Conditions) -> Figure:
     """Metric against measured speed, a line for each precision, with the models that no other beats in black."""
     from matplotlib.figure import Figure
@@ -156,9 +164,8 @@ def family_figure(rows: Rows, conditions: Conditions) -> Figure:
     front = pareto_front([1 / row["speedup"] for row in rows], [row["value"] for row in rows])
     axes.scatter([rows[each]["speedup"] for each in front], [scale * rows[each]["value"] for each in front], s=130,
                  facecolors="none", edgecolors="0.2", label="no other is faster and as good")  # fmt: skip
-    low, high = axes.get_ylim()
-    if scale == 100 and high - low < LEAST_RANGE:
-        axes.set_ylim((low + high - LEAST_RANGE) / 2, (low + high + LEAST_RANGE) / 2)
+    if scale == 100:
+        show_points(axes)
     axes.set_xscale("log")
     served = {round(row["speedup"], 1) for row in rows if row["precision"] == conditions.precision}
     axes.set_xticks(sorted(served | {1.0}))

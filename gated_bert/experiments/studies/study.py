@@ -144,8 +144,8 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()) -> None:
     runs = {run.resolve() for run in find_runs(output)}
     steps = (file for step in _STEPS for file in output.glob(f"*/{step}/*"))
     # Those tables have the rows of the parts' own.
-    joined = {ACCURACY: "oneshot", SPEED: "family"}
-    left_out = (*_NOT_PUBLISHED, *(name for table, name in joined.items() if (output / table).is_file()))
+    joined = {"oneshot": ACCURACY, "family": SPEED, "benchmark.png": SPEED}
+    left_out = (*_NOT_PUBLISHED, *(name for name, table in joined.items() if (output / table).is_file()))
     parts = [file for file in (*output.glob("*/*"), *steps) if not file.name.startswith(left_out)]
     for file in (*output.iterdir(), *parts):
         if file.suffix in (".csv", ".png") and file.parent.resolve() not in runs:
