@@ -32,6 +32,23 @@ JUDGED = 256
 """Texts by which the search judges."""
 
 
+def weights_left(removal: StructuredRemoval) -> list[np.ndarray]:
+    """Weights of the matrices of each sublayer at its levels, int [levels]."""
+    width, size = removal.model.architecture.hidden_size, removal.model.architecture.original_head_dim
+    return [np.array(part.left) * width * (4 * size if part.kind == HEADS else 2) for part in removal.sublayers]
+
+
+def share_gone(costs: Sequence[np.ndarray], levels: Levels) -> float:
+    """Of all weights, those that are gone at some levels."""
+    left = sum(cost[level] for cost, level in zip(costs, levels, strict=True))
+    return float(1 - left / sum(cost[0] for cost in costs))
+
+
+def equal_shares(removal: StructuredRemoval, share: float) -> Levels:
+    """The levels that are next to a share of each sublayer's units gone."""
+    return tuple(int(np.argmin(np.abs(np.array(part.left) - (1 - share) * part.units))) for part in removal.sublayers)
+
+
 class Encoder:
     """A dense model, what it is calibrated with and what it is judged on."""
 
@@ -51,15 +68,12 @@ class Encoder:
                                          -(-JUDGED // EVALUATION_BATCH))  # fmt: skip
         for _ in self.removal.look():
             pass
-        width, size = self.model.architecture.hidden_size, self.model.architecture.original_head_dim
-        self.costs = [np.array(part.left) * width * (4 * size if part.kind == HEADS else 2)
-                      for part in self.removal.sublayers]  # fmt: skip
+        self.costs = weights_left(self.removal)
 
     def choices(self, share: float, steps: int, seed: int) -> Iterator[tuple[str, Levels]]:
         """How levels are chosen → levels, all of which leave as many weights as equal shares do, or fewer."""
         removal = self.removal
-        alike = tuple(int(np.argmin(np.abs(np.array(part.left) - (1 - share) * part.units)))
-                      for part in removal.sublayers)  # fmt: skip
+        alike = equal_shares(removal, share)
         yield "the same share of every layer", alike
         budget = float(sum(cost[level] for cost, level in zip(self.costs, alike, strict=True)))
         measured = list(measured_weights(self.costs, removal.errors, removal.loss))
@@ -80,10 +94,8 @@ class Encoder:
         count = sum(map(len, labels))
         lost = sum(float(np.sum(soft_loss(self.kind, wanted, out, 1.0, None)))
                    for wanted, out in zip(self.wanted, outputs, strict=True))  # fmt: skip
-        gone = 1 - sum(cost[level] for cost, level in zip(self.costs, levels, strict=True)) / sum(
-            cost[0] for cost in self.costs
-        )
-        return {"weights_gone": gone, "searched_loss": seen, "dev_loss": lost / count, "accuracy": 100 * right / count}
+        return {"weights_gone": share_gone(self.costs, levels), "searched_loss": seen, "dev_loss": lost / count,
+                "accuracy": 100 * right / count}  # fmt: skip
 
     def _outputs(self) -> list[np.ndarray]:
         return [keras.ops.convert_to_numpy(self.model.predict_on_batch(inputs)) for inputs, _ in self.dev]

@@ -22,13 +22,14 @@ import transformers
 from onnxruntime.transformers import optimizer
 
 from benchmarks.figures import Figure, table, write_figures
+from benchmarks.level_search import equal_shares, share_gone, weights_left
 from benchmarks.timing import environment_line
 from gated_bert.compression.benchmark import EVALUATION_BATCH, JudgedOn, read_judged
 from gated_bert.compression.export import export_hugging_face
 from gated_bert.compression.predict import evaluation_config
 from gated_bert.models.folder import LoadedModel, load_model
 from gated_bert.pruning.level_search import measured_weights, search_levels
-from gated_bert.pruning.structured import HEADS, StructuredRemoval
+from gated_bert.pruning.structured import StructuredRemoval
 from gated_bert.tasks.evaluation import make_dataset
 from gated_bert.tasks.examples import Examples
 from gated_bert.tasks.pipeline import BucketedDataset
@@ -111,21 +112,17 @@ def ours(peers: Peers, share: float, order: str, search: bool) -> tuple[Predict,
     removal = StructuredRemoval(model, "classification", seen, len(seen) // 4, order)
     for _ in removal.look():
         pass
-    size, width = model.architecture.original_head_dim, model.architecture.hidden_size
-    costs = [np.array(part.left) * width * (4 * size if part.kind == HEADS else 2) for part in removal.sublayers]
+    costs = weights_left(removal)
     if search:
         budget = (1 - share) * sum(cost[0] for cost in costs)
         errors = removal.errors
         weights = list(measured_weights(costs, errors, removal.loss))
         levels = list(search_levels(costs, errors, budget, removal.loss, STEPS, 0, weights))[-1].levels
     else:
-        levels = tuple(
-            int(np.argmin(np.abs(np.array(part.left) - (1 - share) * part.units))) for part in removal.sublayers
-        )
+        levels = equal_shares(removal, share)
     for _ in removal.prune(levels):
         pass
-    left = sum(cost[level] for cost, level in zip(costs, levels, strict=True)) / sum(cost[0] for cost in costs)
-    return model.predict_on_batch, 1 - left
+    return model.predict_on_batch, share_gone(costs, levels)
 
 
 def by_torch_pruning(peers: Peers, share: float, importance: str) -> tuple[Predict, float]:

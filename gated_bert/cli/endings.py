@@ -50,8 +50,8 @@ def end(error: BaseException, words: Sequence[str]) -> int:
     if os.environ.get("VERBOSE") == "2":
         say("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, KeyboardInterrupt):
-        again = "; the same command with --resume goes on" if words[:1] and words[0] in RESUMED else ""
-        again = "; the same command goes on" if words[:1] == ["study"] else again
+        with_resume = " with --resume" * (words[:1] != ["study"])
+        again = f"; the same command{with_resume} goes on" * bool({"study", *RESUMED} & set(words[:1]))
         say(str(error) or f"stopped{again}")
         return INTERRUPTED
     if isinstance(error, OSError) and not error.filename and _is_of_the_output():

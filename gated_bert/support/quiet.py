@@ -85,10 +85,10 @@ def _quietly(load: Load, module: ModuleType):
         load(module)
         # It looks for GPUs when it is first asked, and says so.
         module.config.list_physical_devices()
-    logging.getLogger("tensorflow").addFilter(not_of_retracing)
+    logging.getLogger("tensorflow").addFilter(_not_of_retracing)
 
 
-def not_of_retracing(record: logging.LogRecord) -> bool:
+def _not_of_retracing(record: logging.LogRecord) -> bool:
     """Whether a warning of TensorFlow is of anything but functions traced anew: it counts those of one model after
     another as one, so that each command which looks at some models would get it.
     """

@@ -103,7 +103,7 @@ def test_resume_runs_only_what_is_not_finished_and_a_rerun_loses_nothing(mixed, 
     words = ("-p", "spt,magnitude,baseline")
     refused = launch(folder, "-e", "3", *words, "--resume")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
-    assert "error: out/results_spt_sst2: was started with epochs=2 (now 3)" in refused.stderr
+    assert "--resume: out/results_spt_sst2 was started with epochs=2 (now 3)" in refused.stderr
 
     done = launch(folder, "-e", "2", *words, "--resume", VERBOSE="0")
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from gated_bert.support.records import read_record
 from gated_bert.support.schemas import StudyRecord
 
 RECORD = "study.json"
+"""In a study's folder: its scale."""
 _STEPS = ("metrics", "reports", "sp_lime", "similarity", "pos", "students")
 """Folders of a part that are published, too."""
 _NOT_PUBLISHED = ("comparison", "pruning_methods", "pos_words", "sp_lime_words")

@@ -223,8 +223,8 @@ def check_same_record(job: Job) -> None:
     changed = list(config_changes(before, job.config).items())
     if changed:
         values = ", ".join(f"{name}={was} (now {now})" for name, (was, now) in changed[:3])
-        raise UserError(f"{job.folder}: was started with {values}; repeat the flags that it was started with, choose "
-                        "another folder with -o, or, where --resume was given, leave it out to start anew")  # fmt: skip
+        raise UserError(f"--resume: {job.folder} was started with {values}; repeat these flags, choose another folder "
+                        "with -o, or leave out --resume, where it was given, to start anew")  # fmt: skip
 
 
 def mark(job: Job, state: str, message: str) -> None:
