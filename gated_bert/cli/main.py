@@ -109,15 +109,13 @@ def study_command(words: list[str]) -> int:
              "the machine has room for, of parts beside each other 1)", "study", low=1),
         Flag(("--parts-at-a-time",), "at_a_time", "int", "parts beside each other (default 1)", "study", low=1),
         Flag(("--publish",), "publish", "text", "copy tables and plots here", "study", "FOLDER"),
+        Flag(("--dry-run",), "dry_run", "alone", "show the commands of its parts, start nothing", "study"),
     )
-    from gated_bert.experiments.studies.catalogue import SCALES, STUDIES
+    from gated_bert.experiments.studies.catalogue import SCALES, STUDIES, about
     from gated_bert.experiments.studies.study import publish, run_study
 
     names, words = split_words(words, flags)
-    text = "Runs a study, or goes on with it: " + "; ".join(
-        f"{name}: {study.question}" for name, study in STUDIES.items()
-    )
-    typed = typed_flags("gated-bert study NAME", text, flags, words, {"scale": "standard"})
+    typed = typed_flags("gated-bert study NAME", about(names), flags, words, {"scale": "standard"})
     if len(names) != 1 or names[0] not in STUDIES:
         raise FlagError.refused("study", " ".join(names), ", ".join(STUDIES) + did_you_mean(" ".join(names), STUDIES))
     scale = typed.get("scale", "standard")
@@ -127,8 +125,9 @@ def study_command(words: list[str]) -> int:
         find_data(typed["data"], "-d/--data")
     output = user_path(typed.get("output", f"results/study_{names[0]}_{scale}"))
     status = run_study(names[0], scale, output, _run_command, typed.get("data"), typed.get("pretrained"),
-                       typed.get("jobs"), typed.get("parts", ()), typed.get("at_a_time", 1))  # fmt: skip
-    if status == 0 and "publish" in typed:
+                       typed.get("jobs"), typed.get("parts", ()), typed.get("at_a_time", 1),
+                       typed.get("dry_run", False))  # fmt: skip
+    if status == 0 and "publish" in typed and "dry_run" not in typed:
         places = [typed[name] for name in ("data", "pretrained") if "/" in typed.get(name, "")]
         publish(output, user_path(typed["publish"]), [str(output), *places])
         print(f"copied to {typed['publish']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from gated_bert.cli import outputs
@@ -33,10 +34,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Help with each flag's value named once: `-e, --epochs N`."""
+    """Help with each flag's value named once: `-e, --epochs N`, and the lines of the description kept apart."""
 
     def __init__(self, prog: str, **options):
         super().__init__(prog, max_help_position=32, **options)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = ((line.lstrip(), " " * (len(line) - len(line.lstrip()))) for line in text.splitlines())
+        return "\n".join(textwrap.fill(line, width, initial_indent=indent + begin, break_on_hyphens=False,
+                                       subsequent_indent=indent + 2 * begin) for line, begin in lines)  # fmt: skip
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         value = "" if action.nargs == 0 else f" {action.metavar}{' …' * (action.nargs == '+')}"

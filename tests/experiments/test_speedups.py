@@ -108,6 +108,14 @@ def test_other_orders_take_the_same_share_of_every_layer(dense, table, tmp_path,
 
 
 @pytest.mark.nightly
+def test_a_speed_beyond_reach_is_refused_before_the_others_are_made(dense, table, tmp_path, capsys):
+    words = _words(dense, tmp_path / "family", "--table", str(tmp_path / "table.json"), speedups="1.4,9")
+    assert main(words) == 2
+    assert "--speedups: 9 is refused; allowed: up to 5.5" in capsys.readouterr().err
+    assert not list((tmp_path / "family").rglob("*1.4x*"))
+
+
+@pytest.mark.nightly
 def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left_alone(dense, table, tmp_path):
     with pytest.raises(UserError, match=r"--speedups: 9 is refused; allowed: up to 5\.5, that of a model without any"):
         pruned(dense, table, tmp_path / "out", 9)

@@ -1,6 +1,7 @@
 """Studies, run as a user runs them, at the smallest scale."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -92,6 +93,21 @@ def test_a_study_says_what_it_lacks(tmp_path):
         run_study("pretrained", "smoke", tmp_path, lambda command, words: 0)
     with pytest.raises(UserError, match="study spt: is about embedded data; leave -d out"):
         run_study("spt", "smoke", tmp_path, lambda command, words: 0, data="hub")
+
+
+def test_a_dry_run_shows_commands_that_can_be_typed_and_makes_nothing(tmp_path, capsys):
+    folder = tmp_path / "of a study"
+    words = ["study", "spt", "--scale", "smoke", "-o", str(folder), "--parts", "element-random,element-taylor"]
+    assert main([*words, "--dry-run", "--publish", str(tmp_path / "published")]) == 0
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert not list(tmp_path.iterdir())
+    assert [Path(command[command.index("-o") + 1]).name for command in commands] == words[-1].split(",")
+    assert all(main([*command[1:], "--check"]) == 0 for command in commands if command[0] == "gated-bert")
+
+
+def test_help_of_a_study_names_its_parts(capsys):
+    assert main(["study", "latency", "-h"]) == 0
+    assert {"sst2-at-once,", "ag_news-3,"} <= set(capsys.readouterr().out.split())
 
 
 SMALLER = ("--num-layers", "1", "--d-model", "128", "--num-heads", "4", "--dff", "256")

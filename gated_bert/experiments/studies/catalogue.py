@@ -280,3 +280,13 @@ STUDIES = {
     "movement": MOVEMENT,
     "units": UNITS,
 }
+
+
+def about(names: Sequence[str] = ()) -> str:
+    """Of one study what it asks and its parts at each scale, else of all of them what they ask; a line each."""
+    if len(names) != 1 or names[0] not in STUDIES:
+        asked = "\n".join(f"  {name}: {study.question}" for name, study in STUDIES.items())
+        return f"Runs a study, or goes on with it. `gated-bert study NAME -h` names its parts.\n{asked}"
+    study = STUDIES[names[0]]
+    parts = "\n".join(f"  {scale}: {', '.join(part.name for part in study.parts[scale])}" for scale in SCALES)
+    return f"{names[0]}: {study.question}. Parts at each scale:\n{parts}"

@@ -22,14 +22,7 @@ from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
-from gated_bert.pruning.level_search import (
-    Found,
-    Levels,
-    Unreachable,
-    best_levels,
-    measured_weights,
-    search_levels,
-)
+from gated_bert.pruning.level_search import Found, Levels, best_levels, measured_weights, search_levels
 from gated_bert.pruning.structured import HEADS, OBS, StructuredRemoval
 from gated_bert.support.checks import choose
 from gated_bert.support.errors import UserError
@@ -110,6 +103,14 @@ class SpeedMeter:
         """The speed of a model of such sizes by a table of the dense one."""
         return self.gained * table.dense / table.predict(architecture)
 
+    def refuse_unreachable(self, speedup: float, table: LatencyTable) -> None:
+        """Refuses a speed that by a table of the dense model nothing that is left of it has."""
+        sizes = self.dense.architecture
+        most = self.predicted(table, sizes.replace(layers=(LayerSizes(0, 0, 0, 0),) * sizes.num_layers))
+        if speedup > most:
+            raise UserError(f"--speedups: {speedup:g} is refused; allowed: up to {most:.1f}, that of a model without "
+                            "any head or neuron")  # fmt: skip
+
     def of(self, architecture: Architecture) -> float:
         """The speed of a model of such sizes, whose weights do not matter."""
         model = self.dense.rebuilt(architecture, dtype="float32")
@@ -143,6 +144,7 @@ def prune_to_speed(
         save_model(out, loaded.model, loaded.tokenizer, loaded.task, metadata)
         return Reached(speed, meter.predicted(table, loaded.config), loaded.config.layers, 0.0, 0,
                        f"{speed:.2f}× without removing anything")  # fmt: skip
+    meter.refuse_unreachable(speedup, table)
     model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
                                 -(-effort.judged // EVALUATION_BATCH), effort.order, effort.seed)  # fmt: skip
@@ -214,16 +216,11 @@ class _Search:
             for weight in measured_weights(costs, errors, loss):
                 weights.append(weight)
                 advance("", 1)
-        try:
-            steps = search_levels(costs, errors, budget, loss, self.effort.steps, self.effort.seed, weights)
-            with progress_bar(f"searching levels for {self.speedup:g}×", self.effort.steps + 1) as advance:
-                for found in steps:
-                    advance(f"loss {found.loss:.4f}", 1)
-            return found
-        except Unreachable as refused:
-            most = self.table.dense * self.meter.gained / (refused.least + self.table.outside)
-            raise UserError(f"--speedups: {self.speedup:g} is refused; allowed: up to {most:.1f}, that of a model "
-                            "without any head or neuron") from None  # fmt: skip
+        steps = search_levels(costs, errors, budget, loss, self.effort.steps, self.effort.seed, weights)
+        with progress_bar(f"searching levels for {self.speedup:g}×", self.effort.steps + 1) as advance:
+            for found in steps:
+                advance(f"loss {max(found.loss, 0):.4f}", 1)
+        return found
 
     def _within(self, budget: float, weights: np.ndarray) -> Levels:
         """The best levels by errors that are weighted so; the cheapest there are where the budget is below these."""

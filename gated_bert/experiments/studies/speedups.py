@@ -88,7 +88,8 @@ class Family:
 
     def describe(self) -> list[tuple[str, str]]:
         """What is made of what, by name."""
-        after = f", then {self.job.config.epochs} epochs with the dense model as the teacher" * self.trained
+        epochs = self.job.config.epochs
+        after = f", then {epochs} epoch{'s' * (epochs != 1)} with the dense model as the teacher" * self.trained
         return [
             ("dense model", str(self.model)),
             ("speeds", ", ".join(f"{speedup:g}×" for speedup in self.speedups)),
@@ -123,6 +124,10 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
             _check_model(family)
             base = made(base, family.model, copied)
         table = table or _table(family, base)
+        fastest = max(family.speedups)
+        if not _record(family.pruned(fastest)).exists():
+            # Before the others are made.
+            SpeedMeter(load_source(base).model, family.conditions).refuse_unreachable(fastest, table)
         source = base
         for speedup in family.speedups:
             reached = _target(family, speedup, source, base, table, run)

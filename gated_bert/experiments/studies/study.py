@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def run_study(
     jobs: int | None = None,
     names: Sequence[str] = (),
     at_a_time: int = 1,
+    dry_run: bool = False,
 ) -> int:
     """Runs what is left of a study and compares all its runs.
 
@@ -53,6 +55,7 @@ def run_study(
         jobs: jobs of a part at a time; None: as many as the machine has room for, of parts beside each other one.
         names: parts that are run, with those that they start from; none: all of them.
         at_a_time: parts beside each other, of which more than one are processes of their own.
+        dry_run: whether the commands of the parts are shown instead, as one would type them.
 
     Returns:
         The exit status of the first command that failed, else 0.
@@ -78,6 +81,11 @@ def run_study(
             words += ["-d", study.data or data or "hub", *extra, *weights, "--resume"]
         return part.command, [*words, "-o", str(output / part.name)]
 
+    if dry_run:
+        for part in chosen:
+            command, words = words_of(part)
+            print(f"{part.name}:\n  {shlex.join(['gated-bert', command, *words])}")
+        return 0
     with locked(output):
         _check_scale(output, scale)
         if at_a_time > 1:
