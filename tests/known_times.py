@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+SHARE = {"fp32": 1.0, "int8": 0.4}
+"""Of the time in 32 bits."""
+
 
 def known_time(architecture):
     """Milliseconds that parts would take: some for being there, and more with their size."""
@@ -26,10 +29,11 @@ def know_times(monkeypatch):
     def turns(calls, repeats):
         # The machine is slower by half in every third repeat, for all models.
         busy = np.where(np.arange(repeats) % 3 == 2, 1.5, 1.0)
-        return {name: 1e-3 * known["time"](each) * busy * (1 + known["noise"] * rng.random(repeats))
-                for name, each in calls.items()}  # fmt: skip
+        return {name: 1e-3 * known["time"](each) * share * busy * (1 + known["noise"] * rng.random(repeats))
+                for name, (each, share) in calls.items()}  # fmt: skip
 
     for module in (latency_measure, prune_to_speed):
-        monkeypatch.setattr(module, "prediction", lambda model, conditions: model.architecture)
+        monkeypatch.setattr(module, "prediction",
+                            lambda model, conditions: (model.architecture, SHARE[conditions.precision]))  # fmt: skip
         monkeypatch.setattr(module, "take_turns", turns)
     return known

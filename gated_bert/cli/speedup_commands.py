@@ -15,7 +15,7 @@ from gated_bert.cli.latency_commands import SHOWN as SERVED_SHOWN
 from gated_bert.cli.oneshot_commands import SHARED, dense_epochs_of, numbers
 from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
-from gated_bert.compression.preconditions import check_model
+from gated_bert.compression.preconditions import check_model, speed_targets
 from gated_bert.config.flag_table import DEFAULTS, PRUNING_FIELDS, Flag
 from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.support.checks import FlagError, choose
@@ -54,7 +54,8 @@ def speedups_command(words: list[str]) -> int:
     shown = {**DEFAULTS, **SERVED_SHOWN, **OWN, "epochs": EPOCHS, "dense_epochs": "as -e",
              "distill_layers": "all"}  # fmt: skip
     typed = typed_flags("gated-bert compress [MODEL] --speedups 2,4,8", text, FLAGS, rest, shown)
-    speedups = sorted(numbers("--speedups", typed.pop("speedups"), "numbers above 1, e.g. 2,4,8", 1.01, 1000))
+    allowed = "numbers above 1 (1.01 to 1000), e.g. 2,4,8"
+    speedups = speed_targets(numbers("--speedups", typed.pop("speedups"), allowed, 1.01, 1000))
     said = {flag.name: typed.pop(flag.name) for flag in SERVED if flag.name in typed}
     served = served_in({**SERVED_DEFAULTS, **said})
     own = {name: typed.pop(name, value) for name, value in OWN.items()}
@@ -81,16 +82,16 @@ def speedups_command(words: list[str]) -> int:
         return 0
     prepare_environment()
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs or 1).jobs[0] if epochs else None
+    dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs).jobs[0] if epochs else None
     model = dense.folder / "model" if dense else _model_in(settings.values["pretrained"])
     from gated_bert.compression.latency import Conditions, usual_conditions
+    from gated_bert.experiments.studies.family_table import check_served, given_table
     from gated_bert.experiments.studies.prune_to_speed import Effort
     from gated_bert.experiments.studies.speedups import Family, make_family
     from gated_bert.experiments.sweeps.overview import configuration_text
 
     job = plan.jobs[0]
-    effort = Effort(own["texts"], max(own["texts"] // 4, 1), own["search_steps"], job.config.seed,
-                    own["order"])  # fmt: skip
+    effort = Effort(own["texts"], steps=own["search_steps"], seed=job.config.seed, order=own["order"])
     conditions = Conditions(**served)
     if not (dense and typed.get("dry_run")):
         from gated_bert.models.build import run_architecture
@@ -99,6 +100,10 @@ def speedups_command(words: list[str]) -> int:
 
         sizes = run_architecture(job.config, get_task(job.config.task), 1) if dense else read_architecture(model)
         conditions = usual_conditions(sizes, **served)
+        # Before a dense model is trained.
+        check_served(model, sizes, conditions)
+        if table is not None:
+            given_table(table, conditions, sizes)
     family = Family(output, dense, model, job, speedups, conditions, effort, learns, table)
     print(configuration_text(plan, family.describe()), flush=True)
     if typed.get("dry_run"):

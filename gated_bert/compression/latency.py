@@ -121,6 +121,13 @@ class LatencyTable:
         heads = width / self.head_dim if sizes.num_heads and self.head_dim else sizes.num_heads
         return self.attention_ms(heads) + self.ffn_ms(sizes.intermediate_size)
 
+    def is_of(self, architecture: Architecture) -> bool:
+        """Whether it was measured with a model of these sizes."""
+        whole = architecture.layers[0]
+        sizes = architecture.hidden_size, architecture.num_layers, whole.value_dim, whole.num_heads
+        own = self.hidden_size, self.layers, self.head_dim, max(self.attention)
+        return (*sizes, whole.intermediate_size) == (*own, max(self.ffn))
+
     def predict(self, architecture: Architecture) -> float:
         """Milliseconds of a prediction of a model.
 
@@ -159,7 +166,7 @@ class LatencyTable:
             if not times or times != sorted(times) or sizes[0] or times[0]:
                 raise UserError(f"{path}: {name}: milliseconds that do not rise with the size, from none of none on; "
                                 "measure it again")  # fmt: skip
-        if values["dense"] <= 0 or values["outside"] < 0:
+        if values["dense"] <= 0 or values["outside"] <= 0:
             raise UserError(f"{path}: times that are none; measure it again")
         return cls(**_known(cls, values))
 

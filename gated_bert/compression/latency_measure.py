@@ -86,8 +86,11 @@ def measure_table(
     dense, layers = 1e3 * timing.whole(), architecture.num_layers
     attention, ffn = (_parts(shares, row, axis, dense / layers) for axis, row in enumerate(rows))
     outside = float(np.median(shares[beside])) * dense - layers * (attention[beside[0]] + ffn[beside[1]])
+    if outside <= 0:
+        raise UserError("latency-table: heads and neurons seem to take longer than the whole model: the machine is "
+                        "busy; measure again when it is not, or with more --repeats")  # fmt: skip
     return LatencyTable(
-        conditions, architecture.hidden_size, whole.value_dim, layers, max(outside, 0.0), attention, ffn, dense,
+        conditions, architecture.hidden_size, whole.value_dim, layers, outside, attention, ffn, dense,
         _noise(shares), f"{platform.machine()}, {this_machine().describe()}", _versions(conditions),
     )  # fmt: skip
 

@@ -24,6 +24,14 @@ OPSET = 18
 """From here on ONNX Runtime's optimiser fuses the layer norms."""
 
 
+def check_standard() -> None:
+    """Refuses a Keras backend other than TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(f"KERAS_BACKEND={keras.backend.backend()}: the standard graph is made from TensorFlow's; set "
+                        "KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]'), or take the fused graph "
+                        "(--fused; for compress --speedups: --graph fused), which needs no TensorFlow")  # fmt: skip
+
+
 def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
     """The ONNX model of `model` in inference, the gates multiplied into the kernels.
 
@@ -36,10 +44,7 @@ def standard_graph(model: EncoderClassifier) -> onnx.ModelProto:
     Raises:
         UserError: a Keras backend other than TensorFlow, whose graphs tf2onnx reads.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(f"KERAS_BACKEND={keras.backend.backend()}: the standard graph is made from TensorFlow's; set "
-                        "KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]'), or take the fused graph "
-                        "(--fused; for compress --speedups: --graph fused), which needs no TensorFlow")  # fmt: skip
+    check_standard()
     import tensorflow
     import tf2onnx
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gated_bert.support.errors import UserError
@@ -13,6 +15,18 @@ PRECISIONS_OF = {"fused": ("int8", "fp16"), "tiled": ("fp16",)}
 """Graph → those of `PRECISIONS` that it can be quantised to, where that is not all."""
 RUNTIMES, SERVED_PRECISIONS, SERVED_GRAPHS = ("onnx", "keras"), ("fp32", "int8"), ("fused", "standard")
 """What predictions whose time counts are made by."""
+
+
+def speed_targets(speedups: Sequence[float]) -> list[float]:
+    """Speeds that are asked for, rising, each once as the names of folders tell them apart.
+
+    Raises:
+        UserError: anything but numbers above 1.
+    """
+    numbers = [] if isinstance(speedups, str) or not isinstance(speedups, Iterable) else list(speedups)
+    if not numbers or not all(isinstance(each, int | float) and 1 < each < math.inf for each in numbers):
+        raise UserError(f"speedups: {speedups!r} is refused; allowed: numbers above 1, e.g. [2, 4]")
+    return sorted({float(f"{each:g}") for each in numbers})
 
 
 def check_folders(source: Path, out: Path) -> None:

@@ -9,7 +9,7 @@ Paper: Kurtic et al. 2023, ZipLM (https://arxiv.org/abs/2302.04089).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,42 @@ class Removal:
     Attributes:
         order: units, the first to go first, int [removed].
         errors: ‖Δ output‖² when so many are gone, as a share of ‖output‖², float64 [removed + 1].
-        kernels: number of units that are gone → the kernel then, float32 [inputs, outputs], for the numbers asked for.
+        kernels: number of units that are gone → the kernel then, float32 [inputs, outputs], for the numbers asked for;
+            of these only the rows that stay are in memory.
     """
 
     order: np.ndarray
     errors: np.ndarray
-    kernels: dict[int, np.ndarray]
+    kernels: Mapping[int, np.ndarray]
+
+
+class _Kernels(Mapping[int, np.ndarray]):
+    """Kernels of which rows of whole units are zero, by their other rows.
+
+    Args:
+        shape: of each kernel.
+        units: consecutive runs of rows.
+    """
+
+    def __init__(self, shape: tuple[int, ...], units: int):
+        self._shape = units, shape[0] // units, *shape[1:]
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def keep(self, gone: int, there: np.ndarray, rows: np.ndarray) -> None:
+        """Keeps the kernel of which `there` are the units that stay, with their rows."""
+        self._rows[gone] = there.copy(), rows.astype(np.float32).reshape(-1, *self._shape[1:])
+
+    def __getitem__(self, gone: int) -> np.ndarray:
+        there, rows = self._rows[gone]
+        found = np.zeros(self._shape, np.float32)
+        found[there] = rows
+        return found.reshape(-1, *self._shape[2:])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def remove_units(
@@ -52,7 +82,7 @@ def remove_units(
         np.linalg.LinAlgError: H is not positive definite.
     """
     size, most = len(kernel) // units, units if most is None else most
-    wanted, kernels, order = set(wanted), {}, np.empty(most, np.int64)
+    wanted, kernels, order = set(wanted), _Kernels(kernel.shape, units), np.empty(most, np.int64)
     w = np.asfortranarray(kernel, np.float64)
     h = np.asarray(hessian, np.float64)
     whole = float(np.einsum("io,io->", w, h @ w)) or 1.0
@@ -60,7 +90,7 @@ def remove_units(
     errors, alive, there = np.zeros(most + 1), np.ones(units, bool), np.arange(units)
     for place in range(most + 1):
         if place in wanted:
-            kernels[place] = _spread(w, there, alive, kernel.shape, size)
+            kernels.keep(place, there[alive], w[np.repeat(alive, size)])
         if place == most:
             break
         chosen, cost = _cheapest(w, inverse, size, alive)
@@ -88,25 +118,18 @@ def remove_in_order(
     """
     units, w, h = len(order), np.array(kernel, np.float64), np.asarray(hessian, np.float64)
     whole = float(np.einsum("io,io->", w, h @ w)) or 1.0
-    errors, kernels = np.full(units + 1, np.nan), {}
+    errors, kernels = np.full(units + 1, np.nan), _Kernels(kernel.shape, units)
     for gone in wanted:
         closed = np.zeros(units, bool)
         closed[order[:gone]] = True
         rows = np.repeat(closed, len(w) // units)
         errors[gone] = np.einsum("io,io->", w[rows], h[np.ix_(rows, rows)] @ w[rows]) / whole
-        kernels[gone] = np.where(rows[:, None], 0, kernel).astype(np.float32)
+        kernels.keep(gone, np.flatnonzero(~closed), kernel[~rows])
     return Removal(order, errors, kernels)
 
 
 def _inverse(h: np.ndarray) -> np.ndarray:
     return scipy.linalg.cho_solve((scipy.linalg.cholesky(h, lower=True), True), np.eye(len(h)))
-
-
-def _spread(w: np.ndarray, there: np.ndarray, alive: np.ndarray, shape: tuple[int, ...], size: int) -> np.ndarray:
-    """The kernel with zeros where units are gone."""
-    found = np.zeros((shape[0] // size, size, shape[1]), np.float32)
-    found[there[alive]] = w.reshape(len(there), size, shape[1])[alive]
-    return found.reshape(shape)
 
 
 def _cheapest(w: np.ndarray, inverse: np.ndarray, size: int, alive: np.ndarray) -> tuple[int, float]:

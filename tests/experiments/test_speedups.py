@@ -1,5 +1,6 @@
 """Models pruned to speeds that are asked for: what is reached, made, told, resumed and refused."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,11 +14,12 @@ import gated_bert
 from gated_bert.cli.main import main
 from gated_bert.compression.latency import Conditions
 from gated_bert.compression.latency_measure import measure_table
+from gated_bert.compression.preconditions import speed_targets
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.studies import speedups
 from gated_bert.experiments.studies.prune_to_speed import Effort, SpeedMeter, prune_to_speed
 from gated_bert.experiments.studies.speedup_report import interval
-from gated_bert.models.architecture import BertConfig
+from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.support.errors import UserError
@@ -25,7 +27,7 @@ from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.embedded import embedded_vocabulary
 from gated_bert.tasks.task import TASKS
 from gated_bert.tasks.wordpiece import Tokenizer
-from tests.known_times import known_time
+from tests.known_times import SHARE, known_time
 from tests.pictures import is_drawn
 from tests.refused import refusal
 
@@ -70,6 +72,15 @@ def test_the_measured_speed_is_that_asked_for(dense, table, tmp_path, speedup):
     whole = known_time(load_model(dense).model.architecture)
     assert whole / known_time(model.architecture) == pytest.approx(found.speedup) == pytest.approx(speedup, rel=0.03)
     assert found.predicted == pytest.approx(found.speedup, rel=0.05)
+
+
+def test_in_8_bits_the_dense_model_is_faster_before_anything_goes(dense, timed, tmp_path):
+    table = measure_table(load_model(dense).model, dataclasses.replace(CONDITIONS, precision="int8"))
+    found = pruned(dense, table, tmp_path / "four", 4)
+    left = known_time(load_model(tmp_path / "four").model.architecture)
+    assert SHARE["int8"] * left == pytest.approx(known_time(load_model(dense).config) / 4, rel=0.03)
+    assert found.speedup == pytest.approx(4, rel=0.03) == pytest.approx(found.predicted, rel=0.05)
+    assert pruned(dense, table, tmp_path / "two", 2).speedup == pytest.approx(1 / SHARE["int8"])
 
 
 @pytest.mark.nightly
@@ -122,6 +133,28 @@ def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left
     assert not (tmp_path / "out").exists()
     found = pruned(dense, table, tmp_path / "out", 1.0)
     assert "without removing anything" in found.note and found.layers == load_model(dense).model.architecture.layers
+
+
+def test_targets_are_those_that_folders_tell_apart():
+    assert speed_targets([4, 2, 2.0000001, 2]) == [2, 4]
+    for none in ([], "24", 2, [1], [0.5, 2], ["2"], [math.nan], [math.inf], None):
+        with pytest.raises(UserError, match="allowed: numbers above 1"):
+            speed_targets(none)
+
+
+@pytest.mark.nightly
+def test_what_was_begun_with_another_model_is_none_of_a_family(dense, table, measured_here, tmp_path):
+    shutil.copytree(dense, tmp_path / "other")
+    loaded = load_model(tmp_path / "other")
+    sizes = loaded.config.replace(layers=(LayerSizes(3, 6, 6, 30),) * 2)
+    save_model(tmp_path / "other", loaded.model.rebuilt(sizes), loaded.tokenizer, loaded.task, loaded.metadata)
+    out, asked = tmp_path / "family", {"conditions": CONDITIONS, "effort": Effort(64, 32, 2), "epochs": 0}
+    with pytest.raises(UserError, match="50 is refused"):
+        gated_bert.compress(dense, [50], out, "embedded", **asked)
+    gated_bert.compress(tmp_path / "other", [1.4], out, "embedded", **asked)
+    assert load_model(out / "models" / "dense").config.layers == sizes.layers
+    with pytest.raises(UserError, match="--table: .*: is of 4 heads of 6 and 40 neurons a layer"):
+        gated_bert.compress(tmp_path / "other", [2], tmp_path / "b", "embedded", table=tmp_path / "table.json", **asked)
 
 
 def values(variable):
@@ -205,6 +238,14 @@ def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(
 def test_what_makes_no_sense_is_refused_before_anything_starts(dense, tmp_path, capsys, words, said, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert said in refusal(capsys, "compress", str(dense), "-d", "embedded", "-o", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_model_can_be_served_by_is_refused_before_a_dense_one_is_trained(dense, table, tmp_path, capsys):
+    words = ["compress", "-m", "tiny", "-d", "embedded", "--speedups", "2", "-o", str(tmp_path / "out")]
+    assert "--length: 5000 is refused; allowed: 1 to" in refusal(capsys, *words, "--length", "5000")
+    table = str(tmp_path / "table.json")
+    assert "the latency table is of 2 layers of 24" in refusal(capsys, *words, "--length", "16", "--table", table)
     assert not (tmp_path / "out").exists()
 
 

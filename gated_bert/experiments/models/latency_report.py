@@ -8,6 +8,7 @@ from typing import Any
 from gated_bert.compression.latency import Conditions, LatencyTable, usual_conditions
 from gated_bert.compression.latency_measure import REPEATS, measure_table, sizes_to_measure
 from gated_bert.compression.source import load_source
+from gated_bert.models.architecture import Architecture
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.support.errors import UserError
 from gated_bert.support.progress_bar import progress_bar
@@ -33,6 +34,7 @@ def measure_latency(source: Path, out: Path, repeats: int, **conditions: Any) ->
     table = measured(loaded.model, usual_conditions(loaded.config, **conditions), repeats)
     table.save(out)
     print(table_text(table))
+    say_busy(table)
     print(f"wrote {out}")
 
 
@@ -42,12 +44,24 @@ def measured(model: EncoderClassifier, conditions: Conditions, repeats: int = RE
     Raises:
         UserError: see `measure_latency`.
     """
-    longest = model.architecture.max_position
-    if conditions.length > longest:
-        raise UserError(f"--length: {conditions.length} is refused; allowed: 1 to {longest}, the model's longest input")
+    check_length(conditions, model.architecture)
     heads, neurons = sizes_to_measure(model.architecture)
     with progress_bar(f"measuring {conditions}", len({*heads, *neurons})) as advance:
         return measure_table(model, conditions, repeats, lambda done: advance("", done))
+
+
+def check_length(conditions: Conditions, sizes: Architecture) -> None:
+    """Refuses longer inputs than a model takes."""
+    if conditions.length > sizes.max_position:
+        raise UserError(f"--length: {conditions.length} is refused; allowed: 1 to {sizes.max_position}, the model's "
+                        "longest input")  # fmt: skip
+
+
+def say_busy(table: LatencyTable) -> None:
+    """Prints that the machine was busy, if it was."""
+    if table.noise > BUSY:
+        print(f"note: times varied by {100 * table.noise:.0f} % (distance of the quartiles): the machine was busy; "
+              "measure again when it is not")  # fmt: skip
 
 
 def table_text(table: LatencyTable) -> str:
@@ -57,8 +71,4 @@ def table_text(table: LatencyTable) -> str:
     lines += [(f"feed-forward, {neurons:,} neurons", f"{ms:.3f}") for neurons, ms in table.ffn.items()]
     lines.append(("all else, of the model", f"{table.outside:.3f}"))
     lines.append((f"the model of {table.layers} layers, as measured", f"{table.dense:.3f}"))
-    text = f"{table.conditions}\n{aligned(lines)}"
-    if table.noise > BUSY:
-        text += (f"\nnote: times varied by {100 * table.noise:.0f} % (distance of the quartiles): the machine was "
-                 "busy; measure again when it is not")  # fmt: skip
-    return text
+    return f"{table.conditions}\n{aligned(lines)}"

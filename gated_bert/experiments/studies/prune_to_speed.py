@@ -24,7 +24,7 @@ from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
 from gated_bert.pruning.level_search import Found, Levels, best_levels, measured_weights, search_levels
 from gated_bert.pruning.structured import HEADS, OBS, StructuredRemoval
-from gated_bert.support.checks import choose
+from gated_bert.support.checks import choose, whole
 from gated_bert.support.errors import UserError
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.tasks.evaluation import make_dataset
@@ -44,20 +44,24 @@ class Effort:
 
     Args:
         texts: training examples that are looked at, without labels.
-        judged: of these, those that the search judges by.
-        steps: of the search.
+        judged: of these, those that the search judges by; by default a quarter.
+        steps: draws of the search.
         seed: of texts and search.
         order: which units go, one of `gated_bert.config.space.REMOVAL_ORDERS`; all but `obs` take the same share
             of every layer, without a search.
     """
 
     texts: int = 1024
-    judged: int = 256
+    judged: int = 0
     steps: int = 100
     seed: int = 42
     order: str = OBS
 
     def __post_init__(self) -> None:
+        for name, least in (("texts", 1), ("judged", 0), ("steps", 0)):
+            whole(name, getattr(self, name), least)
+        if not self.judged:
+            object.__setattr__(self, "judged", max(1, self.texts // 4))
         choose("order", self.order, REMOVAL_ORDERS)
 
 
@@ -103,13 +107,23 @@ class SpeedMeter:
         """The speed of a model of such sizes by a table of the dense one."""
         return self.gained * table.dense / table.predict(architecture)
 
-    def refuse_unreachable(self, speedup: float, table: LatencyTable) -> None:
-        """Refuses a speed that by a table of the dense model nothing that is left of it has."""
+    @functools.cached_property
+    def most(self) -> float:
+        """The speed of a model without any head or neuron."""
         sizes = self.dense.architecture
-        most = self.predicted(table, sizes.replace(layers=(LayerSizes(0, 0, 0, 0),) * sizes.num_layers))
-        if speedup > most:
+        return self.of(sizes.replace(layers=(LayerSizes(0, 0, 0, 0),) * sizes.num_layers))
+
+    def refuse_unreachable(self, speedup: float) -> None:
+        """Refuses a speed that nothing that is left of the model has."""
+        most = self.most
+        if speedup > most * (1 + TOLERANCE):
             raise UserError(f"--speedups: {speedup:g} is refused; allowed: up to {most:.1f}, that of a model without "
                             "any head or neuron")  # fmt: skip
+
+    def near(self, architecture: Architecture, speedup: float) -> float:
+        """As `of`; where that is near a speed that is asked for, the mean of two: one alone may be so by chance."""
+        found = self.of(architecture)
+        return found if abs(found / speedup - 1) > TOLERANCE else (found + self.of(architecture)) / 2
 
     def of(self, architecture: Architecture) -> float:
         """The speed of a model of such sizes, whose weights do not matter."""
@@ -138,13 +152,13 @@ def prune_to_speed(
     about = {"speedup": speedup, "conditions": dataclasses.asdict(meter.conditions)}
     loaded = load_source(source)
     refuse_not_finite(loaded.model)
-    speed = meter.of(loaded.config)
+    speed = meter.near(loaded.config, speedup)
     if speed >= speedup:
         metadata = {**loaded.metadata, "pruned_to_speed": {**about, "measured": speed}}
         save_model(out, loaded.model, loaded.tokenizer, loaded.task, metadata)
         return Reached(speed, meter.predicted(table, loaded.config), loaded.config.layers, 0.0, 0,
                        f"{speed:.2f}× without removing anything")  # fmt: skip
-    meter.refuse_unreachable(speedup, table)
+    meter.refuse_unreachable(speedup)
     model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
                                 -(-effort.judged // EVALUATION_BATCH), effort.order, effort.seed)  # fmt: skip
@@ -183,9 +197,11 @@ class _Search:
 
     def run(self) -> tuple[Levels, Reached]:
         """Searches once, then moves the budget until what is measured is what was asked for."""
-        budget = self.table.dense * self.meter.gained / self.speedup - self.table.outside
+        # That there is as fast a model has been measured, whatever the table says.
+        least = sum(float(cost.min()) for cost in self.costs)
+        budget = max(self.table.dense * self.meter.gained / self.speedup - self.table.outside, least)
         found = self._searched(budget)
-        levels, speed = found.levels, self.meter.of(self._sizes(found.levels))
+        levels, speed = found.levels, self.meter.near(self._sizes(found.levels), self.speedup)
         tried = {speed: levels}
         # The largest budget that was too small and the smallest that was too large, each with the time that it led to,
         # of the dense model's. No time at all is too small.
@@ -196,7 +212,7 @@ class _Search:
             small, large = ((budget, 1 / speed), large) if speed > self.speedup else (small, (budget, 1 / speed))
             budget = _corrected(small, large, 1 / self.speedup, -self.table.outside)
             levels = self._within(budget, found.weights)
-            speed = self.meter.of(self._sizes(levels))
+            speed = self.meter.near(self._sizes(levels), self.speedup)
             tried[speed] = levels
         speed = min(tried, key=lambda each: abs(each / self.speedup - 1))
         levels = tried[speed]

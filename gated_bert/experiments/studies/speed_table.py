@@ -80,13 +80,15 @@ def speed_figure(summary: pd.DataFrame) -> Figure:
             own = summary[(summary["task"] == task) & (summary["way"] == way)].sort_values("speedup")
             if own.empty:
                 continue
-            seeds = int(own["seeds"].min())
-            name = label_text(way + f" ({seeds} seeds)" * (seeds > 1))
+            fewest, most = int(own["seeds"].min()), int(own["seeds"].max())
+            seeds = f"{fewest} to {most} seeds" if fewest < most else f"{most} seeds" if most > 1 else ""
+            name = label_text(way + f" ({seeds})" * bool(seeds))
             x, y = own["speedup"], 100 * own["share_of_dense"]
             axes.plot(x, y, color=f"C{index % 10}", marker=_MARKERS[index % len(_MARKERS)], label=name)
-            if seeds >= 3:
-                axes.errorbar(x, y, [y - 100 * own["share_low"], 100 * own["share_high"] - y], color=f"C{index % 10}",
-                              linewidth=0, elinewidth=1, capsize=2)  # fmt: skip
+            own = own[own["seeds"] >= 3]
+            y = 100 * own["share_of_dense"]
+            axes.errorbar(own["speedup"], y, [y - 100 * own["share_low"], 100 * own["share_high"] - y],
+                          color=f"C{index % 10}", linewidth=0, elinewidth=1, capsize=2)  # fmt: skip
         show_points(axes)
         axes.set_xscale("log")
         axes.set_xticks([1, 2, 4, 6, 8, 10, 12])

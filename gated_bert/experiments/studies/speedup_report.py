@@ -14,6 +14,7 @@ from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.page import element, html_image, html_table, note, page
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.studies.compress import METRICS, MODELS
+from gated_bert.experiments.studies.prune_to_speed import TOLERANCE
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import BenchmarkRecord
@@ -45,7 +46,11 @@ def write_family(folder: Path, conditions: Conditions) -> list[Path]:
     """
     about = read_record(folder / METRICS / RECORD, BenchmarkRecord)
     rows = family_rows(about["models"], folder / MODELS, cell_name(conditions.batch, conditions.length))
+    _add_when_pruned(rows, folder, conditions.precision)
     print("\n" + aligned(_cells(rows)))
+    off = _off(rows)
+    if off:
+        print(f"note: {off}")
     written = [write_csv_atomic(folder / TABLE, rows)]
     picture = None
     with tolerated(folder / PLOT):
@@ -55,7 +60,7 @@ def write_family(folder: Path, conditions: Conditions) -> list[Path]:
     parts: list[object] = [element("h1", f"{rows[0]['task']}: models by speed"), note(f"{conditions}; {about['data']}")]
     if picture is not None:
         parts.append(html_image(picture, "Metric against measured speed"))
-    parts += [html_table(list(head), body), element("h2", "What is left of each layer"),
+    parts += [html_table(list(head), body), *([note(off)] if off else []), element("h2", "What is left of each layer"),
               html_table(["model", "heads + neurons, layer by layer", ""], _layers(folder, rows), "text")]  # fmt: skip
     return [*written, write_bytes_atomic(folder / PAGE, page("A family of models by speed", parts))]
 
@@ -64,7 +69,7 @@ def read_family(path: Path) -> list[dict[str, Any]]:
     """The rows of a `family.csv`."""
     import pandas as pd
 
-    return pd.read_csv(path).to_dict("records")  # type: ignore[return-value]
+    return pd.read_csv(path, dtype={"note": "object"}).fillna({"note": ""}).to_dict("records")  # type: ignore[return-value]
 
 
 def family_rows(measured: Rows, models: Path, cell: str) -> list[dict[str, Any]]:
@@ -103,6 +108,27 @@ def family_rows(measured: Rows, models: Path, cell: str) -> list[dict[str, Any]]
     return rows
 
 
+def _add_when_pruned(rows: list[dict[str, Any]], folder: Path, precision: str):
+    """Adds what was said when models were pruned, of those that are served: `when_pruned`, their speed, and `note`."""
+    for row in rows:
+        row |= {"when_pruned": math.nan, "note": ""}
+        record = read_record(_record(folder, row["target"]), SpeedRecord, tolerant=True)
+        if record and row["precision"] == precision:
+            row |= {"when_pruned": record["speedup"], "note": record["note"]}
+
+
+def _record(folder: Path, target: float) -> Path:
+    return folder / MODELS / f"pruned_{target:g}x.json"
+
+
+def _off(rows: Rows) -> str:
+    """Which speeds are not those asked for, in words."""
+    off = [f"{row['target']:g}× is {row['speedup']:.2f}× here and was {row['when_pruned']:.2f}× when it was pruned"
+           for row in rows if row["when_pruned"] < (1 + TOLERANCE) * row["target"]
+           and abs(row["speedup"] / row["target"] - 1) > TOLERANCE]  # fmt: skip
+    return "; ".join(off) + " (times vary with what else the machine does)" * bool(off)
+
+
 def interval(metric: str, value: float, instances: int) -> tuple[float, float]:
     """The 95 % interval of a metric over so many examples, by Wilson; NaN of others than accuracies."""
     if metric != "accuracy" or math.isnan(value):
@@ -131,7 +157,7 @@ def _cells(rows: Rows) -> list[tuple[str, ...]]:
 def _layers(folder: Path, rows: Rows) -> list[tuple[str, str, str]]:
     found = []
     for target in dict.fromkeys(row["target"] for row in rows if row["target"] != 1):
-        record = read_record(folder / MODELS / f"pruned_{target:g}x.json", SpeedRecord, tolerant=True)
+        record = read_record(_record(folder, target), SpeedRecord, tolerant=True)
         if record:
             sizes = ", ".join(f"{each['num_heads']} + {each['intermediate_size']}" for each in record["layers"])
             found.append((f"{target:g}×", sizes, record["note"]))

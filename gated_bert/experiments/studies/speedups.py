@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -11,16 +12,18 @@ from typing import Any
 
 from gated_bert.compression.latency import Conditions, LatencyTable, usual_conditions
 from gated_bert.compression.onnx_export import export_file
+from gated_bert.compression.preconditions import speed_targets
 from gated_bert.compression.quantize import quantize_file
 from gated_bert.compression.source import load_source
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.models.latency_report import measured
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models, remove, written
+from gated_bert.experiments.studies.family_table import NAME as TABLE
+from gated_bert.experiments.studies.family_table import check_served, given_table, kept_table
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
 from gated_bert.experiments.sweeps.jobs import Job, job_command
-from gated_bert.models.folder import is_model_folder, read_architecture
+from gated_bert.models.folder import LoadedModel, is_model_folder, read_architecture
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
 from gated_bert.support.paths import user_path
@@ -28,8 +31,9 @@ from gated_bert.support.quiet import Logged
 from gated_bert.support.records import read_record
 from gated_bert.support.speed_schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
+from gated_bert.tasks.examples import Examples
 
-TABLE, RECORD, RUNS, DENSE = "latency.json", "family.json", "runs", "dense"
+RECORD, RUNS, DENSE = "family.json", "runs", "dense"
 BATCHES = (1, 8)
 """Sequences of a prediction that all models are measured at, beside those that were asked for."""
 Run = Callable[[Sequence[Job], Path], int]
@@ -118,23 +122,25 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
         return status
     with locked(family.output):
         _check_same(family)
-        table = None if family.table is None else _given_table(family)
         base = family.output / MODELS / DENSE
-        if family.model.exists() or not base.exists():
-            _check_model(family)
-            base = made(base, family.model, copied)
-        table = table or _table(family, base)
-        fastest = max(family.speedups)
-        if not _record(family.pruned(fastest)).exists():
+        there = family.model if family.model.exists() or not base.exists() else base
+        sizes = read_architecture(there)
+        check_served(there, sizes, family.conditions)
+        table = given_table(family.table, family.conditions, sizes) if family.table else None
+        base = made(base, there, copied) if there != base else base
+        table = table or kept_table(family.output, base, family.conditions)
+        # Asked for once, a target stays in the family.
+        speedups = sorted({*family.speedups, *_made_before(family)})
+        source, beginning = base, _Beginning(family, base, table)
+        if not all(_record(family.pruned(speedup)).exists() for speedup in speedups):
             # Before the others are made.
-            SpeedMeter(load_source(base).model, family.conditions).refuse_unreachable(fastest, table)
-        source = base
-        for speedup in family.speedups:
-            reached = _target(family, speedup, source, base, table, run)
+            beginning.meter.refuse_unreachable(speedups[-1])
+        for speedup in speedups:
+            reached = _target(family, speedup, source, beginning, run)
             if isinstance(reached, int):
                 return reached
             source = reached
-        files = _exported(family)
+        files = _exported(family, speedups)
         config, served = family.job.config, family.conditions
         status = measure_models(family.output / METRICS, files, config.data, config.allow_partial,
                                 sorted({*BATCHES, served.batch}), [served.length], served.threads, quiet)  # fmt: skip
@@ -147,51 +153,52 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
     return 0
 
 
-def _target(
-    family: Family, speedup: float, source: Path, base: Path, table: LatencyTable, run: Run
-) -> Path | int:
+class _Beginning:
+    """What all targets begin with, read once and only where one is to be made."""
+
+    def __init__(self, family: Family, base: Path, table: LatencyTable):
+        self._family, self._base, self.table = family, base, table
+
+    @functools.cached_property
+    def _dense(self) -> LoadedModel:
+        return load_source(self._base)
+
+    @functools.cached_property
+    def meter(self) -> SpeedMeter:
+        return SpeedMeter(self._dense.model, self._family.conditions)
+
+    @functools.cached_property
+    def examples(self) -> Examples:
+        return load_task_data(self._family.job.config, self._dense.task).train
+
+
+def _target(family: Family, speedup: float, source: Path, beginning: _Beginning, run: Run) -> Path | int:
     """The folder of the model that a target comes to from `source`; where training failed, its exit status."""
-    pruned = family.pruned(speedup)
+    pruned, final = family.pruned(speedup), family.final(speedup)
     if not _is_made(pruned, source):
-        dense = load_source(base)
-        meter = SpeedMeter(dense.model, family.conditions)
-        examples = load_task_data(family.job.config, dense.task).train
         print(f"\n{pruned}:", flush=True)
+        if final.exists():
+            print(f"note: {final.name} is made anew, of {source.name}, which was made after it", flush=True)
+        remove(_record(pruned))
+        reached = prune_to_speed(
+            source, pruned, speedup, beginning.table, beginning.meter, beginning.examples, family.effort
+        )
         # What was made of an earlier one is none of this one's.
-        for stale in (pruned, _record(pruned), family.final(speedup), family.run(speedup)):
+        for stale in (final, family.run(speedup)):
             remove(stale)
-        reached = prune_to_speed(source, pruned, speedup, table, meter, examples, family.effort)
         write_json_atomic(_record(pruned), _told(reached, speedup))
     # Where nothing was removed there is nothing to make up for.
     if family.trained and read_record(_record(pruned), SpeedRecord)["tried"]:
         job = family.training(speedup)
         status = run([job], job.folder.parent)
-        return status or made(family.final(speedup), job.folder / MODEL, copied)
-    return made(family.final(speedup), pruned, copied)
+        return status or made(final, job.folder / MODEL, copied)
+    return made(final, pruned, copied)
 
 
-def _check_model(family: Family):
-    """Refuses a dense model whose speed cannot be measured so, before anything is made of it."""
-    sizes, length = read_architecture(family.model), family.conditions.length
-    if length > sizes.max_position:
-        raise UserError(f"--length: {length} is refused; allowed: 1 to {sizes.max_position}, the model's longest input")
-    if len(set(sizes.layers)) > 1:
-        raise UserError(f"{family.model}: its layers are of different sizes; give the model that it was shrunk from")
-
-
-def _given_table(family: Family) -> LatencyTable:
-    """The table that was given.
-
-    Raises:
-        UserError: it is of other conditions, or of another model.
-    """
-    table = LatencyTable.load(Path(str(family.table)))
-    for name, value in dataclasses.asdict(family.conditions).items():
-        found = getattr(table.conditions, name)
-        if found != value:
-            raise UserError(f"--table: {family.table}: its {name} is {found}, and {value} was asked for; measure one")
-    table.predict(read_architecture(family.model if family.model.exists() else family.output / MODELS / DENSE))
-    return table
+def _made_before(family: Family) -> list[float]:
+    """Targets of which there are models."""
+    found = (path.name for path in (family.output / MODELS).glob("speedup_*x"))
+    return [float(name.removeprefix("speedup_").removesuffix("x")) for name in found]
 
 
 def compress(
@@ -226,19 +233,18 @@ def compress(
     from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
     from gated_bert.experiments.studies.speedup_report import read_family
 
-    if not isinstance(speedups, Sequence) or not speedups or not all(speedup > 1 for speedup in speedups):
-        raise UserError(f"speedups: {speedups!r} is refused; allowed: numbers above 1, e.g. [2, 4]")
+    wanted = speed_targets(speedups)
     model, output = user_path(model_folder), user_path(output)
     taught = [name for name in record if name.startswith("distill_")]
     learns = {name: record.pop(name) for name in taught}
+    there = model if model.exists() else output / MODELS / DENSE
     if "task" not in record:
-        record["task"] = load_source(model).task.name
+        record["task"] = load_source(there).task.name
     config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)
     job = Job(config.task, config, output / RUNS, ())
     known = None if table is None else user_path(table)
-    sizes = read_architecture(model if model.exists() else output / MODELS / DENSE)
-    family = Family(output, None, model, job, sorted(speedups), conditions or usual_conditions(sizes),
-                    effort or Effort(seed=config.seed), learns, known)  # fmt: skip
+    served = conditions or usual_conditions(read_architecture(there))
+    family = Family(output, None, model, job, wanted, served, effort or Effort(seed=config.seed), learns, known)
 
     def run(jobs: Sequence[Job], folder: Path) -> int:
         for each in jobs:
@@ -259,9 +265,13 @@ def _check_same(family: Family):
         "model": str(family.model.resolve()), "conditions": dataclasses.asdict(family.conditions),
         "effort": dataclasses.asdict(family.effort), "trained": family.trained, "data": family.job.config.data,
     }  # fmt: skip
-    # Before the first model is made of it, a family may be any.
-    begun = any((family.output / MODELS).glob("pruned_*"))
-    known = (read_record(path, FamilyRecord, tolerant=True) if begun else None) or asked
+    known = read_record(path, FamilyRecord, tolerant=True) or asked
+    if not any((family.output / MODELS).glob("pruned_*")):
+        # Before the first model is made of it, a family may be any; what was begun with another model is none of it.
+        if known["model"] != asked["model"]:
+            for stale in (family.output / MODELS / DENSE, family.output / TABLE):
+                remove(stale)
+        known = asked
     for name, value in asked.items():
         if known[name] != value:
             raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {value}; choose "
@@ -269,23 +279,11 @@ def _check_same(family: Family):
     write_json_atomic(path, asked)
 
 
-def _table(family: Family, base: Path) -> LatencyTable:
-    """The table that is there already, of the same conditions, or is measured now."""
-    path = family.output / TABLE
-    if path.is_file():
-        table = LatencyTable.load(path)
-        if table.conditions == family.conditions:
-            return table
-    table = measured(load_source(base).model, family.conditions)
-    table.save(path)
-    return table
-
-
-def _exported(family: Family) -> list[Path]:
+def _exported(family: Family, speedups: Sequence[float]) -> list[Path]:
     """ONNX files of the dense model and of every target, in 32 and in 8 bits."""
     files: list[Path] = []
     graph, folder = family.conditions.graph, family.output / MODELS
-    for source in (folder / DENSE, *map(family.final, family.speedups)):
+    for source in (folder / DENSE, *map(family.final, speedups)):
         exported = made(folder / "onnx" / f"{source.name}.onnx", source,
                          lambda source, target: export_file(source, target, graph))  # fmt: skip
         fewer = made(folder / "int8" / exported.name, exported,
