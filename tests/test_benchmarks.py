@@ -80,6 +80,7 @@ def test_the_mask_update_is_measured():
     assert [figure.unit for figure in figures] == ["s", "s", "×", "MB", "MB", "MB"]
 
 
+@pytest.mark.nightly
 def test_shrunk_models_are_measured():
     from benchmarks.shrink import measure
 

@@ -170,6 +170,7 @@ def drawn(rng):
     return {name: rng.choice(VALUES[name]) for name in rng.sample(sorted(VALUES), rng.randint(0, 7))}
 
 
+@pytest.mark.nightly
 def test_what_is_replaced_could_have_been_given_at_once():
     """`Config(**a).replace(**b)` is `Config(**{**a, **b})`, refusals included, also in several steps."""
     rng, compared = random.Random(7), 0

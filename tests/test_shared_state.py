@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import keras
+import pytest
 
 from gated_bert.models.gated_dense import GatedDense
 from tests.shared_state import state
@@ -54,6 +55,7 @@ def test_weights_are_part_of_what_is_shared():
         assert state((model, "a name")) == before
 
 
+@pytest.mark.nightly
 def test_an_order_is_drawn_by_modules_and_is_that_of_its_seed(tmp_path):
     for name in "abcd":
         (tmp_path / f"test_{name}.py").write_text("".join(f"def test_{number}(): pass\n" for number in range(9)))

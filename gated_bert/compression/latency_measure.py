@@ -167,14 +167,16 @@ class _Timing:
         return float(np.median(np.concatenate(self._seconds)))
 
     def _made(self, sizes: Sizes) -> Run:
+        return prediction(self.model.rebuilt(self._sized(sizes), dtype="float32"), self.conditions)
+
+    def _sized(self, sizes: Sizes) -> Architecture:
         architecture = self.model.architecture
         layer = architecture.layers[0]
         heads, neurons = sizes
         dims = (layer.query_key_dim, layer.value_dim) if heads else (0, 0)
         layers = (LayerSizes(heads, *dims, neurons),) * architecture.num_layers
         rows = min(architecture.vocab_size, VOCABULARY)
-        small = architecture.replace(layers=layers, vocab_size=rows)
-        return prediction(self.model.rebuilt(small, dtype="float32"), self.conditions)
+        return architecture.replace(layers=layers, vocab_size=rows)
 
 
 def prediction(model: EncoderClassifier, conditions: Conditions) -> Run:

@@ -65,6 +65,7 @@ def test_shrink_writes_a_model_folder_and_says_what_it_saved(folder, inputs, cap
     assert load_model("again").metadata["shrunk_from"]["shrunk_from"] == record
 
 
+@pytest.mark.nightly
 def test_shrink_says_why_there_is_nothing_to_shrink(folder, capsys):
     assert main(["shrink", "model", "same", "--round-to", "12", *QUICK]) == 0
     assert "nothing to shrink: closed units do not reach down to a multiple of 12" in capsys.readouterr().out

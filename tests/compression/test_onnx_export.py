@@ -80,7 +80,7 @@ def folder(saved, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["keras", "standard", "fused", "tiled", "int8"])
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(6)
 def test_nothing_to_predict_is_refused_alike_by_models_of_every_form(name, form, tmp_path):
     if (name, form) == ("emptied layers", "tiled"):
         pytest.skip("its matrices are too small to be tiled")

@@ -70,7 +70,7 @@ def test_a_model_of_keras_hub_shrinks_to_what_the_one_with_zeros_by_hand_predict
 @pytest.mark.parametrize("part", ["heads", "neurons", "both"])
 @pytest.mark.parametrize("side", ["in", "out"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.daily_every(4)
+@pytest.mark.daily_every(6)
 def test_a_layer_of_which_nothing_is_open_keeps_its_constant(part, side, dropout):
     model = gated_bert.gate(encoder(dropout=dropout, activation="sigmoid"), exclude="head")
     closing = {"heads": ("value", "attention_output"), "neurons": ("ffn_intermediate", "ffn_output")}
@@ -185,6 +185,7 @@ def test_what_blocks_share_stays_shared():
     assert sizes(small) == ([(2, 4, 4)], [12])
 
 
+@pytest.mark.nightly
 def test_what_comes_back_is_saved_loaded_trained_and_pruned_again(tmp_path):
     model = prune(gated_bert.gate(encoder(), exclude="head"), (HEADS, 0.4), (NEURONS, 0.4))
     model.compile("adam", LOSS)

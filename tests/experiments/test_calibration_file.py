@@ -49,6 +49,7 @@ def test_the_same_texts_without_labels_prune_as_training_examples_do(dense, tmp_
     assert any(np.abs(first - second).max() > 1e-3 for first, second in zip(ours, few, strict=True))
 
 
+@pytest.mark.nightly
 def test_only_so_many_texts_are_looked_at(dense, tmp_path):
     (tmp_path / "few.txt").write_text("a dull film\nanother film\n")
     (tmp_path / "more.txt").write_text("a dull film\nanother film\nthe best of all films\n")

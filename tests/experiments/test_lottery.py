@@ -144,6 +144,7 @@ def test_units_of_a_pattern_stay_whole_in_the_random_control(dense, tmp_path):
         ticket_of(dense, pattern="vector", ticket_control="random")
 
 
+@pytest.mark.nightly
 def test_the_reinitialized_control_keeps_the_mask_alone(dense, ticket, tmp_path):
     config = ticket_of(dense).replace(ticket=str(ticket / "model"), ticket_control="reinitialized")
     model = start_of(config, tmp_path).model
@@ -170,6 +171,7 @@ def test_closed_weights_stay_closed_and_every_row_says_how_many(dense, ticket, t
     assert not np.array_equal(trained["bert_classifier/classifier/bias"], initial["bert_classifier/classifier/bias"])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("step", [nightly(3), 7, nightly(9)])
 def test_rewinding_to_a_step_gives_the_weights_of_that_step(tmp_path, monkeypatch, step):
     """Seven steps an epoch; the reference is what the checkpoint callback sees after the step."""

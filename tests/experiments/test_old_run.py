@@ -47,6 +47,7 @@ def test_a_finished_run_is_read_and_stays_as_it_is(old):
     assert closed == pytest.approx(run.metadata["final"]["sparsity"])
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_to_the_rows_that_it_came_to_before(old):
     folder = old / "results_movement_sst2"
     written = json.loads(next(folder.glob("metadata_*.json")).read_text())["config"]
@@ -58,6 +59,7 @@ def test_a_killed_run_goes_on_to_the_rows_that_it_came_to_before(old):
     assert read_run(folder).finished and (folder / "model/model.keras").is_file()
 
 
+@pytest.mark.nightly
 def test_a_job_of_an_earlier_launcher_goes_on_by_its_command_and_not_with_another_record(old, capsys):
     folder = old / "results_movement_sst2"
     written = json.loads(next(folder.glob("metadata_*.json")).read_text())["config"]

@@ -114,6 +114,7 @@ class Steps(StepCallback):
         self.shown.append(self.told[-1])
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize("method", ["magnitude", "movement", "soft_movement"])
 def test_the_sparsity_shown_is_that_of_the_masks_and_counted_only_after_they_changed(tmp_path, monkeypatch, method):
     model = gated_bert.gate(mlp(), method)

@@ -274,6 +274,7 @@ def test_a_node_that_comes_back_removes_what_its_jobs_left(tmp_path, monkeypatch
         assert (left / "run" / "job.json").is_file()
 
 
+@pytest.mark.nightly
 def test_a_job_that_fails_is_not_run_again(two_nodes, monkeypatch, capfd):
     monkeypatch.setenv("FAKE_FAIL", "spt")
     monkeypatch.setenv("FAKE_STEP", "0.001")

@@ -48,6 +48,7 @@ VARIANTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(map(str, options.values())))
 def test_what_a_criterion_keeps_of_every_weight_is_reckoned_with(options):
     """Counted in a model: score variables, the optimiser's moments of them, their gradients, arrays of the class."""

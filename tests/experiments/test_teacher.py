@@ -87,7 +87,7 @@ def taught_batches(config):
 
 
 @pytest.mark.parametrize("task", KINDS)
-@pytest.mark.daily_every(2)
+@pytest.mark.daily_every(4)
 def test_the_outputs_in_a_batch_are_the_teachers_of_these_examples(dense, task):
     batches = taught_batches(config_of(task=task, teacher=str(dense / task)))
     model = load_model(dense / task / "model").model

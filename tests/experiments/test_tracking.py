@@ -73,6 +73,7 @@ def followed(tmp_path_factory):
     return folder, result, before
 
 
+@pytest.mark.nightly
 def test_a_run_that_goes_on_does_so_in_the_same_tracked_runs(followed):
     folder, _, before = followed
     assert set(before["runs"]) == set(ALL) and tracked(folder) == before

@@ -106,6 +106,7 @@ def test_a_stopped_run_goes_on_with_the_loss_that_is_handed_in_again(runs, tmp_p
     pd.testing.assert_frame_equal(rows(tmp_path), rows(runs / "far"), check_exact=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["spt", "smooth_grad"])
 @pytest.mark.daily_every(2)
 def test_rewards_and_saliency_look_at_the_loss_of_the_task(tmp_path, monkeypatch, method):

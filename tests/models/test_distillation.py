@@ -156,6 +156,7 @@ def test_quarters_of_a_depth_are_cofis():
         [2, 5, 8, 11], [1, 2, 4, 5], [0, 1, 2, 3], [0, 1, 2], [0, 1], [0]]  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_weights_of_the_loss_are_trained_and_neither_rebuilt_nor_the_teachers_moved():
     teacher, student, inputs = made(1, 2), made(2, 2), batch()
     before = [np.array(weight) for weight in teacher.get_weights()]

@@ -70,6 +70,7 @@ def test_logits_are_those_of_transformers(family, reference):
         np.testing.assert_allclose(found, reference[f"{family}/{length}/logits"], atol=1e-4)
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize("function", ["gelu", "gelu_new", "relu", "silu"])
 def test_activation_functions_are_those_of_transformers(family, reference, function, tmp_path):
     config = json.loads((FOLDERS / family / "config.json").read_text())
@@ -119,7 +120,7 @@ def test_sizes_are_counted_and_written_down(family):
     assert get_family(family).read_config(written, "written") == dataclasses.replace(config, num_outputs=2)
 
 
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(6)
 def test_a_run_trains_prunes_and_saves_it(family, trained):
     assert trained.config.model_type == family
     layers = trained.model.gated_layers()
@@ -189,7 +190,7 @@ def close(model, pattern, share=0.4):
             layer.gates.assign(np.asarray(layer.gates) * factor)
 
 
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(6)
 @pytest.mark.parametrize("graph", ["standard", "fused"])
 def test_it_is_exported_and_quantised(family, shrunk, graph, tmp_path):
     if graph == "fused" and family not in EMBEDDINGS:
@@ -293,7 +294,7 @@ UNITS = {"weights": Block(), "heads": HEADS, "neurons": NEURONS, "QKV rows": QKV
          "columns": Block(0, 1), "rows": Block(1, 0)}  # fmt: skip
 
 
-@pytest.mark.daily_every(2)
+@pytest.mark.daily_every(4)
 @pytest.mark.parametrize("pattern", UNITS.values(), ids=UNITS)
 def test_single_weights_and_units_shrink_to_what_computes_the_same(family, reference, pattern):
     model = load(FOLDERS / family, num_outputs=3)

@@ -21,6 +21,7 @@ def close(model, seed=0, share=0.5):
         layer.mask_variable.assign((rng.random(layer.mask_variable.shape) > share).astype("float32"))
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("method", ["magnitude", "movement", "taylor", "soft_movement"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gates_change_no_prediction_until_something_closes(name, method):

@@ -144,6 +144,7 @@ def other_order(task):
     return Task("other", "other", labels=task.labels[::-1])
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("trained", [False, True], ids=["fixed gates", "trained gates"])
 @pytest.mark.parametrize("rule", ["fixed", "straight_through"])
 def test_a_model_folder_in_another_order_brings_gates_and_all_with_its_rows(rule, trained, tmp_path):

@@ -112,7 +112,7 @@ def test_transformers_computes_the_same(loaded, hugging_face, tmp_path):
     assert np.abs(found - loaded.model.predict_on_batch(inputs))[real].max() < 1e-4
 
 
-@pytest.mark.daily_every(4)
+@pytest.mark.daily_every(8)
 @pytest.mark.parametrize("graph", ["standard", "fused"])
 def test_it_is_exported_and_quantised(loaded, graph, tmp_path):
     if graph == "fused" and loaded.config.model_type not in EMBEDDINGS:

@@ -86,6 +86,7 @@ def test_every_method_reaches_the_scheduled_sparsity(make_model, batches, option
     assert all(name in logs for name in callback.columns)
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize(
     ("options", "closed"),
     [

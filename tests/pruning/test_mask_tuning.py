@@ -177,6 +177,7 @@ def sublayers_by_hand(model, layer, batches):
     return np.concatenate(rows), np.concatenate(sums)
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_scales_are_the_damped_least_squares_of_contributions_sublayer_after_sublayer(share):
     dense, closed, tuned = ready(), pruned(share, no_update=True), pruned(share)

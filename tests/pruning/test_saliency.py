@@ -136,6 +136,7 @@ def scores_of(criterion_name, model, batches, **options):
     return {layer.name: criterion.scores(layer) for layer in layers}
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("name", CRITERIA)
 def test_scores_are_those_of_finite_differences_summed_over_batches(two_layers, name):
     model, values, batches = two_layers
@@ -185,6 +186,7 @@ def test_published_activation_strategies_prune_what_shrinkbench_prunes(strategy)
         assert (kept != (each >= threshold)).sum() <= 1
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("smooth_grad", "constant"), ("smooth_grad_cam", "constant"), ("smooth_grad_cam_shift", "activation")],
@@ -203,6 +205,7 @@ def test_large_noise_gives_the_mean_gradient_over_noisy_passes(two_layers, name,
         assert 2 * errors[0] < min(errors[1:]), (layer, errors)
 
 
+@pytest.mark.nightly
 def test_noise_is_that_of_the_seed_and_new_in_every_pass_and_batch(two_layers):
     model, _, batches = two_layers
     noisy = {"noise_std": 1.0, "smooth_passes": 1}
@@ -367,6 +370,7 @@ SMALL = (
 ).split()
 
 
+@pytest.mark.nightly
 def test_strategies_are_typed_like_methods(capfd, tmp_path):
     words = ["sweep", "-p", "LayerGradCAM,GlobalMagWeight", "-f", "0.64", "-o", str(tmp_path), "--dry-run", *SMALL]
     assert main(words) == 0

@@ -141,6 +141,7 @@ def test_the_exact_update_of_a_given_mask_is_the_constrained_minimum(scope, rank
             np.testing.assert_array_equal(is_open, np.argsort(np.argsort(costs, 0), 0) >= len(kernel) // 2)
 
 
+@pytest.mark.daily_every(2)
 @pytest.mark.parametrize("name", ["mlp", "bert"])
 def test_the_exact_update_to_what_the_model_gave_is_the_least_squares_of_it_with_a_free_bias(name):
     build, batches = MODELS[name]

@@ -178,7 +178,7 @@ def sized():
 @pytest.mark.parametrize(
     ("sizes", "width", "percents"), [(TINY, 64, (25, 50, 75, 80, 90)), (BASE_LIKE, 128, (50, 80))], ids=["tiny", "base"]
 )
-@pytest.mark.daily_every(3)
+@pytest.mark.daily_every(6)
 def test_masks_are_those_of_the_code(sized, sizes, width, percents, number, skewed):
     layers, heads = sized(sizes), sizes[2]
     scores = draw(layers, np.random.default_rng(number), skewed)
@@ -197,6 +197,7 @@ def test_the_readme_says_something_else_of_three_types(sized, number, share):
     assert agreement(prune(pruner, scores, 50), theirs) == pytest.approx(share, abs=0.02)
 
 
+@pytest.mark.nightly
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(0, 8), st.integers(1, 93), st.booleans())
 def test_masks_are_those_of_the_code_at_any_percentage(sized, seed, number, percent, skewed):

@@ -144,6 +144,7 @@ def test_an_unknown_task_is_refused():
         embedded_examples("sst3")
 
 
+@pytest.mark.daily_every(3)
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_words_alone_do_not_decide(name, hardness):
     assert max(hardness.bag_of_words_scores(name).values()) < BAG_OF_WORDS_CEILINGS[name]
