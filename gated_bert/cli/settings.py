@@ -165,7 +165,7 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
         notes.append(f"pruning starts at epoch {start} instead of {before}, to fit -e {epochs}")
     values["pruning_start_epoch"], values["pruning_end_epoch"] = start, end
     # Dense models have no window to be told of.
-    return () if set(values["methods"]) == {"baseline"} else tuple(notes)
+    return () if set(values["methods"]) <= {"baseline", "none"} else tuple(notes)
 
 
 def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str, str]):
