@@ -44,6 +44,7 @@ def _family(name: str, task: str, flags: str, seed: int, several: bool) -> Part:
 _CUT = "--num-layers 1 --train-examples 64 -b 16"
 _MORE = {"magnitude": "--order magnitude", "random": "--order random"}
 _AT_ONCE = {"at-once": "--precision fp32 -e 0 --speedups 1.25,1.5,2,3,4"}
+_ORDERS_AT_ONCE = {f"at-once-{name}": f"{_AT_ONCE['at-once']} {flags}" for name, flags in _MORE.items()}
 
 LATENCY = Study(
     "what is kept of the metric at 2 to 12 times the speed of the dense model, by second order, magnitude and chance",
@@ -55,14 +56,16 @@ LATENCY = Study(
             "3 --texts 32 --search-steps 2 --length 32 -e 1",
         ),
         "standard": (
-            *_families("sst2", _SST2, "-p baseline -l 1e-4 -e 2 --precision auto", (1, 2, 3), _MORE | _AT_ONCE),
+            *_families("sst2", _SST2, "-p baseline -l 1e-4 -e 2 --precision auto", (1, 2, 3),
+                       _MORE | _AT_ONCE | _ORDERS_AT_ONCE),
             *_families("ag_news", _AG_NEWS, "-p baseline -l 1e-4 -e 2 --precision auto", (1, 2, 3), _AT_ONCE),
         ),
         "full": tuple(
             part
             for task, common in (("sst2", "-t sst2 -ml 64"), ("ag_news", "-t ag_news -ml 128"))
             for part in _families(
-                task, f"{common} {_TRAINED}", "-p baseline -l 3e-5 -e 3", (1, 2, 3), _MORE | _AT_ONCE
+                task, f"{common} {_TRAINED}", "-p baseline -l 3e-5 -e 3", (1, 2, 3),
+                _MORE | _AT_ONCE | _ORDERS_AT_ONCE,
             )
         ),
     },
