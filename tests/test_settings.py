@@ -86,7 +86,9 @@ def test_a_fitted_window_is_told():
         "pruning ends at epoch 3 instead of 23, to fit -e 3",
         "pruning starts at epoch 1 instead of 4, to fit -e 3",
     )
-    assert all(plan(words).settings.notes == () for words in ("", "-e 3 -p baseline", "-e 3 -p none"))
+    assert plan("").settings.notes == ()
+    assert plan("-e 3 -p baseline").settings.notes == () == plan("-e 3 -p none").settings.notes
+    assert plan("-e 3 -p baseline,magnitude").settings.notes
 
 
 def test_jobs_are_tasks_times_seeds_times_methods():

@@ -25,7 +25,11 @@ OPSET = 18
 
 
 def check_standard() -> None:
-    """Refuses a Keras backend other than TensorFlow."""
+    """Refuses what no standard graph is made under.
+
+    Raises:
+        UserError: a Keras backend other than TensorFlow, whose graphs tf2onnx reads.
+    """
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"KERAS_BACKEND={keras.backend.backend()}: the standard graph is made from TensorFlow's; set "
                         "KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]'), or take the fused graph "

@@ -18,7 +18,7 @@ from gated_bert.compression.preconditions import speed_targets
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.studies import speedups
 from gated_bert.experiments.studies.prune_to_speed import Effort, SpeedMeter, prune_to_speed
-from gated_bert.experiments.studies.speedup_report import interval
+from gated_bert.experiments.studies.speedup_report import interval, off
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model, save_model
@@ -135,6 +135,13 @@ def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left
     assert "without removing anything" in found.note and found.layers == load_model(dense).model.architecture.layers
 
 
+def test_which_speeds_are_off_is_told():
+    rows = [{"target": target, "speedup": speedup, "when_pruned": before} for target, speedup, before in (
+        (1, 1.0, math.nan), (2, 2.7, 2.7), (4, 3.5, 3.97), (4, 9.0, math.nan), (8, 8.1, 8.0))]  # fmt: skip
+    assert off(rows) == "4× is 3.50× here and was 3.97× when it was pruned (times vary with what else the machine does)"
+    assert off(rows[:2]) == ""
+
+
 def test_targets_are_those_that_folders_tell_apart():
     assert speed_targets([4, 2, 2.0000001, 2]) == [2, 4]
     for none in ([], "24", 2, [1], [0.5, 2], ["2"], [math.nan], [math.inf], None):
@@ -187,6 +194,8 @@ def test_a_family_is_made_told_and_resumed(dense, table, measured_here, tmp_path
     assert "1.4×" in page and "data:image/png" in page and str(tmp_path) not in page
     record = json.loads((out / "models" / "pruned_2x.json").read_text())
     assert record["speedup"] == pytest.approx(2, rel=0.03)
+    told = rows.set_index(["target", "precision"])["when_pruned"]
+    assert told[2, "fp32"] == record["speedup"] and math.isnan(told[2, "int8"]) and math.isnan(told[1, "fp32"])
     assert "2×: measured" in capsys.readouterr().out
     # Without --resume nothing is replaced; with it nothing is made anew.
     assert "go on with --resume" in refusal(capsys, *_words(dense, out))
@@ -275,7 +284,7 @@ def test_the_table_of_a_folder_is_measured_by_its_command(dense, timed, tmp_path
 
 
 @pytest.mark.nightly
-def test_a_target_between_two_others_makes_the_later_one_anew(dense, table, measured_here, tmp_path):
+def test_a_target_between_two_others_makes_the_later_one_anew(dense, table, measured_here, tmp_path, monkeypatch):
     def family(*speeds):
         return gated_bert.compress(
             dense, speeds, tmp_path / "family", "embedded", epochs=1, conditions=CONDITIONS, effort=Effort(64, 32, 2),
@@ -287,6 +296,17 @@ def test_a_target_between_two_others_makes_the_later_one_anew(dense, table, meas
     folder = tmp_path / "family" / "models"
     pruned, final = (load_model(folder / name).config.layers for name in ("pruned_2.2x", "speedup_2.2x"))
     assert pruned == final
+    # Asked for once, a target stays in the family; what is no model's name is none.
+    (folder / "speedup_oldx").mkdir()
+    assert {row["target"] for row in family(1.4)} == {1, 1.4, 2.2}
+
+    def stopped(source, out, speedup, *others):
+        raise UserError(f"stopped at {speedup:g}")
+
+    monkeypatch.setattr(speedups, "prune_to_speed", stopped)
+    with pytest.raises(UserError, match="stopped at 1.8"):
+        family(1.8)
+    assert load_model(folder / "speedup_2.2x").config.layers == final, "until another one is there"
 
 
 @pytest.mark.parametrize(("changes", "said"), [

@@ -45,7 +45,7 @@ def status(folder: Path, method: str) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def wait_until(condition, seconds: float = 60.0):
+def wait_until(condition, seconds: float = 20.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

@@ -9,11 +9,10 @@ from gated_bert.compression.latency import Conditions, LatencyTable
 from gated_bert.compression.onnx_standard import check_standard
 from gated_bert.compression.source import load_source
 from gated_bert.experiments.models.latency_report import check_length, measured, say_busy
+from gated_bert.experiments.studies.family_folder import TABLE
 from gated_bert.models.architecture import Architecture
+from gated_bert.models.folder import read_architecture
 from gated_bert.support.errors import UserError
-
-NAME = "latency.json"
-"""In a family's folder."""
 
 
 def check_served(model: Path, sizes: Architecture, conditions: Conditions) -> None:
@@ -57,12 +56,12 @@ def given_table(path: Path, conditions: Conditions, sizes: Architecture) -> Late
 
 def kept_table(folder: Path, base: Path, conditions: Conditions) -> LatencyTable:
     """The table in a family's folder, of the same conditions and sizes, or, where there is none, measured now."""
-    path, loaded = folder / NAME, load_source(base)
+    path = folder / TABLE
     if path.is_file():
         table = LatencyTable.load(path)
-        if table.conditions == conditions and table.is_of(loaded.config):
+        if table.conditions == conditions and table.is_of(read_architecture(base)):
             return table
-    table = measured(loaded.model, conditions)
+    table = measured(load_source(base).model, conditions)
     table.save(path)
     say_busy(table)
     return table

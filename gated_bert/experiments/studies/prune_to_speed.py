@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Effort:
 
     Args:
         texts: training examples that are looked at, without labels.
-        judged: of these, those that the search judges by; by default a quarter.
+        judged: of these, those that the search judges by; 0: a quarter.
         steps: draws of the search.
         seed: of texts and search.
         order: which units go, one of `gated_bert.config.space.REMOVAL_ORDERS`; all but `obs` take the same share
@@ -114,11 +114,14 @@ class SpeedMeter:
         return self.of(sizes.replace(layers=(LayerSizes(0, 0, 0, 0),) * sizes.num_layers))
 
     def refuse_unreachable(self, speedup: float) -> None:
-        """Refuses a speed that nothing that is left of the model has."""
-        most = self.most
-        if speedup > most * (1 + TOLERANCE):
-            raise UserError(f"--speedups: {speedup:g} is refused; allowed: up to {most:.1f}, that of a model without "
-                            "any head or neuron")  # fmt: skip
+        """Refuses a speed that nothing that is left of the model has.
+
+        Raises:
+            UserError: it is above `most`, and not by less than times are measured to.
+        """
+        if speedup > self.most * (1 + TOLERANCE):
+            raise UserError(f"--speedups: {speedup:g} is refused; allowed: up to {self.most:.1f}, that of a model "
+                            "without any head or neuron")  # fmt: skip
 
     def near(self, architecture: Architecture, speedup: float) -> float:
         """As `of`; where that is near a speed that is asked for, the mean of two: one alone may be so by chance."""
@@ -194,20 +197,20 @@ class _Search:
         self.speedup, self.effort = speedup, effort
         self.costs = [np.array([_cost(table, sublayer.kind, left) for left in sublayer.left])
                       for sublayer in removal.sublayers]  # fmt: skip
+        self.least = sum(float(cost.min()) for cost in self.costs)
 
     def run(self) -> tuple[Levels, Reached]:
         """Searches once, then moves the budget until what is measured is what was asked for."""
+        budget = self.table.dense * self.meter.gained / self.speedup - self.table.outside
         # That there is as fast a model has been measured, whatever the table says.
-        least = sum(float(cost.min()) for cost in self.costs)
-        budget = max(self.table.dense * self.meter.gained / self.speedup - self.table.outside, least)
-        found = self._searched(budget)
+        found = self._searched(max(budget, self.least))
         levels, speed = found.levels, self.meter.near(self._sizes(found.levels), self.speedup)
         tried = {speed: levels}
         # The largest budget that was too small and the smallest that was too large, each with the time that it led to,
         # of the dense model's. No time at all is too small.
         small, large = (-self.table.outside, 0.0), None
         for _ in range(CORRECTIONS):
-            if abs(speed / self.speedup - 1) <= TOLERANCE:
+            if abs(speed / self.speedup - 1) <= TOLERANCE or (speed < self.speedup and self._none_left(levels)):
                 break
             small, large = ((budget, 1 / speed), large) if speed > self.speedup else (small, (budget, 1 / speed))
             budget = _corrected(small, large, 1 / self.speedup, -self.table.outside)
@@ -218,7 +221,7 @@ class _Search:
         levels = tried[speed]
         off = abs(speed / self.speedup - 1) > TOLERANCE
         note = f"{speed:.2f}× is the nearest that was found to {self.speedup:g}×: " * off
-        note += ("no fewer units are left to remove" if _none_left(self.costs, levels) else
+        note += ("no fewer units are left to remove" if self._none_left(levels) else
                  "the machine's times vary by more than that, or no level lies between") * off  # fmt: skip
         return levels, self._reached(levels, speed, self.removal.loss(levels), found.tried, note)
 
@@ -243,7 +246,7 @@ class _Search:
         if self.effort.order != OBS:
             return self._alike(budget)
         weighted = [weight * error for weight, error in zip(weights, self.removal.errors, strict=True)]
-        return best_levels(self.costs, weighted, max(budget, sum(float(cost.min()) for cost in self.costs)))
+        return best_levels(self.costs, weighted, max(budget, self.least))
 
     def _alike(self, budget: float) -> Levels:
         """The same share of every layer: the largest that is within the budget."""
@@ -253,6 +256,9 @@ class _Search:
             if sum(float(cost[level]) for cost, level in zip(self.costs, levels, strict=True)) <= budget:
                 break
         return levels
+
+    def _none_left(self, levels: Levels) -> bool:
+        return all(cost[level] == cost.min() for cost, level in zip(self.costs, levels, strict=True))
 
     def _sizes(self, levels: Levels) -> Architecture:
         """The architecture that pruning to these levels, and shrinking, leaves."""
@@ -291,7 +297,3 @@ def _corrected(
 
 def _cost(table: LatencyTable, kind: str, left: int) -> float:
     return table.attention_ms(left) if kind == HEADS else table.ffn_ms(left)
-
-
-def _none_left(costs: Sequence[np.ndarray], levels: Levels) -> bool:
-    return all(cost[level] == cost.min() for cost, level in zip(costs, levels, strict=True))

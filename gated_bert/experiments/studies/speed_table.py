@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from gated_bert.experiments.reports.aggregate import statistics
 from gated_bert.experiments.reports.csv_file import read_csv
 from gated_bert.experiments.reports.drawing import label_text, png, tolerated
+from gated_bert.experiments.studies.family_folder import RECORD
 from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
 from gated_bert.experiments.studies.speedup_report import show_points
-from gated_bert.experiments.studies.speedups import RECORD
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 from gated_bert.support.records import read_record
 from gated_bert.support.speed_schemas import FamilyRecord

@@ -14,6 +14,7 @@ from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.page import element, html_image, html_table, note, page
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.studies.compress import METRICS, MODELS
+from gated_bert.experiments.studies.family_folder import pruned_record, target_of
 from gated_bert.experiments.studies.prune_to_speed import TOLERANCE
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 from gated_bert.support.records import read_record
@@ -48,9 +49,9 @@ def write_family(folder: Path, conditions: Conditions) -> list[Path]:
     rows = family_rows(about["models"], folder / MODELS, cell_name(conditions.batch, conditions.length))
     _add_when_pruned(rows, folder, conditions.precision)
     print("\n" + aligned(_cells(rows)))
-    off = _off(rows)
-    if off:
-        print(f"note: {off}")
+    said = off(rows)
+    if said:
+        print(f"note: {said}")
     written = [write_csv_atomic(folder / TABLE, rows)]
     picture = None
     with tolerated(folder / PLOT):
@@ -60,7 +61,8 @@ def write_family(folder: Path, conditions: Conditions) -> list[Path]:
     parts: list[object] = [element("h1", f"{rows[0]['task']}: models by speed"), note(f"{conditions}; {about['data']}")]
     if picture is not None:
         parts.append(html_image(picture, "Metric against measured speed"))
-    parts += [html_table(list(head), body), *([note(off)] if off else []), element("h2", "What is left of each layer"),
+    parts += [html_table(list(head), body), *([note(said)] if said else []),
+              element("h2", "What is left of each layer"),
               html_table(["model", "heads + neurons, layer by layer", ""], _layers(folder, rows), "text")]  # fmt: skip
     return [*written, write_bytes_atomic(folder / PAGE, page("A family of models by speed", parts))]
 
@@ -88,11 +90,11 @@ def family_rows(measured: Rows, models: Path, cell: str) -> list[dict[str, Any]]
     for row in measured:
         place = Path(row["path"]).relative_to(models)
         name = place.name.removesuffix(".onnx")
-        target = 1.0 if name == "dense" else float(name.removeprefix("speedup_").removesuffix("x"))
         value = math.nan if row["value"] is None else row["value"]
         low, high = interval(row["metric"], value, row["instances"])
         rows.append({
-            "model": name, "target": target, "precision": FORMS[place.parts[0]][0], "p50_ms": row[f"p50_ms_{cell}"],
+            "model": name, "target": target_of(name), "precision": FORMS[place.parts[0]][0],
+            "p50_ms": row[f"p50_ms_{cell}"],
             "metric": row["metric"], "value": value, "low": low, "high": high, "instances": row["instances"],
             "size_bytes": row["size_bytes"], "parameters": row["parameters"], "macs_per_token": row["macs_per_token"],
             "task": row["task"], "path": str(place),
@@ -112,21 +114,21 @@ def _add_when_pruned(rows: list[dict[str, Any]], folder: Path, precision: str):
     """Adds what was said when models were pruned, of those that are served: `when_pruned`, their speed, and `note`."""
     for row in rows:
         row |= {"when_pruned": math.nan, "note": ""}
-        record = read_record(_record(folder, row["target"]), SpeedRecord, tolerant=True)
+        record = read_record(pruned_record(folder, row["target"]), SpeedRecord, tolerant=True)
         if record and row["precision"] == precision:
             row |= {"when_pruned": record["speedup"], "note": record["note"]}
 
 
-def _record(folder: Path, target: float) -> Path:
-    return folder / MODELS / f"pruned_{target:g}x.json"
+def off(rows: Rows) -> str:
+    """Which models that were pruned to a speed have another one now, in words.
 
-
-def _off(rows: Rows) -> str:
-    """Which speeds are not those asked for, in words."""
-    off = [f"{row['target']:g}× is {row['speedup']:.2f}× here and was {row['when_pruned']:.2f}× when it was pruned"
+    Args:
+        rows: with `target`, `speedup` as measured now and `when_pruned`, NaN of models that are not served.
+    """
+    found = [f"{row['target']:g}× is {row['speedup']:.2f}× here and was {row['when_pruned']:.2f}× when it was pruned"
            for row in rows if row["when_pruned"] < (1 + TOLERANCE) * row["target"]
            and abs(row["speedup"] / row["target"] - 1) > TOLERANCE]  # fmt: skip
-    return "; ".join(off) + " (times vary with what else the machine does)" * bool(off)
+    return "; ".join(found) + " (times vary with what else the machine does)" * bool(found)
 
 
 def interval(metric: str, value: float, instances: int) -> tuple[float, float]:
@@ -157,7 +159,7 @@ def _cells(rows: Rows) -> list[tuple[str, ...]]:
 def _layers(folder: Path, rows: Rows) -> list[tuple[str, str, str]]:
     found = []
     for target in dict.fromkeys(row["target"] for row in rows if row["target"] != 1):
-        record = read_record(_record(folder, target), SpeedRecord, tolerant=True)
+        record = read_record(pruned_record(folder, target), SpeedRecord, tolerant=True)
         if record:
             sizes = ", ".join(f"{each['num_heads']} + {each['intermediate_size']}" for each in record["layers"])
             found.append((f"{target:g}×", sizes, record["note"]))

@@ -19,7 +19,16 @@ from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import locked
 from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models, remove, written
-from gated_bert.experiments.studies.family_table import NAME as TABLE
+from gated_bert.experiments.studies.family_folder import (
+    DENSE,
+    RECORD,
+    RUNS,
+    TABLE,
+    name_of,
+    pruned_folder,
+    pruned_record,
+    targets_in,
+)
 from gated_bert.experiments.studies.family_table import check_served, given_table, kept_table
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
 from gated_bert.experiments.sweeps.jobs import Job, job_command
@@ -33,7 +42,6 @@ from gated_bert.support.speed_schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.examples import Examples
 
-RECORD, RUNS, DENSE = "family.json", "runs", "dense"
 BATCHES = (1, 8)
 """Sequences of a prediction that all models are measured at, beside those that were asked for."""
 Run = Callable[[Sequence[Job], Path], int]
@@ -73,15 +81,19 @@ class Family:
 
     def pruned(self, speedup: float) -> Path:
         """Folder of the model as it was pruned to a target."""
-        return self.output / MODELS / f"pruned_{speedup:g}x"
+        return pruned_folder(self.output, speedup)
+
+    def record(self, speedup: float) -> Path:
+        """What pruning to a target came to."""
+        return pruned_record(self.output, speedup)
 
     def final(self, speedup: float) -> Path:
         """Folder of the model that a target comes to."""
-        return self.output / MODELS / f"speedup_{speedup:g}x"
+        return self.output / MODELS / name_of(speedup)
 
     def run(self, speedup: float) -> Path:
         """Folder of that target's training."""
-        return self.output / RUNS / f"speedup_{speedup:g}x"
+        return self.output / RUNS / name_of(speedup)
 
     def training(self, speedup: float) -> Job:
         """The run that trains what was pruned to a target, with the dense model as its teacher."""
@@ -130,9 +142,9 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
         base = made(base, there, copied) if there != base else base
         table = table or kept_table(family.output, base, family.conditions)
         # Asked for once, a target stays in the family.
-        speedups = sorted({*family.speedups, *_made_before(family)})
+        speedups = sorted({*family.speedups, *targets_in(family.output)})
         source, beginning = base, _Beginning(family, base, table)
-        if not all(_record(family.pruned(speedup)).exists() for speedup in speedups):
+        if not all(family.record(speedup).exists() for speedup in speedups):
             # Before the others are made.
             beginning.meter.refuse_unreachable(speedups[-1])
         for speedup in speedups:
@@ -154,7 +166,13 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
 
 
 class _Beginning:
-    """What all targets begin with, read once and only where one is to be made."""
+    """What all targets begin with, read once and only where one is to be made.
+
+    Args:
+        family: what is asked for.
+        base: folder of the dense model.
+        table: its latency table.
+    """
 
     def __init__(self, family: Family, base: Path, table: LatencyTable):
         self._family, self._base, self.table = family, base, table
@@ -174,31 +192,25 @@ class _Beginning:
 
 def _target(family: Family, speedup: float, source: Path, beginning: _Beginning, run: Run) -> Path | int:
     """The folder of the model that a target comes to from `source`; where training failed, its exit status."""
-    pruned, final = family.pruned(speedup), family.final(speedup)
-    if not _is_made(pruned, source):
+    pruned, record, final = family.pruned(speedup), family.record(speedup), family.final(speedup)
+    if not _is_made(pruned, record, source):
         print(f"\n{pruned}:", flush=True)
         if final.exists():
             print(f"note: {final.name} is made anew, of {source.name}, which was made after it", flush=True)
-        remove(_record(pruned))
+        remove(record)
         reached = prune_to_speed(
             source, pruned, speedup, beginning.table, beginning.meter, beginning.examples, family.effort
         )
         # What was made of an earlier one is none of this one's.
         for stale in (final, family.run(speedup)):
             remove(stale)
-        write_json_atomic(_record(pruned), _told(reached, speedup))
+        write_json_atomic(record, _told(reached, speedup))
     # Where nothing was removed there is nothing to make up for.
-    if family.trained and read_record(_record(pruned), SpeedRecord)["tried"]:
+    if family.trained and read_record(record, SpeedRecord)["tried"]:
         job = family.training(speedup)
         status = run([job], job.folder.parent)
         return status or made(final, job.folder / MODEL, copied)
     return made(final, pruned, copied)
-
-
-def _made_before(family: Family) -> list[float]:
-    """Targets of which there are models."""
-    found = (path.name for path in (family.output / MODELS).glob("speedup_*x"))
-    return [float(name.removeprefix("speedup_").removesuffix("x")) for name in found]
 
 
 def compress(
@@ -292,10 +304,6 @@ def _exported(family: Family, speedups: Sequence[float]) -> list[Path]:
     return files
 
 
-def _record(pruned: Path) -> Path:
-    return pruned.with_name(f"{pruned.name}.json")
-
-
 def _told(reached: Reached, speedup: float) -> dict:
     if reached.note:
         print(f"note: {reached.note}")
@@ -305,7 +313,7 @@ def _told(reached: Reached, speedup: float) -> dict:
     return {"target": speedup, **dataclasses.asdict(reached)}
 
 
-def _is_made(pruned: Path, source: Path) -> bool:
+def _is_made(pruned: Path, record: Path, source: Path) -> bool:
     """Whether a model was pruned, to its end, from this source as it is."""
-    record = read_record(_record(pruned), SpeedRecord, tolerant=True)
-    return bool(record) and is_model_folder(pruned) and written(pruned) >= written(source)
+    told = read_record(record, SpeedRecord, tolerant=True)
+    return bool(told) and is_model_folder(pruned) and written(pruned) >= written(source)
