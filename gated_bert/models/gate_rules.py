@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from gated_bert.config.parts import claim
+from gated_bert.support.backend import either
 from gated_bert.support.errors import UserError
 from gated_bert.support.tensors import Tensor
 
@@ -154,7 +155,7 @@ class SoftThresholdGates(GateRule):
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         above = ops.sigmoid(layer.scores) > layer.threshold
-        is_open = ops.cond(
+        is_open = either(
             self._is_poor(layer, above), lambda: ops.logical_or(above, self._best(layer)), lambda: above
         )
         return straight_through(ops.cast(is_open, "float32"), layer.scores)
@@ -201,7 +202,7 @@ class HardConcreteGates(GateRule):
         def kept():
             return ops.where(ops.logical_and(self._best(layer), ops.logical_not(is_open)), HARD_CONCRETE_KEPT, gates)
 
-        return ops.cond(self._is_poor(layer, is_open), kept, lambda: gates)
+        return either(self._is_poor(layer, is_open), kept, lambda: gates)
 
     def penalty(self, layer: GatedLayer) -> Tensor | None:
         shift = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / HARD_CONCRETE_HIGH)

@@ -61,6 +61,19 @@ def with_gradients(function: Callable, arrays: list) -> tuple:
     raise _unknown_backend()
 
 
+def either(condition: Tensor, yes: Callable[[], Tensor], no: Callable[[], Tensor]) -> Tensor:
+    """`yes()` where `condition`, a scalar, is true, else `no()`.
+
+    As `ops.cond`, which under JAX is compiled anew by every call outside a compiled function.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if not isinstance(condition, jax.core.Tracer):
+            return yes() if condition else no()
+    return keras.ops.cond(condition, yes, no)
+
+
 def always_compiles() -> bool:
     """Whether a training step must be compiled by XLA: without, JAX would run it operation by operation."""
     return keras.backend.backend() == "jax"

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from gated_bert.models.gate_rules import GATE_RULES
 from gated_bert.models.gated_dense import GatedDense
 
 X = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
@@ -144,3 +145,17 @@ def test_finalized_gates_predict_the_same_in_a_fixed_layer(gate_rule, gate_train
         getattr(fixed, name).assign(array(getattr(layer, name)))
     assert np.array_equal(array(fixed(X)), before)
     assert np.array_equal(array(layer(X)), before)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="TensorFlow compiles nothing outside a function")
+@pytest.mark.parametrize("gate_rule", GATE_RULES)
+def test_looking_at_gates_again_compiles_nothing_anew(gate_rule, caplog):
+    import jax
+
+    layer = built(gate_rule)
+    array(layer.effective_gates())
+    with jax.log_compiles():
+        array(layer.effective_gates())
+        assert "ompil" not in caplog.text
+        array(keras.ops.cond(keras.ops.ones(()) > 0, lambda: keras.ops.ones(3), lambda: keras.ops.zeros(3)))
+        assert "ompil" in caplog.text
