@@ -135,6 +135,20 @@ def test_what_cannot_be_reached_says_how_far_it_goes_and_what_is_reached_is_left
     assert "without removing anything" in found.note and found.layers == load_model(dense).model.architecture.layers
 
 
+@pytest.mark.parametrize("speedup", [1.05, 2])
+def test_what_was_closed_before_counts_as_gone(dense, table, tmp_path, speedup):
+    loaded = load_model(dense)
+    ffn = loaded.model.encoder.blocks[0].ffn
+    ffn.intermediate.gates.assign(np.arange(40) < 10 + 0 * values(ffn.intermediate.gates))
+    save_model(tmp_path / "closed", loaded.model, loaded.tokenizer, loaded.task, loaded.metadata)
+    found = pruned(tmp_path / "closed", table, tmp_path / "out", speedup)
+    made = load_model(tmp_path / "out").config
+    assert made.layers == found.layers and made.layers[0].intermediate_size <= 10
+    dense_ms, made_ms = known_time(loaded.config), known_time(made)
+    assert found.speedup == pytest.approx(dense_ms / made_ms)
+    assert ("without removing anything" in found.note) == (speedup == 1.05)
+
+
 def test_which_speeds_are_off_is_told():
     rows = [{"target": target, "speedup": speedup, "when_pruned": before} for target, speedup, before in (
         (1, 1.0, math.nan), (2, 2.7, 2.7), (4, 3.5, 3.97), (4, 9.0, math.nan), (8, 8.1, 8.0))]  # fmt: skip
@@ -233,6 +247,16 @@ def test_each_target_learns_from_the_dense_model_and_starts_from_the_last(
     first, then, last = (values(each.encoder.embeddings.position) for each in (load_model(dense).model, trained, later))
     np.testing.assert_array_equal(then, last)
     assert not np.array_equal(first, then)
+
+
+def test_a_family_whose_dense_model_is_gone_learns_from_its_copy(tmp_path):
+    config = gated_bert.GatedBertConfig(data="embedded", task="sst2", pruning_method="baseline", epochs=1)
+    job = speedups.Job("sst2", config, tmp_path / "runs", ())
+    family = speedups.Family(tmp_path / "family", None, tmp_path / "model", job, [2], CONDITIONS, Effort(), {})
+    copy = tmp_path / "family" / "models" / "dense"
+    assert family.training(2).config.teacher == str(copy.resolve())
+    (tmp_path / "model").mkdir()
+    assert family.training(2).config.teacher == str((tmp_path / "model").resolve())
 
 
 @pytest.mark.parametrize(("words", "said"), [

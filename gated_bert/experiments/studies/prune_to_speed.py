@@ -21,7 +21,7 @@ from gated_bert.compression.source import load_source
 from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.models.architecture import Architecture, LayerSizes
 from gated_bert.models.backbone import EncoderClassifier
-from gated_bert.models.folder import LoadedModel, save_model, with_fixed_gates
+from gated_bert.models.folder import LoadedModel, save_model
 from gated_bert.pruning.level_search import Found, Levels, best_levels, measured_weights, search_levels
 from gated_bert.pruning.structured import HEADS, OBS, StructuredRemoval
 from gated_bert.support.checks import choose, whole
@@ -155,20 +155,22 @@ def prune_to_speed(
     about = {"speedup": speedup, "conditions": dataclasses.asdict(meter.conditions)}
     loaded = load_source(source)
     refuse_not_finite(loaded.model)
-    speed = meter.near(loaded.config, speedup)
+    # What is closed already takes no time in what comes of it.
+    model = shrink(in_float32(loaded.model))
+    sizes = model.architecture
+    speed = meter.near(sizes, speedup)
     if speed >= speedup:
         metadata = {**loaded.metadata, "pruned_to_speed": {**about, "measured": speed}}
-        save_model(out, loaded.model, loaded.tokenizer, loaded.task, metadata)
-        return Reached(speed, meter.predicted(table, loaded.config), loaded.config.layers, 0.0, 0,
+        save_model(out, model, loaded.tokenizer, loaded.task, metadata)
+        return Reached(speed, meter.predicted(table, sizes), sizes.layers, 0.0, 0,
                        f"{speed:.2f}× without removing anything")  # fmt: skip
     meter.refuse_unreachable(speedup)
-    model = with_fixed_gates(in_float32(loaded.model))
     removal = StructuredRemoval(model, loaded.task.kind, list(_batches(loaded, examples, effort)),
                                 -(-effort.judged // EVALUATION_BATCH), effort.order, effort.seed)  # fmt: skip
     with progress_bar("removing units", len(removal.sublayers)) as advance:
         for _ in removal.look():
             advance("", 1)
-    search = _Search(removal, table, meter, model.architecture, speedup, effort)
+    search = _Search(removal, table, meter, sizes, speedup, effort)
     levels, reached = search.run()
     with progress_bar("pruning", len(removal.sublayers)) as advance:
         for _ in removal.prune(levels):

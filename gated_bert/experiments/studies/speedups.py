@@ -96,9 +96,9 @@ class Family:
         return self.output / RUNS / name_of(speedup)
 
     def training(self, speedup: float) -> Job:
-        """The run that trains what was pruned to a target, with the dense model as its teacher."""
-        folder = self.run(speedup)
-        model, teacher = (str(path.resolve()) for path in (self.pruned(speedup), self.model))
+        """The run that trains what was pruned to a target, with the dense model, or its copy here, as its teacher."""
+        folder, dense = self.run(speedup), self.model if self.model.exists() else self.output / MODELS / DENSE
+        model, teacher = (str(path.resolve()) for path in (self.pruned(speedup), dense))
         config = self.job.config.replace(pretrained=model, teacher=teacher, **{"distill_layers": "all", **self.learns})
         return Job(f"{config.task} {speedup:g}×", config, folder, job_command(folder))
 
