@@ -153,7 +153,7 @@ def publish(output: Path, folder: Path, places: Sequence[str] = ()) -> None:
     runs = {run.resolve() for run in find_runs(output)}
     steps = (file for step in _STEPS for file in output.glob(f"*/{step}/*"))
     # Those tables have the rows of the parts' own.
-    joined = {"oneshot": ACCURACY, "family": SPEED, "benchmark.png": SPEED}
+    joined = {"oneshot": ACCURACY, "family": SPEED, "benchmark": SPEED}
     left_out = (*_NOT_PUBLISHED, *(name for name, table in joined.items() if (output / table).is_file()))
     parts = [file for file in (*output.glob("*/*"), *steps) if not file.name.startswith(left_out)]
     for file in (*output.iterdir(), *parts):
