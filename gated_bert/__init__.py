@@ -20,7 +20,7 @@ _PUBLIC = {
     "save_model": "gated_bert.models.folder",
     "shrink": "gated_bert.compression.shrink",
     "trim_vocabulary": "gated_bert.compression.vocabulary",
-    "compress": "gated_bert.experiments.studies.speedups",
+    "compress": "gated_bert.experiments.studies.compress_to_speeds",
     "Conditions": "gated_bert.compression.latency",
     "Effort": "gated_bert.experiments.studies.prune_to_speed",
     "PruningExperiment": "gated_bert.experiments.studies.pruning_experiment",

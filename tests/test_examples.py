@@ -9,7 +9,7 @@ import pytest
 
 import gated_bert.cli
 from gated_bert.cli import main as cli
-from gated_bert.cli.example_lines import EXAMPLES, FIRST
+from gated_bert.cli.example_lines import EXAMPLES, FIRST, SPEEDUPS
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.reports.next_steps import say_next_of_run, say_next_of_sweep
 
@@ -65,6 +65,12 @@ def test_examples_are_read_and_stand_in_the_help(name, place, capsys):
     accepts(EXAMPLES[name])
     assert cli.main([name, "-h"]) == 0
     assert capsys.readouterr().out.endswith(f"example:\n  {EXAMPLES[name]}\n")
+
+
+def test_a_command_that_words_make_another_has_its_own_example(place, capsys):
+    accepts(SPEEDUPS)
+    assert cli.main(["compress", "--speedups", "2", "-h"]) == 0
+    assert capsys.readouterr().out.endswith(f"example:\n  {SPEEDUPS}\n")
 
 
 def test_the_script_has_an_example_under_its_own_name(capsys):

@@ -36,6 +36,9 @@ EXAMPLES = {
 }
 """Name of a command → a whole command line."""
 
+SPEEDUPS = "gated-bert compress -t sst2 -d embedded -m tiny -l 1e-3 --dense-epochs 4 -e 0 --speedups 1.5,3 -o family"
+"""Of `compress`, with the words that make it another command."""
+
 FIRST = {
     EXAMPLES["sweep"]: "train and prune by three methods, with data that comes along, and compare",
     "gated-bert watch results --web 8000": "see it as it goes on, in a browser",
@@ -51,4 +54,6 @@ def example_of(prog: str) -> str:
     words = prog.split()
     if words[0] != "gated-bert":
         return EXAMPLES["sweep"].replace("gated-bert sweep", words[0])
+    if "--speedups" in words:
+        return SPEEDUPS
     return EXAMPLES.get(words[1], "") if len(words) > 1 else ""

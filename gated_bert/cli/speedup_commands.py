@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.latency_commands import DEFAULTS as SERVED_DEFAULTS
@@ -16,12 +16,18 @@ from gated_bert.cli.oneshot_commands import SHARED, dense_epochs_of, numbers
 from gated_bert.cli.positionals import split_words
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.preconditions import check_model, speed_targets
+from gated_bert.config import GatedBertConfig
 from gated_bert.config.flag_table import DEFAULTS, PRUNING_FIELDS, Flag
+from gated_bert.config.option import declared_fields
 from gated_bert.config.space import REMOVAL_ORDERS
 from gated_bert.support.checks import FlagError, choose
 from gated_bert.support.environ import verbosity
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
+
+if TYPE_CHECKING:
+    from gated_bert.experiments.studies.speedups import Family
+    from gated_bert.experiments.sweeps.jobs import Plan
 
 _GROUP = "speed"
 SPEEDUPS = Flag(("--speedups",), "speedups", "list", "how many times as fast, over the dense model in fp32: 2,4,8",
@@ -63,10 +69,20 @@ def speedups_command(words: list[str]) -> int:
     table = user_path(typed.pop("table")) if "table" in typed else None
     if table is not None and not table.is_file():
         raise FlagError.refused("--table", str(table), "a file that gated-bert latency-table wrote")
-    if given:
-        typed |= _of_model(given, typed)
+    if "precision" in typed:
+        names = declared_fields(GatedBertConfig)["precision"].option.choices
+        choose("--train-precision", typed["precision"], tuple(names))
     typed.setdefault("epochs", EPOCHS)
+    # Before a model folder is looked at, which imports the framework.
+    prepare_environment()
+    source = _given_model(given, typed)
+    if source is not None:
+        typed |= _of_model(source, typed)
     dense_epochs = dense_epochs_of(typed)
+    trained = typed["epochs"] > 0
+    if not trained and "pretrained" not in typed:
+        # The settings' own are then the dense model's.
+        typed["epochs"] = dense_epochs
     learns = {name: typed.pop(name) for name in list(typed) if name.startswith("distill_")}
     settings = read_settings({"methods": ("baseline",), **typed}, {}, os.environ)
     verbosity(os.environ)
@@ -80,10 +96,9 @@ def speedups_command(words: list[str]) -> int:
     plan = plan_jobs(settings)
     if typed.get("check"):
         return 0
-    prepare_environment()
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
     dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs).jobs[0] if epochs else None
-    model = dense.folder / "model" if dense else _model_in(settings.values["pretrained"])
+    model = dense.folder / "model" if dense else source or _model_in(settings.values["pretrained"])
     from gated_bert.compression.latency import Conditions, usual_conditions
     from gated_bert.experiments.studies.family_table import check_served, given_table
     from gated_bert.experiments.studies.prune_to_speed import Effort
@@ -91,6 +106,8 @@ def speedups_command(words: list[str]) -> int:
     from gated_bert.experiments.sweeps.overview import configuration_text
 
     job = plan.jobs[0]
+    if not trained:
+        job = dataclasses.replace(job, config=job.config.replace(epochs=0, pretrained=str(model)))
     effort = Effort(own["texts"], steps=own["search_steps"], seed=job.config.seed, order=own["order"])
     conditions = Conditions(**served)
     if not (dense and typed.get("dry_run")):
@@ -98,14 +115,19 @@ def speedups_command(words: list[str]) -> int:
         from gated_bert.models.folder import read_architecture
         from gated_bert.tasks.task import get_task
 
-        sizes = run_architecture(job.config, get_task(job.config.task), 1) if dense else read_architecture(model)
+        asked = plan.jobs[0].config
+        there = asked.pretrained or model
+        sizes = run_architecture(asked, get_task(asked.task), 1) if dense else read_architecture(there)
+        if "max_len" not in typed and sizes.max_position < asked.max_len:
+            job = dataclasses.replace(job, config=job.config.replace(max_len=sizes.max_position))
         conditions = usual_conditions(sizes, **served)
         # Before a dense model is trained.
         check_served(model, sizes, conditions)
         if table is not None:
             given_table(table, conditions, sizes)
     family = Family(output, dense, model, job, speedups, conditions, effort, learns, table)
-    print(configuration_text(plan, family.describe()), flush=True)
+    family.check()
+    print(configuration_text(plan, _shown(plan, family)), flush=True)
     if typed.get("dry_run"):
         return 0
     from gated_bert.experiments.sweeps.sweep import sweep
@@ -116,16 +138,41 @@ def speedups_command(words: list[str]) -> int:
     return make_family(family, run)
 
 
-def _of_model(given: list[str], typed: dict[str, Any]) -> dict[str, Any]:
-    """The words that a model folder stands for."""
+def _shown(plan: Plan, family: Family) -> list[tuple[str, str]]:
+    """Rows of the configuration that are others than a sweep's."""
+    from gated_bert.experiments.sweeps.overview import configuration_rows
+
+    epochs = {"of the dense model": family.dense.config.epochs if family.dense else 0,
+              "after each target": family.job.config.epochs}  # fmt: skip
+    rows = [("methods", ""), ("epochs", ", ".join(f"{count} {which}" for which, count in epochs.items() if count))]
+    if any(epochs.values()):
+        # `--precision` is that of predictions.
+        said = dict(configuration_rows(plan))["precision"].replace("--precision", "--train-precision")
+        rows.append(("precision", f"{said}, in training"))
+    else:
+        rows += [(name, "") for name in ("batch size", "learning rate", "optimizer", "precision")]
+    return [*rows, ("longest text", str(family.job.config.max_len)), *family.describe()]
+
+
+def _given_model(given: list[str], typed: dict[str, Any]) -> Path | None:
+    """The model folder that the words name."""
     if len(given) > 1:
         raise FlagError(f"compress: one model folder at most, not {' '.join(given)}")
     for name, label in (("pretrained", "-pt/--pretrained"), ("dense_epochs", "--dense-epochs")):
-        if name in typed:
+        if given and name in typed:
             raise FlagError(f"{label}: not together with a model folder, which is pruned as it is")
-    source = user_path(given[0])
+    return user_path(given[0]) if given else None
+
+
+def _of_model(source: Path, typed: dict[str, Any]) -> dict[str, Any]:
+    """The words that a model folder stands for, or, where it is gone, its copy in the family's folder."""
+    copy = user_path(typed.get("output", "")) / "models" / "dense"
+    if not source.exists() and typed.get("resume") and copy.exists():
+        source = copy
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder; give a model folder")
     check_model(source)
-    _model_in(given[0])
+    _model_in(str(source))
     task = _task_of(source)
     if typed.get("tasks", (task,)) != (task,):
         raise FlagError.refused("-t/--task", ",".join(typed["tasks"]), f"{task}, which the model is for")

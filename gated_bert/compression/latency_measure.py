@@ -33,6 +33,8 @@ TURNS = 7
 REPEATS, TRIES = 31, 3
 NOISE = 0.02
 """Share of the time by which a larger part may seem faster without a doubt of the table."""
+_BUSY = ("the machine is busy; measure again when it is not, more at a time (--batch, --length), with more "
+         "latency-table --repeats, or take a table measured before (--table)")  # fmt: skip
 EVERY_SECOND = RATIO**2
 """Of the widths that models are pruned to every second is measured; between them times are interpolated."""
 
@@ -73,22 +75,22 @@ def measure_table(
             tell(len(wanted[place : place + TURNS]))
     for attempt in range(TRIES):
         doubtful = _doubtful(shares, rows[0]) | _doubtful(shares, rows[1])
+        if not doubtful and _outside(shares, rows, beside) <= 0:
+            # What the rest takes is told from these alone.
+            doubtful = {beside, rows[0][0], rows[1][0]}
         if not doubtful:
             break
         if attempt == TRIES - 1:
             named = ", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in sorted(doubtful))
-            raise UserError(f"latency-table: times do not rise with the size ({named}): the machine is busy; measure "
-                            "again when it is not, or with more --repeats")  # fmt: skip
+            raise UserError(f"latency table: times do not rise with the size ({named}; quartiles {_noise(shares):.0%} "
+                            f"apart): {_BUSY}")  # fmt: skip
         again = sorted(doubtful)
         for place in range(0, len(again), TURNS):
             for sizes, found in timing.measure(again[place : place + TURNS]).items():
                 shares[sizes] = np.concatenate([shares[sizes], found])
     dense, layers = 1e3 * timing.whole(), architecture.num_layers
     attention, ffn = (_parts(shares, row, axis, dense / layers) for axis, row in enumerate(rows))
-    outside = float(np.median(shares[beside])) * dense - layers * (attention[beside[0]] + ffn[beside[1]])
-    if outside <= 0:
-        raise UserError("latency-table: heads and neurons seem to take longer than the whole model: the machine is "
-                        "busy; measure again when it is not, or with more --repeats")  # fmt: skip
+    outside = _outside(shares, rows, beside) * dense
     return LatencyTable(
         conditions, architecture.hidden_size, whole.value_dim, layers, outside, attention, ffn, dense,
         _noise(shares), f"{platform.machine()}, {this_machine().describe()}", _versions(conditions),
@@ -111,6 +113,12 @@ def _parts(shares: Mapping[Sizes, np.ndarray], row: Sequence[Sizes], axis: int, 
     """Size → what a layer's part of that size takes more than one of none."""
     rising = scipy.optimize.isotonic_regression([float(np.median(shares[each])) * scale for each in row]).x
     return {each[axis]: float(time - rising[0]) for each, time in zip(row, rising, strict=True)}
+
+
+def _outside(shares: Mapping[Sizes, np.ndarray], rows: Sequence[Sequence[Sizes]], beside: Sizes) -> float:
+    """What is no layer's part, as a share of the whole model's time."""
+    attention, ffn = (_parts(shares, row, axis, 1.0) for axis, row in enumerate(rows))
+    return float(np.median(shares[beside])) - attention[beside[0]] - ffn[beside[1]]
 
 
 def _noise(shares: Mapping[Sizes, np.ndarray]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -61,15 +62,19 @@ def largest_difference(one: Predictor, other: Predictor, batches: Sequence[dict[
     return max(float(np.abs(logits(one, batch) - logits(other, batch)).max()) for batch in batches)
 
 
-def refuse_not_finite(model: EncoderClassifier) -> None:
+def refuse_not_finite(model: EncoderClassifier, folder: Path | None = None) -> None:
     """Refuses a model with weights that are no finite numbers, of which nothing else can be said.
+
+    Args:
+        model: the model.
+        folder: where it is from, to be said.
 
     Raises:
         UserError: one line that names them.
     """
     faulty = [each.path for each in model.weights if not np.isfinite(ops.convert_to_numpy(each)).all()]
     if faulty:
-        raise UserError(f"{faults_text(faulty)}; nothing was written")
+        raise UserError(f"{folder}: " * (folder is not None) + f"{faults_text(faulty)}; nothing was written")
 
 
 def in_float32(model: EncoderClassifier) -> EncoderClassifier:

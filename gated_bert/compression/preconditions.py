@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 
 from gated_bert.support.errors import UserError
@@ -23,10 +24,22 @@ def speed_targets(speedups: Sequence[float]) -> list[float]:
     Raises:
         UserError: anything but numbers above 1.
     """
-    numbers = [] if isinstance(speedups, str) or not isinstance(speedups, Iterable) else list(speedups)
-    if not numbers or not all(isinstance(each, int | float) and 1 < each < math.inf for each in numbers):
-        raise UserError(f"speedups: {speedups!r} is refused; allowed: numbers above 1, e.g. [2, 4]")
-    return sorted({float(f"{each:g}") for each in numbers})
+    given = [] if isinstance(speedups, str) or not isinstance(speedups, Iterable) else list(speedups)
+    found = {as_target(each) for each in given}
+    if not found or None in found:
+        raise UserError(f"speedups: {given or speedups!r} is refused; allowed: numbers above 1, e.g. [2, 4]")
+    return sorted(filter(None, found))
+
+
+def as_target(number: object) -> float | None:
+    """A speed as the names of folders have it; None of what is no number above 1."""
+    if not isinstance(number, Real):
+        return None
+    try:
+        rounded = float(f"{float(number):g}")
+    except OverflowError:
+        return None
+    return rounded if 1 < rounded < math.inf else None
 
 
 def check_folders(source: Path, out: Path) -> None:

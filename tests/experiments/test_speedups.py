@@ -17,16 +17,14 @@ from gated_bert.compression.latency_measure import measure_table
 from gated_bert.compression.preconditions import speed_targets
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.studies import speedups
+from gated_bert.experiments.studies.family_folder import targets_in
 from gated_bert.experiments.studies.prune_to_speed import Effort, SpeedMeter, prune_to_speed
 from gated_bert.experiments.studies.speedup_report import interval, off
-from gated_bert.models.architecture import BertConfig, LayerSizes
-from gated_bert.models.bert import BertClassifier
+from gated_bert.models.architecture import LayerSizes
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.data import load_task_data
-from gated_bert.tasks.embedded import embedded_vocabulary
-from gated_bert.tasks.task import TASKS
-from gated_bert.tasks.wordpiece import Tokenizer
+from tests.dense_model import dense_model
 from tests.known_times import SHARE, known_time
 from tests.pictures import is_drawn
 from tests.refused import refusal
@@ -38,14 +36,7 @@ CONDITIONS = Conditions(length=16)
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
     """The folder of a model that nothing was taught."""
-    tokenizer = Tokenizer.from_vocab(embedded_vocabulary())
-    keras.utils.set_random_seed(0)
-    model = BertClassifier(BertConfig.uniform(2, 24, 4, 40, vocab_size=tokenizer.vocab_size, max_position=64))
-    for layer in model.gated_layers():
-        layer.set_kernel(10 * keras.ops.convert_to_numpy(layer.raw_kernel))
-    folder = tmp_path_factory.mktemp("dense") / "model"
-    save_model(folder, model, tokenizer, TASKS["sst2"], {"config": {"max_len": 24}})
-    return folder
+    return dense_model(tmp_path_factory.mktemp("dense") / "model")
 
 
 @pytest.fixture
@@ -156,7 +147,14 @@ def test_which_speeds_are_off_is_told():
     assert off(rows[:2]) == ""
 
 
-def test_targets_are_those_that_folders_tell_apart():
+def test_targets_are_those_that_folders_tell_apart(tmp_path):
+    for many in (1.0000001, 10**400):
+        with pytest.raises(UserError, match="allowed: numbers above 1"):
+            speed_targets([many, 2])
+    assert speed_targets(np.array([4, 2])) == speed_targets([np.float32(2), np.int64(4)]) == [2, 4]
+    for name in ("nan", "inf", "-2", "0.5", "1", "2", "1.50", "x"):
+        (tmp_path / "models" / f"speedup_{name}x").mkdir(parents=True)
+    assert list(targets_in(tmp_path)) == [2]
     assert speed_targets([4, 2, 2.0000001, 2]) == [2, 4]
     for none in ([], "24", 2, [1], [0.5, 2], ["2"], [math.nan], [math.inf], None):
         with pytest.raises(UserError, match="allowed: numbers above 1"):

@@ -46,7 +46,7 @@ def measured(model: EncoderClassifier, conditions: Conditions, repeats: int = RE
     """
     check_length(conditions, model.architecture)
     heads, neurons = sizes_to_measure(model.architecture)
-    with progress_bar(f"measuring {conditions}", len({*heads, *neurons})) as advance:
+    with progress_bar("measuring the table", len({*heads, *neurons})) as advance:
         return measure_table(model, conditions, repeats, lambda done: advance("", done))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from gated_bert.compression.preconditions import as_target
 from gated_bert.experiments.studies.compress import MODELS
 from gated_bert.support.checks import as_number
 
@@ -34,8 +35,8 @@ def target_of(name: str) -> float | None:
     if name == DENSE:
         return 1.0
     found = re.fullmatch("speedup_(.+)x", name)
-    number = as_number(found[1], float) if found else ""
-    return number if isinstance(number, float) and name_of(number) == name else None
+    target = as_target(as_number(found[1], float)) if found else None
+    return target if target is not None and name_of(target) == name else None
 
 
 def targets_in(folder: Path) -> Iterator[float]:

@@ -47,7 +47,10 @@ def given_table(path: Path, conditions: Conditions, sizes: Architecture) -> Late
         found = getattr(table.conditions, name)
         if found != value:
             raise UserError(f"--table: {path}: its {name} is {found}, and {value} was asked for; measure one")
-    table.predict(sizes)
+    try:
+        table.predict(sizes)
+    except UserError as error:
+        raise UserError(f"--table: {path}: {error}") from None
     if not table.is_of(sizes):
         raise UserError(f"--table: {path}: is of {max(table.attention)} heads of {table.head_dim} and "
                         f"{max(table.ffn)} neurons a layer, which this model has not; measure its own")  # fmt: skip

@@ -260,7 +260,8 @@ class _Search:
         return levels
 
     def _none_left(self, levels: Levels) -> bool:
-        return all(cost[level] == cost.min() for cost, level in zip(self.costs, levels, strict=True))
+        return all(sublayer.left[level] == min(sublayer.left)
+                   for sublayer, level in zip(self.removal.sublayers, levels, strict=True))  # fmt: skip
 
     def _sizes(self, levels: Levels) -> Architecture:
         """The architecture that pruning to these levels, and shrinking, leaves."""

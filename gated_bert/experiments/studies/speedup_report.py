@@ -14,8 +14,9 @@ from gated_bert.experiments.reports.drawing import png, tolerated
 from gated_bert.experiments.reports.page import element, html_image, html_table, note, page
 from gated_bert.experiments.reports.results import metric_scale, metric_title
 from gated_bert.experiments.studies.compress import METRICS, MODELS
-from gated_bert.experiments.studies.family_folder import pruned_record, target_of
+from gated_bert.experiments.studies.family_folder import DENSE, pruned_record, target_of
 from gated_bert.experiments.studies.prune_to_speed import TOLERANCE
+from gated_bert.models.folder import read_architecture
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import BenchmarkRecord
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TABLE, PLOT, PAGE = "family.csv", "family.png", "report.html"
 FORMS = {"onnx": ("fp32", "o"), "int8": ("int8", "^")}
 """Folder of exported files → their precision, and its marker."""
+TICKS = (1, 1.5, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 48, 64)
 LEAST_RANGE = 10.0
 """Points of the metric that the picture shows at least, so that no difference within the interval looks large."""
 
@@ -58,7 +60,9 @@ def write_family(folder: Path, conditions: Conditions) -> list[Path]:
         picture = png(family_figure(rows, conditions))
         written.append(write_bytes_atomic(folder / PLOT, picture))
     head, *body = _cells(rows)
-    parts: list[object] = [element("h1", f"{rows[0]['task']}: models by speed"), note(f"{conditions}; {about['data']}")]
+    said_of_all = (f"{conditions}; {about['data']}. Speed is over the dense model in fp32. Models are in {MODELS}/, "
+                   f"their ONNX files in {MODELS}/onnx/ and, of 8 bits, {MODELS}/int8/.")  # fmt: skip
+    parts: list[object] = [element("h1", f"{rows[0]['task']}: models by speed"), note(said_of_all)]
     if picture is not None:
         parts.append(html_image(picture, "Metric against measured speed"))
     parts += [html_table(list(head), body), *([note(said)] if said else []),
@@ -157,7 +161,8 @@ def _cells(rows: Rows) -> list[tuple[str, ...]]:
 
 
 def _layers(folder: Path, rows: Rows) -> list[tuple[str, str, str]]:
-    found = []
+    dense = read_architecture(folder / MODELS / DENSE).layers
+    found = [("dense", ", ".join(f"{sizes.num_heads} + {sizes.intermediate_size}" for sizes in dense), "")]
     for target in dict.fromkeys(row["target"] for row in rows if row["target"] != 1):
         record = read_record(pruned_record(folder, target), SpeedRecord, tolerant=True)
         if record:
@@ -174,7 +179,7 @@ def show_points(axes: Axes) -> None:
 
 
 def family_figure(rows: Rows, conditions: Conditions) -> Figure:
-    """Metric against measured speed, a line for each precision, with the models that no other beats in black."""
+    """Metric against measured speed, a line for each precision, with the models that no other beats ringed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -195,8 +200,8 @@ def family_figure(rows: Rows, conditions: Conditions) -> Figure:
     if scale == 100:
         show_points(axes)
     axes.set_xscale("log")
-    served = {round(row["speedup"], 1) for row in rows if row["precision"] == conditions.precision}
-    axes.set_xticks(sorted(served | {1.0}))
+    fastest = max(row["speedup"] for row in rows)
+    axes.set_xticks([tick for tick in TICKS if tick < 1.1 * fastest])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"speed over the dense model in fp32 ({conditions.batch} × {conditions.length} tokens, "

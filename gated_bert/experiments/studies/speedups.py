@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gated_bert.compression.latency import Conditions, LatencyTable, usual_conditions
+from gated_bert.compression.latency import Conditions, LatencyTable
 from gated_bert.compression.onnx_export import export_file
-from gated_bert.compression.preconditions import speed_targets
+from gated_bert.compression.parity import refuse_not_finite
 from gated_bert.compression.quantize import quantize_file
 from gated_bert.compression.source import load_source
-from gated_bert.config import GatedBertConfig
+from gated_bert.config import ConfigError
 from gated_bert.experiments.reports.run_layout import MODEL
 from gated_bert.experiments.runs.output_folder import locked
+from gated_bert.experiments.runs.teacher_folder import check_teacher
 from gated_bert.experiments.studies.compress import METRICS, MODELS, copied, made, measure_models, remove, written
 from gated_bert.experiments.studies.family_folder import (
     DENSE,
@@ -33,10 +33,9 @@ from gated_bert.experiments.studies.family_table import check_served, given_tabl
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
 from gated_bert.experiments.sweeps.jobs import Job, job_command
 from gated_bert.models.folder import LoadedModel, is_model_folder, read_architecture
+from gated_bert.models.run_family import run_tokenizer
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
-from gated_bert.support.paths import user_path
-from gated_bert.support.quiet import Logged
 from gated_bert.support.records import read_record
 from gated_bert.support.speed_schemas import FamilyRecord, SpeedRecord
 from gated_bert.tasks.data import load_task_data
@@ -79,6 +78,11 @@ class Family:
         """Whether there is training after each target."""
         return self.job.config.epochs > 0
 
+    @property
+    def dense_model(self) -> Path:
+        """Folder of the dense model; where it is not there any more, that of its copy here."""
+        return self.model if self.model.exists() else self.output / MODELS / DENSE
+
     def pruned(self, speedup: float) -> Path:
         """Folder of the model as it was pruned to a target."""
         return pruned_folder(self.output, speedup)
@@ -97,10 +101,29 @@ class Family:
 
     def training(self, speedup: float) -> Job:
         """The run that trains what was pruned to a target, with the dense model, or its copy here, as its teacher."""
-        folder, dense = self.run(speedup), self.model if self.model.exists() else self.output / MODELS / DENSE
-        model, teacher = (str(path.resolve()) for path in (self.pruned(speedup), dense))
+        return self._training(self.pruned(speedup), self.run(speedup), f"{speedup:g}×")
+
+    def _training(self, start: Path, folder: Path, name: str) -> Job:
+        model, teacher = (str(path.resolve()) for path in (start, self.dense_model))
         config = self.job.config.replace(pretrained=model, teacher=teacher, **{"distill_layers": "all", **self.learns})
-        return Job(f"{config.task} {speedup:g}×", config, folder, job_command(folder))
+        return Job(f"{config.task} {name}", config, folder, job_command(folder))
+
+    def check(self) -> None:
+        """Refuses, before anything is made, what no target could be trained with.
+
+        Raises:
+            ConfigError: a field of the record.
+            UserError: the data, or a dense model that is no teacher of such a run.
+        """
+        if not self.trained:
+            return
+        config = self._training(self.dense_model, self.output / RUNS, "").config
+        if not self.dense_model.exists():
+            return
+        longest = read_architecture(self.dense_model).max_position
+        if config.max_len > longest:
+            raise ConfigError("max_len", config.max_len, f"1 to {longest}, the dense model's longest input")
+        check_teacher(config, load_task_data(config).task, run_tokenizer(config))
 
     def describe(self) -> list[tuple[str, str]]:
         """What is made of what, by name."""
@@ -129,13 +152,17 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
         UserError: a folder that holds a family of other settings, a model or a table that cannot be read, a speed that
             cannot be reached, or a file that cannot be written.
     """
+    family.check()
     status = run([family.dense], family.dense.folder.parent) if family.dense else 0
     if status:
         return status
+    there, base = family.dense_model, family.output / MODELS / DENSE
+    if not there.exists():
+        raise UserError(f"{family.model}: no such file or folder; give that of a dense model")
+    if not base.exists():
+        refuse_not_finite(load_source(there).model, there)
     with locked(family.output):
         _check_same(family)
-        base = family.output / MODELS / DENSE
-        there = family.model if family.model.exists() or not base.exists() else base
         sizes = read_architecture(there)
         check_served(there, sizes, family.conditions)
         table = given_table(family.table, family.conditions, sizes) if family.table else None
@@ -213,63 +240,6 @@ def _target(family: Family, speedup: float, source: Path, beginning: _Beginning,
     return made(final, pruned, copied)
 
 
-def compress(
-    model_folder: str | Path, speedups: Sequence[float], output: str | Path, data: str, *, epochs: int = 2,
-    conditions: Conditions | None = None, effort: Effort | None = None, table: str | Path | None = None, **record: Any,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Makes models that are so many times as fast as a fine-tuned one; called again, it goes on where it stopped.
-
-    What the command of the same name prints is logged, by `logging.getLogger("gated_bert")`.
-
-    Args:
-        model_folder: the folder of the dense model.
-        speedups: how many times as fast, over the dense model in fp32.
-        output: folder of the family; afterwards `models/speedup_2x` … are model folders, `models/onnx` and
-            `models/int8` hold their exported files, `report.html` and `family.csv` what they cost and keep.
-        data: hub, embedded, a folder or a file: what is pruned and trained on, and judged.
-        epochs: of training after each target, with the dense model as the teacher; 0: none.
-        conditions: of a prediction whose time counts; by default one sequence of 128 tokens, or of the longest that the
-            model takes, on one thread in fp32.
-        effort: what pruning to a target may cost.
-        table: a latency table of the model that was measured before.
-        **record: fields of `GatedBertConfig`, for training: `learning_rate`, `train_examples`, `distill_layers` …
-
-    Returns:
-        The rows of `family.csv`.
-
-    Raises:
-        ConfigError: a refused field.
-        UserError: see `make_family`, or training that failed.
-    """
-    from gated_bert.experiments.runs.run import train
-    from gated_bert.experiments.studies.speedup_report import TABLE as FAMILY
-    from gated_bert.experiments.studies.speedup_report import read_family
-
-    wanted = speed_targets(speedups)
-    model, output = user_path(model_folder), user_path(output)
-    taught = [name for name in record if name.startswith("distill_")]
-    learns = {name: record.pop(name) for name in taught}
-    there = model if model.exists() else output / MODELS / DENSE
-    if "task" not in record:
-        record["task"] = load_source(there).task.name
-    config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)
-    job = Job(config.task, config, output / RUNS, ())
-    known = None if table is None else user_path(table)
-    served = conditions or usual_conditions(read_architecture(there))
-    family = Family(output, None, model, job, wanted, served, effort or Effort(seed=config.seed), learns, known)
-
-    def run(jobs: Sequence[Job], folder: Path) -> int:
-        for each in jobs:
-            train(each.config, each.folder, resume=True)
-        return 0
-
-    with Logged() as lines, redirect_stdout(lines):
-        status = make_family(family, run, quiet=True)
-    if status:
-        raise UserError(f"{output}: the models could not be measured (exit status {status})")
-    return read_family(output / FAMILY)
-
-
 def _check_same(family: Family):
     """Refuses a folder that holds a family of other settings; more targets may be added."""
     path = family.output / RECORD
@@ -277,8 +247,9 @@ def _check_same(family: Family):
         "model": str(family.model.resolve()), "conditions": dataclasses.asdict(family.conditions),
         "effort": dataclasses.asdict(family.effort), "trained": family.trained, "data": family.job.config.data,
     }  # fmt: skip
-    known = read_record(path, FamilyRecord, tolerant=True) or asked
-    if not any((family.output / MODELS).glob("pruned_*")):
+    is_begun = any((family.output / MODELS).glob("pruned_*"))
+    known = read_record(path, FamilyRecord, remedy="choose another folder", tolerant=not is_begun) or asked
+    if not is_begun:
         # Before the first model is made of it, a family may be any; what was begun with another model is none of it.
         if known["model"] != asked["model"]:
             for stale in (family.output / MODELS / DENSE, family.output / TABLE):

@@ -105,10 +105,15 @@ def _text(value: object) -> str:
 
 
 def configuration_text(plan: Plan, extra: Iterable[tuple[str, str]] = ()) -> str:
-    """The configuration as an aligned table, the notes below it."""
-    rows = [*configuration_rows(plan), *extra]
-    width = max(len(name) for name, _ in rows)
-    lines = ["Configuration", *(f"  {name:<{width}}  {value}" for name, value in rows)]
+    """The configuration as an aligned table, the notes below it.
+
+    Args:
+        plan: the jobs.
+        extra: further rows (name, value); one of a name that is there replaces it, and an empty one leaves it out.
+    """
+    rows = {name: value for name, value in (dict(configuration_rows(plan)) | dict(extra)).items() if value}
+    width = max(map(len, rows))
+    lines = ["Configuration", *(f"  {name:<{width}}  {value}" for name, value in rows.items())]
     return "\n".join(lines + [f"note: {note}" for note in plan.settings.notes])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -62,7 +63,8 @@ def sweep(plan: Plan, compared: bool = True) -> int:
     slots, why = _slots(plan, machine)
     if compared and not silent:
         print(configuration_text(plan, [("jobs", why)]), flush=True)
-    mode = _output_mode(launcher.output_mode, silent)
+    # In the middle of something else nobody may be there to answer.
+    mode = _output_mode(launcher.output_mode, asks=compared and not silent)
     with locked(plan.output):
         skipped, resumed = earlier_runs(plan, launcher.resume)
         left = [job for job in plan.jobs if job not in skipped]
@@ -132,9 +134,15 @@ def _slots(plan: Plan, machine: Machine) -> tuple[int, str]:
     return slots, f"{count}, up to {slots} at a time ({reason})"
 
 
-def _output_mode(chosen: str | None, silent: bool) -> str:
-    if chosen or silent or not (sys.stdin.isatty() and sys.stdout.isatty()):
+def _output_mode(chosen: str | None, asks: bool) -> str:
+    if chosen or not (asks and sys.stdin.isatty() and sys.stdout.isatty()):
         return chosen or "bars"
+    return _asked_mode()
+
+
+@functools.cache
+def _asked_mode() -> str:
+    """What the user wants to see, asked once: a study and pruning in stages are many sweeps."""
     while True:
         try:
             answer = input("Show progress as bars, logs or both? [bars] ").strip().lower() or "bars"
