@@ -1,5 +1,8 @@
 """What a family of models by speed is refused for before anything is made, and what its configuration shows."""
 
+import dataclasses
+import json
+import os
 import shutil
 
 import numpy as np
@@ -9,7 +12,8 @@ import gated_bert
 from gated_bert.cli.main import main
 from gated_bert.compression.latency import Conditions
 from gated_bert.config import ConfigError
-from gated_bert.models.folder import load_model, save_model
+from gated_bert.experiments.studies.prune_to_speed import Effort
+from gated_bert.models.folder import load_model, same_model, save_model
 from gated_bert.support.errors import UserError
 from tests.dense_model import dense_model
 from tests.refused import refusal
@@ -94,3 +98,19 @@ def test_a_family_whose_record_is_broken_is_refused(dense, tmp_path):
     (out / "family.json").write_text('{"model"')
     with pytest.raises(UserError, match=r"family\.json, line 1: .*choose another folder"):
         gated_bert.compress(dense, [2], out, "embedded", epochs=0, conditions=CONDITIONS)
+
+
+def test_an_older_model_in_the_dense_ones_place_is_refused(dense, tmp_path):
+    out, model = tmp_path / "family", tmp_path / "model"
+    same_model(dense, out / "models" / "dense")
+    shutil.copytree(dense, model)
+    (out / "models" / "pruned_2x").mkdir()
+    asked = {"conditions": dataclasses.asdict(CONDITIONS), "effort": dataclasses.asdict(Effort())}
+    record = {"model": str(model), "trained": False, "data": "embedded", **asked}
+    (out / "family.json").write_text(json.dumps(record))
+    loaded = load_model(model)
+    loaded.model.gated_layers()[0].set_kernel(np.zeros((24, 24)))
+    save_model(model, loaded.model, loaded.tokenizer, loaded.task, loaded.metadata)
+    os.utime(model / "model.keras", (1, 1))
+    with pytest.raises(UserError, match="holds a family of another model than .*/model is now"):
+        gated_bert.compress(model, [2], out, "embedded", epochs=0, conditions=CONDITIONS)

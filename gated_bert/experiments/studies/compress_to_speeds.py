@@ -12,6 +12,7 @@ from gated_bert.compression.latency import Conditions, usual_conditions
 from gated_bert.compression.preconditions import speed_targets
 from gated_bert.compression.source import load_source
 from gated_bert.config import GatedBertConfig
+from gated_bert.experiments.runs.teacher_folder import read_task
 from gated_bert.experiments.studies.compress import MODELS
 from gated_bert.experiments.studies.family_folder import DENSE, RUNS
 from gated_bert.experiments.studies.prune_to_speed import Effort
@@ -70,7 +71,7 @@ def compress(
     there = model if model.exists() else output / MODELS / DENSE
     if not there.exists():
         raise UserError(f"{model}: no such file or folder; give that of a dense model")
-    task, sizes = load_source(there).task, read_architecture(there)
+    task, sizes = read_task(str(there)) or load_source(there).task, read_architecture(there)
     if record.setdefault("task", task.name) != task.name and {record["task"], task.name} <= TASKS.keys():
         raise UserError(f"task: {record['task']!r} is refused; allowed: {task.name}, which the model is for")
     config = GatedBertConfig(pruning_method="baseline", data=data, pretrained=str(model), epochs=epochs, **record)

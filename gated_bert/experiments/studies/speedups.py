@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from gated_bert.experiments.studies.family_folder import (
 from gated_bert.experiments.studies.family_table import check_served, given_table, kept_table
 from gated_bert.experiments.studies.prune_to_speed import Effort, Reached, SpeedMeter, prune_to_speed
 from gated_bert.experiments.sweeps.jobs import Job, job_command
-from gated_bert.models.folder import LoadedModel, is_model_folder, read_architecture
+from gated_bert.models.folder import WEIGHTS, LoadedModel, is_model_folder, read_architecture
 from gated_bert.models.run_family import run_tokenizer
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
@@ -259,6 +260,11 @@ def _check_same(family: Family):
         if known[name] != value:
             raise UserError(f"{family.output}: holds a family whose {name} is {known[name]}, not {value}; choose "
                             "another folder")  # fmt: skip
+    here, copy = (folder / WEIGHTS for folder in (family.dense_model, family.output / MODELS / DENSE))
+    # A newer model is taken, and all made anew of it.
+    if is_begun and copy.exists() and written(here) <= written(copy) and not filecmp.cmp(here, copy, shallow=False):
+        raise UserError(f"{family.output}: holds a family of another model than {family.model} is now; choose another "
+                        "folder")  # fmt: skip
     write_json_atomic(path, asked)
 
 
