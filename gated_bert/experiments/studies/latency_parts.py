@@ -58,7 +58,8 @@ LATENCY = Study(
         "standard": (
             *_families("sst2", _SST2, "-p baseline -l 1e-4 -e 2 --precision auto", (1, 2, 3),
                        _MORE | _AT_ONCE | _ORDERS_AT_ONCE),
-            *_families("ag_news", _AG_NEWS, "-p baseline -l 1e-4 -e 2 --precision auto", (1, 2, 3), _AT_ONCE),
+            *_families("ag_news", _AG_NEWS, "-p baseline -l 1e-4 -e 2 --precision auto", (1, 2, 3),
+                       _MORE | _AT_ONCE | _ORDERS_AT_ONCE),
         ),
         "full": tuple(
             part
