@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,10 @@ from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
 
 if TYPE_CHECKING:
+    from gated_bert.compression.latency import Conditions
     from gated_bert.experiments.studies.speedups import Family
-    from gated_bert.experiments.sweeps.jobs import Plan
+    from gated_bert.experiments.sweeps.jobs import Job, Plan
+    from gated_bert.models.architecture import Architecture
 
 _GROUP = "speed"
 SPEEDUPS = Flag(("--speedups",), "speedups", "list", "how many times as fast, over the dense model in fp32: 2,4,8",
@@ -52,6 +55,36 @@ EPOCHS = 2
 OWN = {"texts": 1024, "search_steps": 100, "order": "obs"}
 
 
+@dataclass(frozen=True)
+class _Words:
+    """What is said of speed.
+
+    Attributes:
+        speedups: targets, rising.
+        served: fields of `Conditions`.
+        own: the fields of `OWN`.
+        table: a latency table that is given.
+    """
+
+    speedups: list[float]
+    served: dict[str, Any]
+    own: dict[str, Any]
+    table: Path | None
+
+    @classmethod
+    def taken_out_of(cls, typed: dict[str, Any]) -> _Words:
+        """Takes them out of what was typed."""
+        allowed = "numbers above 1 (1.01 to 1000), e.g. 2,4,8"
+        speedups = speed_targets(numbers("--speedups", typed.pop("speedups"), allowed, 1.01, 1000))
+        said = {flag.name: typed.pop(flag.name) for flag in SERVED if flag.name in typed}
+        own = {name: typed.pop(name, value) for name, value in OWN.items()}
+        choose("--order", own["order"], REMOVAL_ORDERS)
+        table = user_path(typed.pop("table")) if "table" in typed else None
+        if table is not None and not table.is_file():
+            raise FlagError.refused("--table", str(table), "a file that gated-bert latency-table wrote")
+        return cls(speedups, served_in({**SERVED_DEFAULTS, **said}), own, table)
+
+
 def speedups_command(words: list[str]) -> int:
     """`gated-bert compress --speedups`: a family of models, each so many times as fast as the dense one."""
     text = ("Prunes heads and neurons of a model to measured speeds, one after the other, with the dense model as the "
@@ -60,15 +93,7 @@ def speedups_command(words: list[str]) -> int:
     shown = {**DEFAULTS, **SERVED_SHOWN, **OWN, "epochs": EPOCHS, "dense_epochs": "as -e",
              "distill_layers": "all"}  # fmt: skip
     typed = typed_flags("gated-bert compress [MODEL] --speedups 2,4,8", text, FLAGS, rest, shown)
-    allowed = "numbers above 1 (1.01 to 1000), e.g. 2,4,8"
-    speedups = speed_targets(numbers("--speedups", typed.pop("speedups"), allowed, 1.01, 1000))
-    said = {flag.name: typed.pop(flag.name) for flag in SERVED if flag.name in typed}
-    served = served_in({**SERVED_DEFAULTS, **said})
-    own = {name: typed.pop(name, value) for name, value in OWN.items()}
-    choose("--order", own["order"], REMOVAL_ORDERS)
-    table = user_path(typed.pop("table")) if "table" in typed else None
-    if table is not None and not table.is_file():
-        raise FlagError.refused("--table", str(table), "a file that gated-bert latency-table wrote")
+    said = _Words.taken_out_of(typed)
     if "precision" in typed:
         names = declared_fields(GatedBertConfig)["precision"].option.choices
         choose("--train-precision", typed["precision"], tuple(names))
@@ -91,7 +116,7 @@ def speedups_command(words: list[str]) -> int:
     output = settings.output
     if (output / "models").exists() and not settings.launcher.resume:
         raise UserError(f"{output}: holds compressed models; go on with --resume, or choose another folder with -o")
-    from gated_bert.experiments.sweeps.jobs import Job, Plan, dense_plan, plan_jobs
+    from gated_bert.experiments.sweeps.jobs import Plan, dense_plan, plan_jobs
 
     plan = plan_jobs(settings)
     if typed.get("check"):
@@ -99,33 +124,21 @@ def speedups_command(words: list[str]) -> int:
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
     dense = dense_plan(plan, output / "runs" / "dense", epochs=epochs).jobs[0] if epochs else None
     model = dense.folder / "model" if dense else source or _model_in(settings.values["pretrained"])
-    from gated_bert.compression.latency import Conditions, usual_conditions
-    from gated_bert.experiments.studies.family_table import check_served, given_table
+    from gated_bert.compression.latency import Conditions
     from gated_bert.experiments.studies.prune_to_speed import Effort
     from gated_bert.experiments.studies.speedups import Family, make_family
     from gated_bert.experiments.sweeps.overview import configuration_text
 
-    job = plan.jobs[0]
-    if not trained:
-        job = dataclasses.replace(job, config=job.config.replace(epochs=0, pretrained=str(model)))
-    effort = Effort(own["texts"], steps=own["search_steps"], seed=job.config.seed, order=own["order"])
-    conditions = Conditions(**served)
+    asked = plan.jobs[0].config
+    config = asked if trained else asked.replace(epochs=0, pretrained=str(model))
+    conditions = Conditions(**said.served)
     if not (dense and typed.get("dry_run")):
-        from gated_bert.models.build import run_architecture
-        from gated_bert.models.folder import read_architecture
-        from gated_bert.tasks.task import get_task
-
-        asked = plan.jobs[0].config
-        there = asked.pretrained or model
-        sizes = run_architecture(asked, get_task(asked.task), 1) if dense else read_architecture(there)
-        if "max_len" not in typed and sizes.max_position < asked.max_len:
-            job = dataclasses.replace(job, config=job.config.replace(max_len=sizes.max_position))
-        conditions = usual_conditions(sizes, **served)
-        # Before a dense model is trained.
-        check_served(model, sizes, conditions)
-        if table is not None:
-            given_table(table, conditions, sizes)
-    family = Family(output, dense, model, job, speedups, conditions, effort, learns, table)
+        sizes, conditions = _sizes_and_conditions(asked, dense, model, said)
+        if "max_len" not in typed:
+            config = config.replace(max_len=min(config.max_len, sizes.max_position))
+    effort = Effort(said.own["texts"], steps=said.own["search_steps"], seed=config.seed, order=said.own["order"])
+    job = dataclasses.replace(plan.jobs[0], config=config)
+    family = Family(output, dense, model, job, said.speedups, conditions, effort, learns, said.table)
     family.check()
     print(configuration_text(plan, _shown(plan, family)), flush=True)
     if typed.get("dry_run"):
@@ -138,17 +151,35 @@ def speedups_command(words: list[str]) -> int:
     return make_family(family, run)
 
 
+def _sizes_and_conditions(
+    asked: GatedBertConfig, dense: Job | None, model: Path, said: _Words
+) -> tuple[Architecture, Conditions]:
+    """Of the dense model and of its predictions, which are refused before it is trained."""
+    from gated_bert.compression.latency import usual_conditions
+    from gated_bert.experiments.studies.family_table import check_served, given_table
+    from gated_bert.models.build import run_architecture
+    from gated_bert.models.folder import read_architecture
+    from gated_bert.tasks.task import get_task
+
+    there = asked.pretrained or model
+    sizes = run_architecture(asked, get_task(asked.task), 1) if dense else read_architecture(there)
+    conditions = usual_conditions(sizes, **said.served)
+    check_served(model, sizes, conditions)
+    if said.table is not None:
+        given_table(said.table, conditions, sizes)
+    return sizes, conditions
+
+
 def _shown(plan: Plan, family: Family) -> list[tuple[str, str]]:
     """Rows of the configuration that are others than a sweep's."""
-    from gated_bert.experiments.sweeps.overview import configuration_rows
+    from gated_bert.experiments.sweeps.overview import precision_text
 
     epochs = {"of the dense model": family.dense.config.epochs if family.dense else 0,
               "after each target": family.job.config.epochs}  # fmt: skip
     rows = [("methods", ""), ("epochs", ", ".join(f"{count} {which}" for which, count in epochs.items() if count))]
     if any(epochs.values()):
         # `--precision` is that of predictions.
-        said = dict(configuration_rows(plan))["precision"].replace("--precision", "--train-precision")
-        rows.append(("precision", f"{said}, in training"))
+        rows.append(("precision", f"{precision_text(plan, '--train-precision')}, in training"))
     else:
         rows += [(name, "") for name in ("batch size", "learning rate", "optimizer", "precision")]
     return [*rows, ("longest text", str(family.job.config.max_len)), *family.describe()]
@@ -166,9 +197,10 @@ def _given_model(given: list[str], typed: dict[str, Any]) -> Path | None:
 
 def _of_model(source: Path, typed: dict[str, Any]) -> dict[str, Any]:
     """The words that a model folder stands for, or, where it is gone, its copy in the family's folder."""
-    copy = user_path(typed.get("output", "")) / "models" / "dense"
-    if not source.exists() and typed.get("resume") and copy.exists():
-        source = copy
+    from gated_bert.experiments.studies.family_folder import dense_of
+
+    if typed.get("resume"):
+        source = dense_of(user_path(typed.get("output", DEFAULTS["output"])), source)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; give a model folder")
     check_model(source)

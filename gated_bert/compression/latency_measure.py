@@ -33,8 +33,6 @@ TURNS = 7
 REPEATS, TRIES = 31, 3
 NOISE = 0.02
 """Share of the time by which a larger part may seem faster without a doubt of the table."""
-_BUSY = ("the machine is busy; measure again when it is not, more at a time (--batch, --length), with more "
-         "latency-table --repeats, or take a table measured before (--table)")  # fmt: skip
 EVERY_SECOND = RATIO**2
 """Of the widths that models are pruned to every second is measured; between them times are interpolated."""
 
@@ -74,16 +72,17 @@ def measure_table(
         if tell is not None:
             tell(len(wanted[place : place + TURNS]))
     for attempt in range(TRIES):
-        doubtful = _doubtful(shares, rows[0]) | _doubtful(shares, rows[1])
+        doubtful, why = _doubtful(shares, rows[0]) | _doubtful(shares, rows[1]), "do not rise with the size"
         if not doubtful and _outside(shares, rows, beside) <= 0:
             # What the rest takes is told from these alone.
-            doubtful = {beside, rows[0][0], rows[1][0]}
+            doubtful, why = {beside, rows[0][0], rows[1][0]}, "of heads and neurons leave nothing for the rest"
         if not doubtful:
             break
         if attempt == TRIES - 1:
             named = ", ".join(f"{heads} heads and {neurons} neurons" for heads, neurons in sorted(doubtful))
-            raise UserError(f"latency table: times do not rise with the size ({named}; quartiles {_noise(shares):.0%} "
-                            f"apart): {_BUSY}")  # fmt: skip
+            raise UserError(f"latency table: times {why} ({named}; quartiles {_noise(shares):.0%} apart): the machine "
+                            "is busy; measure again when it is not, more at a time (--batch, --length), with more "
+                            "latency-table --repeats, or take a table measured before (--table)")  # fmt: skip
         again = sorted(doubtful)
         for place in range(0, len(again), TURNS):
             for sizes, found in timing.measure(again[place : place + TURNS]).items():

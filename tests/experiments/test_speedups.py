@@ -252,6 +252,7 @@ def test_a_family_whose_dense_model_is_gone_learns_from_its_copy(tmp_path):
     job = speedups.Job("sst2", config, tmp_path / "runs", ())
     family = speedups.Family(tmp_path / "family", None, tmp_path / "model", job, [2], CONDITIONS, Effort(), {})
     copy = tmp_path / "family" / "models" / "dense"
+    copy.mkdir(parents=True)
     assert family.training(2).config.teacher == str(copy.resolve())
     (tmp_path / "model").mkdir()
     assert family.training(2).config.teacher == str((tmp_path / "model").resolve())

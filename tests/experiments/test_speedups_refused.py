@@ -80,6 +80,9 @@ def test_weights_that_are_no_numbers_are_refused_before_anything_is_made(dense, 
         gated_bert.compress(tmp_path / "nan", [2], tmp_path / "family", "embedded", epochs=0, conditions=CONDITIONS)
     with pytest.raises(UserError, match="/none: no such file or folder"):
         gated_bert.compress(tmp_path / "none", [2], tmp_path / "family", "embedded", epochs=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="/empty: no model folder; gated-bert train -pt FOLDER makes one"):
+        gated_bert.compress(tmp_path / "empty", [2], tmp_path / "family", "embedded", epochs=0)
     assert not (tmp_path / "family").exists()
 
 

@@ -13,12 +13,11 @@ from gated_bert.compression.preconditions import speed_targets
 from gated_bert.compression.source import load_source
 from gated_bert.config import GatedBertConfig
 from gated_bert.experiments.runs.teacher_folder import read_task
-from gated_bert.experiments.studies.compress import MODELS
-from gated_bert.experiments.studies.family_folder import DENSE, RUNS
+from gated_bert.experiments.studies.family_folder import RUNS, dense_of
 from gated_bert.experiments.studies.prune_to_speed import Effort
 from gated_bert.experiments.studies.speedups import Family, make_family
 from gated_bert.experiments.sweeps.jobs import Job
-from gated_bert.models.folder import read_architecture
+from gated_bert.models.folder import is_model_folder, read_architecture
 from gated_bert.pruning.check_parts import check_classes
 from gated_bert.support.errors import UserError
 from gated_bert.support.paths import user_path
@@ -68,9 +67,11 @@ def compress(
     model, output = user_path(model_folder), user_path(output)
     taught = [name for name in record if name.startswith("distill_")]
     learns = {name: record.pop(name) for name in taught}
-    there = model if model.exists() else output / MODELS / DENSE
+    there = dense_of(output, model)
     if not there.exists():
         raise UserError(f"{model}: no such file or folder; give that of a dense model")
+    if not is_model_folder(there):
+        raise UserError(f"{there}: no model folder; gated-bert train -pt FOLDER makes one of weights of other tools")
     task, sizes = read_task(str(there)) or load_source(there).task, read_architecture(there)
     if record.setdefault("task", task.name) != task.name and {record["task"], task.name} <= TASKS.keys():
         raise UserError(f"task: {record['task']!r} is refused; allowed: {task.name}, which the model is for")
@@ -87,6 +88,7 @@ def compress(
             train(each.config, each.folder, resume=True)
         return 0
 
+    family.check()
     with Logged() as lines, redirect_stdout(lines):
         status = make_family(family, run, quiet=True)
     if status:

@@ -30,6 +30,12 @@ def pruned_record(folder: Path, target: float) -> Path:
     return pruned.with_name(f"{pruned.name}.json")
 
 
+def dense_of(folder: Path, model: Path) -> Path:
+    """The folder of a family's dense model; where it is not there any more, that of its copy in the family's."""
+    copy = folder / MODELS / DENSE
+    return model if model.exists() or not copy.exists() else copy
+
+
 def target_of(name: str) -> float | None:
     """The target of a model of that name, 1 of the dense one; None: it is no name of a model."""
     if name == DENSE:

@@ -25,6 +25,7 @@ from gated_bert.experiments.studies.family_folder import (
     RECORD,
     RUNS,
     TABLE,
+    dense_of,
     name_of,
     pruned_folder,
     pruned_record,
@@ -81,8 +82,8 @@ class Family:
 
     @property
     def dense_model(self) -> Path:
-        """Folder of the dense model; where it is not there any more, that of its copy here."""
-        return self.model if self.model.exists() else self.output / MODELS / DENSE
+        """Folder of the dense model, or of its copy here."""
+        return dense_of(self.output, self.model)
 
     def pruned(self, speedup: float) -> Path:
         """Folder of the model as it was pruned to a target."""
@@ -142,7 +143,7 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
     """Runs what is left of a family: a model folder, an ONNX file and one of 8 bits for every target, and the report.
 
     Args:
-        family: what is asked for.
+        family: what is asked for, checked.
         run: trains.
         quiet: of the benchmark, as of `run_command`.
 
@@ -153,13 +154,10 @@ def make_family(family: Family, run: Run, quiet: bool = False) -> int:
         UserError: a folder that holds a family of other settings, a model or a table that cannot be read, a speed that
             cannot be reached, or a file that cannot be written.
     """
-    family.check()
     status = run([family.dense], family.dense.folder.parent) if family.dense else 0
     if status:
         return status
     there, base = family.dense_model, family.output / MODELS / DENSE
-    if not there.exists():
-        raise UserError(f"{family.model}: no such file or folder; give that of a dense model")
     if not base.exists():
         refuse_not_finite(load_source(there).model, there)
     with locked(family.output):

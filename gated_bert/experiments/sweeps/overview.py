@@ -59,9 +59,17 @@ def _value(plan: Plan, name: str) -> str | None:
     values = _values(plan, name)
     if name == "learning_rate" and "learning_rate" not in settings.typed and first.pretrained is None:
         return f"{_text(values)} (from scratch; {PRETRAINED_RATE:g} with pretrained weights)"
-    if name == "precision" and values == ("float32",) and _could_be_faster(plan):
-        return "float32 (this processor computes in bfloat16, too: --precision auto is faster)"
+    if name == "precision":
+        return precision_text(plan)
     return None if values == (None,) else _text(values if len(values) > 1 else values[0])
+
+
+def precision_text(plan: Plan, flag: str = "--precision") -> str:
+    """What the jobs compute in, and, where this processor has a faster precision, the `flag` that takes it."""
+    values = _values(plan, "precision")
+    if values == ("float32",) and _could_be_faster(plan):
+        return f"float32 (this processor computes in bfloat16, too: {flag} auto is faster)"
+    return ", ".join(values)
 
 
 def _ends(config: GatedBertConfig) -> dict[str, float]:
