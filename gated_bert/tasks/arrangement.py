@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import tokenizers
-from tokenizers import normalizers
+from tokenizers import models, normalizers
 
 from gated_bert.support.errors import UserError
 from gated_bert.tasks.encoded import Template
@@ -104,6 +104,20 @@ def refused(error: BaseException, what: str, remedy: str) -> UserError:
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
     return UserError(f"{what} ({' '.join(str(error).split())[:200]}); {remedy}")
+
+
+def as_saved(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A tokeniser that cuts texts as it will once it has been saved and read.
+
+    The library reads some of Unigram's scores, in JSON the only fractions, a last bit off, which cuts a text otherwise
+    where two ways to cut it are equally likely. What was read once stays nearly always as it is, hence the loop.
+    """
+    if not isinstance(backend.model, models.Unigram):
+        return backend
+    text = ""
+    while text != (text := backend.to_str()):
+        backend = tokenizers.Tokenizer.from_str(text)
+    return backend
 
 
 def with_blank_before_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:

@@ -17,6 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from gated_bert.support.errors import UserError
 from gated_bert.support.records import read_record
 from gated_bert.tasks.arrangement import (
+    as_saved,
     own_spelling,
     read_template,
     refused,
@@ -64,6 +65,7 @@ class Tokenizer:
         special: Mapping[str, str] | None = None,
         max_length: int | None = None,
     ):
+        backend = as_saved(backend)
         # A tokenizer.json may carry the lengths its author trained with; here the length is an argument of encode.
         padding = backend.padding
         backend.no_truncation()
