@@ -98,8 +98,8 @@ def test_flags_beside_a_recipe_are_the_records():
     assert (spt.spt_variant, spt.schedule) == ("published", "auto")
     assert (spt.pruning_start_epoch, spt.pruning_end_epoch) == (4, 23)
     assert movement.movement_pruning_frequency_steps == 200
-    with pytest.raises(FlagError, match="--recipe: 'cofi' is refused; allowed: movement, soft_movement"):
-        plan("--recipe cofi")
+    with pytest.raises(FlagError, match="--recipe: 'smp' is refused; allowed: movement, soft_movement"):
+        plan("--recipe smp")
 
 
 def test_students_of_a_dense_model_from_scratch_are_trained_as_the_configuration_shows():

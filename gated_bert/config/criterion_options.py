@@ -212,6 +212,17 @@ class L0Options(PenaltyOptions):
 
 
 @dataclass(frozen=True)
+class CofiOptions(MovementOptions):
+    """Of `cofi`."""
+
+    PREFIX: ClassVar[str] = "cofi_"
+    PATTERNS: ClassVar[tuple[str, ...]] = ("head_neuron", "head", "neuron")
+    # A score for a row.
+    NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
+    PLACE: ClassVar[int | None] = None
+
+
+@dataclass(frozen=True)
 class PlatonOptions(CriterionOptions):
     """Of `platon`."""
 

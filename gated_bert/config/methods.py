@@ -50,6 +50,7 @@ METHODS = {
     "spt": Method("spt", scope="global", schedule="auto"),
     "soft_movement": Method("soft_movement", schedule="cubic"),
     "l0": Method("l0"),
+    "cofi": Method("cofi", "head_neuron", "global"),
     "taylor": Method("taylor"),
     "random": Method("random"),
     "gradient_magnitude": Method("gradient_magnitude"),

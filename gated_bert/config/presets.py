@@ -83,7 +83,9 @@ def usual_rate(pretrained: str | None, size: str) -> float:
 
 MOVEMENT_FREQUENCY = 10
 """Steps between two recomputations of movement's masks: in every step they cost about a tenth of it more."""
-SCORE_RATES: dict[str | None, float] = {"movement": 1e-2, "soft_movement": 1e-1, "l0": 1e-1}
+SCORE_STEPS: dict[str | None, int] = {"cofi": 1}
+"""Criterion → such steps where it has others: multipliers that take a step a batch, as published."""
+SCORE_RATES: dict[str | None, float] = {"movement": 1e-2, "soft_movement": 1e-1, "l0": 1e-1, "cofi": 1e-1}
 """Criterion → learning rate of its scores, as published but for `soft_movement`: at 1e-2 a run of a few hundred steps
 does not come as far as its threshold."""
 

@@ -62,6 +62,16 @@ RECIPES = {
          "distill_temperature": 2.0},
         {"pruning_every": 4 / 30},
     ),
+    "cofi": Recipe(
+        "CoFi (Xia et al. 2022), its first half",
+        {"pruning_method": "cofi", "epochs": 20, "batch_size": 32, "learning_rate": 2e-5, "warmup_ratio": 0.0,
+         "lr_schedule": "linear", "schedule": "linear", "pruning_start_epoch": 1, "freeze": "embeddings",
+         "movement_learning_rate": 1e-1, "movement_pruning_frequency_steps": 1, "teacher": "self",
+         "distill_hardness": 1.0, "distill_temperature": 2.0, "distill_layers": "nearest",
+         "distill_layer_weight": 9.0},
+        {"pruning_end_epoch": 3 / 20},
+        missing="the second half is a run of its own from its model, with -p baseline; hidden dimensions have no gates",
+    ),
     "platon": Recipe(
         "PLATON (Zhang et al. 2022), MNLI",
         {"pruning_method": "platon", "epochs": 8, "batch_size": 32, "learning_rate": 8e-5, "warmup_ratio": 0.055,

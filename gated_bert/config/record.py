@@ -46,6 +46,7 @@ from gated_bert.config.presets import (
     PRESETS,
     RECOMPUTATIONS_AT_ONCE,
     SCORE_RATES,
+    SCORE_STEPS,
     START_SPARSITY,
     schedule_size,
     spt_epsilon,
@@ -162,7 +163,7 @@ class GatedBertConfig(
             "start_sparsity": START_SPARSITY,
             "end_sparsity": END_SPARSITY,
             "spt_epsilon": spt_epsilon(size),
-            "movement_pruning_frequency_steps": MOVEMENT_FREQUENCY,
+            "movement_pruning_frequency_steps": SCORE_STEPS.get(self.criterion, MOVEMENT_FREQUENCY),
             "movement_learning_rate": SCORE_RATES.get(self.criterion, SCORE_RATES["movement"]),
             "obert_recomputations": RECOMPUTATIONS_AT_ONCE if self.schedule == "one_shot" else 1,
         }

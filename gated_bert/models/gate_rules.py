@@ -20,6 +20,12 @@ HARD_CONCRETE_INIT = 2.197
 HARD_CONCRETE_TEMPERATURE = 2 / 3
 HARD_CONCRETE_LOW, HARD_CONCRETE_HIGH = -0.1, 1.1
 HARD_CONCRETE_KEPT = 0.5
+HARD_CONCRETE_SHIFT = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / HARD_CONCRETE_HIGH)
+"""A gate is open with probability σ(log α − this)."""
+UNIT_INIT = 10.0
+UNIT_SHARPNESS = 0.8
+UNIT_ROWS, UNIT_COLUMNS = ("attention_output", "ffn_output"), ("query", "key", "value", "ffn_intermediate")
+"""Roles whose rows, and whose columns, heads and neurons are made of."""
 
 
 def register_gate_rule(name: str, rule: type[GateRule]) -> None:
@@ -176,7 +182,7 @@ class HardConcreteGates(GateRule):
     (https://arxiv.org/abs/1712.01312), equations 10 to 13.
     """
 
-    variables = ("scores", "penalty_weight")
+    variables: tuple[str, ...] = ("scores", "penalty_weight")
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, HARD_CONCRETE_INIT)
@@ -189,14 +195,7 @@ class HardConcreteGates(GateRule):
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         log_alpha = ops.convert_to_tensor(layer.scores)
-        if training:
-            # The margin keeps both logarithms finite.
-            noise = keras.random.uniform(
-                ops.shape(log_alpha), 1e-6, 1 - 1e-6, dtype="float32", seed=layer.seed_generator
-            )
-            log_alpha = (ops.log(noise) - ops.log(1.0 - noise) + log_alpha) / HARD_CONCRETE_TEMPERATURE
-        stretched = ops.sigmoid(log_alpha) * (HARD_CONCRETE_HIGH - HARD_CONCRETE_LOW) + HARD_CONCRETE_LOW
-        gates = ops.clip(stretched, 0.0, 1.0)
+        gates = self._drawn(layer, log_alpha) if training else self._stretched(log_alpha)
         is_open = gates > 0.0
 
         def kept():
@@ -205,8 +204,81 @@ class HardConcreteGates(GateRule):
         return either(self._is_poor(layer, is_open), kept, lambda: gates)
 
     def penalty(self, layer: GatedLayer) -> Tensor | None:
-        shift = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / HARD_CONCRETE_HIGH)
-        return ops.multiply(layer.penalty_weight, ops.mean(ops.sigmoid(layer.scores - shift)))
+        return ops.multiply(layer.penalty_weight, ops.mean(self._likely(layer.scores)))
+
+    def _drawn(self, layer, log_alpha):
+        """Random gates."""
+        # The margin keeps both logarithms finite.
+        noise = keras.random.uniform(ops.shape(log_alpha), 1e-6, 1 - 1e-6, dtype="float32", seed=layer.seed_generator)
+        return self._stretched((ops.log(noise) - ops.log(1.0 - noise) + log_alpha) / HARD_CONCRETE_TEMPERATURE)
+
+    def _stretched(self, log_alpha):
+        stretched = ops.sigmoid(log_alpha) * (HARD_CONCRETE_HIGH - HARD_CONCRETE_LOW) + HARD_CONCRETE_LOW
+        return ops.clip(stretched, 0.0, 1.0)
+
+    def _likely(self, log_alpha):
+        """Probabilities that gates are open."""
+        return ops.sigmoid(log_alpha - HARD_CONCRETE_SHIFT)
+
+
+class UnitHardConcreteGates(HardConcreteGates):
+    """Stochastic gates of whole heads and neurons, and of the sublayers that they make up.
+
+    In training they are drawn, and multiply the rows of the matrix that a sublayer ends with. Otherwise an open one is
+    σ(0.8 log α / temperature), as published, and which are open stands in `open`, of the columns that lead to the unit,
+    too. `scores` holds a log α for each row, whose mean over a unit's `unit_rows` is the unit's, and last that of the
+    sublayer. The penalty is `penalty_weight` times the expected share of open weights of the sublayer's units.
+
+    Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
+    """
+
+    variables = ()
+
+    def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
+        if layer.role in UNIT_ROWS:
+            self.variables = ("scores", "penalty_weight", "open")
+            layer.scores = self._add_scores(layer, (shape[0] + 1,), UNIT_INIT)
+            layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
+            layer.open = self._add_open(layer, (shape[0], 1))
+            layer.seed_generator = keras.random.SeedGenerator()
+        elif layer.role in UNIT_COLUMNS:
+            self.variables = ("open",)
+            layer.open = self._add_open(layer, (1, shape[1]))
+
+    def remove(self, layer: GatedLayer) -> None:
+        if layer.role in UNIT_ROWS:
+            super().remove(layer)
+
+    def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
+        mask = ops.cast(layer.mask_variable, "float32")
+        if layer.scores is not None:
+            units, whole = self.log_alphas(layer)
+            if training:
+                gates = self._drawn(layer, units), self._drawn(layer, whole)
+            else:
+                gates = self._expected(units), self._expected(whole)
+            mask = ops.multiply(mask, ops.repeat(gates[0], layer.unit_rows)[:, None] * gates[1])
+        return mask if training or not self.variables else ops.multiply(mask, layer.open)
+
+    def penalty(self, layer: GatedLayer) -> Tensor | None:
+        if layer.scores is None:
+            return None
+        units, whole = self.log_alphas(layer)
+        share = ops.multiply(ops.mean(self._likely(units)), self._likely(whole)[0])
+        return ops.multiply(layer.penalty_weight, share)
+
+    def log_alphas(self, layer: GatedLayer) -> tuple[Tensor, Tensor]:
+        """log α of the units [units] and of their sublayer [1]."""
+        scores = ops.convert_to_tensor(layer.scores)
+        return ops.mean(ops.reshape(scores[:-1], (-1, layer.unit_rows)), axis=1), scores[-1:]
+
+    def _expected(self, log_alpha):
+        return ops.sigmoid(log_alpha * (UNIT_SHARPNESS / HARD_CONCRETE_TEMPERATURE))
+
+    def _add_open(self, layer, shape):
+        return layer.add_weight(
+            name="open", shape=shape, initializer="ones", trainable=False, autocast=False, dtype="float32"
+        )
 
 
 def straight_through(gates: Tensor, scores: Tensor) -> Tensor:
@@ -222,5 +294,6 @@ GATE_RULES: dict[str, type[GateRule]] = {
     "weighted_straight_through": WeightedStraightThroughGates,
     "soft_threshold": SoftThresholdGates,
     "hard_concrete": HardConcreteGates,
+    "unit_hard_concrete": UnitHardConcreteGates,
 }
 """Name → class."""

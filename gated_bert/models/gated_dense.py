@@ -56,11 +56,13 @@ class GatedLayer(_Layer):
 
     Attributes:
         label: what errors and tables call the layer; its name, unless that is not unique.
-        threshold, penalty_weight: variables of the gate rules that have them.
+        threshold, penalty_weight, open: variables of the gate rules that have them.
+        unit_rows: rows of a unit that are gated together, under a rule with gates of units.
         whole_heads: whether columns of a head go together or not at all, as those of queries and keys that are rotated.
     """
 
     whole_heads = False
+    unit_rows = 1
 
     kernel: Any
     bias: Any
@@ -68,6 +70,7 @@ class GatedLayer(_Layer):
     _kernel: keras.Variable
     threshold: keras.Variable
     penalty_weight: keras.Variable
+    open: keras.Variable
 
     def __init__(
         self,

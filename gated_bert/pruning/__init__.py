@@ -12,6 +12,7 @@ _PUBLIC = {
     **dict.fromkeys(("Criterion", "StepContext"), "criteria.base"),
     "Magnitude": "criteria.magnitude",
     **dict.fromkeys(("Movement", "SoftMovement", "L0"), "criteria.movement"),
+    "Cofi": "criteria.cofi",
     "Platon": "criteria.platon",
     "SnipMomentum": "criteria.snip_momentum",
     "Random": "criteria.random_order",

@@ -306,7 +306,7 @@ class PruningCallback(StepCallback):
 
         What is closed may be more: where more was closed before, and where units or floors do not allow it.
         """
-        if not self.criterion.selects:
+        if not (self.criterion.selects or self.criterion.aims):
             return float("nan")
         return self.pruner.pattern.total(self.schedule(time if self.criterion.every_step else float(int(time))))
 
@@ -344,6 +344,7 @@ class PruningCallback(StepCallback):
         self._started, self._closed_share = True, None
         if not self.criterion.selects:
             if time >= self.schedule.first:
+                self.criterion.aim(self.schedule(time))
                 self.criterion.set_progress(self.schedule.moved(time))
         elif self.schedule(time) > 0:
             self.pruner.prune(self.schedule(time), self.model, self.dataset, step)

@@ -20,7 +20,7 @@ from gated_bert.pruning.pruner import sparsity
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 VARIANTS = [
-    *({"method": criterion} for criterion in CRITERIA if criterion != "mask_tuning"),
+    *({"method": criterion} for criterion in CRITERIA if criterion not in ("mask_tuning", "cofi")),
     {"method": "taylor", "taylor_variant": "published"},
     {"method": "spt", "spt_reward": "taylor"},
     {"method": "spt", "spt_credit": "regression", "pattern": "row"},

@@ -59,6 +59,7 @@ class Criterion:
         score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward`, `squared` or `absolute`.
         reopens: a mask may open again what an earlier one closed.
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
+        aims: of criteria that do not select masks, whether what they close comes near the sparsity that is due.
         chooses: `choose` says which units close, where no ranking can.
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
@@ -96,6 +97,7 @@ class Criterion:
     score_rule = "gradient"
     reopens = False
     selects = True
+    aims = False
     chooses = False
     every_step = False
     needs_batch = False
@@ -237,6 +239,9 @@ class Criterion:
 
     def after_update(self) -> None:
         """Called after every mask update."""
+
+    def aim(self, sparsity: float) -> None:
+        """Is told the sparsity that is due, before `set_progress`, of criteria that aim at one."""
 
     def set_progress(self, progress: float) -> None:
         """Closes weights as is due at a share `progress` of the schedule, of criteria that do not select masks."""

@@ -1,0 +1,112 @@
+"""CoFi: gates of heads, neurons and sublayers that are trained to a sparsity (Xia et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gated_bert.config import ConfigError
+from gated_bert.config.criterion_options import CofiOptions
+from gated_bert.config.presets import SCORE_RATES, SCORE_STEPS
+from gated_bert.models.gate_rules import HARD_CONCRETE_SHIFT, UNIT_ROWS
+from gated_bert.pruning.criteria.base import Loss
+from gated_bert.pruning.criteria.movement import Penalised
+from gated_bert.pruning.groups import Group, TiedGroup
+from gated_bert.support.backend import view
+
+_BETAS = np.array([[0.9], [0.999]])
+
+
+class Cofi(Penalised):
+    """Hard-concrete gates of heads, neurons and sublayers under λ₁ (s − t) + λ₂ (s − t)², the multipliers ascending.
+
+    s is the share of the groups' weights that is expected to be closed, t what the schedule asks for. The multipliers
+    take steps of Adam with the rate of the scores; the gradient of what they multiply reaches the scores through each
+    sublayer's `penalty_weight`, the slope at s times its share of the weights. Outside training the units least likely
+    to be open are closed, all over the groups, so that their weights are the share s, to within half a unit (the
+    published code rounds in each sublayer); whole sublayers may go, whatever `min_kept` says. Hidden dimensions, which
+    the paper gates as well, stay.
+
+    Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
+    """
+
+    Options = CofiOptions
+    gate_rule = "unit_hard_concrete"
+    aims = True
+    columns = ("expected_sparsity", "lambda_1", "lambda_2")
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.update_every = self.options.movement_pruning_frequency_steps or SCORE_STEPS["cofi"]
+
+    def bind(
+        self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
+    ) -> None:
+        super().bind(groups, seed, pooling, loss)
+        for group in groups:
+            if not isinstance(group, TiedGroup) or group.layers[-1].role not in UNIT_ROWS:
+                raise ConfigError("pattern", group.name, ", ".join(self.Options.PATTERNS))
+            ending = group.layers[-1]
+            ending.unit_rows = int(ending.mask_variable.shape[0]) // group.num_units
+        weights = np.array([group.num_units * group.unit_weights for group in groups], np.float64)
+        self._shares = weights / weights.sum()
+        # The multipliers, their moments' means, and how many steps these are the means of.
+        self._multipliers, self._moments, self._steps = np.zeros(2), np.zeros((2, 2)), 0
+        self._due = 0.0
+
+    def aim(self, sparsity: float) -> None:
+        self._due = sparsity
+
+    def set_progress(self, progress: float) -> None:
+        missed = self.expected_sparsity() - self._due
+        self._ascend(np.array([missed, missed**2]))
+        slope = self._multipliers @ [1.0, 2 * missed]
+        for group, share in zip(self.groups, self._shares, strict=True):
+            group.layers[-1].penalty_weight.assign(-slope * share)
+        self._close()
+
+    def expected_sparsity(self) -> float:
+        """Share of the groups' weights that is expected to be closed."""
+        return 1 - float(self._shares @ [self._likely_open(group).mean() for group in self.groups])
+
+    def _likely_open(self, group: Group) -> np.ndarray:
+        """The probabilities that units and their sublayer are open, float64 [num_units]."""
+        scores = np.asarray(view(group.layers[-1].scores), np.float64)
+        units = scores[:-1].reshape(group.num_units, -1).mean(1)
+        likely = 1 / (1 + np.exp(HARD_CONCRETE_SHIFT - np.append(units, scores[-1])))
+        return likely[:-1] * likely[-1]
+
+    def _ascend(self, gradient: np.ndarray):
+        """A step of Adam, uphill (Kingma & Ba 2015)."""
+        self._steps += 1
+        self._moments = _BETAS * self._moments + (1 - _BETAS) * np.stack([gradient, gradient**2])
+        mean, square = self._moments / (1 - _BETAS**self._steps)
+        rate = self.options.movement_learning_rate or SCORE_RATES["cofi"]
+        self._multipliers = self._multipliers + rate * mean / (np.sqrt(square) + 1e-8)
+
+    def _close(self):
+        likely = [self._likely_open(group) for group in self.groups]
+        weights = np.repeat([group.unit_weights for group in self.groups], [len(units) for units in likely])
+        together = np.concatenate(likely)
+        order = np.argsort(together, kind="stable")
+        closed = np.cumsum(weights[order]) - weights[order] / 2 <= weights @ (1 - together)
+        is_open = np.ones(len(together), np.float32)
+        is_open[order[closed]] = 0
+        ends = np.cumsum([len(units) for units in likely])[:-1]
+        for group, units in zip(self.groups, np.split(is_open, ends), strict=True):
+            for layer, factor in zip(group.layers, group.expand(units), strict=True):
+                if not np.array_equal(view(layer.open), factor):
+                    layer.open.assign(factor)
+
+    def report(self) -> dict[str, float]:
+        return dict(zip(self.columns, (self.expected_sparsity(), *map(float, self._multipliers)), strict=True))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"multipliers": np.append(np.stack([self._multipliers, *self._moments]), self._steps)}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        *values, steps = state["multipliers"]
+        self._multipliers, *moments = np.reshape(values, (3, 2))
+        self._moments, self._steps = np.stack(moments), int(steps)
