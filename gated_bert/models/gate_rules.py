@@ -232,7 +232,7 @@ class UnitHardConcreteGates(HardConcreteGates):
     Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
     """
 
-    variables = ()
+    variables: tuple[str, ...] = ()
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         if layer.role in UNIT_ROWS:
