@@ -220,6 +220,8 @@ class CofiOptions(MovementOptions):
     # A score for a row.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
     PLACE: ClassVar[int | None] = None
+    cofi_penalty: float = _option(1.0, "weight of the Lagrangian in the loss", "--cofi-penalty", metavar="WEIGHT",
+                                  low=0, high=1e6, open_low=True)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -358,6 +360,6 @@ class MaskTuningOptions(WeightUpdateOptions):
 
 
 CRITERION_SECTIONS = (TaylorOptions, ActivationOptions, SptOptions, MovementOptions, SoftMovementOptions, L0Options,
-                      SaliencyOptions, PlatonOptions, SnipMomentumOptions, SparseGptOptions, ObertOptions,
+                      CofiOptions, SaliencyOptions, PlatonOptions, SnipMomentumOptions, SparseGptOptions, ObertOptions,
                       MaskTuningOptions)  # fmt: skip
 """In the order of a record."""

@@ -17,7 +17,7 @@ LATER: dict[str, Any] = {
     "sparsegpt_rank": "blocks",
     "sparsegpt_update": "ordered", "sparsegpt_target": "model", "obert_block_size": 50, "obert_gradients": 1024,
     "obert_batch_size": 16, "obert_damping": 1e-7, "obert_recomputations": 1, "obert_memory": 4.0,
-    "mask_tuning_texts": 2048, "mask_tuning_batch_size": 32,
+    "cofi_penalty": 1.0, "mask_tuning_texts": 2048, "mask_tuning_batch_size": 32,
 }  # fmt: skip
 """Field that records of earlier versions do not hold → what their runs did."""
 

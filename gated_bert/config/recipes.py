@@ -68,7 +68,7 @@ RECIPES = {
          "lr_schedule": "linear", "schedule": "linear", "pruning_start_epoch": 1, "freeze": "embeddings",
          "movement_learning_rate": 1e-1, "movement_pruning_frequency_steps": 1, "teacher": "self",
          "distill_hardness": 1.0, "distill_temperature": 2.0, "distill_layers": "nearest",
-         "distill_layer_weight": 9.0},
+         "distill_layer_weight": 9.0, "cofi_penalty": 10.0},
         {"pruning_end_epoch": 3 / 20},
         missing="the second half is a run of its own from its model, with -p baseline; hidden dimensions have no gates",
     ),

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from gated_bert.config.criterion_options import (
     ActivationOptions,
+    CofiOptions,
     CriterionOptions,
     L0Options,
     MaskTuningOptions,
@@ -77,8 +78,8 @@ class _Assigned(dict):
 @dataclass(frozen=True)
 class GatedBertConfig(
     TicketOptions, MaskTuningOptions, ObertOptions, SparseGptOptions, SnipMomentumOptions, PlatonOptions,
-    SaliencyOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions, TaylorOptions,
-    PruningOptions, DistillOptions, TrainingOptions, InputOptions, ModelOptions,
+    SaliencyOptions, CofiOptions, L0Options, SoftMovementOptions, MovementOptions, SptOptions, ActivationOptions,
+    TaylorOptions, PruningOptions, DistillOptions, TrainingOptions, InputOptions, ModelOptions,
 ):  # fmt: skip
     """Everything that decides what a run computes: one flat record made of sections, each declared in its own file.
 

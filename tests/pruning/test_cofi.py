@@ -47,8 +47,8 @@ def expected_sparsity(scores, rows, weights):
 
 
 def test_the_scores_get_the_gradient_of_the_lagrangian():
-    """λ₁ (s − t) + λ₂ (s − t)², differentiated by differences."""
-    model, criterion, pruner, endings = gated(seed=1)
+    """λ₁ (s − t) + λ₂ (s − t)² times its weight, differentiated by differences."""
+    model, criterion, pruner, endings = gated(seed=1, penalty=2.5)
     criterion.load_state({"multipliers": np.array([0.7, 1.9, *[0.0] * 4, 9])})
     criterion.options.__dict__["movement_learning_rate"] = 1e-30
     criterion.aim(0.3)
@@ -60,7 +60,7 @@ def test_the_scores_get_the_gradient_of_the_lagrangian():
 
     def lagrangian():
         missed = expected_sparsity(scores, rows, weights) - 0.3
-        return 0.7 * missed + 1.9 * missed**2
+        return 2.5 * (0.7 * missed + 1.9 * missed**2)
 
     for place, layer in enumerate(endings):
         expected = np.zeros(layer.scores.shape)

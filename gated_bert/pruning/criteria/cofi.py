@@ -23,11 +23,11 @@ class Cofi(Penalised):
     """Hard-concrete gates of heads, neurons and sublayers under λ₁ (s − t) + λ₂ (s − t)², the multipliers ascending.
 
     s is the share of the groups' weights that is expected to be closed, t what the schedule asks for. The multipliers
-    take steps of Adam with the rate of the scores; the gradient of what they multiply reaches the scores through each
-    sublayer's `penalty_weight`, the slope at s times its share of the weights. Outside training the units least likely
-    to be open are closed, all over the groups, so that their weights are the share s, to within half a unit (the
-    published code rounds in each sublayer); whole sublayers may go, whatever `min_kept` says. Hidden dimensions, which
-    the paper gates as well, stay.
+    take steps of Adam with the rate of the scores; the gradient of what they multiply, times `cofi_penalty`, reaches
+    the scores through each sublayer's `penalty_weight`, the slope at s times its share of the weights. Outside training
+    the units least likely to be open are closed, all over the groups, so that their weights are the share s, to within
+    half a unit (the published code rounds in each sublayer); whole sublayers may go, whatever `min_kept` says. Hidden
+    dimensions, which the paper gates as well, stay.
 
     Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
     """
@@ -62,7 +62,7 @@ class Cofi(Penalised):
     def set_progress(self, progress: float) -> None:
         missed = self.expected_sparsity() - self._due
         self._ascend(np.array([missed, missed**2]))
-        slope = self._multipliers @ [1.0, 2 * missed]
+        slope = self.options.cofi_penalty * self._multipliers @ [1.0, 2 * missed]
         for group, share in zip(self.groups, self._shares, strict=True):
             group.layers[-1].penalty_weight.assign(-slope * share)
         self._close()
