@@ -24,8 +24,8 @@ HARD_CONCRETE_SHIFT = HARD_CONCRETE_TEMPERATURE * math.log(-HARD_CONCRETE_LOW / 
 """A gate is open with probability σ(log α − this)."""
 UNIT_INIT = 10.0
 UNIT_SHARPNESS = 0.8
-UNIT_ROWS, UNIT_COLUMNS = ("attention_output", "ffn_output"), ("query", "key", "value", "ffn_intermediate")
-"""Roles whose rows, and whose columns, heads and neurons are made of."""
+UNIT_ROWS = ("attention_output", "ffn_output")
+"""Roles of the matrices that a sublayer ends with, whose rows heads and neurons end in."""
 
 
 def register_gate_rule(name: str, rule: type[GateRule]) -> None:
@@ -224,44 +224,40 @@ class HardConcreteGates(GateRule):
 class UnitHardConcreteGates(HardConcreteGates):
     """Stochastic gates of whole heads and neurons, and of the sublayers that they make up.
 
-    In training they are drawn, and multiply the rows of the matrix that a sublayer ends with. Otherwise an open one is
-    σ(0.8 log α / temperature), as published, and which are open stands in `open`, of the columns that lead to the unit,
-    too. `scores` holds a log α for each row, whose mean over a unit's `unit_rows` is the unit's, and last that of the
-    sublayer. The penalty is `penalty_weight` times the expected share of open weights of the sublayer's units.
+    In training they are drawn, and multiply the rows of the matrix that a sublayer ends with, which has `unit_rows` of
+    them for each; of other matrices nothing is trained. Otherwise an open one is σ(0.8 log α / temperature), as
+    published, and which are open stands in `open`, of the columns that lead to the unit, too. `scores` holds a log α
+    for each row, whose mean over a unit's is the unit's, and last that of the sublayer. The penalty is `penalty_weight`
+    times the expected share of open weights of the sublayer's units.
 
     Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
     """
 
-    variables: tuple[str, ...] = ()
+    variables = ("scores", "penalty_weight", "open")
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
-        if layer.role in UNIT_ROWS:
-            self.variables = ("scores", "penalty_weight", "open")
-            layer.scores = self._add_scores(layer, (shape[0] + 1,), UNIT_INIT)
-            layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
-            layer.open = self._add_open(layer, (shape[0], 1))
-            layer.seed_generator = keras.random.SeedGenerator()
-        elif layer.role in UNIT_COLUMNS:
-            self.variables = ("open",)
-            layer.open = self._add_open(layer, (1, shape[1]))
-
-    def remove(self, layer: GatedLayer) -> None:
-        if layer.role in UNIT_ROWS:
-            super().remove(layer)
+        ends_sublayer = layer.role in UNIT_ROWS
+        layer.scores = self._add_scores(layer, (shape[0] + 1,), UNIT_INIT)
+        layer.scores.trainable = ends_sublayer
+        layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
+        layer.open = layer.add_weight(
+            name="open", shape=(shape[0], 1) if ends_sublayer else (1, shape[1]), initializer="ones", trainable=False,
+            autocast=False, dtype="float32",
+        )  # fmt: skip
+        layer.seed_generator = keras.random.SeedGenerator()
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
-        mask = ops.cast(layer.mask_variable, "float32")
-        if layer.scores is not None:
-            units, whole = self.log_alphas(layer)
-            if training:
-                gates = self._drawn(layer, units), self._drawn(layer, whole)
-            else:
-                gates = self._expected(units), self._expected(whole)
-            mask = ops.multiply(mask, ops.repeat(gates[0], layer.unit_rows)[:, None] * gates[1])
-        return mask if training or not self.variables else ops.multiply(mask, layer.open)
+        gates = ops.cast(layer.mask_variable, "float32")
+        if not training:
+            gates = ops.multiply(gates, layer.open)
+        if layer.role not in UNIT_ROWS:
+            return gates
+        units, whole = (self._drawn(layer, each) if training else self._expected(each)
+                        for each in self.log_alphas(layer))  # fmt: skip
+        return ops.multiply(gates, ops.repeat(units, layer.unit_rows)[:, None] * whole)
 
     def penalty(self, layer: GatedLayer) -> Tensor | None:
-        if layer.scores is None:
+        if layer.role not in UNIT_ROWS:
             return None
         units, whole = self.log_alphas(layer)
         share = ops.multiply(ops.mean(self._likely(units)), self._likely(whole)[0])
@@ -274,11 +270,6 @@ class UnitHardConcreteGates(HardConcreteGates):
 
     def _expected(self, log_alpha):
         return ops.sigmoid(log_alpha * (UNIT_SHARPNESS / HARD_CONCRETE_TEMPERATURE))
-
-    def _add_open(self, layer, shape):
-        return layer.add_weight(
-            name="open", shape=shape, initializer="ones", trainable=False, autocast=False, dtype="float32"
-        )
 
 
 def straight_through(gates: Tensor, scores: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def gated(pattern="head_neuron", seed=None, **options):
     if seed is not None:
         rng = np.random.default_rng(seed)
         for layer in layers:
-            if layer.scores is not None:
+            if layer.scores.trainable:
                 layer.scores.assign(rng.normal(0, 2, layer.scores.shape))
     return model, criterion, pruner, [group.layers[-1] for group in pruner.groups]
 
@@ -148,6 +148,18 @@ def test_the_least_likely_units_close_in_all_their_matrices_and_the_small_model_
     np.testing.assert_allclose(array(model(INPUTS)), before, atol=1e-6)
 
 
+def test_what_was_closed_before_counts_and_stays_closed():
+    model, criterion, pruner, endings = gated()
+    group = pruner.groups[0]
+    for layer, factor in zip(group.layers, group.expand(np.array([0.0, 1.0, 0.0, 1.0])), strict=True):
+        layer.mask_variable.assign(array(layer.mask_variable) * factor)
+    weights = [each.num_units * each.unit_weights for each in pruner.groups]
+    assert criterion.expected_sparsity() == pytest.approx(weights[0] / 2 / sum(weights), abs=1e-3)
+    criterion.aim(0.5)
+    criterion.set_progress(1.0)
+    assert array(endings[0].effective_gates()).reshape(HEADS, -1).any(1).tolist() == [False, True, False, True]
+
+
 def test_a_run_comes_to_the_sparsity_asked_for_and_says_how_near_it_is():
     model = gated_bert.gate(encoder(), "cofi", exclude="head")
     callback = PruningCallback.for_model(model, "cofi", pruning_end_epoch=9, end_sparsity=0.5)
@@ -168,5 +180,7 @@ def test_what_it_is_made_for_and_its_usual_values():
     with pytest.raises(ConfigError, match="pattern: .*element.* is refused; allowed: head_neuron, head, neuron"):
         GatedBertConfig(pruning_method="cofi", pattern="element")
     model = gated_bert.gate(encoder(), "cofi", exclude="head")
+    trained = [variable.path for variable in model.trainable_variables if variable.name == "scores"]
+    assert len(trained) == 4 and all("attention_output" in path or "output_dense" in path for path in trained)
     with pytest.raises(ConfigError, match="head_neuron, head, neuron"):
         Pruner(gated_bert.gated_layers(model), Cofi())

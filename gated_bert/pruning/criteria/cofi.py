@@ -11,6 +11,7 @@ from gated_bert.config import ConfigError
 from gated_bert.config.criterion_options import CofiOptions
 from gated_bert.config.presets import SCORE_RATES, SCORE_STEPS
 from gated_bert.models.gate_rules import HARD_CONCRETE_SHIFT, UNIT_ROWS
+from gated_bert.pruning.closed import openness
 from gated_bert.pruning.criteria.base import Loss
 from gated_bert.pruning.criteria.movement import Penalised
 from gated_bert.pruning.groups import Group, TiedGroup
@@ -55,6 +56,7 @@ class Cofi(Penalised):
         # The multipliers, their moments' means, and how many steps these are the means of.
         self._multipliers, self._moments, self._steps = np.zeros(2), np.zeros((2, 2)), 0
         self._due = 0.0
+        self._masks: list[np.ndarray] = []
 
     def aim(self, sparsity: float) -> None:
         self._due = sparsity
@@ -69,14 +71,20 @@ class Cofi(Penalised):
 
     def expected_sparsity(self) -> float:
         """Share of the groups' weights that is expected to be closed."""
-        return 1 - float(self._shares @ [self._likely_open(group).mean() for group in self.groups])
+        return 1 - float(self._shares @ [units.mean() for units in self._likely_open()])
 
-    def _likely_open(self, group: Group) -> np.ndarray:
-        """The probabilities that units and their sublayer are open, float64 [num_units]."""
-        scores = np.asarray(view(group.layers[-1].scores), np.float64)
-        units = scores[:-1].reshape(group.num_units, -1).mean(1)
-        likely = 1 / (1 + np.exp(HARD_CONCRETE_SHIFT - np.append(units, scores[-1])))
-        return likely[:-1] * likely[-1]
+    def _likely_open(self) -> list[np.ndarray]:
+        """The probabilities that units and their sublayer are open, float64 [num_units] of each group."""
+        if not self._masks:
+            # What a mask closed before training began stays closed, and counts.
+            self._masks = [openness(group) > 0 for group in self.groups]
+        found = []
+        for group, mask in zip(self.groups, self._masks, strict=True):
+            scores = np.asarray(view(group.layers[-1].scores), np.float64)
+            units = scores[:-1].reshape(group.num_units, -1).mean(1)
+            likely = 1 / (1 + np.exp(HARD_CONCRETE_SHIFT - np.append(units, scores[-1])))
+            found.append(likely[:-1] * likely[-1] * mask)
+        return found
 
     def _ascend(self, gradient: np.ndarray):
         """A step of Adam, uphill (Kingma & Ba 2015)."""
@@ -87,7 +95,7 @@ class Cofi(Penalised):
         self._multipliers = self._multipliers + rate * mean / (np.sqrt(square) + 1e-8)
 
     def _close(self):
-        likely = [self._likely_open(group) for group in self.groups]
+        likely = self._likely_open()
         weights = np.repeat([group.unit_weights for group in self.groups], [len(units) for units in likely])
         together = np.concatenate(likely)
         order = np.argsort(together, kind="stable")
