@@ -200,15 +200,15 @@ class PruningCallback(StepCallback):
     ) -> keras.optimizers.Optimizer:
         """A copy of `optimizer` that moves the criterion's scores as the criterion wants.
 
-        Methods that keep scores (`movement`, `soft_movement`, `l0`, `taylor`, `platon`, `snip_momentum`, and `spt` with
-        Taylor rewards) need it; for the others it changes nothing. Scores are not decayed. Those that are trained are
-        clipped together with the weights, those that only collect what gradients say have no part in it.
+        Methods that keep scores (`movement`, `soft_movement`, `l0`, `cofi`, `taylor`, `platon`, `snip_momentum`, and
+        `spt` with Taylor rewards) need it; for the others it changes nothing. Scores are not decayed. Those that are
+        trained are clipped together with the weights, those that only collect what gradients say have no part in it.
 
         Args:
             optimizer: AdamW, Adam or SGD, not built. What is excluded from weight decay is to be said of the copy.
             score_multiplier: learning rate of the scores as a multiple of the weights', where the method trains them;
-                None: by the criterion's own `learning_rate` where it was made with one, else 10, for `soft_movement`
-                and `l0` 100.
+                None: by the criterion's own `learning_rate` where it was made with one, else 10, for `soft_movement`,
+                `l0` and `cofi` 100.
 
         Raises:
             UserError: another optimiser, or one whose own rate changes where the criterion says a rate.
@@ -343,8 +343,9 @@ class PruningCallback(StepCallback):
     def _update(self, time: float, step: int):
         self._started, self._closed_share = True, None
         if not self.criterion.selects:
-            if time >= self.schedule.first:
+            if time >= self.schedule.first and self.criterion.aims:
                 self.criterion.aim(self.schedule(time))
+            elif time >= self.schedule.first:
                 self.criterion.set_progress(self.schedule.moved(time))
         elif self.schedule(time) > 0:
             self.pruner.prune(self.schedule(time), self.model, self.dataset, step)

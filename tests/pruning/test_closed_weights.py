@@ -26,9 +26,9 @@ SIZES = {
     "query": (8, 8), "key": (8, 8), "value": (8, 8), "attention_output": (8, 8),
     "ffn_intermediate": (8, 12), "ffn_output": (12, 8),
 }  # fmt: skip
-REOPENING = ("movement", "soft_movement", "l0", "platon", "snip_momentum", "cofi")
+REOPENING = ("movement", "soft_movement", "l0", "platon", "snip_momentum")
 CLOSING = [
-    *({"pruning_method": criterion} for criterion in CRITERIA if criterion not in REOPENING),
+    *({"pruning_method": criterion} for criterion in CRITERIA if criterion not in (*REOPENING, "cofi")),
     {"pruning_method": "taylor", "taylor_variant": "published"},
     {"pruning_method": "spt", "spt_reward": "taylor"},
 ]

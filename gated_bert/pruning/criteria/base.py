@@ -59,7 +59,8 @@ class Criterion:
         score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward`, `squared` or `absolute`.
         reopens: a mask may open again what an earlier one closed.
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
-        aims: of criteria that do not select masks, whether what they close comes near the sparsity that is due.
+        aims: of criteria that do not select masks, those that come near a sparsity: `aim` takes the place of
+            `set_progress`.
         chooses: `choose` says which units close, where no ranking can.
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
@@ -241,7 +242,8 @@ class Criterion:
         """Called after every mask update."""
 
     def aim(self, sparsity: float) -> None:
-        """Is told the sparsity that is due, before `set_progress`, of criteria that aim at one."""
+        """Closes weights towards the sparsity that is due, a fraction, of criteria that aim at one."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it comes to a sparsity")
 
     def set_progress(self, progress: float) -> None:
         """Closes weights as is due at a share `progress` of the schedule, of criteria that do not select masks."""

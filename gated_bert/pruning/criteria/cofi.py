@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from scipy import special
 
 from gated_bert.config import ConfigError
 from gated_bert.config.criterion_options import CofiOptions
@@ -13,34 +14,35 @@ from gated_bert.config.presets import SCORE_RATES, SCORE_STEPS
 from gated_bert.models.gate_rules import HARD_CONCRETE_SHIFT, UNIT_ROWS
 from gated_bert.pruning.closed import openness
 from gated_bert.pruning.criteria.base import Loss
-from gated_bert.pruning.criteria.movement import Penalised
+from gated_bert.pruning.criteria.movement import Movement
 from gated_bert.pruning.groups import Group, TiedGroup
 from gated_bert.support.backend import view
 
 _BETAS = np.array([[0.9], [0.999]])
+_BOUND = math.log(100)
 
 
-class Cofi(Penalised):
+class Cofi(Movement):
     """Hard-concrete gates of heads, neurons and sublayers under λ₁ (s − t) + λ₂ (s − t)², the multipliers ascending.
 
     s is the share of the groups' weights that is expected to be closed, t what the schedule asks for. The multipliers
     take steps of Adam with the rate of the scores; the gradient of what they multiply, times `cofi_penalty`, reaches
-    the scores through each sublayer's `penalty_weight`, the slope at s times its share of the weights. Outside training
-    the units least likely to be open are closed, all over the groups, so that their weights are the share s, to within
-    half a unit (the published code rounds in each sublayer); whole sublayers may go, whatever `min_kept` says. Hidden
-    dimensions, which the paper gates as well, stay.
+    the scores through each sublayer's `penalty_weight`, the slope at s times its share of the weights. log α stays
+    within ± log 100, as in the published code. Outside training the units least likely to be open are closed, all over
+    the groups, so that their weights are the share s, to within half a unit (the published code rounds in each
+    sublayer); whole sublayers may go, whatever `min_kept` says. Hidden dimensions, which the paper gates as well, stay.
 
     Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
     """
 
     Options = CofiOptions
     gate_rule = "unit_hard_concrete"
+    reopens = False
+    selects = False
     aims = True
+    usual_update_every = SCORE_STEPS["cofi"]
+    score_multiplier = 100.0
     columns = ("expected_sparsity", "lambda_1", "lambda_2")
-
-    def __init__(self, **options: Any):
-        super().__init__(**options)
-        self.update_every = self.options.movement_pruning_frequency_steps or SCORE_STEPS["cofi"]
 
     def bind(
         self, groups: Sequence[Group], seed: int = 0, pooling: str | None = None, loss: Loss | None = None
@@ -55,23 +57,27 @@ class Cofi(Penalised):
         self._shares = weights / weights.sum()
         # The multipliers, their moments' means, and how many steps these are the means of.
         self._multipliers, self._moments, self._steps = np.zeros(2), np.zeros((2, 2)), 0
-        self._due = 0.0
         self._masks: list[np.ndarray] = []
 
     def aim(self, sparsity: float) -> None:
-        self._due = sparsity
-
-    def set_progress(self, progress: float) -> None:
-        missed = self.expected_sparsity() - self._due
+        for layer in (group.layers[-1] for group in self.groups):
+            scores = view(layer.scores)
+            if np.abs(scores).max() > _BOUND:
+                layer.scores.assign(np.clip(scores, -_BOUND, _BOUND))
+        likely = self._likely_open()
+        missed = self._closed(likely) - sparsity
         self._ascend(np.array([missed, missed**2]))
         slope = self.options.cofi_penalty * self._multipliers @ [1.0, 2 * missed]
         for group, share in zip(self.groups, self._shares, strict=True):
             group.layers[-1].penalty_weight.assign(-slope * share)
-        self._close()
+        self._close(likely)
 
     def expected_sparsity(self) -> float:
         """Share of the groups' weights that is expected to be closed."""
-        return 1 - float(self._shares @ [units.mean() for units in self._likely_open()])
+        return self._closed(self._likely_open())
+
+    def _closed(self, likely: Sequence[np.ndarray]) -> float:
+        return 1 - float(self._shares @ [units.mean() for units in likely])
 
     def _likely_open(self) -> list[np.ndarray]:
         """The probabilities that units and their sublayer are open, float64 [num_units] of each group."""
@@ -81,9 +87,8 @@ class Cofi(Penalised):
         found = []
         for group, mask in zip(self.groups, self._masks, strict=True):
             scores = np.asarray(view(group.layers[-1].scores), np.float64)
-            units = scores[:-1].reshape(group.num_units, -1).mean(1)
-            likely = 1 / (1 + np.exp(HARD_CONCRETE_SHIFT - np.append(units, scores[-1])))
-            found.append(likely[:-1] * likely[-1] * mask)
+            units = special.expit(scores[:-1].reshape(group.num_units, -1).mean(1) - HARD_CONCRETE_SHIFT)
+            found.append(units * special.expit(scores[-1] - HARD_CONCRETE_SHIFT) * mask)
         return found
 
     def _ascend(self, gradient: np.ndarray):
@@ -94,8 +99,7 @@ class Cofi(Penalised):
         rate = self.options.movement_learning_rate or SCORE_RATES["cofi"]
         self._multipliers = self._multipliers + rate * mean / (np.sqrt(square) + 1e-8)
 
-    def _close(self):
-        likely = self._likely_open()
+    def _close(self, likely: Sequence[np.ndarray]):
         weights = np.repeat([group.unit_weights for group in self.groups], [len(units) for units in likely])
         together = np.concatenate(likely)
         order = np.argsort(together, kind="stable")

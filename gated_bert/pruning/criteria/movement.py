@@ -23,12 +23,13 @@ class Movement(Criterion):
     gate_rule = "straight_through"
     reopens = True
     every_step = True
+    usual_update_every = MOVEMENT_FREQUENCY
 
     def __init__(self, **options: Any):
         super().__init__(**options)
         if not {"learning_rate", "movement_learning_rate"}.isdisjoint(options):
             self.score_multiplier = None
-        self.update_every = self.options.movement_pruning_frequency_steps or MOVEMENT_FREQUENCY
+        self.update_every = self.options.movement_pruning_frequency_steps or self.usual_update_every
 
     @classmethod
     def from_config(cls, config: GatedBertConfig) -> Criterion:
