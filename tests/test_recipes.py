@@ -12,13 +12,14 @@ from gated_bert.cli.settings import read_settings
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.later_fields import LATER, as_written_before
 from gated_bert.config.option import declared_fields
-from gated_bert.config.parts import CRITERIA, options_of_others
+from gated_bert.config.parts import CRITERIA, VARIANTS, options_of_others
 from gated_bert.config.recipes import OF_PRETRAINED, RECIPES
 from gated_bert.experiments.reports.aggregate import _identity
 from gated_bert.experiments.reports.results import Run
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.jobs import plan_grid
 from gated_bert.experiments.sweeps.overview import configuration_text
+from gated_bert.pruning.criteria.base import class_of
 from gated_bert.pruning.schedules import build_schedule
 from gated_bert.support.checks import FlagError
 from tests.test_settings import plan
@@ -69,6 +70,42 @@ def shown(words):
     made = plan(words)
     lines = configuration_text(made).splitlines()
     return {line[2:].split("  ")[0]: line.split("  ")[-1].strip() for line in lines if line.startswith("  ")}, lines
+
+
+@pytest.mark.parametrize(("recipe", "said", "expected"), [
+    ("best", {"teacher": None}, {"distill_hardness": None, "teacher": None}),
+    ("best", {"teacher": None, "pruning_method": "soft_movement"}, {"scope": "layer"}),
+    ("obert", {"teacher": None, "pruning_method": "l0"}, {"scope": "layer"}),
+    ("movement", {"pruning_method": "cofi"}, {"scope": "global"}),
+    ("best", {"teacher": "dense", "criterion": "l0"}, {"scope": "layer"}),
+    ("cofi", {"teacher": "dense", "distill_layers": "none"}, {"distill_layer_weight": 0.0}),
+    ("cofi", {"teacher": "dense", "distill_layers": "last"}, {"distill_layer_weight": 9.0}),
+    ("movement", {"schedule": "auto"}, {"schedule": "auto", "pruning_warmup": None, "pruning_cooldown": None}),
+    ("obert", {"teacher": "dense", "schedule": "steps", "sparsity_steps": (50, 60)}, {"pruning_warmup": None}),
+    ("obert", {"teacher": "dense", "end_sparsity": 0.5}, {"start_sparsity": 0.5, "end_sparsity": 0.5}),
+    ("obert", {"teacher": "dense", "end_sparsity": 0.9}, {"start_sparsity": 0.7}),
+    ("best", {"teacher": "dense", "lr_schedule": "linear"}, {"lr_cycle_epochs": None}),
+    ("best", {"teacher": "dense", "lr_schedule": "cyclic"}, {"lr_cycle_epochs": 2}),
+])  # fmt: skip
+def test_what_hung_on_a_part_that_is_said_otherwise_goes_with_it(recipe, said, expected):
+    config = made(recipe, **said)
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert {name: getattr(config, name) for name in said} == said
+    assert GatedBertConfig.from_json(config.to_json()) == config
+
+
+def test_a_window_without_a_beginning_of_an_epoch_is_refused_where_masks_move_there_alone():
+    with pytest.raises(ConfigError, match="pruning_warmup: .* is refused; allowed: less: magnitude moves masks at the"):
+        made("best", epochs=1, teacher="dense")
+    assert made("movement", epochs=1).epochs == 1
+    with pytest.raises(ConfigError, match="lr_cycle_epochs: 3 is refused; allowed: None without lr_schedule cyclic"):
+        GatedBertConfig(lr_cycle_epochs=3)
+
+
+def test_what_is_known_of_a_criterion_without_a_framework_is_what_its_class_does():
+    for part in (*CRITERIA.values(), *VARIANTS.values()):
+        kind = class_of(part)
+        assert (kind.every_step, kind.selects) == (part.options.INSIDE_EPOCHS, part.options.RANKS), kind
 
 
 def test_what_a_recipe_sets_is_shown_before_the_start():

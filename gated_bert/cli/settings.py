@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gated_bert.config.criterion_options import CalibrationOptions
 from gated_bert.config.distill_options import SELF
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
 from gated_bert.config.launcher_options import LauncherOptions
@@ -58,6 +59,7 @@ def read_settings(
     _check_sources(values, environ, labels)
     notes += _take_task_of_folder(values, names, labels)
     methods, tasks, seeds = _methods(values, names, labels), _tasks(values, names, labels), _seeds(values)
+    notes += _calibration_notes(values, methods, labels)
     fields = record_fields() - {"seed"}
     return Settings(
         values={name: value for name, value in values.items() if name in fields},
@@ -197,6 +199,19 @@ def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str
     if folder and not user_path(folder).is_dir():
         raise FlagError.refused("GATED_BERT_DATA", folder, "an existing folder")
     check_backend(environ)
+
+
+def _calibration_notes(values: dict, methods: tuple[str, ...], labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Which methods do not look at a file of texts without labels; one that none looks at is refused."""
+    if values.get("calibration_file") is None:
+        return ()
+    of = {method: values.get("criterion") or METHODS[method].criterion for method in methods}
+    readers = [name for name, part in CRITERIA.items() if issubclass(part.options, CalibrationOptions)]
+    if not set(of.values()) & set(readers):
+        allowed = f"with {', '.join(readers)}, which look at texts without labels; {', '.join(methods)} takes no file"
+        raise FlagError.refused(labels["calibration_file"], values["calibration_file"], allowed)
+    others = [method for method, criterion in of.items() if criterion not in (*readers, None)]
+    return tuple(f"{labels['calibration_file']}: {method} does not look at it" for method in others)
 
 
 def _launcher(values: dict, labels: Mapping[str, str]) -> LauncherOptions:

@@ -11,7 +11,6 @@ from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.parsing import read_assignments
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.sweep_file import SweepFile, read_sweep_file
-from gated_bert.config.distill_options import SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import DEFAULTS, LAUNCHER_FLAGS, SWEEP_FLAGS, Flag
 from gated_bert.config.launcher_options import BEYOND
 from gated_bert.experiments.sweeps.jobs import Plan, plan_grid
@@ -46,7 +45,7 @@ def sweep_command(words: list[str], in_stages: bool = False) -> int:
     plan, stages = read_plan(typed, defaults, os.environ), None
     if in_stages and any(job.after for job in plan.jobs):
         # Also where a recipe sets it.
-        raise FlagError.refused(plan.settings.labels["teacher"], SELF, SELF_ELSEWHERE)
+        plan.settings.refuse_self()
     verbosity(os.environ)
     if in_stages:
         from gated_bert.experiments.studies.stages import (

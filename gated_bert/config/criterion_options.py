@@ -26,10 +26,13 @@ class CriterionOptions:
         SIGNED: scores have a sign, so that a unit's is the mean of its weights': a norm would keep what is to go.
         ELEMENT_ONLY: it closes single weights and no larger units.
         PATTERNS: those that it goes with alone; empty: all.
+        RANKS: it ranks what competes in a scope; else its gates close by themselves, and scopes mean nothing.
+        ADAM_ONLY: the gradients of its scores are too small for SGD.
         SCORES_UNITS: it scores units, not weights, so that units must stay the same.
         GATHERS: before any step it knows nothing, so nothing can be closed at the very beginning.
         NUMBERS_A_WEIGHT: numbers of four bytes kept for every weight beside its gate: those that a resume point holds
             too, and others.
+        INSIDE_EPOCHS: its masks may change inside an epoch.
         FIRST_EPOCH: epoch, from 1, in which pruning may start.
         LABELLED: fields whose values stand in a run's label where they are not the default.
         PLACE: where tables list the method; None: after those that have a place, by name.
@@ -40,9 +43,12 @@ class CriterionOptions:
     SIGNED: ClassVar[bool] = False
     ELEMENT_ONLY: ClassVar[bool] = False
     PATTERNS: ClassVar[tuple[str, ...]] = ()
+    RANKS: ClassVar[bool] = True
+    ADAM_ONLY: ClassVar[bool] = False
     SCORES_UNITS: ClassVar[bool] = False
     GATHERS: ClassVar[bool] = False
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
+    INSIDE_EPOCHS: ClassVar[bool] = False
     FIRST_EPOCH: ClassVar[int] = 1
     LABELLED: ClassVar[tuple[str, ...]] = ()
     PLACE: ClassVar[int | None] = None
@@ -168,6 +174,7 @@ class MovementOptions(CriterionOptions):
     PREFIX: ClassVar[str] = "movement_"
     TRAINS_SCORES: ClassVar[bool] = True
     SIGNED: ClassVar[bool] = True
+    INSIDE_EPOCHS: ClassVar[bool] = True
     # The scores and the optimiser's two moments of them; their gradient.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (3, 1)
     PLACE: ClassVar[int | None] = 2
@@ -183,6 +190,7 @@ class MovementOptions(CriterionOptions):
 class PenaltyOptions(MovementOptions):
     """Of criteria whose scores a penalty lowers."""
 
+    RANKS: ClassVar[bool] = False
     penalty_over: str = _option("matrices", "what a penalty is the mean over: matrices (each the mean of its weights), "
                                 "or all weights", "--penalty-over", choices=("matrices", "weights"))  # fmt: skip
 
@@ -216,6 +224,8 @@ class CofiOptions(MovementOptions):
     """Of `cofi`."""
 
     PREFIX: ClassVar[str] = "cofi_"
+    RANKS: ClassVar[bool] = False
+    ADAM_ONLY: ClassVar[bool] = True
     PATTERNS: ClassVar[tuple[str, ...]] = ("head_neuron", "head", "neuron")
     # A score for a row.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (0, 0)
@@ -231,6 +241,7 @@ class PlatonOptions(CriterionOptions):
     PREFIX: ClassVar[str] = "platon_"
     TRAINS_SCORES: ClassVar[bool] = True
     GATHERS: ClassVar[bool] = True
+    INSIDE_EPOCHS: ClassVar[bool] = True
     # A window's sum, the smoothed sensitivity and its uncertainty; the sum's gradient.
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (3, 1)
     platon_window: int = _option(10, "steps that a sensitivity is the mean of, and between two masks",
@@ -248,6 +259,7 @@ class SnipMomentumOptions(CriterionOptions):
     PREFIX: ClassVar[str] = "snip_momentum_"
     TRAINS_SCORES: ClassVar[bool] = True
     GATHERS: ClassVar[bool] = True
+    INSIDE_EPOCHS: ClassVar[bool] = True
     NUMBERS_A_WEIGHT: ClassVar[tuple[int, int]] = (1, 1)
     snip_momentum_beta: float = _option(0.9, "what stays of a score when a new sensitivity comes",
                                         "--snip-momentum-beta", metavar="BETA", low=0, high=0.9999)  # fmt: skip

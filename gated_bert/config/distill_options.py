@@ -28,7 +28,8 @@ class DistillOptions:
 
     teacher: str | None = _option(None, "learn from a trained model too: its folder, or that of its run; in a sweep "
                                   "self, the dense model of the same task and seed, which is trained first and which "
-                                  "the others start from", "--teacher", metavar="FOLDER|self")  # fmt: skip
+                                  "the others start from; none where a recipe has one", "--teacher",
+                                  metavar="FOLDER|self|none", nothing="none")  # fmt: skip
     distill_hardness: float | None = _option(None, "share of the teacher in the loss, the rest is the labels' (0.9)",
                                              "--distill-hardness", metavar="SHARE", low=0, high=1,
                                              fraction=True)  # fmt: skip

@@ -84,7 +84,7 @@ class Flag:
         elif self.kind == "switch":
             value = _switch(self, words[0] if words else "true")
         else:
-            value = words[0]
+            value = None if words[0] == self.nothing else words[0]
         for item in value if self.choices and self.kind == "list" else ():
             _choose(self, item)
         if self.choices and self.kind == "text":

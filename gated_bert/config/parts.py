@@ -108,6 +108,18 @@ def part_of(config: GatedBertConfig) -> Part:
     return CRITERIA[config.criterion]
 
 
+def acts_inside_epochs(config: GatedBertConfig) -> bool:
+    """Whether the masks of a record's criterion may change inside an epoch."""
+    part = part_of(config)
+    return part.options.INSIDE_EPOCHS if isinstance(part.implementation, str) else part.implementation.every_step
+
+
+def reads_calibration_texts(config: GatedBertConfig) -> bool:
+    """Whether a record has a file of texts, and a criterion that looks at them."""
+    reads = config.criterion is not None and issubclass(part_of(config).options, CalibrationOptions)
+    return reads and config.calibration_file is not None
+
+
 def options_of(config: GatedBertConfig) -> CriterionOptions:
     """The options of a record's criterion: fields of the record, and of a criterion of a user's own also its
     `criterion_options`.

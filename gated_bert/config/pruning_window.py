@@ -47,12 +47,16 @@ def epochs_of_window(config: GatedBertConfig, given: dict[str, Any]) -> dict[str
     return found
 
 
-def pruning_window(config: GatedBertConfig, steps_per_epoch: float | None = None) -> tuple[float, float]:
+def pruning_window(
+    config: GatedBertConfig, steps_per_epoch: float | None = None, inside_epochs: bool = True
+) -> tuple[float, float]:
     """When pruning begins and is to have come to its end, in epochs, counted from 1: 4.5 is the middle of epoch 4.
 
     Args:
         config: the run's record.
         steps_per_epoch: steps of an epoch; only a warm-up or cool-down that is given in steps asks for it.
+        inside_epochs: whether the criterion changes masks inside epochs; else the last chance to do so is the beginning
+            of the last epoch.
 
     Raises:
         ConfigError: a warm-up and cool-down that leave no steps for pruning.
@@ -79,4 +83,9 @@ def pruning_window(config: GatedBertConfig, steps_per_epoch: float | None = None
         name = "pruning_cooldown" if config.pruning_warmup is None else "pruning_warmup"
         raise ConfigError(name, getattr(config, name), f"less: of {config.epochs} epochs warm-up and cool-down leave "
                           "no steps for pruning")  # fmt: skip
+    if not inside_epochs and last > max(config.epochs, 1):
+        last = float(config.epochs)
+        if first > last:
+            raise ConfigError("pruning_warmup", config.pruning_warmup, f"less: {config.criterion} moves masks at the "
+                              f"beginning of an epoch, and the last one begins after {config.epochs - 1}")  # fmt: skip
     return first, last

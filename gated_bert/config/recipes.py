@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gated_bert.config.methods import METHODS
+from gated_bert.config.parts import CRITERIA
 from gated_bert.config.presets import movement_frequency, schedule_size
 from gated_bert.config.pruning_window import STEPS_INSTEAD
 from gated_bert.support.checks import choose
@@ -116,7 +118,8 @@ def recipe_values(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
     """What the recipe that a record is given sets of it; nothing without one.
 
     Args:
-        given: the fields that the record is given; None and auto are what is filled in, but of a teacher none.
+        given: the fields that the record is given; None and auto are what is filled in, but a teacher may be none, and
+            a schedule auto.
         usual: the defaults of other fields.
 
     Raises:
@@ -132,15 +135,37 @@ def recipe_values(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
     if isinstance(asked["epochs"], int):
         values |= {name: max(1, round(share * asked["epochs"])) for name, share in recipe.epochs.items()}
     values |= {name: of(asked["model_size"]) for name, of in recipe.by_size.items()}
-    for name in (name for name, value in given.items() if value not in (None, "auto") or name == "teacher"):
-        values = {other: value for other, value in values.items() if other not in (name, *_INSTEAD.get(name, ()))}
-    if asked.get("pretrained") is None:
-        values = {name: value for name, value in values.items() if name not in OF_PRETRAINED}
-    if asked["epochs"] == 0:
-        values = {name: value for name, value in values.items() if name not in _OF_TRAINING}
-    if {**values, **given}.get("teacher") is None:
-        values = {name: value for name, value in values.items() if name not in _OF_TEACHER}
+    for name, value in given.items():
+        if value is not None and (value != "auto" or name == "schedule") or name == "teacher":
+            values = {other: value for other, value in values.items() if other not in (name, *_INSTEAD.get(name, ()))}
+    dropped = _without_meaning({**asked, **values, **given})
+    values = {name: value for name, value in values.items() if name not in dropped}
+    end = given.get("end_sparsity")
+    if isinstance(end, int | float) and values.get("start_sparsity", 0.0) > end >= 0:
+        values["start_sparsity"] = end
     return values
+
+
+def _without_meaning(record: Mapping[str, Any]) -> set[str]:
+    """What of a recipe says nothing in a record, for something else in it is not the recipe's."""
+    dropped: set[str] = set()
+    if record.get("pretrained") is None:
+        dropped |= OF_PRETRAINED
+    if record["epochs"] == 0:
+        dropped |= {*_OF_TRAINING}
+    if record["epochs"] == 0 or record.get("teacher") is None:
+        dropped |= {*_OF_TEACHER}
+    if record.get("distill_layers") in (None, "none"):
+        dropped.add("distill_layer_weight")
+    if record.get("schedule") in ("steps", "auto"):
+        dropped |= {"start_sparsity", *STEPS_INSTEAD.values()}
+    if record.get("lr_schedule") != "cyclic":
+        dropped.add("lr_cycle_epochs")
+    method = METHODS.get(record.get("pruning_method") or "baseline")
+    criterion = record.get("criterion") or (method and method.criterion)
+    if criterion in CRITERIA and not CRITERIA[criterion].options.RANKS:
+        dropped.add("scope")
+    return dropped
 
 
 def decided_elsewhere(recipe: str | None, typed: Collection[str]) -> frozenset[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from gated_bert.config.distill_options import check_distillation
 from gated_bert.config.input_options import check_stride
-from gated_bert.config.parts import options_of, part_of, trained
+from gated_bert.config.methods import method_of_criterion
+from gated_bert.config.parts import acts_inside_epochs, options_of, part_of, trained
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
 from gated_bert.config.pruning_window import pruning_window
 from gated_bert.config.space import ROLES, TIED_ROLES
@@ -41,6 +42,8 @@ def check_together(config: GatedBertConfig) -> None:
         raise ConfigError("block_size", config.block_size, "rows and columns, e.g. 32x32")
     check_stride(config)
     check_distillation(config)
+    if config.lr_cycle_epochs is not None and config.lr_schedule != "cyclic":
+        raise ConfigError("lr_cycle_epochs", config.lr_cycle_epochs, "None without lr_schedule cyclic")
     if config.d_model and config.num_heads and config.d_model % config.num_heads:
         raise ConfigError("num_heads", config.num_heads, f"a divisor of d_model={config.d_model}")
     if isinstance(config.sparsity_steps, str):
@@ -82,7 +85,8 @@ def check_together(config: GatedBertConfig) -> None:
         raise ConfigError(
             "pruning_start_epoch",
             config.pruning_start_epoch,
-            f"1 to {min(config.pruning_end_epoch, max(config.epochs, 1))} (pruning end and epochs)",
+            f"1 to {min(config.pruning_end_epoch, max(config.epochs, 1))}, or a later pruning_end_epoch "
+            f"(now {config.pruning_end_epoch}) in epochs={config.epochs}",
         )
     if config.schedule == "steps":
         _check_steps(config)
@@ -97,7 +101,7 @@ def _check_window(config: GatedBertConfig):
         if config.schedule in ("steps", "auto"):
             raise ConfigError(name, value, f"no value with schedule={config.schedule}, which counts epochs")
     if all(value < 1 for value in steps.values()):
-        pruning_window(config)
+        pruning_window(config, inside_epochs=acts_inside_epochs(config))
 
 
 def _units_move(config: GatedBertConfig) -> bool:
@@ -166,6 +170,15 @@ def _check_pattern(config: GatedBertConfig):
         )  # fmt: skip
     if config.pooling not in (None, "mean") and criterion.SIGNED and not criterion.ELEMENT_ONLY:
         raise ConfigError("pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed")
+    if not criterion.RANKS:
+        usual, why = method_of_criterion(str(config.criterion)).scope, f"{config.criterion} closes by itself, no ranks"
+        if config.scope != usual:
+            raise ConfigError("scope", config.scope, f"{usual}: {why}")
+        if config.normalize_scores:
+            raise ConfigError("normalize_scores", True, f"False: {why}")
+    if criterion.ADAM_ONLY and config.optimizer == "sgd":
+        raise ConfigError("optimizer", "sgd", f"adamw, adam: the gradients of {config.criterion}'s gates are too small "
+                          "for its steps")  # fmt: skip
     two_steps = config.tile_dims == "kn" and config.pattern in ("k_tile", "tile", "tile_element")
     if config.sparsity_per_dim and not two_steps:
         raise ConfigError("sparsity_per_dim", True, "pattern k_tile, tile or tile_element with tile_dims kn: two steps")

@@ -93,17 +93,18 @@ class GateRule:
     def _floor(self, layer) -> int:
         return max(1, math.ceil(layer.min_kept * math.prod(layer.scores.shape)))
 
-    def _add_scalar(self, layer, name: str):
+    def _add_set(self, layer, name: str, shape: tuple[int, ...] = (), initializer="zeros"):
+        """Adds what no optimiser moves."""
         return layer.add_weight(
-            name=name, shape=(), initializer="zeros", trainable=False, autocast=False, dtype="float32"
+            name=name, shape=shape, initializer=initializer, trainable=False, autocast=False, dtype="float32"
         )
 
-    def _add_scores(self, layer, shape, value: float):
+    def _add_scores(self, layer, shape, value: float, trainable: bool = True):
         return layer.add_weight(
             name="scores",
             shape=shape,
             initializer=keras.initializers.Constant(value),
-            trainable=True,
+            trainable=trainable,
             autocast=False,
             dtype="float32",
         )
@@ -156,8 +157,8 @@ class SoftThresholdGates(GateRule):
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, 0.0)
-        layer.threshold = self._add_scalar(layer, "threshold")
-        layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
+        layer.threshold = self._add_set(layer, "threshold")
+        layer.penalty_weight = self._add_set(layer, "penalty_weight")
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         above = ops.sigmoid(layer.scores) > layer.threshold
@@ -186,7 +187,7 @@ class HardConcreteGates(GateRule):
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, HARD_CONCRETE_INIT)
-        layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
+        layer.penalty_weight = self._add_set(layer, "penalty_weight")
         layer.seed_generator = keras.random.SeedGenerator()
 
     def remove(self, layer: GatedLayer) -> None:
@@ -227,8 +228,8 @@ class UnitHardConcreteGates(HardConcreteGates):
     In training they are drawn, and multiply the rows of the matrix that a sublayer ends with, which has `unit_rows` of
     them for each; of other matrices nothing is trained. Otherwise an open one is σ(0.8 log α / temperature), as
     published, and which are open stands in `open`, of the columns that lead to the unit, too. `scores` holds a log α
-    for each row, whose mean over a unit's is the unit's, and last that of the sublayer. The penalty is `penalty_weight`
-    times the expected share of open weights of the sublayer's units.
+    for each row, whose mean over a unit's is the unit's, and last that of the sublayer. The penalty is the sum of
+    `penalty_weight` over rows times the probability that unit and sublayer are open, and its last element.
 
     Paper: Xia et al. 2022, Structured Pruning Learns Compact and Accurate Models (https://arxiv.org/abs/2204.00408).
     """
@@ -237,13 +238,9 @@ class UnitHardConcreteGates(HardConcreteGates):
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         ends_sublayer = layer.role in UNIT_ROWS
-        layer.scores = self._add_scores(layer, (shape[0] + 1,), UNIT_INIT)
-        layer.scores.trainable = ends_sublayer
-        layer.penalty_weight = self._add_scalar(layer, "penalty_weight")
-        layer.open = layer.add_weight(
-            name="open", shape=(shape[0], 1) if ends_sublayer else (1, shape[1]), initializer="ones", trainable=False,
-            autocast=False, dtype="float32",
-        )  # fmt: skip
+        layer.scores = self._add_scores(layer, (shape[0] + 1,), UNIT_INIT, trainable=ends_sublayer)
+        layer.penalty_weight = self._add_set(layer, "penalty_weight", (shape[0] + 1,))
+        layer.open = self._add_set(layer, "open", (shape[0], 1) if ends_sublayer else (1, shape[1]), "ones")
         layer.seed_generator = keras.random.SeedGenerator()
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
@@ -260,8 +257,9 @@ class UnitHardConcreteGates(HardConcreteGates):
         if layer.role not in UNIT_ROWS:
             return None
         units, whole = self.log_alphas(layer)
-        share = ops.multiply(ops.mean(self._likely(units)), self._likely(whole)[0])
-        return ops.multiply(layer.penalty_weight, share)
+        slopes = ops.sum(ops.reshape(layer.penalty_weight[:-1], (-1, layer.unit_rows)), axis=1)
+        likely = ops.multiply(self._likely(units), self._likely(whole))
+        return ops.add(ops.sum(ops.multiply(slopes, likely)), layer.penalty_weight[-1])
 
     def log_alphas(self, layer: GatedLayer) -> tuple[Tensor, Tensor]:
         """log α of the units [units] and of their sublayer [1]."""

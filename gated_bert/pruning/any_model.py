@@ -127,6 +127,8 @@ def pruner_of(
     rest = {name: value for name, value in options.items() if name not in objects}
     if isinstance(method, Criterion):
         _check_names(rest, _OF_ANY_CRITERION)
+        if method.Options.PATTERNS and "pattern" not in options:
+            rest["pattern"] = method.Options.PATTERNS[0]
         record, criterion, name = pruning_record("magnitude", pruning_end_epoch, **rest), method, method.name
     else:
         record, name = pruning_record(method, pruning_end_epoch, **rest), method

@@ -169,9 +169,9 @@ class PruningCallback(StepCallback):
             model: the gated model.
             method: one of `METHODS`, or a criterion, `Movement(learning_rate=1e-2)`.
             pruning_end_epoch: epoch, counted from 1, at whose beginning the end sparsity is due.
-            data: training data for methods that look at batches themselves (`spt`, the saliency of gradients and
-                activations): a pair (inputs, labels) of arrays or structures of arrays, or a dataset indexable by
-                batch. Its order need not be that of `fit`.
+            data: training data for methods that look at batches themselves (`spt`, `wanda`, `sparsegpt`, `obert`,
+                `mask_tuning`, the saliency of gradients and activations): a pair (inputs, labels) of arrays or
+                structures of arrays, or a dataset indexable by batch. Its order need not be that of `fit`.
             batch_size: rows of a batch that is cut from arrays.
             steps_per_epoch: batches in an epoch of a training loop of one's own; `fit` says it itself.
             loss: what the criterion probes, `loss(model, inputs, labels, training=False)`; None: the compiled loss.
@@ -202,22 +202,29 @@ class PruningCallback(StepCallback):
 
         Methods that keep scores (`movement`, `soft_movement`, `l0`, `cofi`, `taylor`, `platon`, `snip_momentum`, and
         `spt` with Taylor rewards) need it; for the others it changes nothing. Scores are not decayed. Those that are
-        trained are clipped together with the weights, those that only collect what gradients say have no part in it.
+        trained are clipped together with the weights, but for those of `cofi`, whose steps are of a size that stays as
+        it is; those, and scores that only collect what gradients say, have no part in it.
 
         Args:
             optimizer: AdamW, Adam or SGD, not built. What is excluded from weight decay is to be said of the copy.
             score_multiplier: learning rate of the scores as a multiple of the weights', where the method trains them;
-                None: by the criterion's own `learning_rate` where it was made with one, else 10, for `soft_movement`,
-                `l0` and `cofi` 100.
+                None: by the criterion's own `learning_rate` where it was made with one, else 10, for `soft_movement`
+                and `l0` 100. Of `cofi` it is refused: its `learning_rate` is the rate itself.
 
         Raises:
             UserError: another optimiser, or one whose own rate changes where the criterion says a rate.
         """
         self._made_optimizer = True
-        multiplier = self.criterion.score_multiplier if score_multiplier is None else score_multiplier
-        if multiplier is None:
-            multiplier = self.criterion.options.movement_learning_rate / _rate(optimizer)
-        return score_aware(optimizer, self.criterion.score_rule, multiplier, self.criterion.score_alpha)
+        criterion = self.criterion
+        multiplier = criterion.score_multiplier if score_multiplier is None else score_multiplier
+        if criterion.score_rate is not None:
+            if score_multiplier is not None:
+                raise UserError(f"score_multiplier: {score_multiplier!r} is refused; allowed: None: {self.method} has "
+                                "a rate that goes by no other, its option learning_rate")  # fmt: skip
+            multiplier = 1.0
+        elif multiplier is None:
+            multiplier = criterion.options.movement_learning_rate / _rate(optimizer)
+        return score_aware(optimizer, criterion.score_rule, multiplier, criterion.score_alpha, criterion.score_rate)
 
     def known_steps(self) -> int | None:
         found = super().known_steps()

@@ -14,6 +14,8 @@ from gated_bert.support.errors import UserError
 
 SCORES = "scores"
 """Name of the variable in which gated layers keep trainable scores."""
+_TRAINED = ("gradient", "apart")
+"""Rules by which scores take the optimiser's own steps."""
 
 
 class _ScoreAware:
@@ -23,16 +25,21 @@ class _ScoreAware:
     `update_step` TensorFlow hands over a raw variable without a path.
 
     Args:
-        score_rule: `gradient` (the optimiser's own step), `reward` (moving average of −gradient, whose first value is
+        score_rule: `gradient` (the optimiser's own step), `apart` (the same, as if by an optimiser of their own: at a
+            rate that stays as it is, and not clipped), `reward` (moving average of −gradient, whose first value is
             taken whole), `squared` (sum of squared gradients) or `absolute` (that of their sizes).
         score_multiplier: learning rate of the scores as a multiple of the weights'; for `gradient`.
+        score_rate: learning rate of the scores; for `apart`.
         score_alpha: for `reward`, weight of a new value in the moving average; for `absolute`, what is left of the sum
             when a new value comes.
     """
 
-    def __init__(self, *args, score_rule="gradient", score_multiplier=1.0, score_alpha=0.125, **kwargs):
+    def __init__(
+        self, *args, score_rule="gradient", score_multiplier=1.0, score_alpha=0.125, score_rate=None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         self.score_rule, self.score_multiplier, self.score_alpha = score_rule, score_multiplier, score_alpha
+        self.score_rate = score_rate
         self._score_places = frozenset()
 
     def build(self, variables):
@@ -41,7 +48,7 @@ class _ScoreAware:
         super().build(variables)
 
     def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
-        if self.score_rule != "gradient" and getattr(reference_variable, "name", None) == SCORES:
+        if self.score_rule not in _TRAINED and getattr(reference_variable, "name", None) == SCORES:
             return None
         return super().add_variable_from_reference(reference_variable, name=name, initializer=initializer)
 
@@ -50,7 +57,7 @@ class _ScoreAware:
         super()._backend_apply_gradients(grads, trainable_variables)
 
     def _clip_gradients(self, grads):
-        """Clips trained scores together with the weights (Sanh et al. 2020); other scores have no part in it."""
+        """Clips scores that are trained with the weights together with them (Sanh et al. 2020); others stay out."""
         # Keras would clip parts, which do not add up to the clipped whole.
         grads = whole_gradients(grads)
         if self.score_rule == "gradient":
@@ -66,6 +73,8 @@ class _ScoreAware:
             super().update_step(gradient, variable, learning_rate)
         elif self.score_rule == "gradient":
             super().update_step(gradient, variable, learning_rate * self.score_multiplier)
+        elif self.score_rule == "apart":
+            super().update_step(gradient, variable, ops.full_like(learning_rate, self.score_rate))
         elif self.score_rule == "squared":
             self.assign_add(variable, ops.square(gradient))
         elif self.score_rule == "absolute":
@@ -78,7 +87,8 @@ class _ScoreAware:
         return self._get_variable_index(variable) not in self._score_places and super()._use_weight_decay(variable)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("score_rule", "score_multiplier", "score_alpha")}
+        names = ("score_rule", "score_multiplier", "score_alpha", "score_rate")
+        own = {name: getattr(self, name) for name in names}
         return super().get_config() | own
 
 
@@ -118,17 +128,23 @@ _SCORE_AWARE: dict[type, Any] = {
 
 
 def score_aware(
-    optimizer: keras.optimizers.Optimizer, score_rule: str, score_multiplier: float, score_alpha: float
+    optimizer: keras.optimizers.Optimizer,
+    score_rule: str,
+    score_multiplier: float,
+    score_alpha: float,
+    score_rate: float | None = None,
 ) -> keras.optimizers.Optimizer:
     """A copy of AdamW, Adam or SGD that treats scores apart; the arguments are those of `_ScoreAware`.
 
     Raises:
-        UserError: another optimiser.
+        UserError: another optimiser, or SGD where scores are trained `apart`: their gradients are too small for it.
     """
-    if type(optimizer) not in _SCORE_AWARE:
-        allowed = ", ".join(known.__name__ for known in _SCORE_AWARE)
+    known = [kind for kind in _SCORE_AWARE if score_rule != "apart" or kind is not keras.optimizers.SGD]
+    if type(optimizer) not in known:
+        allowed = ", ".join(kind.__name__ for kind in known)
         raise UserError(f"optimizer: {optimizer!r} is refused; allowed: an optimiser of the class {allowed}")
-    rules = {"score_rule": score_rule, "score_multiplier": score_multiplier, "score_alpha": score_alpha}
+    rules = {"score_rule": score_rule, "score_multiplier": score_multiplier, "score_alpha": score_alpha,
+             "score_rate": score_rate}  # fmt: skip
     return _SCORE_AWARE[type(optimizer)].from_config(optimizer.get_config() | rules)
 
 
@@ -152,6 +168,7 @@ def build_optimizer(
         "global_clipnorm": config.clip_norm,
         "score_rule": score_rule,
         "score_multiplier": config.movement_learning_rate / config.learning_rate,
+        "score_rate": config.movement_learning_rate,
         "score_alpha": config.spt_reward_alpha if score_alpha is None else score_alpha,
     }
     if config.optimizer == "sgd":

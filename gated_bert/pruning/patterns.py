@@ -95,7 +95,8 @@ class Tied(Pattern):
         found: list[Group] = [group for group in made if group]
         if not found:
             raise ConfigError(
-                "prunable_roles", "none of the layers", f"{', '.join(roles)}, which {self.what} are made of"
+                "prunable_roles", "none of the layers", f"{', '.join(roles)}, which {self.what} are made of; "
+                "another pattern for a model that has none of them left",
             )
         return found
 

@@ -28,6 +28,7 @@ from gated_bert.pruning.patterns import Block, Pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.pruning.selection import threads
 from gated_bert.support.checks import choose, number
+from gated_bert.support.errors import UserError
 
 
 class Pruner:
@@ -200,7 +201,13 @@ class Pruner:
         Args:
             sparsity: fraction of the weights.
             step: steps done so far; with the seed it decides how ties are broken.
+
+        Raises:
+            UserError: a criterion whose gates close by themselves.
         """
+        if not self.criterion.selects:
+            raise UserError(f"Pruner.update: {self.criterion.name} chooses no masks, its gates close by themselves; "
+                            "PruningCallback moves it along a schedule")  # fmt: skip
         now = OpenUnits()
         if self._is_due(sparsity, now):
             rng = np.random.default_rng([self.seed, step])

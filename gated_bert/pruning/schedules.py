@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gated_bert.config import ConfigError, GatedBertConfig
+from gated_bert.config import GatedBertConfig
 from gated_bert.config.parts import claim
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
 from gated_bert.config.pruning_window import pruning_window
@@ -196,22 +196,16 @@ def build_schedule(
     Args:
         config: the run's record.
         steps_per_epoch: as of `pruning_window`.
-        inside_epochs: whether the criterion changes masks inside epochs; else the last chance to do so is the beginning
-            of the last epoch.
+        inside_epochs: likewise.
 
     Raises:
         ConfigError, UserError: as of `pruning_window`.
     """
-    schedule = _schedule_between(config, *pruning_window(config, steps_per_epoch), inside_epochs)
+    schedule = _schedule_between(config, *pruning_window(config, steps_per_epoch, inside_epochs))
     return every(config.pruning_every, schedule) if config.pruning_every > 1 else schedule
 
 
-def _schedule_between(config: GatedBertConfig, first: float, last: float, inside_epochs: bool) -> Schedule:
-    if not inside_epochs and last > max(config.epochs, 1):
-        last = float(config.epochs)
-        if first > last:
-            raise ConfigError("pruning_warmup", config.pruning_warmup, f"less: {config.criterion} moves masks at the "
-                              f"beginning of an epoch, and the last one begins after {config.epochs - 1}")  # fmt: skip
+def _schedule_between(config: GatedBertConfig, first: float, last: float) -> Schedule:
     ends = (config.start_sparsity, config.end_sparsity, first, last)
     if config.schedule == "steps" and isinstance(config.sparsity_steps, tuple):
         values = tuple(step / 100 for step in config.sparsity_steps)

@@ -16,6 +16,7 @@ from gated_bert.experiments.reports.best import best_row
 from gated_bert.experiments.reports.compare import compare
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.runs import run as run_module
+from gated_bert.experiments.runs.finished import headline
 from gated_bert.experiments.runs.output_folder import set_tables_aside
 from gated_bert.experiments.runs.run import train
 from gated_bert.experiments.runs.run_state import newest_metadata, read_status
@@ -50,6 +51,37 @@ def rows_of(*pairs):
 )  # fmt: skip
 def test_the_best_epoch(pairs, best):
     assert best_row(rows_of(*pairs), "val")["epoch"] == best
+
+
+def aiming(*rows):
+    names = ("epoch", "target_sparsity", "pattern_sparsity", "val", "sparsity")
+    return [dict(zip(names, (epoch, *row, row[1] / 2), strict=True)) for epoch, row in enumerate(rows, 1)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        # Beyond what was asked is no better than there.
+        ([(0.6, 0.52, 0.9), (0.6, 0.98, 0.5), (0.6, 0.66, 0.7)], 3),
+        # As little below it as the published code lets pass.
+        ([(0.3, 0.6, 0.9), (0.6, 0.605, 0.6), (0.6, 0.591, 0.8)], 3),
+        # Too far below.
+        ([(0.6, 0.605, 0.6), (0.6, 0.58, 0.8)], 1),
+        ([(0.6, 0.1, 0.9), (0.6, 0.2, 0.4)], 2),
+    ],
+)
+def test_the_best_epoch_of_a_run_that_swings_about_its_target(rows, best):
+    rows = aiming(*rows)
+    assert best_row(rows, "val", aims=True)["epoch"] == best
+    kept = [best_row(rows[:count], "val", aims=True) for count in range(1, len(rows) + 1)]
+    assert all(now is before or now is last for before, now, last in zip(kept, kept[1:], rows[1:], strict=False))
+
+
+def test_what_a_run_reached_says_where_that_is_not_what_was_asked():
+    rows = aiming((0.6, 0.939, 0.55), (0.6, 0.591, 0.55), (NAN, 0.3, 0.55))
+    said = [headline(row, "val") for row in rows]
+    assert said[0] == "val 0.5500 at sparsity 0.4695; 0.9390 of the pattern's weights closed, 0.6000 asked"
+    assert said[1:] == ["val 0.5500 at sparsity 0.2955", "val 0.5500 at sparsity 0.1500"]
 
 
 def test_a_run_that_keeps_its_best_model_has_the_right_one_at_its_end():

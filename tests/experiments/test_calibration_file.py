@@ -25,8 +25,8 @@ def dense(tmp_path_factory):
 
 def pruned(dense, folder, task="sst2", **options):
     config = GatedBertConfig(
-        pruning_method="sparsegpt", data="embedded", task=task, epochs=0, pretrained=str(dense), end_sparsity=0.6,
-        batch_size=16, train_examples=64, **{**SIZES, **options},
+        data="embedded", task=task, epochs=0, pretrained=str(dense), end_sparsity=0.6,
+        batch_size=16, train_examples=64, **{"pruning_method": "sparsegpt", **SIZES, **options},
     )  # fmt: skip
     model = load_model(train(config, folder).folder / "model").model
     return [keras.ops.convert_to_numpy(layer.raw_kernel) for layer in model.gated_layers()]
@@ -76,6 +76,23 @@ def test_what_holds_no_texts_is_refused_before_a_run(dense, tmp_path, capsys, na
     found = capsys.readouterr().err
     assert name in found and said in found and found.count("\n") == 1
     assert not list((tmp_path / "out").rglob("*.keras"))
+
+
+def test_a_file_that_no_method_looks_at_is_refused_and_others_look_at_training_examples(dense, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("a good film\na bad film\n")
+    texts = str(tmp_path / "texts.txt")
+    words = ["-t", "sst2", "-d", "embedded", "-pt", str(dense), "-e", "0", "--calibration-file", texts]
+    for methods in ("obert", "mask_tuning", "LayerMagGrad,magnitude"):
+        command = ["oneshot", *words, "--strategy", methods, "--sparsities", "50", "-o", str(tmp_path / "out")]
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: --calibration-file: '{texts}' is refused; allowed: with wanda, sparsegpt")
+    assert main(["oneshot", *words, "--strategy", "wanda,obert", "--sparsities", "50", "--dry-run"]) == 0
+    assert "--calibration-file: obert does not look at it" in capsys.readouterr().out
+    for method, options in (("obert", {"obert_gradients": 2}), ("mask_tuning", {"pattern": "head_neuron"})):
+        theirs, ours = (pruned(dense, tmp_path / f"{method}{bool(file)}", pruning_method=method, calibration_file=file,
+                               schedule="one_shot", **options) for file in (None, texts))  # fmt: skip
+        assert all(np.array_equal(*pair) for pair in zip(theirs, ours, strict=True))
 
 
 def test_spans_are_not_calibrated_so(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -82,6 +83,22 @@ def test_what_a_criterion_keeps_of_every_weight_is_reckoned_with(options):
     assert beside[0] - beside[1] == pytest.approx(4 * sum(found) * parameters(config) + passing, abs=8)
     grown = working_disk(config) - working_disk(plain_config)
     assert grown == 2 * 4 * found[0] * parameters(config)
+
+
+def test_what_a_step_takes_goes_by_the_layers_of_the_pretrained_folder(tmp_path):
+    """One of 2 layers, 16 wide, instead of base's 12 of 768."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    others = {"model_type": "bert", "vocab_size": 20, "max_position_embeddings": 16, "type_vocab_size": 2}
+    (tmp_path / "config.json").write_text(json.dumps(sizes | others))
+    (tmp_path / "model.safetensors").write_bytes(bytes(20_000))
+
+    def step(batch, **others):
+        made = GatedBertConfig(pretrained=str(tmp_path), max_len=8, batch_size=batch, **others)
+        return job_memory(made, on_gpu=False)
+
+    a_token = 16 * 16 + 4 * 32 + 3 * 2 * 8
+    assert step(1001) - step(1) == 4 * 1000 * 8 * 2 * a_token
+    assert step(1001, num_layers=1) - step(1, num_layers=1) == 4 * 1000 * 8 * a_token
 
 
 def size_of(arrays):

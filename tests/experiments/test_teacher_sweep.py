@@ -152,6 +152,19 @@ def test_where_no_sweep_trains_the_dense_model_self_is_refused(command, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["train"], ["stages", "--stages", "25,50"]], ids=lambda command: command[0])
+def test_a_teacher_that_a_recipe_names_is_refused_as_the_recipes_and_can_be_left_out(
+    command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    words = [*command, "-d", "embedded", "-m", "tiny", "-t", "sst2", "--recipe", "best"]
+    said = refusal(capsys, *words)
+    assert said.startswith("error: --teacher: 'self of the recipe best' is refused; allowed: a folder; self is for")
+    assert said.strip().endswith("; or none")
+    configs = [job.config for job in planned("--recipe", "best", "--teacher", "none", "-p", "magnitude,l0")]
+    assert [(config.teacher, config.scope) for config in configs] == [(None, "global"), (None, "layer")]
+
+
 def test_a_teacher_that_is_not_there_or_of_another_task_is_refused_before_any_job(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["sweep", "-d", "embedded", "-m", "tiny", "-e", "2", "-p", "magnitude", "-t", "sst2"]

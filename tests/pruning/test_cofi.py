@@ -155,6 +155,105 @@ def test_what_was_closed_before_counts_and_stays_closed():
     assert array(endings[0].effective_gates()).reshape(HEADS, -1).any(1).tolist() == [False, True, False, True]
 
 
+def test_single_weights_that_were_closed_before_count_in_the_lagrangian_its_value_and_its_gradient():
+    """A random half of all weights and two heads are closed: s is what a count of open weights says."""
+    model, criterion, pruner, endings = gated(seed=8, penalty=3.0, learning_rate=1e-30)
+    rng = np.random.default_rng(0)
+    for layer in {layer for group in pruner.groups for layer in group.layers}:
+        layer.mask_variable.assign(rng.integers(0, 2, layer.mask_variable.shape))
+    heads = pruner.groups[0]
+    for layer, factor in zip(heads.layers, heads.expand(np.array([0.0, 1.0, 0.0, 1.0])), strict=True):
+        layer.mask_variable.assign(array(layer.mask_variable) * factor)
+    left = [sum(array(layer.mask_variable).sum(1 - axis).reshape(group.num_units, -1).sum(1)
+                for layer, axis in zip(group.layers, group.axes, strict=True)) for group in pruner.groups]  # fmt: skip
+    total = sum(array(layer.mask_variable).size for layer in {each for g in pruner.groups for each in g.layers})
+    criterion.load_state({"multipliers": np.array([0.7, 1.9, *[0.0] * 4, 9])})
+    criterion.aim(0.3)
+    scores = [array(layer.scores).astype(np.float64) for layer in endings]
+
+    def lagrangian():
+        shifted = [np.append(each[:-1].reshape(len(units), -1).mean(1), each[-1]) - HARD_CONCRETE_SHIFT
+                   for each, units in zip(scores, left, strict=True)]  # fmt: skip
+        is_open = [sigmoid(each[:-1]) @ units * sigmoid(each[-1]) for each, units in zip(shifted, left, strict=True)]
+        missed = 1 - sum(is_open) / total - 0.3
+        return 3.0 * (0.7 * missed + 1.9 * missed**2), missed + 0.3
+
+    value, closed = lagrangian()
+    assert criterion.expected_sparsity() == pytest.approx(closed, abs=1e-6)
+    assert sum(float(array(layer.rule.penalty(layer))) for layer in endings) == pytest.approx(value, abs=1e-5)
+    for place, layer in enumerate(endings):
+        expected = np.zeros(layer.scores.shape)
+        for index in range(len(expected)):
+            scores[place][index] += 1e-5
+            above = lagrangian()[0]
+            scores[place][index] -= 2e-5
+            expected[index] = (above - lagrangian()[0]) / 2e-5
+            scores[place][index] += 1e-5
+        np.testing.assert_allclose(gradient_of_penalty(layer), expected, atol=1e-6)
+    shut = np.concatenate([~array(layer.effective_gates()).reshape(len(units), -1).any(1)
+                           for layer, units in zip(endings, left, strict=True)])  # fmt: skip
+    shares = np.concatenate(left) / total
+    assert abs(1 - shares[~shut].sum() - closed) <= shares.max() / 2 + 1e-6
+
+
+def test_which_of_equally_likely_units_close_is_drawn_by_the_seed():
+    closed = []
+    for seed in (1, 2):
+        _, criterion, pruner, endings = gated("neuron")
+        criterion.bind(pruner.groups, seed)
+        for layer in endings:
+            layer.scores.assign(np.full(layer.scores.shape, 1.0))
+        criterion.aim(0.5)
+        closed.append([~array(layer.effective_gates()).any(1) for layer in endings])
+    assert len(closed[0]) == 2 and all(0 < each.sum() < len(each) for each in closed[0])
+    assert not np.array_equal(closed[0][0], closed[1][0])
+
+
+@pytest.mark.parametrize("clipped", [None, 1e-3], ids=["", "clipped"])
+def test_gates_take_steps_of_the_size_of_their_rate_whatever_becomes_of_the_weights(clipped):
+    """Adam's first step is as long as its rate; the rate of the weights falls to 0."""
+    model = gated_bert.gate(encoder(), "cofi", exclude="head")
+    callback = PruningCallback.for_model(model, Cofi(learning_rate=0.05), pruning_end_epoch=3, end_sparsity=0.5)
+    assert [group.layers[-1].unit_rows > 0 for group in callback.pruner.groups] == [True] * 4
+    falling = keras.optimizers.schedules.PolynomialDecay(1e-3, 1, 0.0)
+    model.compile(callback.optimizer(keras.optimizers.Adam(falling, global_clipnorm=clipped)), LOSS)
+    layer = callback.pruner.groups[-1].layers[-1]
+    before, kernel = array(layer.scores), array(layer.raw_kernel)
+    for step in (1, 2):
+        layer.penalty_weight.assign(np.full(layer.penalty_weight.shape, 50.0))
+        model.train_on_batch({name: value[:8] for name, value in INPUTS.items()}, LABELS[:8])
+        np.testing.assert_allclose(before - array(layer.scores), 0.05 * step, rtol=0.02)
+        assert step == 1 or np.array_equal(array(layer.raw_kernel), kernel)
+        kernel = array(layer.raw_kernel)
+    again = type(model.optimizer).from_config(model.optimizer.get_config())
+    assert (again.score_rule, again.score_rate) == ("apart", 0.05)
+
+
+def test_what_means_nothing_to_gates_that_close_by_themselves_is_refused():
+    for method in ("cofi", "soft_movement", "l0"):
+        for refused in ({"scope": "layer" if method == "cofi" else "global"}, {"normalize_scores": True}):
+            with pytest.raises(ConfigError, match=f"{next(iter(refused))}: .* is refused; allowed: .*{method}"):
+                GatedBertConfig(pruning_method=method, **refused)
+    with pytest.raises(ConfigError, match="optimizer: 'sgd' is refused; allowed: adamw, adam: .*cofi"):
+        GatedBertConfig(pruning_method="cofi", optimizer="sgd")
+    model, criterion, pruner, _ = gated()
+    callback = PruningCallback(pruner, model=model)
+    with pytest.raises(gated_bert.UserError, match="optimizer: .*SGD.* is refused; allowed: .*AdamW, Adam$"):
+        callback.optimizer(keras.optimizers.SGD(0.1))
+    with pytest.raises(gated_bert.UserError, match="score_multiplier: 5 is refused; allowed: None: Cofi "):
+        callback.optimizer(keras.optimizers.Adam(0.1), 5)
+    with pytest.raises(gated_bert.UserError, match="Pruner.update: Cofi chooses no masks"):
+        pruner.update(0.5)
+
+
+def test_whoever_freezes_the_model_and_thaws_it_trains_what_was_trained_before():
+    model = gated_bert.gate(encoder(), "cofi", exclude="head")
+    before = [variable.path for variable in model.trainable_variables]
+    model.trainable = False
+    model.trainable = True
+    assert [variable.path for variable in model.trainable_variables] == before
+
+
 def test_a_run_comes_to_the_sparsity_asked_for_and_says_how_near_it_is():
     model = gated_bert.gate(encoder(), "cofi", exclude="head")
     callback = PruningCallback.for_model(model, "cofi", pruning_end_epoch=9, end_sparsity=0.5)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.experiments.reports.results import Run, read_run
+from gated_bert.experiments.reports.best import NEAR_TARGET
+from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, read_run
 from gated_bert.experiments.reports.run_layout import CHECKPOINT, MODEL
 from gated_bert.experiments.runs.checkpoint import Checkpoint, last_checkpoint, stored_place
 from gated_bert.experiments.runs.lifecycle import FINISHED
@@ -50,8 +52,11 @@ def rows_of(run: Run) -> tuple[list[dict], dict, dict]:
 
 
 def headline(row: dict, primary: str) -> str:
-    """What a run reached: `val_accuracy 0.9125 at sparsity 0.9000`."""
-    return f"{primary} {row[primary]:.4f} at sparsity {row['sparsity']:.4f}"
+    """What a run reached: `val_accuracy 0.9125 at sparsity 0.9000`, and where that is not what it was to reach."""
+    closed, target = row.get(PATTERN_SPARSITY, math.nan), row.get("target_sparsity", math.nan)
+    missed = f"; {closed:.4f} of the pattern's weights closed, {target:.4f} asked"
+    reached = f"{primary} {row[primary]:.4f} at sparsity {row['sparsity']:.4f}"
+    return reached + missed * (abs(closed - target) > NEAR_TARGET)
 
 
 def has_plots(run: Run) -> bool:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from gated_bert.compression.model_statistics import mac_record
 from gated_bert.config import GatedBertConfig
+from gated_bert.config.parts import part_of
 from gated_bert.experiments.reports.best import best_row
 from gated_bert.experiments.reports.run_layout import (
     BEST_MODEL,
@@ -30,6 +31,7 @@ from gated_bert.experiments.runs.environment import hardware, versions
 from gated_bert.experiments.runs.lifecycle import FINISHED
 from gated_bert.models.backbone import EncoderClassifier
 from gated_bert.models.folder import same_model, save_model
+from gated_bert.pruning.criteria.base import class_of
 from gated_bert.support.files import write_csv_atomic, write_json_atomic
 from gated_bert.tasks.examples import TaskData
 from gated_bert.tasks.task import Task
@@ -57,6 +59,7 @@ class RunFolder:
         self.one_shot: dict[str, dict] = place.get("one_shot", {})
         self.metadata: dict = {}
         self._saved_best: int | None = None
+        self._aims = config.criterion is not None and class_of(part_of(config)).aims
 
     def begin(
         self, data: TaskData, tokenizer: Tokenizer, model: EncoderClassifier, schedule: Mapping | None,
@@ -111,7 +114,7 @@ class RunFolder:
         """Writes an epoch's row, and keeps the model where it is the best so far."""
         self.rows.append({name: float(value) if name != "epoch" else value for name, value in row.items()})
         write_csv_atomic(self.path / named(ROWS, self.config.label, self.stamp), pd.DataFrame(self.rows))
-        if best_row(self.rows, self.primary) is self.rows[-1]:
+        if self.best is self.rows[-1]:
             self.save(BEST_MODEL, model, row=self.rows[-1])
             self._saved_best = self.rows[-1]["epoch"]
 
@@ -155,7 +158,7 @@ class RunFolder:
     @property
     def best(self) -> dict:
         """The row of the best model."""
-        return best_row(self.rows, self.primary)
+        return best_row(self.rows, self.primary, self._aims)
 
     def place(self, seconds: float) -> dict:
         """What a checkpoint holds of the run beside its variables.

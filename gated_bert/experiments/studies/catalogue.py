@@ -16,8 +16,8 @@ FIVE = f"{FOUR},random"
 
 _EMBEDDED = "-t sst2 -m tiny -b 64 -l 1e-3"
 _SST2 = "-t sst2 -m tiny -l 2e-4 --dropout 0.3 --schedule auto"
-_TUNE = "-l 1.5e-4 -ml 128 --dropout 0.1"
-_MRPC = "-t mrpc -p baseline -l 1e-4 -ml 128 --dropout 0.1 -b 16 -e 4"
+_TUNE = "-l 1.5e-4 -ml 128 --dropout 0.1 --precision auto"
+_MRPC = "-t mrpc -p baseline -l 1e-4 -ml 128 --dropout 0.1 -b 16 -e 4 --precision auto"
 _SHORT = "-b 32 -e 5 -pe 4 -f 0.95 --movement-frequency 20"
 _LONG = f"-b 32 -p {FIVE} -e 20 -ps 3 -pe 16 -f 0.95 --schedule cubic --seeds 1,2,3,4,5"
 _CUT = "-l 5e-5 -b 16 -ml 48 --num-layers 1 --train-examples 64"
@@ -86,11 +86,11 @@ def _stage_parts(dense: str, common: str, names: Sequence[str]) -> tuple[Part, .
     )
 
 
-_SPANS = "-t squad --dropout 0.1 -b 8 -l 2e-4"
+_SPANS = "-t squad --dropout 0.1 -b 8 -l 2e-4 --precision auto"
 _STRATEGIES = ",".join(STRATEGIES)
 _EXAMPLE = "LayerGradCAMShift,LayerSmoothGrad,LayerMagWeight,LayerSmoothGradCAMShift,RandomPruning"
 """Those of the published example, and the control."""
-_SALIENCY = "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4"
+_SALIENCY = "-ml 64 --dropout 0.1 -b 32 -l 1.5e-4 --precision auto"
 
 
 def _saliency_parts(

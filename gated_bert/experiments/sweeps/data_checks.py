@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.flag_table import LABELS
+from gated_bert.config.parts import acts_inside_epochs, reads_calibration_texts
+from gated_bert.config.pruning_window import pruning_window
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.support.checks import FlagError
+from gated_bert.tasks.kinds import SPANS
 
 if TYPE_CHECKING:
     from gated_bert.tasks.task import Task
@@ -45,17 +49,31 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
                 notes += own_data_notes(data.source)
             check_metrics(task)
             run_tokenizer(config)
+            _check_windows([job.config for job in jobs if job.config.task == config.task], task)
             notes += _check_teachers([job.config for job in jobs if job.after is None], config.task, task)
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
-        if config.calibration_file:
-            calibration_examples(config, task)
+        reading = [job.config for job in jobs if job.config.task == config.task and reads_calibration_texts(job.config)]
+        if reading:
+            calibration_examples(reading[0], task)
     for place in filter(None, {job.config.checkpoint_dir for job in jobs}):
         from gated_bert.experiments.runs.resume_store import check_place
 
         check_place(place)
     return notes
+
+
+def _check_windows(configs: Sequence[GatedBertConfig], task: Task):
+    """Refuses warm-ups and cool-downs in steps that leave none for pruning; windows of spans are not counted."""
+    for config in configs:
+        counted = (config.pruning_warmup or 0, config.pruning_cooldown or 0)
+        if config.criterion is None or config.epochs == 0 or task.kind == SPANS or max(counted) < 1:
+            continue
+        from gated_bert.tasks.data import load_task_data
+
+        steps = math.ceil(len(load_task_data(config).train) / config.batch_size)
+        pruning_window(config, steps, acts_inside_epochs(config))
 
 
 def _check_teachers(configs: Sequence[GatedBertConfig], name: str, task: Task) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.distill_options import DISTILL_FIELDS, SELF, SELF_ELSEWHERE, SELF_NOTE
+from gated_bert.config.distill_options import DISTILL_FIELDS, SELF, SELF_NOTE
 from gated_bert.config.flag_table import PRUNING_FIELDS
 from gated_bert.experiments.reports.run_layout import JOB_FILE, MODEL, STATUS_FILE, SWEEP_FILE
 from gated_bert.experiments.runs.run_state import newest_metadata, read_status, track_below
@@ -78,7 +78,7 @@ def plan_jobs(settings: Settings, point: Mapping[str, object] | None = None) -> 
     """
     plan = _planned(settings, point)
     if any(job.config.teacher == SELF for job in plan.jobs):
-        raise FlagError.refused(settings.labels["teacher"], SELF, SELF_ELSEWHERE)
+        settings.refuse_self()
     return plan
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.distill_options import DISTILL_FIELDS, SELF
+from gated_bert.config.distill_options import DISTILL_FIELDS, SELF, SELF_ELSEWHERE
 from gated_bert.config.flag_table import LABELS, hint, read_as
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.matrix_checks import check_matrices
@@ -76,6 +76,17 @@ class Settings:
         except ConfigError as error:
             name = "seeds" if error.field == "seed" and "seeds" in self.typed else error.field
             raise FlagError(error.describe(self.labels.get(name, name)) + hint(error.field, error.value)) from None
+
+    def refuse_self(self) -> NoReturn:
+        """Says that there is no sweep that could train a teacher, and whose word `self` is.
+
+        Raises:
+            FlagError: always.
+        """
+        if "teacher" in self.typed:
+            raise FlagError.refused(self.labels["teacher"], SELF, SELF_ELSEWHERE)
+        raise FlagError.refused(self.labels["teacher"], f"{SELF} of the recipe {self.values.get('recipe')}",
+                                f"{SELF_ELSEWHERE}; or none")  # fmt: skip
 
     def _of_teacher(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What of a run's fields makes the dense model that is to teach the others."""

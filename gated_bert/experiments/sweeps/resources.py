@@ -9,6 +9,7 @@ from pathlib import Path
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import SELF
 from gated_bert.config.parts import options_of, part_of
+from gated_bert.support.errors import UserError
 from gated_bert.support.machine import GIB, Machine, thread_environment
 
 _FRAMEWORK_MEMORY = 1.2 * GIB
@@ -40,13 +41,29 @@ def job_memory(config: GatedBertConfig, on_gpu: bool) -> int:
     model. A training step keeps for each token some sixteen numbers per hidden unit, four per FFN neuron, and three per
     head and other token.
     """
-    layers, width, heads, dff = config.sizes()
-    per_token = layers * (16 * width + 4 * dff + 3 * heads * config.max_len)
+    per_token = sum(16 * width + 4 * dff + 3 * heads * config.max_len for width, heads, dff in _layers(config))
     activations = 0 if on_gpu else 4 * config.batch_size * config.max_len * per_token
     state = 8 + sum(score_numbers(config))
     passing = options_of(config).passing_bytes(parameters(config)) if config.criterion else 0
     numbers = state * parameters(config) + _teacher_numbers(config)
     return int(_FRAMEWORK_MEMORY + 4 * numbers + activations + passing)
+
+
+def _layers(config: GatedBertConfig) -> list[tuple[int, int, int]]:
+    """Hidden size, heads and neurons of each layer, as the pretrained folder has them, else the preset."""
+    if config.pretrained and Path(config.pretrained).is_dir():
+        try:
+            from gated_bert.models.checkpoints import read_sizes
+
+            found = read_sizes(config.pretrained)
+        except (ImportError, UserError):
+            # A plan is shown before anything is installed; what is wrong with the folder is said where it is read.
+            pass
+        else:
+            return [(found.hidden_size, each.num_heads, each.intermediate_size)
+                    for each in found.layers[: config.num_layers]]  # fmt: skip
+    layers, width, heads, dff = config.sizes()
+    return [(width, heads, dff)] * layers
 
 
 def _teacher_numbers(config: GatedBertConfig) -> int:

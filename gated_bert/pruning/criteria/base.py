@@ -56,7 +56,8 @@ class Criterion:
         default_pooling: how units pool their weights' scores where the record does not say; see `Group.pool`. A norm
             would rank strongly negative scores first, so scores with a sign, and squares, take the mean.
         gate_rule: the rule of `gated_bert.models.gate_rules` that the model must be built with.
-        score_rule: how the optimiser moves the layers' `scores`: `gradient`, `reward`, `squared` or `absolute`.
+        score_rule: how the optimiser moves the layers' `scores`: `gradient`, `apart`, `reward`, `squared` or
+            `absolute`.
         reopens: a mask may open again what an earlier one closed.
         selects: masks are chosen by ranking scores; else the gate rule closes weights itself.
         aims: of criteria that do not select masks, those that come near a sparsity: `aim` takes the place of
@@ -71,6 +72,7 @@ class Criterion:
         update_every: steps between two mask updates, of `every_step` criteria.
         score_multiplier: learning rate of trained scores as a multiple of the weights', where an optimiser of a user's
             own does not say it.
+        score_rate: learning rate of scores that are trained `apart`.
         score_alpha: weight of a new value in the moving average of `reward` scores, and of the old one in `absolute`
             ones.
         collect_every: steps between two calls of `collect`; 0: none.
@@ -107,6 +109,7 @@ class Criterion:
     columns: tuple[str, ...] = ()
     update_every = 1
     score_multiplier: float | None = 10.0
+    score_rate: float | None = None
     score_alpha = 0.125
     collect_every = 0
     listener: Callable[[str], None] | None = None
