@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gated_bert.cli.main import main
 from gated_bert.cli.settings import read_settings
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.later_fields import LATER, as_written_before
@@ -16,6 +17,7 @@ from gated_bert.config.parts import CRITERIA, VARIANTS, options_of_others
 from gated_bert.config.recipes import OF_PRETRAINED, RECIPES
 from gated_bert.experiments.reports.aggregate import _identity
 from gated_bert.experiments.reports.results import Run
+from gated_bert.experiments.runs import job_process
 from gated_bert.experiments.runs.same_record import config_changes
 from gated_bert.experiments.sweeps.jobs import plan_grid
 from gated_bert.experiments.sweeps.overview import configuration_text
@@ -120,6 +122,18 @@ def test_what_a_recipe_sets_is_shown_before_the_start():
     assert (rows["batch size"], rows["end sparsity"], rows["epochs"]) == ("8", "80 %", "8")
     assert rows["learning rate"] == "0.0005 (from scratch; 2e-05 with pretrained weights)"
     assert "note: recipe platon: without -pt its learning rate, of pretrained weights, are left out" in lines
+
+
+def test_one_run_shows_what_a_recipe_sets_of_it_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(job_process, "run_job", lambda *run: 0)
+    words = ["train", "-d", "embedded", "-t", "sst2", "-m", "tiny", "--recipe", "movement", "-e", "2"]
+    assert main([*words, "--run-dir", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    rows = dict(line.strip().split("  ", 1) for line in said.splitlines() if line.startswith("  "))
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert (rows["recipe"], rows["movement learning rate"], rows["warmup ratio"]) == ("movement", "0.01", "0.1")
+    assert rows["output"] == str(tmp_path / "run")
+    assert "recipe movement: without -pt its freeze and learning rate, of pretrained weights, are left out" in said
 
 
 def test_flags_beside_a_recipe_are_the_records():

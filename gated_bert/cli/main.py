@@ -59,7 +59,7 @@ def train_command(words: list[str]) -> int:
     from gated_bert.experiments.sweeps.jobs import plan_jobs
     from gated_bert.experiments.sweeps.overview import configuration_text
 
-    if settings and LAUNCHER_VARIABLE not in os.environ and verbosity(os.environ):
+    if settings and settings.values.get("recipe") and LAUNCHER_VARIABLE not in os.environ and verbosity(os.environ):
         print(configuration_text(plan_jobs(settings), [("output", str(folder))]), flush=True)
     status = run_job(config, folder, bool(typed.get("resume")), flag)
     if LAUNCHER_VARIABLE not in os.environ:

@@ -85,8 +85,8 @@ def check_together(config: GatedBertConfig) -> None:
         raise ConfigError(
             "pruning_start_epoch",
             config.pruning_start_epoch,
-            f"1 to {min(config.pruning_end_epoch, max(config.epochs, 1))}, or a later pruning_end_epoch "
-            f"(now {config.pruning_end_epoch}) in epochs={config.epochs}",
+            f"1 to {min(config.pruning_end_epoch, max(config.epochs, 1))} "
+            f"(pruning_end_epoch={config.pruning_end_epoch}, epochs={config.epochs})",
         )
     if config.schedule == "steps":
         _check_steps(config)

@@ -11,7 +11,7 @@ _Row = TypeVar("_Row", bound=Mapping)
 SAME_SPARSITY = 1e-3
 """Sparsities (fractions) that differ by less are the same: whole units seldom add up to one twice."""
 NEAR_TARGET = 0.01
-"""What a criterion that aims at a sparsity may lack of it (`sparsity_epsilon` of CoFi's published code)."""
+"""What a criterion that aims at a sparsity may lack of it, or a run end beside what was asked of it."""
 
 
 def best_row(rows: Sequence[_Row], metric: str, aims: bool = False) -> _Row:

@@ -66,13 +66,16 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
 
 def _check_windows(configs: Sequence[GatedBertConfig], task: Task):
     """Refuses warm-ups and cool-downs in steps that leave none for pruning; windows of spans are not counted."""
-    for config in configs:
-        counted = (config.pruning_warmup or 0, config.pruning_cooldown or 0)
-        if config.criterion is None or config.epochs == 0 or task.kind == SPANS or max(counted) < 1:
-            continue
-        from gated_bert.tasks.data import load_task_data
+    from gated_bert.tasks.data import load_task_data
 
-        steps = math.ceil(len(load_task_data(config).train) / config.batch_size)
+    examples: dict[int | None, int] = {}
+    for config in configs:
+        in_steps = max(config.pruning_warmup or 0, config.pruning_cooldown or 0) >= 1
+        if config.criterion is None or task.kind == SPANS or not in_steps:
+            continue
+        if config.train_examples not in examples:
+            examples[config.train_examples] = len(load_task_data(config).train)
+        steps = math.ceil(examples[config.train_examples] / config.batch_size)
         pruning_window(config, steps, acts_inside_epochs(config))
 
 
