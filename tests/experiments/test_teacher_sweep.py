@@ -159,8 +159,8 @@ def test_a_teacher_that_a_recipe_names_is_refused_as_the_recipes_and_can_be_left
     monkeypatch.chdir(tmp_path)
     words = [*command, "-d", "embedded", "-m", "tiny", "-t", "sst2", "--recipe", "best"]
     said = refusal(capsys, *words)
-    assert said.startswith("error: --teacher: 'self of the recipe best' is refused; allowed: a folder; self is for")
-    assert said.strip().endswith("; or none")
+    assert said.startswith("error: --teacher: 'self' is refused; allowed: a folder; self is for gated-bert sweep")
+    assert said.strip().endswith("; or none: self is of the recipe best")
     configs = [job.config for job in planned("--recipe", "best", "--teacher", "none", "-p", "magnitude,l0")]
     assert [(config.teacher, config.scope) for config in configs] == [(None, "global"), (None, "layer")]
 

@@ -83,10 +83,8 @@ class Settings:
         Raises:
             FlagError: always.
         """
-        if "teacher" in self.typed:
-            raise FlagError.refused(self.labels["teacher"], SELF, SELF_ELSEWHERE)
-        raise FlagError.refused(self.labels["teacher"], f"{SELF} of the recipe {self.values.get('recipe')}",
-                                f"{SELF_ELSEWHERE}; or none")  # fmt: skip
+        whose = "" if "teacher" in self.typed else f"; or none: self is of the recipe {self.values.get('recipe')}"
+        raise FlagError.refused(self.labels["teacher"], SELF, SELF_ELSEWHERE + whose)
 
     def _of_teacher(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What of a run's fields makes the dense model that is to teach the others."""
