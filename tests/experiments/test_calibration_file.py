@@ -78,7 +78,7 @@ def test_what_holds_no_texts_is_refused_before_a_run(dense, tmp_path, capsys, na
     assert not list((tmp_path / "out").rglob("*.keras"))
 
 
-def test_a_file_that_no_method_looks_at_is_refused_and_others_look_at_training_examples(dense, tmp_path, capsys):
+def test_a_file_that_no_method_looks_at_is_refused(dense, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("a good film\na bad film\n")
     texts = str(tmp_path / "texts.txt")
     words = ["-t", "sst2", "-d", "embedded", "-pt", str(dense), "-e", "0", "--calibration-file", texts]
@@ -89,6 +89,12 @@ def test_a_file_that_no_method_looks_at_is_refused_and_others_look_at_training_e
         assert said.startswith(f"error: --calibration-file: '{texts}' is refused; allowed: with wanda, sparsegpt")
     assert main(["oneshot", *words, "--strategy", "wanda,obert", "--sparsities", "50", "--dry-run"]) == 0
     assert "--calibration-file: obert does not look at it" in capsys.readouterr().out
+
+
+@pytest.mark.nightly
+def test_methods_that_do_not_look_at_it_look_at_training_examples(dense, tmp_path):
+    (tmp_path / "texts.txt").write_text("a good film\na bad film\n")
+    texts = str(tmp_path / "texts.txt")
     for method, options in (("obert", {"obert_gradients": 2}), ("mask_tuning", {"pattern": "head_neuron"})):
         theirs, ours = (pruned(dense, tmp_path / f"{method}{bool(file)}", pruning_method=method, calibration_file=file,
                                schedule="one_shot", **options) for file in (None, texts))  # fmt: skip
