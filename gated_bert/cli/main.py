@@ -36,10 +36,9 @@ from gated_bert.cli.sweep_commands import stages_command, sweep_command
 from gated_bert.cli.vocabulary_commands import trim_vocabulary_command
 from gated_bert.cli.watch_commands import watch_command
 from gated_bert.config import GatedBertConfig
-from gated_bert.config.distill_options import SELF
 from gated_bert.config.flag_table import JOB_FLAGS, LABELS, Flag
 from gated_bert.config.own_commands import OWN_COMMANDS, Command
-from gated_bert.experiments.sweeps.request import Settings
+from gated_bert.experiments.sweeps.jobs import Plan, plan_jobs
 from gated_bert.support.checks import FlagError, did_you_mean
 from gated_bert.support.environ import LAUNCHER_VARIABLE, check_backend, verbosity
 from gated_bert.support.paths import user_path
@@ -52,17 +51,17 @@ _PYTHONS_WARNING_TEXT = warnings.formatwarning
 def train_command(words: list[str]) -> int:
     """`gated-bert train`: one run in this process."""
     typed = typed_flags("gated-bert train", "Trains one model, pruned by one method.", JOB_FLAGS, words)
-    config, folder, flag, settings = _one_run(typed)
+    config, folder, flag, plan = _one_run(typed)
     prepare_environment()
     from gated_bert.experiments.reports.next_steps import say_next_of_run
     from gated_bert.experiments.runs.job_process import run_job
-    from gated_bert.experiments.sweeps.jobs import plan_jobs
     from gated_bert.experiments.sweeps.overview import configuration_text
 
-    if settings and settings.values.get("recipe") and LAUNCHER_VARIABLE not in os.environ and verbosity(os.environ):
-        print(configuration_text(plan_jobs(settings), [("output", str(folder))]), flush=True)
+    alone = LAUNCHER_VARIABLE not in os.environ
+    if alone and plan and config.recipe and verbosity(os.environ):
+        print(configuration_text(plan, [("output", str(folder))]), flush=True)
     status = run_job(config, folder, bool(typed.get("resume")), flag)
-    if LAUNCHER_VARIABLE not in os.environ:
+    if alone:
         say_next_of_run(folder, config)
     return status
 
@@ -240,8 +239,8 @@ def _print_first():
     print("gated-bert -h lists all commands, and each answers -h.")
 
 
-def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str, Settings | None]:
-    """The run's record, its folder, the flag that named that, and what was asked for where no file holds it all."""
+def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str, Plan | None]:
+    """The run's record, its folder, the flag that named that, and its plan where no file holds the record."""
     named_by = LABELS["run_dir" if "run_dir" in typed else "config_file" if "config_file" in typed else "output"]
     if "config_file" in typed:
         others = [LABELS[name] for name in typed if name not in ("config_file", "run_dir", "resume")]
@@ -259,10 +258,6 @@ def _one_run(typed: dict) -> tuple[GatedBertConfig, Path, str, Settings | None]:
         raise FlagError("train: one method and one task; `gated-bert sweep` takes several")
     if "run_dir" in typed and "output" in typed:
         raise FlagError(f"{LABELS['output']}: not together with {LABELS['run_dir']}, the folder of this very run")
-    from gated_bert.experiments.sweeps.jobs import run_folder_name
-
-    config = settings.config(settings.methods[0], settings.tasks[0], settings.seeds[0])
-    if config.teacher == SELF:
-        settings.refuse_self()
-    folder = user_path(typed.get("run_dir") or settings.output / run_folder_name(config))
-    return config, folder, named_by, settings
+    plan = plan_jobs(settings)
+    (job,) = plan.jobs
+    return job.config, user_path(typed.get("run_dir") or job.folder), named_by, plan

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gated_bert.config.criterion_options import CalibrationOptions
 from gated_bert.config.distill_options import SELF
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
-from gated_bert.config.parts import CRITERIA
+from gated_bert.config.parts import CRITERIA, calibrated
 from gated_bert.config.presets import PRETRAINED_RATE
 from gated_bert.config.pruning_window import STEPS_INSTEAD
 from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere, recipe_values
@@ -206,7 +205,7 @@ def _calibration_notes(values: dict, methods: tuple[str, ...], labels: Mapping[s
     if values.get("calibration_file") is None:
         return ()
     of = {method: values.get("criterion") or METHODS[method].criterion for method in methods}
-    readers = [name for name, part in CRITERIA.items() if issubclass(part.options, CalibrationOptions)]
+    readers = calibrated()
     if not set(of.values()) & set(readers):
         allowed = f"with {', '.join(readers)}, which look at texts without labels; {', '.join(methods)} takes no file"
         raise FlagError.refused(labels["calibration_file"], values["calibration_file"], allowed)

@@ -114,12 +114,6 @@ def acts_inside_epochs(config: GatedBertConfig) -> bool:
     return part.options.INSIDE_EPOCHS if isinstance(part.implementation, str) else part.implementation.every_step
 
 
-def reads_calibration_texts(config: GatedBertConfig) -> bool:
-    """Whether a record has a file of texts, and a criterion that looks at them."""
-    reads = config.criterion is not None and issubclass(part_of(config).options, CalibrationOptions)
-    return reads and config.calibration_file is not None
-
-
 def options_of(config: GatedBertConfig) -> CriterionOptions:
     """The options of a record's criterion: fields of the record, and of a criterion of a user's own also its
     `criterion_options`.
@@ -162,6 +156,11 @@ def options_of_others(criterion: str | None) -> frozenset[str]:
 def trained() -> tuple[str, ...]:
     """Criteria whose scores come about during training: of a trained model alone they know nothing."""
     return tuple(name for name, part in CRITERIA.items() if part.options.TRAINS_SCORES)
+
+
+def calibrated() -> tuple[str, ...]:
+    """Criteria that look at texts without labels, of a file where there is one."""
+    return tuple(name for name, part in CRITERIA.items() if issubclass(part.options, CalibrationOptions))
 
 
 def claim(kind: str, name: str, taken: Collection[str]) -> None:

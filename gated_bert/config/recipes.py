@@ -150,15 +150,15 @@ def _without_meaning(record: Mapping[str, Any]) -> set[str]:
     """What of a recipe says nothing in a record, for something else in it is not the recipe's."""
     dropped: set[str] = set()
     if record.get("pretrained") is None:
-        dropped |= OF_PRETRAINED
+        dropped.update(OF_PRETRAINED)
     if record["epochs"] == 0:
-        dropped |= {*_OF_TRAINING}
+        dropped.update(_OF_TRAINING)
     if record["epochs"] == 0 or record.get("teacher") is None:
-        dropped |= {*_OF_TEACHER}
+        dropped.update(_OF_TEACHER)
     if record.get("distill_layers") in (None, "none"):
         dropped.add("distill_layer_weight")
     if record.get("schedule") in ("steps", "auto"):
-        dropped |= {"start_sparsity", *STEPS_INSTEAD.values()}
+        dropped.update(("start_sparsity", *STEPS_INSTEAD.values()))
     if record.get("lr_schedule") != "cyclic":
         dropped.add("lr_cycle_epochs")
     method = METHODS.get(record.get("pruning_method") or "baseline")

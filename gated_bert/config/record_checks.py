@@ -78,6 +78,7 @@ def check_together(config: GatedBertConfig) -> None:
         return
     options_of(config)
     _check_pattern(config)
+    _check_gates(config)
     if config.start_sparsity > config.end_sparsity:
         raise ConfigError("start_sparsity", config.start_sparsity, f"at most end_sparsity={config.end_sparsity}")
     _check_window(config)
@@ -170,15 +171,6 @@ def _check_pattern(config: GatedBertConfig):
         )  # fmt: skip
     if config.pooling not in (None, "mean") and criterion.SIGNED and not criterion.ELEMENT_ONLY:
         raise ConfigError("pooling", config.pooling, f"mean: a norm would keep what {config.criterion} wants removed")
-    if not criterion.RANKS:
-        usual, why = method_of_criterion(str(config.criterion)).scope, f"{config.criterion} closes by itself, no ranks"
-        if config.scope != usual:
-            raise ConfigError("scope", config.scope, f"{usual}: {why}")
-        if config.normalize_scores:
-            raise ConfigError("normalize_scores", True, f"False: {why}")
-    if criterion.ADAM_ONLY and config.optimizer == "sgd":
-        raise ConfigError("optimizer", "sgd", f"adamw, adam: the gradients of {config.criterion}'s gates are too small "
-                          "for its steps")  # fmt: skip
     two_steps = config.tile_dims == "kn" and config.pattern in ("k_tile", "tile", "tile_element")
     if config.sparsity_per_dim and not two_steps:
         raise ConfigError("sparsity_per_dim", True, "pattern k_tile, tile or tile_element with tile_dims kn: two steps")
@@ -195,6 +187,20 @@ def _check_pattern(config: GatedBertConfig):
     if config.scope == "output" and config.pattern != "element":
         raise ConfigError("scope", "output", f"layer, global or role; pattern {config.pattern} has no units inside "
                           "single columns, as element has")  # fmt: skip
+
+
+def _check_gates(config: GatedBertConfig):
+    """Refuses what means nothing to gates that close by themselves."""
+    criterion = part_of(config).options
+    if not criterion.RANKS:
+        usual, why = method_of_criterion(config.criterion).scope, f"{config.criterion} closes by itself, no ranks"
+        if config.scope != usual:
+            raise ConfigError("scope", config.scope, f"{usual}: {why}")
+        if config.normalize_scores:
+            raise ConfigError("normalize_scores", True, f"False: {why}")
+    if criterion.ADAM_ONLY and config.optimizer == "sgd":
+        raise ConfigError("optimizer", "sgd", f"adamw, adam: the gradients of {config.criterion}'s gates are too small "
+                          "for its steps")  # fmt: skip
 
 
 def _check_steps(config: GatedBertConfig):

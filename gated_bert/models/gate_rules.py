@@ -93,7 +93,7 @@ class GateRule:
     def _floor(self, layer) -> int:
         return max(1, math.ceil(layer.min_kept * math.prod(layer.scores.shape)))
 
-    def _add_set(self, layer, name: str, shape: tuple[int, ...] = (), initializer="zeros"):
+    def _add_untrained(self, layer, name: str, shape: tuple[int, ...] = (), initializer="zeros"):
         """Adds what no optimiser moves."""
         return layer.add_weight(
             name=name, shape=shape, initializer=initializer, trainable=False, autocast=False, dtype="float32"
@@ -157,8 +157,8 @@ class SoftThresholdGates(GateRule):
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, 0.0)
-        layer.threshold = self._add_set(layer, "threshold")
-        layer.penalty_weight = self._add_set(layer, "penalty_weight")
+        layer.threshold = self._add_untrained(layer, "threshold")
+        layer.penalty_weight = self._add_untrained(layer, "penalty_weight")
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:
         above = ops.sigmoid(layer.scores) > layer.threshold
@@ -187,7 +187,7 @@ class HardConcreteGates(GateRule):
 
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         layer.scores = self._add_scores(layer, shape, HARD_CONCRETE_INIT)
-        layer.penalty_weight = self._add_set(layer, "penalty_weight")
+        layer.penalty_weight = self._add_untrained(layer, "penalty_weight")
         layer.seed_generator = keras.random.SeedGenerator()
 
     def remove(self, layer: GatedLayer) -> None:
@@ -239,8 +239,8 @@ class UnitHardConcreteGates(HardConcreteGates):
     def build(self, layer: GatedLayer, shape: tuple[int, int]) -> None:
         ends_sublayer = layer.role in UNIT_ROWS
         layer.scores = self._add_scores(layer, (shape[0] + 1,), UNIT_INIT, trainable=ends_sublayer)
-        layer.penalty_weight = self._add_set(layer, "penalty_weight", (shape[0] + 1,))
-        layer.open = self._add_set(layer, "open", (shape[0], 1) if ends_sublayer else (1, shape[1]), "ones")
+        layer.penalty_weight = self._add_untrained(layer, "penalty_weight", (shape[0] + 1,))
+        layer.open = self._add_untrained(layer, "open", (shape[0], 1) if ends_sublayer else (1, shape[1]), "ones")
         layer.seed_generator = keras.random.SeedGenerator()
 
     def gates(self, layer: GatedLayer, training: bool | None) -> Tensor:

@@ -60,14 +60,19 @@ def test_the_scores_get_the_gradient_of_the_lagrangian():
         missed = expected_sparsity(scores, rows, weights) - 0.3
         return 2.5 * (0.7 * missed + 1.9 * missed**2)
 
-    for place, layer in enumerate(endings):
-        expected = np.zeros(layer.scores.shape)
-        for index in range(len(expected)):
-            scores[place][index] += 1e-5
+    check_slopes(endings, scores, lagrangian)
+
+
+def check_slopes(endings, scores, lagrangian):
+    """The penalties' gradients are the differences of `lagrangian()`, which reads `scores`."""
+    for layer, values in zip(endings, scores, strict=True):
+        expected = np.zeros(values.shape)
+        for index in range(len(values)):
+            values[index] += 1e-5
             above = lagrangian()
-            scores[place][index] -= 2e-5
+            values[index] -= 2e-5
             expected[index] = (above - lagrangian()) / 2e-5
-            scores[place][index] += 1e-5
+            values[index] += 1e-5
         np.testing.assert_allclose(gradient_of_penalty(layer), expected, atol=1e-6)
 
 
@@ -181,15 +186,7 @@ def test_single_weights_that_were_closed_before_count_in_the_lagrangian_its_valu
     value, closed = lagrangian()
     assert criterion.expected_sparsity() == pytest.approx(closed, abs=1e-6)
     assert sum(float(array(layer.rule.penalty(layer))) for layer in endings) == pytest.approx(value, abs=1e-5)
-    for place, layer in enumerate(endings):
-        expected = np.zeros(layer.scores.shape)
-        for index in range(len(expected)):
-            scores[place][index] += 1e-5
-            above = lagrangian()[0]
-            scores[place][index] -= 2e-5
-            expected[index] = (above - lagrangian()[0]) / 2e-5
-            scores[place][index] += 1e-5
-        np.testing.assert_allclose(gradient_of_penalty(layer), expected, atol=1e-6)
+    check_slopes(endings, scores, lambda: lagrangian()[0])
     shut = np.concatenate([~array(layer.effective_gates()).reshape(len(units), -1).any(1)
                            for layer, units in zip(endings, left, strict=True)])  # fmt: skip
     shares = np.concatenate(left) / total

@@ -54,9 +54,10 @@ def rows_of(run: Run) -> tuple[list[dict], dict, dict]:
 def headline(row: dict, primary: str) -> str:
     """What a run reached: `val_accuracy 0.9125 at sparsity 0.9000`, and where that is not what it was to reach."""
     closed, target = row.get(PATTERN_SPARSITY, math.nan), row.get("target_sparsity", math.nan)
-    missed = f"; {closed:.4f} of the pattern's weights closed, {target:.4f} asked"
     reached = f"{primary} {row[primary]:.4f} at sparsity {row['sparsity']:.4f}"
-    return reached + missed * (abs(closed - target) > NEAR_TARGET)
+    if abs(closed - target) > NEAR_TARGET:
+        reached += f"; {closed:.4f} of the pattern's weights closed, {target:.4f} asked"
+    return reached
 
 
 def has_plots(run: Run) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 
 from gated_bert.config import ConfigError, GatedBertConfig
-from gated_bert.config.parts import reads_calibration_texts
+from gated_bert.config.parts import calibrated
 from gated_bert.config.tracker_names import check_trackers
 from gated_bert.experiments.reports.plots import plot_run
 from gated_bert.experiments.reports.results import PATTERN_SPARSITY, Run, read_run
@@ -227,7 +227,7 @@ class _Run:
         jit = config.jit_compile or always_compiles()
         self.model.compile(optimizer, task_loss(self.task), metrics=[streaming_metric(self.task)], jit_compile=jit)
         prunes = criterion and not config.ticket
-        reads = reads_calibration_texts(config)
+        reads = config.calibration_file and config.criterion in calibrated()
         looked_at = calibration_batches(config, self.task, tokenizer) if reads else self.train_set
         self.pruning = PruningCallback.from_config(config, self.model, looked_at, self.steps) if prunes else None
         self.criterion = self.pruning.criterion if self.pruning else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gated_bert.config import ConfigError, GatedBertConfig
 from gated_bert.config.flag_table import LABELS
-from gated_bert.config.parts import acts_inside_epochs, reads_calibration_texts
+from gated_bert.config.parts import acts_inside_epochs, calibrated
 from gated_bert.config.pruning_window import pruning_window
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.support.checks import FlagError
@@ -54,9 +54,10 @@ def check_data(jobs: Sequence[Job]) -> list[str]:
         except ConfigError as error:
             raise FlagError(error.describe(LABELS.get(error.field, error.field))) from None
         notes += head_notes(config.pretrained, task)
-        reading = [job.config for job in jobs if job.config.task == config.task and reads_calibration_texts(job.config)]
-        if reading:
-            calibration_examples(reading[0], task)
+        if config.calibration_file and any(
+            job.config.task == config.task and job.config.criterion in calibrated() for job in jobs
+        ):
+            calibration_examples(config, task)
     for place in filter(None, {job.config.checkpoint_dir for job in jobs}):
         from gated_bert.experiments.runs.resume_store import check_place
 
