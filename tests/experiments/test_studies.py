@@ -38,6 +38,23 @@ def test_every_sweep_of_every_study_is_accepted(name, scale, tmp_path):
             assert main([part.command, *flags, "-d", "embedded", "--check"]) == 0
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_two_parts_of_a_study_train_the_same(name, scale, monkeypatch, tmp_path):
+    plans = []
+    read = sweep_commands.read_plan
+    monkeypatch.setattr(sweep_commands, "read_plan", lambda *words: plans.append(read(*words)) or plans[-1])
+    for part in STUDIES[name].parts[scale]:
+        words = part.flags.replace("{study}", str(tmp_path)).split()
+        if "-pt" in words:
+            Path(words[words.index("-pt") + 1]).mkdir(parents=True, exist_ok=True)
+        if part.command == "sweep":
+            assert main([part.command, *words, "-d", "embedded", "--check"]) == 0
+    records = [job.config for plan in plans for job in plan.jobs]
+    twice = [record for place, record in enumerate(records) if record in records[:place]]
+    assert not twice
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["accuracy", "movement", "pretrained", "squad", "stages", "units"])
 def test_what_a_study_prunes_of_pretrained_weights_can_be_pruned(name, monkeypatch, tmp_path):

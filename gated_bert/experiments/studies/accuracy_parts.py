@@ -22,8 +22,8 @@ _GRADUAL = "--lr-schedule cyclic --lr-cycle 2 --freeze embeddings -l 5e-4 --scop
 _RISING = "-e 11 -ps 2 -pe 9 -f 0.97 -p soft_movement --freeze embeddings -l 5e-4"
 """Soft movement closes by a threshold, and stops at no level."""
 _ALL = "random,magnitude,movement,wanda,sparsegpt,obert,platon"
-_COMPARED = "magnitude,sparsegpt"
-_OTHERS = "platon,wanda,random,obert"
+_COMPARED = "magnitude,sparsegpt,platon"
+_OTHERS = "wanda,random,obert"
 _Methods = Mapping[int, str]
 """Seed → methods, separated by commas."""
 
@@ -101,15 +101,17 @@ ACCURACY = Study(
             *_levels(
                 "sst2", _SST2, _DENSE, f"{_PLATEAUS} {_GRADUAL}",
                 taught=dict.fromkeys((1, 2, 3), _COMPARED), per_layer="movement", rising=_RISING,
-                trained={1: f"{_COMPARED},{_OTHERS}", 2: _COMPARED, 3: _COMPARED}, recipe="--recipe best -f 0.9",
+                trained={1: f"{_COMPARED},{_OTHERS}", **dict.fromkeys((2, 3), "magnitude,platon")},
+                recipe="--recipe best -f 0.9",
                 others=_OTHERS, obert="60,80,90",
             ),
             *_levels(
                 "stsb", _STSB, "-p baseline -l 1e-4 -e 4", f"{_PLATEAUS} {_GRADUAL}",
-                taught={1: "magnitude,sparsegpt"}, trained={},
+                taught={1: _COMPARED}, trained={},
             ),
             *_levels(
-                "qnli", _QNLI, _DENSE, f"{_PLATEAUS} {_GRADUAL}", taught={1: "magnitude"}, trained={},
+                "qnli", _QNLI, _DENSE, f"{_PLATEAUS} {_GRADUAL}", taught={1: f"{_COMPARED},random"},
+                trained={1: "magnitude"},
             ),
         ),
         "full": tuple(
@@ -134,28 +136,43 @@ _ABLATED = {
     "default": "-p movement",
     "published-masks": "-p movement --movement-frequency 100",
     "every-step": "-p movement --movement-frequency 1",
-    "linear": "-p movement --movement-schedule linear",
+    "cubic": "-p movement --movement-schedule cubic",
     "global": "-p movement --scope global",
     "embeddings-trained": "-p movement --freeze none",
     "not-clipped": "-p movement --clip-norm none",
-    "low-rate": "-p movement -l 3e-5",
+    "low-rate": "-p movement -l {low_rate}",
 }
 """Each differs from `default` in one thing."""
 
 
-def _ablation(common: str) -> tuple[Part, ...]:
-    return tuple(Part(name, f"--freeze embeddings {common} {flags}") for name, flags in _ABLATED.items())
+def _ablation(common: str, low_rate: str) -> tuple[Part, ...]:
+    return tuple(
+        Part(name, f"--freeze embeddings {common} {flags.format(low_rate=low_rate)}")
+        for name, flags in _ABLATED.items()
+    )
+
+
+_AS_PUBLISHED = f"-t sst2 -ml 64 {_COMMON} -e 6"
+_LONG = (
+    Part("recipe", f"{_AS_PUBLISHED} --recipe movement -p movement,magnitude,platon -f 0.9 --seeds 1,2,3"),
+    Part("recipe-soft", f"{_AS_PUBLISHED} --recipe soft_movement -f 0.9 --seeds 1"),
+)
+"""Movement as it was published, and others by its rate and windows: all examples, 12,630 steps."""
 
 
 MOVEMENT = Study(
     "which of its settings movement needs in short runs, beside magnitude and random order",
     None,
     {
-        "smoke": _ablation(f"-t sst2 -ml 32 {_CUT} -l 1e-4 -e 2 -ps 1 -pe 2 -f 0.8")[:4],
+        "smoke": _ablation(f"-t sst2 -ml 32 {_CUT} -l 1e-4 -e 2 -ps 1 -pe 2 -f 0.8", "3e-5")[:4],
         "standard": _ablation(
-            f"-t sst2 -ml 64 --train-examples 8000 {_COMMON} -l 1e-4 -e 6 -ps 1 -pe 5 -f 0.8 --seeds 1"
+            f"-t sst2 -ml 64 --train-examples 8000 {_COMMON} -l 1e-4 -e 6 -ps 1 -pe 5 -f 0.8 --seeds 1",
+            "3e-5",
         ),
-        "full": _ablation(f"-t sst2 -ml 64 {_COMMON} -l 3e-5 -e 6 -ps 1 -pe 5 -f 0.9 --seeds 1,2,3"),
+        "full": (
+            *_ablation(f"-t sst2 -ml 64 {_COMMON} -l 3e-5 -e 6 -ps 1 -pe 5 -f 0.9 --seeds 1,2,3", "1e-5"),
+            *_LONG,
+        ),
     },
     pretrained=True,
 )
