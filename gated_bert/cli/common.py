@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -13,9 +14,12 @@ from gated_bert.cli.positionals import split_words
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError
 from gated_bert.support.environ import verbosity
-from gated_bert.support.paths import user_path
+from gated_bert.support.paths import cache_folder, user_path
 from gated_bert.support.quiet import quieten
 from gated_bert.tasks.data_source import find_data
+
+_MOST_COMPILED = 4 * 2**30
+"""Bytes of what JAX has compiled that are kept on the disk."""
 
 
 def shrink_command(words: list[str]) -> int:
@@ -88,13 +92,28 @@ def note_replaced(*paths: Path) -> None:
 
 
 def prepare_environment() -> None:
-    """Sets what frameworks read on import, where the user has not: quiet logs, and JAX where only JAX is."""
+    """Sets what frameworks read on import, where the user has not: quiet logs, JAX where only JAX is, and a folder for
+    what JAX compiles."""
     if verbosity(os.environ) < 2:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         quieten()
     if not os.environ.get("KERAS_BACKEND"):
         only_jax = importlib.util.find_spec("tensorflow") is None and importlib.util.find_spec("jax") is not None
         os.environ["KERAS_BACKEND"] = "jax" if only_jax else "tensorflow"
+    if os.environ["KERAS_BACKEND"] == "jax":
+        _keep_what_jax_compiles()
+
+
+def _keep_what_jax_compiles():
+    """Compiling is most of a short run's time; other jobs of a sweep, and later ones, take what one has compiled."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    # Without a home folder nothing is kept.
+    with contextlib.suppress(RuntimeError):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder() / "compiled")
+    if importlib.util.find_spec("filelock"):
+        # JAX counts only with this library; what has not been used for longest goes.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_MOST_COMPILED))
 
 
 def typed_flags(prog: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None) -> dict:

@@ -44,3 +44,8 @@ def file_name(text: str, longest: int = LONGEST_NAME) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     kept = plain.encode("utf-8", "ignore")[: longest - 9].decode("utf-8", "ignore")
     return f"{kept}_{digest}"
+
+
+def cache_folder() -> Path:
+    """Where derived files are kept between runs: `gated_bert` in XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gated_bert"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,16 +12,12 @@ import numpy as np
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import replaced_file
+from gated_bert.support.paths import cache_folder
 from gated_bert.tasks.encoded import IDS, Encoded
 
 CACHED_FROM = 1000
 """Texts from which the cache is used: fewer are tokenised faster than a file is opened."""
 _OFFSETS = "offsets"
-
-
-def cache_folder() -> Path:
-    """Where derived files are kept between runs: `gated_bert` in XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gated_bert"
 
 
 def cache_file(how: str, texts: Sequence[str], pairs: Sequence[str] | None) -> Path:

@@ -21,11 +21,12 @@ from gated_bert.models.distillation import Distillation, LayerDistillation
 from gated_bert.support.arrays import DAMAGED
 from gated_bert.support.errors import UserError
 from gated_bert.support.lock import InUseError, lock_folder
+from gated_bert.support.paths import cache_folder
 from gated_bert.tasks.kinds import OF_SPAN, OF_TEXT
 from gated_bert.tasks.pipeline import BucketedDataset, predicted_batches
 from gated_bert.tasks.task import Task
 from gated_bert.tasks.taught import Taught
-from gated_bert.tasks.token_cache import cache_folder, keep
+from gated_bert.tasks.token_cache import keep
 from gated_bert.tasks.tokenizer_protocol import TokenizerProtocol
 
 LOGGER = logging.getLogger("gated_bert")
