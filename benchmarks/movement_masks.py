@@ -1,8 +1,12 @@
-"""What movement's masks cost where they follow every step, or every tenth: per-layer top-k beside a training step."""
+"""What movement's masks cost where they follow every step, or every tenth: per-layer top-k beside a training step.
+
+Where they are chosen on a GPU, also what that is worth beside a choice in the host's memory.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from unittest import mock
 
 import numpy as np
 
@@ -11,6 +15,7 @@ from benchmarks.timing import interleave, main, ratio
 from benchmarks.training_step import compile_model, make_batch, make_model
 from gated_bert.config import GatedBertConfig
 from gated_bert.pruning.pruner import Pruner
+from gated_bert.support import device_ranks
 
 MINILM = {"num_layers": 6, "d_model": 384, "num_heads": 12, "dff": 1536}
 CASES = {"tiny": ({"model_size": "tiny"}, 64, 24), "small": ({"model_size": "small"}, 64, 24),
@@ -34,12 +39,22 @@ def measure(options) -> list[Figure]:
         sparsities = iter(SPARSITIES * 1000)
         parts = {"step": partial(model.train_on_batch, inputs, labels),
                  "masks": lambda pruner=pruner, due=sparsities: pruner.update(next(due), 1)}  # fmt: skip
+        if device_ranks.are_faster():
+            parts["on the host"] = partial(_on_the_host, parts["masks"])
         times = interleave(parts, 3 if options.quick else 9, 2)
         for every in (1, 10):
             value, details = ratio(times["masks"], times["step"])
             details = f"{details}, batch {batch} x {length}"
             figures.append(Figure(f"masks every {every} / step, {name}", value / every, "×", "", details))
+        if "on the host" in times:
+            value, details = ratio(times["on the host"], times["masks"])
+            figures.append(Figure(f"masks on the host / on the device, {name}", value, "×", "", details))
     return figures
+
+
+def _on_the_host(update):
+    with mock.patch.object(device_ranks, "are_faster", lambda: False):
+        update()
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ FULL_SCALE = True
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATTERY = ("tests/models/test_gated_dense.py", "tests/models/test_gate_rules.py", "tests/pruning/test_patterns.py",
-           "tests/experiments/test_training_loss.py")  # fmt: skip
-"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, the layers; patterns and the loss of a user's own are nightly."""
+           "tests/pruning/test_device_choice.py", "tests/experiments/test_training_loss.py")  # fmt: skip
+"""Of what `KERAS_BACKEND=jax ./run_tests.sh` runs, the layers and masks chosen on a device; patterns and the loss of a
+user's own are nightly."""
 QUICK = ("-k", "not test_training_loss and not test_patterns", "-m", "not nightly")
 
 

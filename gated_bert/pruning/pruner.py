@@ -19,14 +19,24 @@ from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.models.roles import heads_of
 from gated_bert.pruning.check_parts import check_classes, check_parts
 from gated_bert.pruning.choice import Choice, Read, Target
-from gated_bert.pruning.closed import Before, OpenUnits, count_weights, layers_of, open_weights, openness
+from gated_bert.pruning.closed import (
+    Before,
+    OpenUnits,
+    count_weights,
+    is_of_weights,
+    layers_of,
+    open_weights,
+    openness,
+)
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
+from gated_bert.pruning.device_choice import Scope, choose_on_device
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.output_scope import is_due_in_columns
 from gated_bert.pruning.patterns import Block, Pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.pruning.selection import threads
+from gated_bert.support import device_ranks
 from gated_bert.support.checks import choose, number
 from gated_bert.support.errors import UserError
 
@@ -209,7 +219,7 @@ class Pruner:
             raise UserError(f"Pruner.update: {self.criterion.name} chooses no masks, its gates close by themselves; "
                             "PruningCallback moves it along a schedule")  # fmt: skip
         now = OpenUnits()
-        if self._is_due(sparsity, now):
+        if self._is_due(sparsity, now) and not self._chosen_on_device(sparsity, step):
             rng = np.random.default_rng([self.seed, step])
             # What is restored competes as a whole.
             scope = "global" if any(pattern.restores for pattern, _ in self.pattern.steps(sparsity)) else self.scope
@@ -223,6 +233,23 @@ class Pruner:
                     self._update_weights(updated)
             self.settle(sparsity)
         self.criterion.after_update()
+
+    def _chosen_on_device(self, sparsity: float, step: int) -> bool:
+        """Sets the masks without a copy of the scores to the host, where all that counts is their order."""
+        ((pattern, share), *more) = self.pattern.steps(sparsity)
+        if more or pattern.restores or pattern.closes(1, share) is not None or not device_ranks.are_faster():
+            return False
+        if not (self.criterion.reopens and self.criterion.ranks_tensors and all(map(is_of_weights, self.groups))):
+            return False
+        if self.scope == "output" or self.normalize_scores or self.criterion.chooses:
+            return False
+        scopes = []
+        for members in self.competitors(self.groups, self.scope):
+            groups = [self.groups[index] for index in members]
+            layers = layers_of(groups)
+            count = min(max(round(share * count_weights(layers)), 0), count_weights(layers))
+            scopes.append(Scope(layers, count, self._choice.floors(groups, OpenUnits())))
+        return choose_on_device(scopes, self.criterion.score_tensor, np.random.default_rng([self.seed, step]))
 
     def prune(self, sparsity: float, model: keras.Model, dataset: Any = None, step: int = 0) -> None:
         """As `update`, with the scores computed before that the criterion takes from data, where something is due.

@@ -131,10 +131,17 @@ def smallest(
         scores = pool.read(1)
         chosen = scores < threshold
         ties = np.flatnonzero(scores == threshold)
-        take = int(rng.hypergeometric(ties_wanted, ties_left - ties_wanted, len(ties))) if len(ties) else 0
-        chosen[ties if take == len(ties) else rng.permutation(ties)[:take]] = True
-        ties_wanted, ties_left = ties_wanted - take, ties_left - len(ties)
+        taken = places_of_ties(rng, ties_wanted, ties_left, len(ties))
+        chosen[ties[taken]] = True
+        ties_wanted, ties_left = ties_wanted - len(taken), ties_left - len(ties)
         use(index, chosen)
+
+
+def places_of_ties(rng: np.random.Generator, wanted: int, left: int, here: int) -> np.ndarray:
+    """Which of `here` equal units of a pool are chosen, int array of places among them, where `wanted` are to be chosen
+    of the `left` equal ones of this pool and those after it."""
+    take = int(rng.hypergeometric(wanted, left - wanted, here)) if here else 0
+    return np.arange(here) if take == here else rng.permutation(here)[:take]
 
 
 def _smallest_of_unequal(pools, weights, rng, use):

@@ -15,6 +15,7 @@ from gated_bert.config.option import declared_fields
 from gated_bert.config.parts import CRITERIA, VARIANTS, Part, options_of
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.groups import Group
+from gated_bert.support.backend import view
 from gated_bert.support.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -186,9 +187,26 @@ class Criterion:
         layers = list(dict.fromkeys(layer for scope in competing for layer in scope))
         yield layers, layers
 
+    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
+        """Importance of each weight of `layer`, tensor [in, out], of a criterion that has it as one.
+
+        Where it says this, and neither `scores` nor `unit_scores`, masks of single weights can be chosen on a GPU.
+        """
+        return None
+
     def scores(self, layer: GatedLayer) -> np.ndarray:
         """Importance of each weight of `layer`, array [in, out]."""
-        raise NotImplementedError(f"{type(self).__name__} scores no single weights")
+        found = self.score_tensor(layer)
+        if found is None:
+            raise NotImplementedError(f"{type(self).__name__} scores no single weights")
+        return view(found)
+
+    @property
+    def ranks_tensors(self) -> bool:
+        """Whether `score_tensor` says all that there is to know of single weights."""
+        same = {name: getattr(type(self), name) is getattr(Criterion, name)
+                for name in ("score_tensor", "scores", "unit_scores")}  # fmt: skip
+        return not same["score_tensor"] and same["scores"] and same["unit_scores"]
 
     def unit_scores(
         self, index: int, group: Group, is_open: Callable[[GatedLayer], np.ndarray] | None = None

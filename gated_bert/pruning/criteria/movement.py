@@ -12,7 +12,7 @@ from gated_bert.config.criterion_options import L0Options, MovementOptions, Soft
 from gated_bert.config.presets import MOVEMENT_FREQUENCY
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
-from gated_bert.support.backend import view
+from gated_bert.support.tensors import Tensor
 
 
 class Movement(Criterion):
@@ -38,8 +38,8 @@ class Movement(Criterion):
         made.score_multiplier = cls.score_multiplier
         return made
 
-    def scores(self, layer: GatedLayer) -> np.ndarray:
-        return view(layer.scores)
+    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
+        return ops.stop_gradient(layer.scores)
 
 
 class Penalised(Movement):

@@ -13,7 +13,6 @@ from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.closed import layers_of
 from gated_bert.pruning.criteria.base import Criterion, Loss
 from gated_bert.pruning.groups import Group
-from gated_bert.support.backend import view
 from gated_bert.support.tensors import Tensor
 
 
@@ -58,11 +57,11 @@ class Platon(Criterion):
             layer.scores.assign(ops.zeros_like(mean))
         self._windows += 1
 
-    def scores(self, layer: GatedLayer) -> np.ndarray:
+    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
         if not self._windows:
-            return np.square(view(layer.scores))
+            return ops.square(ops.convert_to_tensor(layer.scores))
         sensitivity, uncertainty = self._smooth[self._layers.index(layer)]
-        return view(sensitivity * uncertainty)
+        return sensitivity * uncertainty
 
     def state(self) -> dict[str, np.ndarray]:
         arrays = {f"{name}{place}": ops.convert_to_numpy(array)

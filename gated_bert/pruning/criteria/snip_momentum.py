@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from keras import ops
 
 from gated_bert.config.criterion_options import SnipMomentumOptions
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.criteria.base import Criterion
-from gated_bert.support.backend import view
+from gated_bert.support.tensors import Tensor
 
 
 class SnipMomentum(Criterion):
@@ -31,5 +31,5 @@ class SnipMomentum(Criterion):
         super().__init__(**options)
         self.score_alpha = self.options.snip_momentum_beta
 
-    def scores(self, layer: GatedLayer) -> np.ndarray:
-        return view(layer.scores)
+    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
+        return ops.stop_gradient(layer.scores)

@@ -1,0 +1,136 @@
+"""Masks chosen on the device beside those that NumPy chooses from the same scores; by JAX on a processor."""
+
+import keras
+import numpy as np
+import pytest
+
+from gated_bert.pruning import Movement, Platon, Pruner, SnipMomentum
+from gated_bert.pruning import pruner as pruners
+from gated_bert.support import device_ranks
+from tests.marks import nightly
+
+jnp = pytest.importorskip("jax.numpy")
+under_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="KERAS_BACKEND is not jax")
+
+ARRAYS = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "all sizes": lambda rng, size: rng.normal(size=size) * 10.0 ** rng.integers(-44, 38, size),
+    "few values": lambda rng, size: rng.integers(-3, 4, size),
+    "infinite": lambda rng, size: rng.choice([-np.inf, -1.0, -0.0, 0.0, 1e-45, np.inf], size),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_a_limit_is_numpys(kind):
+    rng = np.random.default_rng(0)
+    scopes = [[ARRAYS[kind](rng, size).astype(np.float32) for size in sizes]
+              for sizes in (((7, 5), (3, 4)), ((47,),), ((6, 6), (11,)), ((9, 9),))]  # fmt: skip
+    totals = [sum(array.size for array in scope) for scope in scopes]
+    for counts in ([1] * 4, totals, *(rng.integers(1, np.array(totals) + 1) for _ in range(8))):
+        on_device = [[jnp.asarray(array) for array in scope] for scope in scopes]
+        found = device_ranks.kth_smallest(on_device, list(counts))
+        for scope, count, limit in zip(scopes, counts, found, strict=True):
+            expected = np.sort(np.concatenate([array.ravel() for array in scope]))[count - 1]
+            assert not limit.has_nan
+            assert limit.below == [np.count_nonzero(array < expected) for array in scope]
+            assert limit.equal == [np.count_nonzero(array == expected) for array in scope]
+
+
+def test_a_nan_is_seen_in_its_scope_alone():
+    scopes = [[jnp.asarray([1.0, np.nan])], [jnp.asarray([1.0, 2.0])]]
+    assert [limit.has_nan for limit in device_ranks.kth_smallest(scopes, [1, 2])] == [True, False]
+
+
+def test_places_of_equal_values():
+    array = jnp.asarray([[0.5, 1.0, 0.5], [2.0, 0.5, 1.0]])
+    (limit,) = device_ranks.kth_smallest([[array]], [2])
+    np.testing.assert_array_equal(device_ranks.places_of(array, limit.key), [0, 2, 4])
+    np.testing.assert_array_equal(device_ranks.places_of(array + 3, limit.key), [])
+
+
+SCORES = {
+    "no ties": lambda values: values,
+    "some ties": lambda values: values.round(2),
+    "many ties": lambda values: values.round(0),
+    "a poor layer": lambda values: values,
+}
+TAKEN = {"no ties", "some ties"}
+
+
+def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=False):
+    """Masks after two updates, and whether the device chose them."""
+    answers = []
+    chosen = pruners.choose_on_device
+    monkeypatch.setattr(device_ranks, "are_faster", lambda: on_device)
+    monkeypatch.setattr(pruners, "choose_on_device", lambda *given: answers.append(chosen(*given)) or answers[-1])
+    model = make_model(gate_rule="straight_through", gate_trainable=trained, gate_init_value=0.75)
+    layers = model.gated_layers()
+    pruner = Pruner(layers, criterion(), scope=scope, seed=3)
+    for step, sparsity in enumerate((0.37, 0.8)):
+        rng = np.random.default_rng(step)
+        for place, layer in enumerate(layers):
+            scores = SCORES[kind](rng.normal(size=layer.scores.shape).astype(np.float32))
+            layer.scores.assign(scores - 9 if kind == "a poor layer" and not place else scores)
+        pruner.criterion.collect()
+        pruner.update(sparsity, step)
+    monkeypatch.undo()
+    return [np.array(keras.ops.convert_to_numpy(layer.effective_gates())) for layer in layers], answers
+
+
+@under_jax
+@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize("scope", ["layer", "global", "role"])
+@pytest.mark.parametrize("criterion", [Movement, nightly(Platon), nightly(SnipMomentum)])
+def test_masks_are_the_hosts(monkeypatch, make_model, criterion, scope, kind):
+    expected, _ = choose(monkeypatch, make_model, criterion, scope, kind, False)
+    found, answers = choose(monkeypatch, make_model, criterion, scope, kind, True)
+    for mask, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mask, other)
+    assert 0.79 < np.mean(np.concatenate([mask.ravel() for mask in found]) == 0) < 0.81
+    if kind in TAKEN and criterion is Movement:
+        assert answers == [True, True]
+    if kind == "a poor layer" and scope == "global" and criterion is Movement:
+        assert answers[-1] is False
+
+
+@under_jax
+def test_gates_that_are_trained_keep_their_values(monkeypatch, make_model):
+    expected, _ = choose(monkeypatch, make_model, Movement, "layer", "some ties", False, trained=True)
+    found, answers = choose(monkeypatch, make_model, Movement, "layer", "some ties", True, trained=True)
+    assert answers == [True, True]
+    for mask, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mask, other)
+
+
+class Overridden(Movement):
+    """Of a user, who knows of arrays alone."""
+
+    def scores(self, layer):
+        return -super().scores(layer)
+
+
+@under_jax
+@pytest.mark.parametrize("criterion", [Overridden])
+def test_scores_of_a_users_own_are_what_ranks(monkeypatch, make_model, criterion):
+    found, answers = choose(monkeypatch, make_model, criterion, "layer", "no ties", True)
+    expected, _ = choose(monkeypatch, make_model, criterion, "layer", "no ties", False)
+    assert not answers
+    for mask, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mask, other)
+
+
+@under_jax
+def test_a_score_that_is_nan_is_refused_and_changes_nothing(monkeypatch, make_model):
+    monkeypatch.setattr(device_ranks, "are_faster", lambda: True)
+    layers = make_model(gate_rule="straight_through").gated_layers()
+    pruner = Pruner(layers, Movement())
+    scores = np.arange(layers[1].scores.shape[0] * layers[1].scores.shape[1], dtype=np.float32)
+    scores[5] = np.nan
+    layers[1].scores.assign(scores.reshape(layers[1].scores.shape))
+    with pytest.raises(ValueError, match="a score is NaN"):
+        pruner.update(0.5)
+    assert all(np.all(keras.ops.convert_to_numpy(layer.mask_variable) == 1) for layer in layers)
+
+
+def test_on_a_processor_the_host_ranks():
+    assert not device_ranks.are_faster()
