@@ -11,9 +11,10 @@ from keras import ops
 from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.closed import count_weights
 from gated_bert.pruning.selection import places_of_ties
-from gated_bert.support.device_ranks import MOST_TIES, Limit, closed_below, kth_smallest, places_of
+from gated_bert.support.device_ranks import MOST_TIES, Limit, closed_below, kth_smallest, places_of, raised
 from gated_bert.support.tensors import Tensor
 
+_NOTHING = np.zeros(0, np.int64)
 _Rule = tuple[int, bool, np.ndarray]
 """Of a layer the key of the limit below which a score closes, whether one equal to it does, and places besides."""
 
@@ -36,7 +37,7 @@ class Scope:
 def choose_on_device(
     scopes: Sequence[Scope], scores: Callable[[GatedLayer], Tensor], rng: np.random.Generator
 ) -> bool:
-    """Sets the masks of all scopes' layers as `selection.smallest` chooses them from the same scores.
+    """Sets the masks of all scopes' layers as `selection.smallest_above_floors` chooses them from the same scores.
 
     Args:
         scopes: what competes with what.
@@ -44,48 +45,70 @@ def choose_on_device(
         rng: breaks ties, as there.
 
     Returns:
-        Whether it did. A score that is NaN, a layer that would keep less than its floor, and many equal scores are left
-        to the host, and then no mask is changed.
+        Whether it did. What it leaves to the host, and then no mask is changed: a score that is NaN, many equal scores,
+        and floors that leave less to close than is asked for.
     """
     arrays = [[scores(layer) for layer in scope.layers] for scope in scopes]
-    limits = kth_smallest(arrays, [max(1, scope.count) for scope in scopes])
-    rules: list[_Rule] = []
-    for scope, own, scored, limit in zip(scopes, rng.spawn(len(scopes)), arrays, limits, strict=True):
-        found = None if limit.has_nan else _rules(scope, scored, limit, own)
-        if found is None:
-            return False
-        rules += found
-    layers = [layer for scope in scopes for layer in scope.layers]
-    of_all = [array for scored in arrays for array in scored]
-    for fill in {_fill(layer) for layer in layers}:
-        alike = [place for place, layer in enumerate(layers) if _fill(layer) == fill]
-        gates = [ops.stop_gradient(layers[place].mask_variable) for place in alike]
-        made = closed_below([of_all[place] for place in alike], gates, [rules[place] for place in alike], fill)
-        for place, mask in zip(alike, made, strict=True):
-            layers[place].mask_variable.assign(mask)
+    own, protected = rng.spawn(len(scopes)), [set[int]() for _ in scopes]
+    # Of nothing that closes.
+    rules: list[list[_Rule]] = [[(0, False, _NOTHING)] * len(scope.layers) for scope in scopes]
+    left = [place for place, scope in enumerate(scopes) if scope.count]
+    while left:
+        limits = kth_smallest(arrays, [max(1, scope.count) for scope in scopes])
+        for place in tuple(left):
+            found = None if limits[place].has_nan else _rules(scopes[place], arrays[place], limits[place], own[place])
+            if found is None:
+                return False
+            rules[place], poor = found
+            if not poor:
+                left.remove(place)
+            elif not poor - protected[place] or not all(_protect(scopes[place], arrays[place], one) for one in poor):
+                return False
+            protected[place] |= poor
+    _set_masks(scopes, arrays, rules)
     return True
 
 
-def _fill(layer: GatedLayer) -> float:
-    return 1.0 if layer.gate_trainable else layer.gate_init_value
-
-
-def _rules(scope: Scope, scored: Sequence[Tensor], limit: Limit, rng: np.random.Generator) -> list[_Rule] | None:
-    nothing = np.zeros(0, np.int64)
-    if scope.count == 0:
-        return [(0, False, nothing)] * len(scope.layers)
+def _rules(
+    scope: Scope, scored: Sequence[Tensor], limit: Limit, rng: np.random.Generator
+) -> tuple[list[_Rule], set[int]] | None:
+    """What closes of each layer, and which layers would keep less than their floors; None where ties are too many."""
     wanted, left = scope.count - sum(limit.below), sum(limit.equal)
     rules: list[_Rule] = []
+    poor = set()
     for place, layer in enumerate(scope.layers):
         here = limit.equal[place]
         ties = places_of_ties(rng, wanted, left, here)
         wanted, left = wanted - len(ties), left - here
         if count_weights([layer]) - limit.below[place] - len(ties) < scope.floors[place]:
-            return None
+            poor.add(place)
         if len(ties) in (0, here):
-            rules.append((limit.key, len(ties) == here, nothing))
+            rules.append((limit.key, len(ties) == here, _NOTHING))
         elif here <= MOST_TIES:
             rules.append((limit.key, False, places_of(scored[place], limit.key)[ties]))
         else:
             return None
-    return rules
+    return rules, poor
+
+
+def _protect(scope: Scope, scored: list[Tensor], place: int) -> bool:
+    """Raises the best scores of a layer, as many as it keeps, above all others, unless some are equal to the next."""
+    floor, size = scope.floors[place], count_weights([scope.layers[place]])
+    (limit,) = kth_smallest([[scored[place]]], [size - floor + 1])
+    if limit.below[0] != size - floor:
+        return False
+    scored[place] = raised(scored[place], limit.key)
+    return True
+
+
+def _set_masks(scopes: Sequence[Scope], arrays: Sequence[Sequence[Tensor]], rules: Sequence[Sequence[_Rule]]):
+    of_fill: dict[float, list[tuple[GatedLayer, Tensor, _Rule]]] = {}
+    for scope, scored, chosen in zip(scopes, arrays, rules, strict=True):
+        for layer, array, rule in zip(scope.layers, scored, chosen, strict=True):
+            fill = 1.0 if layer.gate_trainable else layer.gate_init_value
+            of_fill.setdefault(fill, []).append((layer, array, rule))
+    for fill, alike in of_fill.items():
+        layers, scored, chosen = zip(*alike, strict=True)
+        gates = [ops.stop_gradient(layer.mask_variable) for layer in layers]
+        for layer, mask in zip(layers, closed_below(scored, gates, chosen, fill), strict=True):
+            layer.mask_variable.assign(mask)

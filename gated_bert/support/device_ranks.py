@@ -68,6 +68,11 @@ def places_of(array: Tensor, key: int) -> np.ndarray:
     return found[found < array.size]
 
 
+def raised(array: Tensor, key: int) -> Tensor:
+    """The array with +∞ in the place of values that are not below the one of a limit's `key`."""
+    return _functions()[3](array, np.uint32(key))
+
+
 def closed_below(
     scores: Sequence[Tensor], gates: Sequence[Tensor], rules: Sequence[tuple[int, bool, np.ndarray]], fill: float
 ) -> list[Tensor]:
@@ -89,8 +94,8 @@ def closed_below(
 
 
 @functools.cache
-def _functions() -> tuple[Any, Any, Any]:
-    """`kth_smallest`, `places_of` and `closed_below` as JAX compiles them."""
+def _functions() -> tuple[Any, Any, Any, Any]:
+    """`kth_smallest`, `places_of`, `closed_below` and `raised` as JAX compiles them."""
     import jax
     import jax.numpy as jnp
 
@@ -138,4 +143,7 @@ def _functions() -> tuple[Any, Any, Any]:
             made.append(jnp.where(small, 0.0, jnp.where(gate == 0, fill, gate)).astype(gate.dtype))
         return made
 
-    return jax.jit(kth), jax.jit(places), jax.jit(closed)
+    def raise_from(array, key):
+        return jnp.where(keys_of(array) >= key, jnp.inf, array)
+
+    return jax.jit(kth), jax.jit(places), jax.jit(closed), jax.jit(raise_from)

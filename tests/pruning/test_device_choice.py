@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from gated_bert.config.presets import MIN_KEPT
 from gated_bert.pruning import Movement, Platon, Pruner, SnipMomentum
 from gated_bert.pruning import pruner as pruners
 from gated_bert.support import device_ranks
@@ -54,7 +55,7 @@ SCORES = {
     "many ties": lambda values: values.round(0),
     "a poor layer": lambda values: values,
 }
-TAKEN = {"no ties", "some ties"}
+TAKEN = {"no ties", "some ties", "a poor layer"}
 
 
 def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=False):
@@ -89,8 +90,8 @@ def test_masks_are_the_hosts(monkeypatch, make_model, criterion, scope, kind):
     assert 0.79 < np.mean(np.concatenate([mask.ravel() for mask in found]) == 0) < 0.81
     if kind in TAKEN and criterion is Movement:
         assert answers == [True, True]
-    if kind == "a poor layer" and scope == "global" and criterion is Movement:
-        assert answers[-1] is False
+    if kind == "a poor layer" and criterion is Movement and scope != "layer":
+        assert np.count_nonzero(found[0]) == np.ceil(MIN_KEPT * found[0].size), "or floors were not looked at"
 
 
 @under_jax
