@@ -124,6 +124,14 @@ def test_what_a_recipe_sets_is_shown_before_the_start():
     assert "note: recipe platon: without -pt its learning rate, of pretrained weights, are left out" in lines
 
 
+def test_of_a_recipe_for_other_criteria_their_options_are_not_shown():
+    movements = {"movement learning rate", "movement pruning frequency steps"}
+    assert not movements & shown("--recipe movement -p magnitude,platon")[0].keys()
+    assert movements <= shown("--recipe movement -p magnitude,movement")[0].keys()
+    assert movements - shown("--recipe movement -p magnitude --movement-frequency 3")[0].keys() == {min(movements)}
+    assert "cofi penalty" not in shown("--recipe cofi -p taylor")[0]
+
+
 def test_one_run_shows_what_a_recipe_sets_of_it_too(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job_process, "run_job", lambda *run: 0)
     words = ["train", "-d", "embedded", "-t", "sst2", "-m", "tiny", "--recipe", "movement", "-e", "2"]

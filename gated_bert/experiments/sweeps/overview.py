@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.distill_options import DISTILL_FIELDS
 from gated_bert.config.flag_table import PRUNING_FIELDS
+from gated_bert.config.parts import options_of_others
 from gated_bert.config.presets import PRETRAINED_RATE
 from gated_bert.config.recipes import decided_elsewhere
 from gated_bert.experiments.runs.run_state import newest_metadata
@@ -32,7 +33,9 @@ def configuration_rows(plan: Plan) -> list[tuple[str, str]]:
         value = _value(plan, name)
         if value is not None:
             rows.append((title, value))
-    shown = {name for _, name in _ROWS}
+    # What a recipe sets for a criterion that is not here says nothing.
+    others = frozenset.intersection(*(options_of_others(job.config.criterion) for job in plan.jobs))
+    shown = {name for _, name in _ROWS} | (others - plan.settings.typed)
     asked = plan.settings.typed | decided_elsewhere(plan.settings.values.get("recipe"), ())
     for name in sorted(asked & plan.settings.values.keys() - shown):
         if name not in ("pruning_start_epoch", "pruning_end_epoch", "sparsity_steps"):
