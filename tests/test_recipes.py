@@ -129,7 +129,7 @@ def test_of_a_recipe_for_other_criteria_their_options_are_not_shown():
     assert not movements & shown("--recipe movement -p magnitude,platon")[0].keys()
     assert movements <= shown("--recipe movement -p magnitude,movement")[0].keys()
     assert movements - shown("--recipe movement -p magnitude --movement-frequency 3")[0].keys() == {min(movements)}
-    assert "cofi penalty" not in shown("--recipe cofi -p taylor")[0]
+    assert "cofi penalty" not in shown("--recipe cofi -p magnitude --teacher none")[0]
 
 
 def test_one_run_shows_what_a_recipe_sets_of_it_too(tmp_path, monkeypatch, capsys):
