@@ -30,9 +30,9 @@ from gated_bert.pruning.closed import (
 )
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
 from gated_bert.pruning.device_choice import Scope, choose_on_device
+from gated_bert.pruning.due import Due
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.named_patterns import get_pattern
-from gated_bert.pruning.output_scope import is_due_in_columns
 from gated_bert.pruning.patterns import Block, Pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.pruning.selection import threads
@@ -102,7 +102,7 @@ class Pruner:
         criterion.bind(self.groups, seed, pooling, loss)
         self._choice = Choice(criterion.reopens, min_kept, in_columns=scope == "output",
                               choose=criterion.choose if criterion.chooses else None)  # fmt: skip
-        self._settled: tuple[float, dict[GatedLayer, int]] | None = None
+        self._due = Due(self, self._choice)
 
     @classmethod
     def from_config(
@@ -150,58 +150,11 @@ class Pruner:
         unit above the floors would bring it nearer; but not where the last update was to the same sparsity and nothing
         has opened since: what it did not close, it will not close now.
         """
-        return self._is_due(sparsity, OpenUnits())
-
-    def _is_due(self, sparsity: float, now: OpenUnits) -> bool:
-        if self.criterion.reopens:
-            return True
-        if self._is_settled(sparsity, now):
-            return False
-        steps = self.pattern.steps(sparsity)
-        if self._few_closed(steps, now):
-            return True
-        last, share = steps[-1]
-        if last.closes(1, share) is not None:
-            return False
-        if self.scope == "output":
-            return any(is_due_in_columns(now.is_open(layer), share, self.min_kept) for layer in self.layers_of_groups())
-        for members in self.competitors(self.groups, "global" if last.restores else self.scope):
-            groups = [self.groups[index] for index in members]
-            floors = self._choice.floors(groups, now)
-            gains = [now.least_closable(group, floor) for group, floor in zip(groups, floors, strict=True)]
-            least = min((gain for gain in gains if gain), default=math.inf)
-            layers = layers_of(groups)
-            weights = count_weights(layers)
-            missing = share * weights - (weights - now.weights_of(groups, layers))
-            if missing >= 0.5 * (min(least, 1) if last.restores else least):
-                return True
-        return False
+        return self._due(sparsity, OpenUnits())
 
     def settle(self, sparsity: float) -> None:
         """Takes the gates as they are for what an update to `sparsity` leaves, as of a stopped run that goes on."""
-        # Of units that are partly open, or made of what is open, the gates alone do not say that nothing is left to do.
-        if not self.criterion.reopens and any(group.unit_weights > 1 for group in self.groups):
-            now = OpenUnits()
-            self._settled = sparsity, {layer: now.weights([layer]) for layer in self.layers_of_groups()}
-
-    def _is_settled(self, sparsity: float, now: OpenUnits) -> bool:
-        if self._settled is None or self._settled[0] != sparsity:
-            return False
-        return all(now.weights([layer]) <= left for layer, left in self._settled[1].items())
-
-    def _few_closed(self, steps: Sequence[tuple[Pattern, float]], now: OpenUnits) -> bool:
-        """Whether a pattern that counts units has fewer of them closed than it would close."""
-        for pattern, share in steps:
-            if pattern.closes(1, share) is None:
-                continue
-            groups = self.groups if len(steps) == 1 else pattern.groups(self.layers, self.num_heads)
-            for members in self.competitors(groups, self.scope):
-                ranked = [groups[index] for index in members]
-                units, left = sum(group.num_units for group in ranked), sum(map(now.count, ranked))
-                closed = pattern.closes(units, share) or 0
-                if left > max(units - closed, sum(self._choice.floors(ranked, now))):
-                    return True
-        return False
+        self._due.settle(sparsity)
 
     def update(self, sparsity: float, step: int = 0) -> None:
         """Sets the masks so that `sparsity` of the groups' weights are closed, to within one unit of every scope.
@@ -219,7 +172,7 @@ class Pruner:
             raise UserError(f"Pruner.update: {self.criterion.name} chooses no masks, its gates close by themselves; "
                             "PruningCallback moves it along a schedule")  # fmt: skip
         now = OpenUnits()
-        if self._is_due(sparsity, now) and not self._chosen_on_device(sparsity, step):
+        if self._due(sparsity, now) and not self._chosen_on_device(sparsity, step):
             rng = np.random.default_rng([self.seed, step])
             # What is restored competes as a whole.
             scope = "global" if any(pattern.restores for pattern, _ in self.pattern.steps(sparsity)) else self.scope
