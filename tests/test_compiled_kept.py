@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from gated_bert.cli import common
 from gated_bert.cli.common import prepare_environment
 
 TINY = (
@@ -27,14 +28,27 @@ def environment(monkeypatch, tmp_path):
 def test_jax_keeps_what_it_compiles(environment, tmp_path):
     prepare_environment()
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "gated_bert" / "compiled")
-    assert int(environment["JAX_COMPILATION_CACHE_MAX_SIZE"]) > 0
+
+
+def test_what_was_kept_first_goes_where_there_is_too_much(environment, monkeypatch, tmp_path):
+    folder = tmp_path / "gated_bert" / "compiled"
+    folder.mkdir(parents=True)
+    for place, name in enumerate("dacb"):
+        (folder / name).write_bytes(bytes(10))
+        os.utime(folder / name, (place, place))
+    (folder / "folder").mkdir()
+    monkeypatch.setattr(common, "_MOST_COMPILED", 25)
+    prepare_environment()
+    assert {file.name for file in folder.iterdir()} == {"b", "c", "folder"}
+    prepare_environment()
+    assert len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize("said", ["elsewhere", ""])
-def test_a_user_says_where_and_how_much(environment, said):
+def test_a_user_says_where(environment, said):
     environment["JAX_COMPILATION_CACHE_DIR"] = said
     prepare_environment()
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == said and "JAX_COMPILATION_CACHE_MAX_SIZE" not in environment
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == said
 
 
 def test_tensorflow_and_users_without_a_home_need_nothing(environment, monkeypatch):

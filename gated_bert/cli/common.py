@@ -13,6 +13,7 @@ from gated_bert.cli.parsing import make_parser, read_flags
 from gated_bert.cli.positionals import split_words
 from gated_bert.config.flag_table import Flag
 from gated_bert.support.checks import FlagError
+from gated_bert.support.disk import remove_oldest
 from gated_bert.support.environ import verbosity
 from gated_bert.support.paths import cache_folder, user_path
 from gated_bert.support.quiet import quieten
@@ -110,10 +111,10 @@ def _keep_what_jax_compiles():
         return
     # Without a home folder nothing is kept.
     with contextlib.suppress(RuntimeError):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache_folder() / "compiled")
-    if importlib.util.find_spec("filelock"):
-        # JAX counts only with this library; what has not been used for longest goes.
-        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_MOST_COMPILED))
+        folder = cache_folder() / "compiled"
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        # JAX's own limit needs a second file beside each, and where one is missing it keeps nothing from then on.
+        remove_oldest(folder, _MOST_COMPILED)
 
 
 def typed_flags(prog: str, text: str, flags: tuple[Flag, ...], words: list[str], defaults: dict | None = None) -> dict:

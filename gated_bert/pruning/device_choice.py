@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -35,7 +36,7 @@ class Scope:
 
 
 def choose_on_device(
-    scopes: Sequence[Scope], scores: Callable[[GatedLayer], Tensor], rng: np.random.Generator
+    scopes: Sequence[Scope], scores: Callable[[GatedLayer], Tensor | None], rng: np.random.Generator
 ) -> bool:
     """Sets the masks of all scopes' layers as `selection.smallest_above_floors` chooses them from the same scores.
 
@@ -45,10 +46,15 @@ def choose_on_device(
         rng: breaks ties, as there.
 
     Returns:
-        Whether it did. What it leaves to the host, and then no mask is changed: a score that is NaN, many equal scores,
-        and floors that leave less to close than is asked for.
+        Whether it did. What it leaves to the host, and then no mask is changed: scores that are no float32 tensor of a
+        matrix' shape, a score that is NaN, many equal scores, and floors that leave less to close than is asked for.
     """
-    arrays = [[scores(layer) for layer in scope.layers] for scope in scopes]
+    arrays: list[list[Tensor]] = []
+    for scope in scopes:
+        found = [_scores(layer, scores(layer)) for layer in scope.layers]
+        if any(array is None for array in found):
+            return False
+        arrays.append(found)
     own, protected = rng.spawn(len(scopes)), [set[int]() for _ in scopes]
     # Of nothing that closes.
     rules: list[list[_Rule]] = [[(0, False, _NOTHING)] * len(scope.layers) for scope in scopes]
@@ -56,10 +62,10 @@ def choose_on_device(
     while left:
         limits = kth_smallest(arrays, [max(1, scope.count) for scope in scopes])
         for place in tuple(left):
-            found = None if limits[place].has_nan else _rules(scopes[place], arrays[place], limits[place], own[place])
-            if found is None:
+            made = None if limits[place].has_nan else _rules(scopes[place], arrays[place], limits[place], own[place])
+            if made is None:
                 return False
-            rules[place], poor = found
+            rules[place], poor = made
             if not poor:
                 left.remove(place)
             elif not poor - protected[place] or not all(_protect(scopes[place], arrays[place], one) for one in poor):
@@ -67,6 +73,13 @@ def choose_on_device(
             protected[place] |= poor
     _set_masks(scopes, arrays, rules)
     return True
+
+
+def _scores(layer: GatedLayer, found: Tensor | None) -> Tensor | None:
+    """As they are ranked here; None of what NumPy would rank otherwise."""
+    if found is None or keras.backend.standardize_dtype(getattr(found, "dtype", None)) != "float32":
+        return None
+    return ops.stop_gradient(found) if tuple(found.shape) == tuple(layer.mask_variable.shape) else None
 
 
 def _rules(

@@ -190,11 +190,14 @@ class Pruner:
     def _chosen_on_device(self, sparsity: float, step: int) -> bool:
         """Sets the masks without a copy of the scores to the host, where all that counts is their order."""
         ((pattern, share), *more) = self.pattern.steps(sparsity)
-        if more or pattern.restores or pattern.closes(1, share) is not None or not device_ranks.are_faster():
+        if more or pattern.restores or pattern.on_top or pattern.closes(1, share) is not None:
             return False
-        if not (self.criterion.reopens and self.criterion.ranks_tensors and all(map(is_of_weights, self.groups))):
+        if self.scope == "output" or self.normalize_scores or not device_ranks.are_faster():
             return False
-        if self.scope == "output" or self.normalize_scores or self.criterion.chooses:
+        layers = self.layers_of_groups()
+        if len(layers) != len(self.groups) or not all(map(is_of_weights, self.groups)):
+            return False
+        if not (self.criterion.reopens and self.criterion.ranks_tensors):
             return False
         scopes = []
         for members in self.competitors(self.groups, self.scope):

@@ -49,3 +49,23 @@ def sync_file(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def remove_oldest(folder: Path, most: int) -> None:
+    """Removes files of a folder that can be made again, those written first, until the others have `most` bytes.
+
+    What another process removes meanwhile, and what cannot be removed, is no fault.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            files = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries
+                     if entry.is_file(follow_symlinks=False)]  # fmt: skip
+    except OSError:
+        return
+    left = sum(found.st_size for found, _ in files)
+    for found, path in sorted(files, key=lambda file: file[0].st_mtime_ns):
+        if left <= most:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        left -= found.st_size

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gated_bert.config.presets import MIN_KEPT
-from gated_bert.pruning import Movement, Platon, Pruner, SnipMomentum
+from gated_bert.pruning import Block, Movement, Platon, Pruner, SnipMomentum
 from gated_bert.pruning import pruner as pruners
 from gated_bert.support import device_ranks
 from tests.marks import nightly
@@ -58,7 +58,7 @@ SCORES = {
 TAKEN = {"no ties", "some ties", "a poor layer"}
 
 
-def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=False):
+def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=False, pattern=None):
     """Masks after two updates, and whether the device chose them."""
     answers = []
     chosen = pruners.choose_on_device
@@ -66,7 +66,7 @@ def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=F
     monkeypatch.setattr(pruners, "choose_on_device", lambda *given: answers.append(chosen(*given)) or answers[-1])
     model = make_model(gate_rule="straight_through", gate_trainable=trained, gate_init_value=0.75)
     layers = model.gated_layers()
-    pruner = Pruner(layers, criterion(), scope=scope, seed=3)
+    pruner = Pruner(layers, criterion(), pattern, scope=scope, seed=3)
     for step, sparsity in enumerate((0.37, 0.8)):
         rng = np.random.default_rng(step)
         for place, layer in enumerate(layers):
@@ -110,14 +110,73 @@ class Overridden(Movement):
         return -super().scores(layer)
 
 
+class Assigned(Movement):
+    def __init__(self):
+        super().__init__()
+        self.scores = lambda layer: -np.asarray(layer.scores)
+
+
+class Whole(Movement):
+    def score_tensor(self, layer):
+        return keras.ops.cast(100 * layer.scores, "int32")
+
+
+class Narrow(Movement):
+    def score_tensor(self, layer):
+        return keras.ops.cast(layer.scores, "bfloat16")
+
+
+class Flat(Movement):
+    def score_tensor(self, layer):
+        return keras.ops.reshape(layer.scores, (-1,))
+
+
+class NewWeights(Movement):
+    updates_weights = True
+
+    def new_kernel(self, layer, keep):
+        return np.asarray(layer.raw_kernel) * keep
+
+
+class Staged(Movement):
+    def stages(self, sparsity, competing):
+        for layer in self.seen:
+            layer.scores.assign(-layer.scores)
+        yield from super().stages(sparsity, competing)
+
+    def bind(self, groups, *options, **more):
+        super().bind(groups, *options, **more)
+        self.seen = [group.layers[0] for group in groups]
+
+
 @under_jax
-@pytest.mark.parametrize("criterion", [Overridden])
-def test_scores_of_a_users_own_are_what_ranks(monkeypatch, make_model, criterion):
-    found, answers = choose(monkeypatch, make_model, criterion, "layer", "no ties", True)
-    expected, _ = choose(monkeypatch, make_model, criterion, "layer", "no ties", False)
-    assert not answers
+@pytest.mark.parametrize("criterion", [Overridden, Assigned, Whole, Narrow, Flat, NewWeights, Staged])
+def test_what_a_user_says_beside_scores_is_left_to_the_host(monkeypatch, make_model, criterion):
+    expected, _ = choose(monkeypatch, make_model, criterion, "layer", "some ties", False)
+    found, answers = choose(monkeypatch, make_model, criterion, "layer", "some ties", True)
+    assert not any(answers)
     for mask, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mask, other)
+
+
+class Variable(Movement):
+    def score_tensor(self, layer):
+        return layer.scores
+
+
+class OnTop(Block):
+    on_top = True
+
+
+@under_jax
+def test_a_variable_is_a_tensor_and_masks_on_top_are_the_hosts(monkeypatch, make_model):
+    expected, _ = choose(monkeypatch, make_model, Movement, "layer", "no ties", False)
+    found, answers = choose(monkeypatch, make_model, Variable, "layer", "no ties", True)
+    assert answers == [True, True]
+    for mask, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mask, other)
+    _, answers = choose(monkeypatch, make_model, Movement, "layer", "no ties", True, pattern=OnTop())
+    assert not answers
 
 
 @under_jax

@@ -188,9 +188,10 @@ class Criterion:
         yield layers, layers
 
     def score_tensor(self, layer: GatedLayer) -> Tensor | None:
-        """Importance of each weight of `layer`, tensor [in, out], of a criterion that has it as one.
+        """Importance of each weight of `layer`, float32 tensor [in, out], of a criterion that has it as one.
 
-        Where it says this, and neither `scores` nor `unit_scores`, masks of single weights can be chosen on a GPU.
+        Where it says this, and neither `scores`, `unit_scores`, `stages` nor new weights, masks of single weights can
+        be chosen on a GPU.
         """
         return None
 
@@ -203,10 +204,10 @@ class Criterion:
 
     @property
     def ranks_tensors(self) -> bool:
-        """Whether `score_tensor` says all that there is to know of single weights."""
-        same = {name: getattr(type(self), name) is getattr(Criterion, name)
-                for name in ("score_tensor", "scores", "unit_scores")}  # fmt: skip
-        return not same["score_tensor"] and same["scores"] and same["unit_scores"]
+        """Whether an update is the order of what `score_tensor` says of single weights, and nothing besides."""
+        usual = {name: getattr(getattr(self, name), "__func__", None) is getattr(Criterion, name)
+                 for name in ("score_tensor", "scores", "unit_scores", "stages")}  # fmt: skip
+        return not usual.pop("score_tensor") and all(usual.values()) and not (self.updates_weights or self.chooses)
 
     def unit_scores(
         self, index: int, group: Group, is_open: Callable[[GatedLayer], np.ndarray] | None = None
