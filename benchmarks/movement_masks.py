@@ -39,7 +39,7 @@ def measure(options) -> list[Figure]:
         sparsities = iter(SPARSITIES * 1000)
         parts = {"step": partial(model.train_on_batch, inputs, labels),
                  "masks": lambda pruner=pruner, due=sparsities: pruner.update(next(due), 1)}  # fmt: skip
-        if device_ranks.are_faster():
+        if device_ranks.outside_the_host():
             parts["on the host"] = partial(_on_the_host, parts["masks"])
         times = interleave(parts, 3 if options.quick else 9, 2)
         for every in (1, 10):
@@ -53,7 +53,7 @@ def measure(options) -> list[Figure]:
 
 
 def _on_the_host(update):
-    with mock.patch.object(device_ranks, "are_faster", lambda: False):
+    with mock.patch.object(device_ranks, "outside_the_host", lambda: False):
         update()
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from keras import ops
 
 from gated_bert.models.gated_dense import GatedLayer
-from gated_bert.pruning.closed import count_weights
+from gated_bert.pruning.choice import Choice
+from gated_bert.pruning.closed import OpenUnits, count_weights, is_of_weights, layers_of
 from gated_bert.pruning.selection import places_of_ties
+from gated_bert.support import device_ranks
 from gated_bert.support.device_ranks import MOST_TIES, Limit, closed_below, kth_smallest, places_of, raised
 from gated_bert.support.tensors import Tensor
+
+if TYPE_CHECKING:
+    from gated_bert.pruning.pruner import Pruner
 
 _NOTHING = np.zeros(0, np.int64)
 _Rule = tuple[int, bool, np.ndarray]
@@ -33,6 +39,37 @@ class Scope:
     layers: Sequence[GatedLayer]
     count: int
     floors: Sequence[int]
+
+
+def chosen_on_device(pruner: Pruner, choice: Choice, sparsity: float, step: int, now: OpenUnits) -> bool:
+    """Sets a pruner's masks without a copy of the scores to the host, where all that counts is their order.
+
+    Args:
+        pruner: the pruner.
+        choice: how it chooses units.
+        sparsity: fraction of the weights that is to be closed.
+        step: steps done so far.
+        now: what is open.
+
+    Returns:
+        Whether it did.
+    """
+    ((pattern, share), *more) = pruner.pattern.steps(sparsity)
+    if more or pattern.restores or pattern.on_top or pattern.closes(1, share) is not None:
+        return False
+    if pruner.scope == "output" or pruner.normalize_scores or not device_ranks.outside_the_host():
+        return False
+    if len(pruner.layers_of_groups()) != len(pruner.groups) or not all(map(is_of_weights, pruner.groups)):
+        return False
+    if not (pruner.criterion.reopens and pruner.criterion.ranks_tensors):
+        return False
+    scopes = []
+    for members in pruner.competitors(pruner.groups, pruner.scope):
+        groups = [pruner.groups[index] for index in members]
+        layers = layers_of(groups)
+        weights = count_weights(layers)
+        scopes.append(Scope(layers, min(max(round(share * weights), 0), weights), choice.floors(groups, now)))
+    return choose_on_device(scopes, pruner.criterion.score_tensor, np.random.default_rng([pruner.seed, step]))
 
 
 def choose_on_device(

@@ -22,21 +22,18 @@ from gated_bert.pruning.choice import Choice, Read, Target
 from gated_bert.pruning.closed import (
     Before,
     OpenUnits,
-    count_weights,
-    is_of_weights,
     layers_of,
     open_weights,
     openness,
 )
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
-from gated_bert.pruning.device_choice import Scope, choose_on_device
+from gated_bert.pruning.device_choice import chosen_on_device
 from gated_bert.pruning.due import Due
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.patterns import Block, Pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.pruning.selection import threads
-from gated_bert.support import device_ranks
 from gated_bert.support.checks import choose, number
 from gated_bert.support.errors import UserError
 
@@ -172,7 +169,7 @@ class Pruner:
             raise UserError(f"Pruner.update: {self.criterion.name} chooses no masks, its gates close by themselves; "
                             "PruningCallback moves it along a schedule")  # fmt: skip
         now = OpenUnits()
-        if self._due(sparsity, now) and not self._chosen_on_device(sparsity, step):
+        if self._due(sparsity, now) and not chosen_on_device(self, self._choice, sparsity, step, now):
             rng = np.random.default_rng([self.seed, step])
             # What is restored competes as a whole.
             scope = "global" if any(pattern.restores for pattern, _ in self.pattern.steps(sparsity)) else self.scope
@@ -186,26 +183,6 @@ class Pruner:
                     self._update_weights(updated)
             self.settle(sparsity)
         self.criterion.after_update()
-
-    def _chosen_on_device(self, sparsity: float, step: int) -> bool:
-        """Sets the masks without a copy of the scores to the host, where all that counts is their order."""
-        ((pattern, share), *more) = self.pattern.steps(sparsity)
-        if more or pattern.restores or pattern.on_top or pattern.closes(1, share) is not None:
-            return False
-        if self.scope == "output" or self.normalize_scores or not device_ranks.are_faster():
-            return False
-        layers = self.layers_of_groups()
-        if len(layers) != len(self.groups) or not all(map(is_of_weights, self.groups)):
-            return False
-        if not (self.criterion.reopens and self.criterion.ranks_tensors):
-            return False
-        scopes = []
-        for members in self.competitors(self.groups, self.scope):
-            groups = [self.groups[index] for index in members]
-            layers = layers_of(groups)
-            count = min(max(round(share * count_weights(layers)), 0), count_weights(layers))
-            scopes.append(Scope(layers, count, self._choice.floors(groups, OpenUnits())))
-        return choose_on_device(scopes, self.criterion.score_tensor, np.random.default_rng([self.seed, step]))
 
     def prune(self, sparsity: float, model: keras.Model, dataset: Any = None, step: int = 0) -> None:
         """As `update`, with the scores computed before that the criterion takes from data, where something is due.

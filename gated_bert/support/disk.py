@@ -52,7 +52,7 @@ def sync_file(path: Path) -> None:
 
 
 def remove_oldest(folder: Path, most: int) -> None:
-    """Removes files of a folder that can be made again, those written first, until the others have `most` bytes.
+    """Removes files of a folder that can be made again, those written first, until at most `most` bytes are left.
 
     What another process removes meanwhile, and what cannot be removed, is no fault.
     """
@@ -67,5 +67,5 @@ def remove_oldest(folder: Path, most: int) -> None:
         if left <= most:
             return
         with contextlib.suppress(OSError):
-            os.unlink(path)
-        left -= found.st_size
+            Path(path).unlink(missing_ok=True)
+            left -= found.st_size

@@ -161,7 +161,7 @@ _LONG = (
 
 
 MOVEMENT = Study(
-    "which of its settings movement needs in short runs, beside magnitude and random order",
+    "which of its settings movement needs in short runs, beside magnitude and random order; full: also its recipe",
     None,
     {
         "smoke": _ablation(f"-t sst2 -ml 32 {_CUT} -l 1e-4 -e 2 -ps 1 -pe 2 -f 0.8", "3e-5")[:4],

@@ -190,13 +190,17 @@ class Criterion:
     def score_tensor(self, layer: GatedLayer) -> Tensor | None:
         """Importance of each weight of `layer`, float32 tensor [in, out], of a criterion that has it as one.
 
-        Where it says this, and neither `scores`, `unit_scores`, `stages` nor new weights, masks of single weights can
-        be chosen on a GPU.
+        On a GPU masks of single weights are then chosen there, unless a class overrides `scores`, `unit_scores` or
+        `stages` as well, or updates weights.
         """
         return None
 
     def scores(self, layer: GatedLayer) -> np.ndarray:
-        """Importance of each weight of `layer`, array [in, out]."""
+        """Importance of each weight of `layer`, array [in, out]; by default what `score_tensor` says.
+
+        Raises:
+            NotImplementedError: a criterion that scores whole units only.
+        """
         found = self.score_tensor(layer)
         if found is None:
             raise NotImplementedError(f"{type(self).__name__} scores no single weights")

@@ -38,7 +38,7 @@ class Movement(Criterion):
         made.score_multiplier = cls.score_multiplier
         return made
 
-    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
+    def score_tensor(self, layer: GatedLayer) -> Tensor:
         return ops.stop_gradient(layer.scores)
 
 

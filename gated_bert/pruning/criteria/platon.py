@@ -57,7 +57,7 @@ class Platon(Criterion):
             layer.scores.assign(ops.zeros_like(mean))
         self._windows += 1
 
-    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
+    def score_tensor(self, layer: GatedLayer) -> Tensor:
         if not self._windows:
             return ops.square(ops.convert_to_tensor(layer.scores))
         sensitivity, uncertainty = self._smooth[self._layers.index(layer)]

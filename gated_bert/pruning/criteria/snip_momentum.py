@@ -31,5 +31,5 @@ class SnipMomentum(Criterion):
         super().__init__(**options)
         self.score_alpha = self.options.snip_momentum_beta
 
-    def score_tensor(self, layer: GatedLayer) -> Tensor | None:
+    def score_tensor(self, layer: GatedLayer) -> Tensor:
         return ops.stop_gradient(layer.scores)
