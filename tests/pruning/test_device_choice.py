@@ -80,7 +80,7 @@ def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=F
 
 @under_jax
 @pytest.mark.parametrize("kind", SCORES)
-@pytest.mark.parametrize("scope", ["layer", "global", "role"])
+@pytest.mark.parametrize("scope", ["layer", "global", nightly("role")])
 @pytest.mark.parametrize("criterion", [Movement, nightly(Platon), nightly(SnipMomentum)])
 def test_masks_are_the_hosts(monkeypatch, make_model, criterion, scope, kind):
     expected, _ = choose(monkeypatch, make_model, criterion, scope, kind, False)
