@@ -14,8 +14,8 @@ from benchmarks.figures import Figure
 from benchmarks.timing import interleave, main, ratio
 from benchmarks.training_step import compile_model, make_batch, make_model
 from gated_bert.config import GatedBertConfig
+from gated_bert.pruning import pruner as pruners
 from gated_bert.pruning.pruner import Pruner
-from gated_bert.support import device_ranks
 
 MINILM = {"num_layers": 6, "d_model": 384, "num_heads": 12, "dff": 1536}
 CASES = {"tiny": ({"model_size": "tiny"}, 64, 24), "small": ({"model_size": "small"}, 64, 24),
@@ -39,7 +39,7 @@ def measure(options) -> list[Figure]:
         sparsities = iter(SPARSITIES * 1000)
         parts = {"step": partial(model.train_on_batch, inputs, labels),
                  "masks": lambda pruner=pruner, due=sparsities: pruner.update(next(due), 1)}  # fmt: skip
-        if device_ranks.outside_the_host():
+        if pruners.on_accelerator():
             parts["on the host"] = partial(_on_the_host, parts["masks"])
         times = interleave(parts, 3 if options.quick else 9, 2)
         for every in (1, 10):
@@ -53,7 +53,7 @@ def measure(options) -> list[Figure]:
 
 
 def _on_the_host(update):
-    with mock.patch.object(device_ranks, "outside_the_host", lambda: False):
+    with mock.patch.object(pruners, "on_accelerator", lambda: False):
         update()
 
 

@@ -1,4 +1,7 @@
-"""Masks of single weights that are chosen where the scores are, with the result of a choice in the host's memory."""
+"""Masks of single weights that are chosen where the scores are, with the result of a choice in the host's memory.
+
+It imports JAX.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -14,8 +16,7 @@ from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.pruning.choice import Choice
 from gated_bert.pruning.closed import OpenUnits, count_weights, is_of_weights, layers_of
 from gated_bert.pruning.selection import places_of_ties
-from gated_bert.support import device_ranks
-from gated_bert.support.device_ranks import MOST_TIES, Limit, closed_below, kth_smallest, places_of, raised
+from gated_bert.support.jax_ranks import MOST_TIES, Limit, closed_below, kth_smallest, places_of, raised
 from gated_bert.support.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def chosen_on_device(pruner: Pruner, choice: Choice, sparsity: float, step: int,
     ((pattern, share), *more) = pruner.pattern.steps(sparsity)
     if more or pattern.restores or pattern.on_top or pattern.closes(1, share) is not None:
         return False
-    if pruner.scope == "output" or pruner.normalize_scores or not device_ranks.outside_the_host():
+    if pruner.scope == "output" or pruner.normalize_scores:
         return False
     if len(pruner.layers_of_groups()) != len(pruner.groups) or not all(map(is_of_weights, pruner.groups)):
         return False
@@ -114,9 +115,9 @@ def choose_on_device(
 
 def _scores(layer: GatedLayer, found: Tensor | None) -> Tensor | None:
     """As they are ranked here; None of what NumPy would rank otherwise."""
-    if found is None or keras.backend.standardize_dtype(getattr(found, "dtype", None)) != "float32":
+    if found is None or str(found.dtype) != "float32" or tuple(found.shape) != tuple(layer.mask_variable.shape):
         return None
-    return ops.stop_gradient(found) if tuple(found.shape) == tuple(layer.mask_variable.shape) else None
+    return ops.stop_gradient(found)
 
 
 def _rules(

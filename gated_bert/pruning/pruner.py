@@ -19,21 +19,15 @@ from gated_bert.models.gated_dense import GatedLayer
 from gated_bert.models.roles import heads_of
 from gated_bert.pruning.check_parts import check_classes, check_parts
 from gated_bert.pruning.choice import Choice, Read, Target
-from gated_bert.pruning.closed import (
-    Before,
-    OpenUnits,
-    layers_of,
-    open_weights,
-    openness,
-)
+from gated_bert.pruning.closed import Before, OpenUnits, layers_of, open_weights, openness
 from gated_bert.pruning.criteria import Criterion, Loss, criterion_of
-from gated_bert.pruning.device_choice import chosen_on_device
 from gated_bert.pruning.due import Due
 from gated_bert.pruning.groups import BalancedGroup, Group
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.patterns import Block, Pattern
 from gated_bert.pruning.schedules import Schedule, build_schedule
 from gated_bert.pruning.selection import threads
+from gated_bert.support.backend import on_accelerator
 from gated_bert.support.checks import choose, number
 from gated_bert.support.errors import UserError
 
@@ -169,7 +163,7 @@ class Pruner:
             raise UserError(f"Pruner.update: {self.criterion.name} chooses no masks, its gates close by themselves; "
                             "PruningCallback moves it along a schedule")  # fmt: skip
         now = OpenUnits()
-        if self._due(sparsity, now) and not chosen_on_device(self, self._choice, sparsity, step, now):
+        if self._due(sparsity, now) and not self._chosen_on_device(sparsity, step, now):
             rng = np.random.default_rng([self.seed, step])
             # What is restored competes as a whole.
             scope = "global" if any(pattern.restores for pattern, _ in self.pattern.steps(sparsity)) else self.scope
@@ -183,6 +177,13 @@ class Pruner:
                     self._update_weights(updated)
             self.settle(sparsity)
         self.criterion.after_update()
+
+    def _chosen_on_device(self, sparsity: float, step: int, now: OpenUnits) -> bool:
+        if not on_accelerator():
+            return False
+        from gated_bert.pruning.device_choice import chosen_on_device
+
+        return chosen_on_device(self, self._choice, sparsity, step, now)
 
     def prune(self, sparsity: float, model: keras.Model, dataset: Any = None, step: int = 0) -> None:
         """As `update`, with the scores computed before that the criterion takes from data, where something is due.

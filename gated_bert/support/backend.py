@@ -242,6 +242,15 @@ def _is_faster_in_bfloat16(jit_compile: bool) -> bool:
     return not jit_compile and has_bfloat16()
 
 
+def on_accelerator() -> bool:
+    """Whether JAX computes on one device with memory of its own, a GPU or TPU."""
+    if keras.backend.backend() != "jax" or keras.distribution.distribution() is not None:
+        return False
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
 def gpu_memory() -> tuple[int, int] | None:
     """Bytes that the backend's arrays take on the first GPU, now and at most so far; None where there is none."""
     backend = keras.backend.backend()

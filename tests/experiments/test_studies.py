@@ -26,30 +26,38 @@ from gated_bert.tasks.wordpiece import Tokenizer
 from tests.pictures import is_drawn
 
 
+def flags_in(part, folder):
+    """A part's flags in a study's `folder`, which gets the folder of weights of an earlier part."""
+    flags = part.flags.replace("{study}", str(folder)).split()
+    if "-pt" in flags:
+        Path(flags[flags.index("-pt") + 1]).mkdir(parents=True, exist_ok=True)
+    return flags
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """Plans of the sweeps that are asked for, in order."""
+    made, read = [], sweep_commands.read_plan
+    monkeypatch.setattr(sweep_commands, "read_plan", lambda *words: made.append(read(*words)) or made[-1])
+    return made
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_sweep_of_every_study_is_accepted(name, scale, tmp_path):
     for part in STUDIES[name].parts[scale]:
-        flags = part.flags.replace("{study}", str(tmp_path)).split()
-        if "-pt" in flags:
-            # Of an earlier part.
-            Path(flags[flags.index("-pt") + 1]).mkdir(parents=True, exist_ok=True)
+        flags = flags_in(part, tmp_path)
         if part.command != "iou":
             assert main([part.command, *flags, "-d", "embedded", "--check"]) == 0
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
-def test_no_two_parts_of_a_study_train_the_same(name, scale, monkeypatch, tmp_path):
-    plans = []
-    read = sweep_commands.read_plan
-    monkeypatch.setattr(sweep_commands, "read_plan", lambda *words: plans.append(read(*words)) or plans[-1])
+def test_no_two_parts_of_a_study_train_the_same(name, scale, plans, tmp_path):
     for part in STUDIES[name].parts[scale]:
-        words = part.flags.replace("{study}", str(tmp_path)).split()
-        if "-pt" in words:
-            Path(words[words.index("-pt") + 1]).mkdir(parents=True, exist_ok=True)
+        flags = flags_in(part, tmp_path)
         if part.command == "sweep":
-            assert main([part.command, *words, "-d", "embedded", "--check"]) == 0
+            assert main([part.command, *flags, "-d", "embedded", "--check"]) == 0
     records = [job.config for plan in plans for job in plan.jobs]
     twice = [record for place, record in enumerate(records) if record in records[:place]]
     assert not twice
@@ -57,11 +65,8 @@ def test_no_two_parts_of_a_study_train_the_same(name, scale, monkeypatch, tmp_pa
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["accuracy", "movement", "pretrained", "squad", "stages", "units"])
-def test_what_a_study_prunes_of_pretrained_weights_can_be_pruned(name, monkeypatch, tmp_path):
+def test_what_a_study_prunes_of_pretrained_weights_can_be_pruned(name, plans, tmp_path):
     """What only a model's matrices can say, for one of MiniLM's sizes."""
-    plans = []
-    read = sweep_commands.read_plan
-    monkeypatch.setattr(sweep_commands, "read_plan", lambda *words: plans.append(read(*words)) or plans[-1])
     for part in STUDIES[name].parts["standard"]:
         if part.command == "sweep":
             folder = tmp_path / "of_an_earlier_part"

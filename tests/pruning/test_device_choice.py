@@ -1,16 +1,19 @@
 """Masks chosen on the device beside those that NumPy chooses from the same scores; by JAX on a processor."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
 
 from gated_bert.config.presets import MIN_KEPT
-from gated_bert.pruning import Block, Movement, Platon, Pruner, SnipMomentum, device_choice
-from gated_bert.support import device_ranks
+from gated_bert.pruning import Block, Movement, Platon, Pruner, SnipMomentum
+from gated_bert.pruning import pruner as pruners
 from tests.marks import nightly
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
+device_choice = importlib.import_module("gated_bert.pruning.device_choice")
 under_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="KERAS_BACKEND is not jax")
 
 ARRAYS = {
@@ -29,7 +32,7 @@ def test_a_limit_is_numpys(kind):
     totals = [sum(array.size for array in scope) for scope in scopes]
     for counts in ([1] * 4, totals, *(rng.integers(1, np.array(totals) + 1) for _ in range(8))):
         on_device = [[jnp.asarray(array) for array in scope] for scope in scopes]
-        found = device_ranks.kth_smallest(on_device, list(counts))
+        found = device_choice.kth_smallest(on_device, list(counts))
         for scope, count, limit in zip(scopes, counts, found, strict=True):
             expected = np.sort(np.concatenate([array.ravel() for array in scope]))[count - 1]
             assert not limit.has_nan
@@ -39,14 +42,14 @@ def test_a_limit_is_numpys(kind):
 
 def test_a_nan_is_seen_in_its_scope_alone():
     scopes = [[jnp.asarray([1.0, np.nan])], [jnp.asarray([1.0, 2.0])]]
-    assert [limit.has_nan for limit in device_ranks.kth_smallest(scopes, [1, 2])] == [True, False]
+    assert [limit.has_nan for limit in device_choice.kth_smallest(scopes, [1, 2])] == [True, False]
 
 
 def test_places_of_equal_values():
     array = jnp.asarray([[0.5, 1.0, 0.5], [2.0, 0.5, 1.0]])
-    (limit,) = device_ranks.kth_smallest([[array]], [2])
-    np.testing.assert_array_equal(device_ranks.places_of(array, limit.key), [0, 2, 4])
-    np.testing.assert_array_equal(device_ranks.places_of(array + 3, limit.key), [])
+    (limit,) = device_choice.kth_smallest([[array]], [2])
+    np.testing.assert_array_equal(device_choice.places_of(array, limit.key), [0, 2, 4])
+    np.testing.assert_array_equal(device_choice.places_of(array + 3, limit.key), [])
 
 
 SCORES = {
@@ -62,7 +65,7 @@ def choose(monkeypatch, make_model, criterion, scope, kind, on_device, trained=F
     """Masks after two updates, and whether the device chose them."""
     answers = []
     chosen = device_choice.choose_on_device
-    monkeypatch.setattr(device_ranks, "outside_the_host", lambda: on_device)
+    monkeypatch.setattr(pruners, "on_accelerator", lambda: on_device)
     monkeypatch.setattr(device_choice, "choose_on_device", lambda *given: answers.append(chosen(*given)) or answers[-1])
     model = make_model(gate_rule="straight_through", gate_trainable=trained, gate_init_value=0.75)
     layers = model.gated_layers()
@@ -183,7 +186,7 @@ def test_a_variable_is_a_tensor_and_masks_on_top_are_the_hosts(monkeypatch, make
 
 @under_jax
 def test_a_score_that_is_nan_is_refused_and_changes_nothing(monkeypatch, make_model):
-    monkeypatch.setattr(device_ranks, "outside_the_host", lambda: True)
+    monkeypatch.setattr(pruners, "on_accelerator", lambda: True)
     layers = make_model(gate_rule="straight_through").gated_layers()
     pruner = Pruner(layers, Movement())
     scores = np.arange(layers[1].scores.shape[0] * layers[1].scores.shape[1], dtype=np.float32)
@@ -196,4 +199,4 @@ def test_a_score_that_is_nan_is_refused_and_changes_nothing(monkeypatch, make_mo
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="JAX has another device here")
 def test_on_a_processor_the_host_ranks():
-    assert not device_ranks.outside_the_host()
+    assert not pruners.on_accelerator()
