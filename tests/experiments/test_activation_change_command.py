@@ -10,9 +10,11 @@ import pytest
 
 from gated_bert.cli.activation_commands import read_command
 from gated_bert.cli.main import main
+from gated_bert.experiments.studies import activation_table
 from gated_bert.experiments.studies.activation_config import ThresholdSet, read_activation_config
 from gated_bert.experiments.studies.activation_study import run_activation_change
-from gated_bert.experiments.studies.activation_table import memory, summary, summary_text
+from gated_bert.experiments.studies.activation_table import COSTS, METRICS, memory, summary, summary_text
+from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.models.build import build_model
 from gated_bert.models.folder import load_model, save_model
 from gated_bert.support.errors import UserError
@@ -67,6 +69,40 @@ def test_the_command_prunes_fine_tunes_and_compares(folder, jobs_here, commands_
     assert not any(str(folder) in path.read_text() for path in published)
     kept = [path for path in before if "results_half" not in str(path)]
     assert kept and all(path.stat().st_mtime_ns == before[path] for path in kept)
+
+
+def test_what_was_measured_after_its_models_is_not_measured_again(folder, monkeypatch):
+    _, settings = read_command(["--config", "tiny.json", "-o", "out"])
+    configs = [settings.config("baseline", "sst2", seed) for seed in (3, 4)]
+    jobs = [Job(f"{variant} seed {config.seed}", config, folder / f"{variant}{config.seed}", [])
+            for config in configs for variant in ("unpruned", "half")]  # fmt: skip
+    for job in jobs:
+        (job.folder / "model").mkdir(parents=True)
+        (job.folder / "model/model.keras").touch()
+    measured = []
+
+    def rows_of_seed(jobs):
+        measured.extend(job.config.seed for job in jobs.values())
+        numbers = dict.fromkeys((*METRICS, "loss", *COSTS), 201.93232099973102 / len(measured))
+        return [{"variant": name, "seed": job.config.seed, **numbers, "layers": "…"} for name, job in jobs.items()]
+
+    monkeypatch.setattr(activation_table, "_rows_of_seed", rows_of_seed)
+    table = folder / "activation_change.csv"
+
+    def again() -> list[int]:
+        measured.clear()
+        activation_table.write_tables(jobs, folder)
+        assert list(pd.read_csv(table)["seed"]) == [3, 3, 4, 4]
+        return measured[::2]
+
+    assert again() == [3, 4]
+    first = table.read_bytes()
+    assert again() == [] and table.read_bytes() == first
+    (folder / "half4/model/model.keras").touch()
+    assert again() == [4]
+    for damaged in ("variant,seed\n", first.decode().replace("half", "third"), ""):
+        table.write_text(damaged)
+        assert again() == [3, 4], damaged
 
 
 @pytest.mark.nightly

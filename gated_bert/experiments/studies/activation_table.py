@@ -19,7 +19,9 @@ from gated_bert.experiments.runs.resource_log import COLUMNS
 from gated_bert.experiments.studies.activation_config import UNPRUNED
 from gated_bert.experiments.sweeps.jobs import Job
 from gated_bert.models.folder import WEIGHTS, load_model
+from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_bytes_atomic, write_csv_atomic
+from gated_bert.support.progress_bar import progress_bar
 from gated_bert.support.text_table import aligned
 from gated_bert.tasks.data import load_task_data
 from gated_bert.tasks.evaluation import evaluate_model, make_dataset
@@ -39,6 +41,8 @@ BATCH, LENGTH, REPEATS = 8, 128, 9
 def write_tables(jobs: Sequence[Job], output: Path) -> int:
     """Judges the finished runs, writes `activation_change.csv`, its summary and its plot, and prints the summary.
 
+    A seed whose rows are in an earlier table, written after its models, is not measured again.
+
     Args:
         jobs: for every seed its unpruned run and its pruned ones, which started from the model folders in `pretrained`.
         output: where the files go.
@@ -46,10 +50,17 @@ def write_tables(jobs: Sequence[Job], output: Path) -> int:
     Returns:
         The exit status 0.
     """
-    rows = []
-    for seed in dict.fromkeys(job.config.seed for job in jobs):
-        rows += _rows_of_seed({_variant(job): job for job in jobs if job.config.seed == seed})
-    table = pd.DataFrame(rows)
+    by_seed: dict[int, dict[str, Job]] = {}
+    for job in jobs:
+        by_seed.setdefault(job.config.seed, {})[_variant(job)] = job
+    tables = []
+    with progress_bar("measuring", len(by_seed)) as advance:
+        for seed, of_seed in by_seed.items():
+            advance(f"seed {seed}", 0)
+            kept = _rows_there(output / TABLE, seed, of_seed)
+            tables.append(pd.DataFrame(_rows_of_seed(of_seed)) if kept is None else kept)
+            advance("", 1)
+    table = pd.concat(tables, ignore_index=True)
     write_csv_atomic(output / TABLE, table)
     write_csv_atomic(output / SUMMARY, summary(table))
     label = load_task_data(jobs[0].config).source["label"]
@@ -62,6 +73,18 @@ def write_tables(jobs: Sequence[Job], output: Path) -> int:
 
 def _variant(job: Job) -> str:
     return job.name.rpartition(" seed ")[0]
+
+
+def _rows_there(path: Path, seed: int, jobs: dict[str, Job]) -> pd.DataFrame | None:
+    """The rows of a seed in an earlier table that was written after all of its models; None where there are none."""
+    try:
+        table = read_csv(path, ("seed", *METRICS, "loss", *COSTS), ("variant", "layers"))
+    except UserError:
+        return None
+    rows = table[table["seed"] == seed]
+    files = [job.folder / MODEL / WEIGHTS for job in jobs.values()]
+    older = path.stat().st_mtime_ns <= max(file.stat().st_mtime_ns for file in files)
+    return None if older or list(rows["variant"]) != list(jobs) else rows
 
 
 def _rows_of_seed(jobs: dict[str, Job]) -> list[dict]:
