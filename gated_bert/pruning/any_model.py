@@ -183,34 +183,44 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         inputs: array, or any structure of arrays, of equal length.
-        labels: array, or any structure of arrays, of the same length.
+        labels: array, or any structure of arrays, of the same length; None where nobody looks at them.
         batch_size: rows of a batch; a smaller rest is left out, unless it is all there is.
     """
 
     def __init__(self, inputs: Any, labels: Any, batch_size: int):
         super().__init__()
         self.data, self.batch_size = (inputs, labels), batch_size
-        self.rows = len(keras.tree.flatten(labels)[0])
+        self.rows = len(keras.tree.flatten(inputs)[0])
 
     def __len__(self):
         return max(1, self.rows // self.batch_size)
 
     def __getitem__(self, index):
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return keras.tree.map_structure(lambda array: array[rows], self.data)
+        return keras.tree.map_structure(lambda array: None if array is None else array[rows], self.data)
 
 
-def as_batches(data: Any, batch_size: int, method: str) -> Any:
+def as_batches(data: Any, batch_size: int, method: str, needs_labels: bool) -> Any:
     """`data`, a pair of arrays or a dataset indexable by batch, as the latter.
 
     Raises:
-        UserError: neither.
+        UserError: neither, nothing in it, or no labels where they are needed.
     """
     if isinstance(data, tuple) and len(data) == 2:
-        return Batches(*data, batch_size)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return data
+        if needs_labels and data[1] is None:
+            raise UserError(f"{method}: data without labels were given, but it looks at their loss: data=(x, y)")
+        batches = Batches(*data, batch_size)
+        return _with_rows(batches, batches.rows, method)
+    # A bare array would be indexed by rows.
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not hasattr(data, "shape"):
+        return _with_rows(data, len(data), method)
     given = "no data" if data is None else f"data of class {type(data).__name__}"
     raise UserError(
         f"{method}: {given} was given, but it looks at batches of training data: data=(x, y), arrays, or a PyDataset"
     )
+
+
+def _with_rows(batches: Any, rows: int, method: str) -> Any:
+    if not rows:
+        raise UserError(f"{method}: the data are empty, but it looks at batches of training data")
+    return batches

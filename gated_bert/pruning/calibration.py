@@ -342,7 +342,9 @@ def small_batches(dataset: Any, size: int, count: int) -> Iterator[tuple[Any, An
                 return
             count -= 1
             own = slice(first, first + size)
-            inputs, labels = keras.tree.map_structure(lambda array, own=own: array[own], whole)
+            # Labels may be None.
+            inputs, labels = (keras.tree.map_structure(lambda array, own=own: array[own], each) if each is not None
+                              else None for each in whole)  # fmt: skip
             yield inputs, labels
 
 

@@ -16,6 +16,7 @@ from gated_bert.pruning.check_parts import check_gate_rule
 from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import Criterion, Loss, StepContext
 from gated_bert.pruning.criteria.base import class_of
+from gated_bert.pruning.criteria.calibrated import Calibrated
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
@@ -172,6 +173,7 @@ class PruningCallback(StepCallback):
             data: training data for methods that look at batches themselves (`spt`, `wanda`, `sparsegpt`, `obert`,
                 `mask_tuning`, the saliency of gradients and activations): a pair (inputs, labels) of arrays or
                 structures of arrays, or a dataset indexable by batch. Its order need not be that of `fit`.
+                `wanda` and `sparsegpt` take labels that are None.
             batch_size: rows of a batch that is cut from arrays.
             steps_per_epoch: batches in an epoch of a training loop of one's own; `fit` says it itself.
             loss: what the criterion probes, `loss(model, inputs, labels, training=False)`; None: the compiled loss.
@@ -192,7 +194,8 @@ class PruningCallback(StepCallback):
         """
         pruner, method = pruner_of(model, method, pruning_end_epoch, loss, options)
         looks = pruner.criterion.needs_batch or pruner.criterion.needs_data
-        batches = as_batches(data, batch_size, method) if looks else None
+        needs_labels = loss is None and not isinstance(pruner.criterion, Calibrated)
+        batches = as_batches(data, batch_size, method, needs_labels) if looks else None
         return cls(pruner, None, model, batches, steps_per_epoch, method)
 
     def optimizer(

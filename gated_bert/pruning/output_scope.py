@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from gated_bert.support.errors import NanScoreError
+
 
 def choose_in_columns(
     scores: np.ndarray, sparsity: float, min_kept: float, rng: np.random.Generator, name: str = "scores"
@@ -26,10 +28,10 @@ def choose_in_columns(
         Bits, packed, 1 where a weight is closed.
 
     Raises:
-        ValueError: a score is NaN.
+        NanScoreError: a score is NaN.
     """
     if np.isnan(np.min(scores)):
-        raise ValueError(f"{name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN")
+        raise NanScoreError(name)
     rows = len(scores)
     count = _count(rows, sparsity, min_kept)
     if not count:

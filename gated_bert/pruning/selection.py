@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gated_bert.support.errors import NanScoreError
+
 _SAMPLE = 200_000
 # Shortest stride of the sample: sorting more of a small pool costs more than the narrower bracket saves.
 _STRIDE = 64
@@ -36,12 +38,10 @@ class Pool:
     ordered: bool = False
 
     def scores(self) -> np.ndarray:
-        """All scores; raises ValueError where one of them is NaN."""
+        """All scores; raises NanScoreError where one of them is NaN."""
         scores = self.read(1)
         if np.isnan(np.min(scores)):
-            raise ValueError(
-                f"{self.name}: a score is NaN, so nothing can be ranked; look for a loss or a weight that is NaN"
-            )
+            raise NanScoreError(self.name)
         return scores
 
 

@@ -21,6 +21,18 @@ class UserError(Exception):
         super().__init__(_shortened(line, _LONGEST_MESSAGE))
 
 
+class NanScoreError(UserError, ValueError):
+    """A score that is NaN, by which nothing can be ranked: of a diverged model, or of such data.
+
+    Args:
+        name: what was to be ranked.
+    """
+
+    def __init__(self, name: str):
+        why = "a score is NaN, so nothing can be ranked"
+        super().__init__(f"{name}: {why}; look for a loss or a weight that is NaN")
+
+
 def _shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest // 2]} … {text[-longest // 2 :]}"
 

@@ -43,7 +43,8 @@ class _Quadratic:
         """That of an undamped H; damped by more where rounding has left it without a factor."""
         for damping in DAMPING * np.array([1, 10, 100]):
             found = damped(hessian, damping)
-            with contextlib.suppress(np.linalg.LinAlgError):
+            # SciPy says ValueError of what is not finite.
+            with contextlib.suppress(np.linalg.LinAlgError, ValueError):
                 return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian), np.diag(hessian) == 0)
         raise UserError("sparsegpt: what comes into a layer is no finite number; look for weights that are NaN")
 
