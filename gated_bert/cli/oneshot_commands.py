@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from gated_bert.cli.common import prepare_environment, typed_flags
@@ -52,6 +53,7 @@ def oneshot_command(words: list[str]) -> int:
     typed = typed_flags("gated-bert oneshot", text, FLAGS, words, shown)
     points = _points(typed)
     dense_epochs = dense_epochs_of(typed)
+    tuned = fine_tuning_of(typed, dense_epochs)
     typed = {"methods": ("LayerMagWeight",), "prunable_roles": PRUNABLE_ROLES, **typed, **AT_ONCE}
     settings = read_settings(typed, {}, os.environ)
     verbosity(os.environ)
@@ -62,7 +64,7 @@ def oneshot_command(words: list[str]) -> int:
         return 0
     prepare_environment()
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    dense, pruned = oneshot_plans(plan, points, epochs)
+    dense, pruned = oneshot_plans(plan, points, epochs, tuned)
     print(describe(dense, pruned, with_jobs=bool(typed.get("dry_run"))), flush=True)
     if typed.get("dry_run"):
         return 0
@@ -84,6 +86,17 @@ def dense_epochs_of(typed: dict) -> int | None:
         if epochs is None and typed.get("epochs") == 0:
             raise FlagError("-e/--epochs: 0 needs -pt, or --dense-epochs: there is nothing trained to prune")
     return epochs
+
+
+def fine_tuning_of(typed: dict, dense_epochs: int | None) -> int | None:
+    """The epochs of fine-tuning where they are none and the settings' own are the dense model's, else None.
+
+    Without training a record has to name trained weights, which are not there yet.
+    """
+    if "pretrained" in typed or typed.get("epochs") != 0:
+        return None
+    typed["epochs"] = dense_epochs
+    return 0
 
 
 def _points(typed: dict) -> list[Point]:
@@ -109,6 +122,6 @@ def numbers(label: str, words: tuple[str, ...], allowed: str, low: float, high: 
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    if not values or not all(low <= value <= high for value in values):
+    if not values or not all(low <= value <= high and math.isfinite(value) for value in values):
         raise FlagError.refused(label, ",".join(words), allowed)
     return list(dict.fromkeys(values))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 
 from gated_bert.support.errors import UserError
@@ -44,6 +45,11 @@ def file_name(text: str, longest: int = LONGEST_NAME) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     kept = plain.encode("utf-8", "ignore")[: longest - 9].decode("utf-8", "ignore")
     return f"{kept}_{digest}"
+
+
+def number_name(value: float) -> str:
+    """A number in a file's name: 20, 91.4, 0.00001; with as many of its first twelve digits as it has."""
+    return f"{Decimal(f'{value:.12g}'):f}"
 
 
 def cache_folder() -> Path:

@@ -1,6 +1,7 @@
 """One-shot pruning: how much is pruned, what is written, what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,17 +9,19 @@ import pytest
 
 from gated_bert import GatedBertConfig, train
 from gated_bert.cli.main import main
+from gated_bert.cli.oneshot_commands import AT_ONCE
 from gated_bert.cli.settings import read_settings
 from gated_bert.compression.model_statistics import parameter_counts
 from gated_bert.experiments.reports.results import read_run
 from gated_bert.experiments.runs.status import Status
 from gated_bert.experiments.studies.oneshot import Point, oneshot_plans
-from gated_bert.experiments.studies.oneshot_table import table_row
+from gated_bert.experiments.studies.oneshot_table import _POINT, table_row
 from gated_bert.experiments.sweeps.jobs import plan_jobs
 from gated_bert.models.architecture import BertConfig, LayerSizes
 from gated_bert.models.bert import BertClassifier
 from gated_bert.models.folder import load_model
 from gated_bert.support.errors import UserError
+from gated_bert.support.paths import file_name
 from tests.experiments.synthetic_runs import write_run
 
 BASE = BertConfig.uniform(12, 768, 12, 3072, vocab_size=30522, num_outputs=2)
@@ -48,6 +51,42 @@ def test_a_compression_of_the_prunable_weights_knows_no_embeddings():
     assert Point(compression=10, compression_of="prunable").sparsity_in(*sizes(MINILM)) == pytest.approx(0.9)
     assert Point(sparsity=0.3).sparsity_in(0, 0) == 0.3
     assert [Point(compression=3.5).name, Point(sparsity=0.914).name] == ["compression3.5", "sparsity91.4"]
+
+
+@pytest.mark.parametrize("value", [1e-5, 0.1, 7, 14.3, 20, 57, 91.4, 91.123456, 91.123457, 99.99999, 100, 1e6])
+def test_a_point_is_read_again_from_the_folder_that_it_names(value):
+    points = [Point(compression=value)] if value > 1 else []
+    for point in [*points, Point(sparsity=value / 100)]:
+        ((asked, number),) = _POINT.findall(f"results_random_sst2_{file_name(point.name)}_seed3")
+        assert asked in ("compression", "sparsity") and float(number) == value
+
+
+def plans(output, points, dense_epochs=1, epochs=None):
+    typed = {"methods": ("random", "magnitude"), "data": "embedded", "output": str(output), **AT_ONCE}
+    return oneshot_plans(plan_jobs(read_settings(typed, {}, {})), points, dense_epochs, epochs)
+
+
+def test_points_that_differ_have_folders_of_their_own_or_are_refused(tmp_path):
+    near = [Point(sparsity=0.9999999), Point(sparsity=1.0), Point(sparsity=0.91123456), Point(sparsity=0.91123457)]
+    assert len({job.folder for job in plans(tmp_path, near)[1].jobs}) == 8
+    with pytest.raises(UserError, match=r"sparsity50: two runs would share this folder"):
+        plans(tmp_path, [Point(sparsity=0.5), Point(sparsity=0.5 + 1e-15)])
+
+
+def test_a_dense_model_that_is_not_trained_yet_is_pruned_without_training(tmp_path):
+    dense, pruned = plans(tmp_path, [Point(sparsity=0.5)], dense_epochs=3, epochs=0)
+    assert [job.config.epochs for job in dense.jobs] == [3] and dense.jobs[0].config.pretrained is None
+    assert [job.config.epochs for job in pruned.jobs] == [0, 0]
+    assert {job.config.pretrained for job in pruned.jobs} == {str((dense.jobs[0].folder / "model").resolve())}
+
+
+@pytest.mark.parametrize("command", [("oneshot", "--sparsities", "50"), ("compress", "--levels", "50")])
+def test_the_command_line_asks_so(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    words = (*command, "-d", "embedded", "-t", "sst2", "-e", "0", "--dense-epochs", "3", "-o", str(tmp_path / "out"))
+    assert main([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^ +epochs +0$", shown, re.M) and "dense sst2 seed 42: " in shown
 
 
 @pytest.mark.parametrize("span_head", [False, True])
@@ -155,6 +194,7 @@ def test_dense_records_are_the_same_whatever_is_pruned_from_them(tmp_path):
     ((), "--compression: give it or --sparsities"),
     (("--compression", "2", "--sparsities", "64"), "--compression: give it or --sparsities"),
     (("--sparsities", "64", "--compression-of", "prunable"), "--compression-of: goes with --compression"),
+    (("--compression", "inf"), "--compression: 'inf' is refused; allowed: numbers from 1 up"),
     (("--compression", "0.5"), "--compression: '0.5' is refused; allowed: numbers from 1 up"),
     (("--sparsities", "64,much"), "--sparsities: '64,much' is refused; allowed: percentages from 0 to 100"),
     (("--sparsities", "64", "--strategy", "baseline"), "--strategy: 'baseline' is refused"),

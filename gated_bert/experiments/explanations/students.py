@@ -44,7 +44,7 @@ from gated_bert.models.folder import WEIGHTS, LoadedModel
 from gated_bert.support.arrays import DAMAGED, read_npz
 from gated_bert.support.errors import UserError, one_line
 from gated_bert.support.files import replaced_file, write_csv_atomic
-from gated_bert.support.paths import user_path
+from gated_bert.support.paths import number_name, user_path
 from gated_bert.support.progress_bar import progress_bar
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import ExplanationRecord, StudentRecord
@@ -136,7 +136,7 @@ def train_students(folder: Path, out: Path, study: Study, resume: bool) -> list[
         KeyboardInterrupt: stopped; its text says what is there.
     """
     opened = _open(folder, study)
-    places = {(weight, seed): out / FOLDERS / f"weight_{weight:g}_seed_{seed}"
+    places = {(weight, seed): out / FOLDERS / f"weight_{number_name(weight)}_seed_{seed}"
               for weight in study.xai_weights for seed in study.seeds}  # fmt: skip
 
     def interrupted() -> str:

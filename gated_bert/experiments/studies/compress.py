@@ -17,6 +17,7 @@ from gated_bert.experiments.studies.compress_report import write_report
 from gated_bert.experiments.studies.oneshot import run_oneshot
 from gated_bert.experiments.sweeps.jobs import Plan
 from gated_bert.models.folder import WEIGHTS, same_model
+from gated_bert.support.paths import number_name
 from gated_bert.support.records import read_record
 from gated_bert.support.schemas import BenchmarkRecord
 
@@ -46,7 +47,7 @@ def compress(output: Path, dense: Plan, pruned: Plan, levels: Sequence[float], s
     if status:
         return status
     runs = {"base": dense.jobs[0].folder} if dense.jobs else {}
-    runs |= {f"pruned_{level:g}": job.folder for level, job in zip(levels, pruned.jobs, strict=True)}
+    runs |= {f"pruned_{number_name(level)}": job.folder for level, job in zip(levels, pruned.jobs, strict=True)}
     models = make_models(output / MODELS, {name: folder / MODEL for name, folder in runs.items()})
     config = pruned.jobs[0].config
     status = measure_models(output / METRICS, models, config.data, config.allow_partial)

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from gated_bert.config import GatedBertConfig
 from gated_bert.config.space import ENCODER_ROLES
 from gated_bert.experiments.reports.run_layout import MODEL
-from gated_bert.experiments.sweeps.jobs import Job, Plan, dense_folder, dense_plan, job_command, run_folder_name
+from gated_bert.experiments.sweeps.jobs import (
+    Job,
+    Plan,
+    dense_folder,
+    dense_plan,
+    job_command,
+    refuse_shared_folders,
+    run_folder_name,
+)
 from gated_bert.experiments.sweeps.overview import configuration_text
 from gated_bert.support.errors import UserError
+from gated_bert.support.paths import number_name
 
 PRUNABLE_ROLES = (*ENCODER_ROLES, "pooler")
 """What ShrinkBench's strategies prune of a BERT: every matrix but the classifier's."""
@@ -37,8 +46,8 @@ class Point:
     def name(self) -> str:
         """For folders and messages: `compression3.5`, `sparsity91.4`."""
         if self.compression is not None:
-            return f"compression{self.compression:g}"
-        return f"sparsity{100 * self.sparsity:g}"
+            return f"compression{number_name(self.compression)}"
+        return f"sparsity{number_name(100 * self.sparsity)}"
 
     def sparsity_in(
         self, parameters: int, prunable: int, own: int | None = None, per_dimension: bool = False
@@ -68,23 +77,27 @@ class Point:
         return 1 - (math.sqrt(kept) if per_dimension else kept)
 
 
-def oneshot_plans(plan: Plan, points: Sequence[Point], dense_epochs: int) -> tuple[Plan, Plan]:
+def oneshot_plans(
+    plan: Plan, points: Sequence[Point], dense_epochs: int, epochs: int | None = None
+) -> tuple[Plan, Plan]:
     """The dense runs, none where nothing is trained before, and the runs that are pruned to each of `points`.
 
     Args:
         plan: one job per strategy, task and seed; its epochs are those of the fine-tuning.
         points: how much each strategy prunes.
         dense_epochs: epochs of dense training; 0 prunes the `pretrained` weights as they are.
+        epochs: of fine-tuning, where they are not those of `plan`.
 
     Raises:
-        UserError: a compression that no sparsity gives.
+        UserError: a compression that no sparsity gives, or two points whose runs would share a folder.
     """
     dense = dense_plan(plan, plan.output / DENSE, epochs=dense_epochs or 1)
     # Not looked up where no point asks.
     asked = any(point.compression is not None for point in points)
     sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0, 0) for job in dense.jobs}
-    jobs = [_pruned_job(job, point, sizes[job.config.task], plan, dense_epochs > 0)
+    jobs = [_pruned_job(job, point, sizes[job.config.task], plan, dense_epochs > 0, epochs)
             for job in plan.jobs for point in points]  # fmt: skip
+    refuse_shared_folders(jobs)
     if not dense_epochs:
         dense = dataclasses.replace(dense, jobs=())
     return dense, dataclasses.replace(plan, jobs=tuple(jobs))
@@ -135,12 +148,15 @@ def model_sizes(config: GatedBertConfig) -> tuple[int, int, int]:
     return architecture.num_parameters, sum(weights.values()), own
 
 
-def _pruned_job(job: Job, point: Point, sizes: tuple[int, int, int], plan: Plan, from_dense: bool) -> Job:
+def _pruned_job(
+    job: Job, point: Point, sizes: tuple[int, int, int], plan: Plan, from_dense: bool, epochs: int | None
+) -> Job:
     sparsity = point.sparsity_in(*sizes, per_dimension=job.config.sparsity_per_dim)
     config = job.config.replace(end_sparsity=sparsity)
     if from_dense:
         model = dense_folder(plan.output / DENSE, config) / MODEL
-        config = config.replace(pretrained=str(model.resolve()))
+        own = {} if epochs is None else {"epochs": epochs}
+        config = config.replace(pretrained=str(model.resolve()), **own)
     several = len(plan.settings.seeds) > 1
     folder = plan.output / run_folder_name(config, several, (point.name,))
     return Job(f"{job.name} {point.name}", config, folder, job_command(folder))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gated_bert.experiments.studies.compress import MODELS, PRECISIONS
+from gated_bert.support.paths import number_name
 
 EXPLAINED, PICKED, SIMILARITY, POS, TOKENS, STUDENTS = (
     "explained", "sp_lime", "similarity", "pos", "token_explanations", "students"
@@ -102,7 +103,7 @@ class Pipeline:
             levels = list(self.levels)
         found = []
         for level in [0.0, *sorted(map(float, levels))]:
-            kind = f"shrunk_{level:g}" if level else "base"
+            kind = f"shrunk_{number_name(level)}" if level else "base"
             for form in ("onnx", *PRECISIONS):
                 name = kind.replace("shrunk", "pruned") + (f"_{form}" if form != "onnx" else "")
                 found.append(Variant(name, kind.partition("_")[0], level, form, folder / form / f"{kind}.onnx"))

@@ -131,12 +131,23 @@ def plan_grid(grid: Mapping[str, Iterable], read: Callable[[Mapping[str, object]
         for job in _with_teachers(planned, dense) if of_self else planned:
             if not job.config.enable_pruning:
                 job = dense.get((job.config.task, job.config.seed), job)
-            if jobs.setdefault(job.folder, job).config != job.config:
-                raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ "
-                                "in more than signs")  # fmt: skip
+            refuse_shared_folders((jobs.setdefault(job.folder, job), job))
     if first is None:
         raise FlagError("a sweep without runs is refused; allowed: at least one value of each field")
     return Plan(dataclasses.replace(first, notes=tuple(notes)), tuple(jobs.values()))
+
+
+def refuse_shared_folders(jobs: Iterable[Job]) -> None:
+    """Refuses runs of which one would take the place of another.
+
+    Raises:
+        FlagError: two records for one folder.
+    """
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        if first.setdefault(job.folder, job).config != job.config:
+            raise FlagError(f"{job.folder}: two runs would share this folder; allowed: values whose names differ in "
+                            "more than signs")  # fmt: skip
 
 
 def _with_teachers(jobs: Iterable[Job], dense: Mapping[tuple[str, int], Job]) -> Iterator[Job]:
