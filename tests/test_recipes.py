@@ -162,6 +162,16 @@ def test_flags_beside_a_recipe_are_the_records():
         plan("--recipe smp")
 
 
+@pytest.mark.parametrize("words", ["-e 4 -ss 10,20,90", "-e 10 -ss 10,20,30,40,50,60,70,90", "-e 3 --schedule auto"])
+@pytest.mark.parametrize("name", [name for name in HERE if "pruning_warmup" in RECIPES[name].values])
+def test_a_schedule_that_is_said_has_the_epochs_that_it_has_without_a_recipe(name, words):
+    method = RECIPES[name].values["pruning_method"]
+    ours, usual = (plan(f"{each} {words} -d embedded -m tiny --teacher none").jobs[0].config
+                   for each in (f"--recipe {name}", f"-p {method}"))  # fmt: skip
+    windows = [(run.pruning_start_epoch, run.pruning_end_epoch, run.schedule) for run in (ours, usual)]
+    assert windows[0] == windows[1] and ours.pruning_warmup is None and ours.recipe == name
+
+
 def test_students_of_a_dense_model_from_scratch_are_trained_as_the_configuration_shows():
     values = {"recipe": "movement", "teacher": "self", "model_size": "tiny"}
     jobs = plan_grid({}, lambda point: read_settings(values, {}, {})).jobs

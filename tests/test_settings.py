@@ -81,6 +81,16 @@ def test_a_window_nobody_typed_fits_the_epochs(words, window):
     assert (config.pruning_start_epoch, config.pruning_end_epoch) == window
 
 
+@pytest.mark.parametrize("words, window", [
+    ("-p taylor -e 3", (2, 3)), ("-p magnitude,taylor -e 4", (2, 4)), ("--criterion taylor -e 2", (2, 2)),
+    ("-p platon -e 4 -ss 10,20,90", (2, 4)), ("-p snip_momentum -e 3 --schedule auto", (2, 3)),
+    ("-p platon -e 3 -s 0.5", (2, 3)), ("-p platon -e 3", (1, 3)), ("-p taylor -e 30", (4, 23)),
+])  # fmt: skip
+def test_a_window_nobody_typed_begins_where_the_method_can(words, window):
+    for config in by_method(words).values():
+        assert (config.pruning_start_epoch, config.pruning_end_epoch) == window
+
+
 def test_a_fitted_window_is_told():
     assert plan("-e 3").settings.notes == (
         "pruning ends at epoch 3 instead of 23, to fit -e 3",

@@ -140,7 +140,7 @@ def _check_said_twice(values: dict, typed: set[str], labels: Mapping[str, str]):
 def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
     """Fits a pruning start and end that nobody typed to the epochs; what was typed stays, and may be refused later."""
     epochs, start, end = (values[name] for name in ("epochs", "pruning_start_epoch", "pruning_end_epoch"))
-    if decided_elsewhere(values.get("recipe"), typed) & {"pruning_start_epoch", "pruning_end_epoch"}:
+    if decided_elsewhere(values, typed) & {"pruning_start_epoch", "pruning_end_epoch"}:
         return ()
     if epochs == 0:
         # What nobody typed is what the record says of a run without training.
@@ -153,11 +153,11 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
         end = max(start, end)
     end = min(end, epochs)
     if "pruning_start_epoch" not in typed:
+        first, steps = min(_first_epoch(values), end), values["sparsity_steps"]
         if start >= end:
-            start = 1
-        steps = values["sparsity_steps"]
+            start = first
         if isinstance(steps, tuple):
-            start = min(start, max(1, epochs - len(steps) + 1))
+            start = min(start, max(first, epochs - len(steps) + 1))
     notes = []
     if end != values["pruning_end_epoch"]:
         notes.append(f"pruning ends at epoch {end} instead of {values['pruning_end_epoch']}, to fit -e {epochs}")
@@ -167,6 +167,16 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
     values["pruning_start_epoch"], values["pruning_end_epoch"] = start, end
     # Dense models have no window to be told of.
     return () if set(values["methods"]) <= {"baseline", "none"} else tuple(notes)
+
+
+def _first_epoch(values: Mapping[str, Any]) -> int:
+    """The first epoch in which all methods can close something."""
+    names = [values.get("criterion"), *(METHODS[name].criterion for name in values["methods"] if name in METHODS)]
+    options = [CRITERIA[name].options for name in names if name in CRITERIA]
+    start = values.get("start_sparsity")
+    at_once = isinstance(values["sparsity_steps"], tuple) or values.get("schedule") in ("one_shot", "steps", "auto")
+    at_once = at_once or (isinstance(start, int | float) and start > 0)
+    return max((max(each.FIRST_EPOCH, 1 + (at_once and each.GATHERS)) for each in options), default=1)
 
 
 def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str, str]):

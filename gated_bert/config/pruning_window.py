@@ -82,10 +82,11 @@ def pruning_window(
     if (config.pruning_warmup, config.pruning_cooldown) != (None, None) and first >= last:
         name = "pruning_cooldown" if config.pruning_warmup is None else "pruning_warmup"
         raise ConfigError(name, getattr(config, name), f"less: of {config.epochs} epochs warm-up and cool-down leave "
-                          "no steps for pruning")  # fmt: skip
+                          "no steps for pruning; or more epochs")  # fmt: skip
     if not inside_epochs and last > max(config.epochs, 1):
         last = float(config.epochs)
         if first > last:
             raise ConfigError("pruning_warmup", config.pruning_warmup, f"less: {config.criterion} moves masks at the "
-                              f"beginning of an epoch, and the last one begins after {config.epochs - 1}")  # fmt: skip
+                              f"beginning of an epoch, and the last one begins after {config.epochs - 1}; or more "
+                              "epochs")  # fmt: skip
     return first, last

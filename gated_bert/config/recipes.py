@@ -168,12 +168,18 @@ def _without_meaning(record: Mapping[str, Any]) -> set[str]:
     return dropped
 
 
-def decided_elsewhere(recipe: str | None, typed: Collection[str]) -> frozenset[str]:
-    """Fields whose usual values do not hold: a recipe sets them, or it or what is typed sets others in their place."""
-    mine = set(typed) & STEPS_INSTEAD_OF.keys()
-    if recipe in RECIPES:
-        made = RECIPES[recipe]
-        mine |= {*made.values, *made.epochs, *made.by_size}
+def decided_elsewhere(values: Mapping[str, Any], typed: Collection[str]) -> frozenset[str]:
+    """Fields whose usual values do not hold: a recipe sets them, or it or what is typed sets others in their place.
+
+    Args:
+        values: all fields, with what `recipe_values` sets: of its warm-up and cool-down, which are None where
+            something else takes their place, the epochs stay the usual ones.
+        typed: the names of those that a person gave.
+    """
+    mine, made = set(typed) & STEPS_INSTEAD_OF.keys(), RECIPES.get(values.get("recipe") or "")
+    if made is not None:
+        without = {name for name in STEPS_INSTEAD_OF if values.get(name) is None}
+        mine |= {*made.values, *made.epochs, *made.by_size} - without
         mine |= {name for name, others in _INSTEAD.items() if mine & set(others)}
     return frozenset((mine | {STEPS_INSTEAD_OF[name] for name in mine & STEPS_INSTEAD_OF.keys()}) - set(typed))
 

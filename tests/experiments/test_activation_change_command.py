@@ -1,6 +1,7 @@
 """`gated-bert activation-change`, as a user types it, on embedded data."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_what_was_measured_after_its_models_is_not_measured_again(folder, monkey
 
     def rows_of_seed(jobs):
         measured.extend(job.config.seed for job in jobs.values())
-        numbers = dict.fromkeys((*METRICS, "loss", *COSTS), 201.93232099973102 / len(measured))
+        numbers = dict.fromkeys((*METRICS, "loss", *COSTS), 0.93232099973102 / len(measured))
         return [{"variant": name, "seed": job.config.seed, **numbers, "layers": "…"} for name, job in jobs.items()]
 
     monkeypatch.setattr(activation_table, "_rows_of_seed", rows_of_seed)
@@ -100,9 +101,20 @@ def test_what_was_measured_after_its_models_is_not_measured_again(folder, monkey
     assert again() == [] and table.read_bytes() == first
     (folder / "half4/model/model.keras").touch()
     assert again() == [4]
+    os.utime(folder / "half3/model/model.keras", (0, 0))
+    assert again() == [3]
     for damaged in ("variant,seed\n", first.decode().replace("half", "third"), ""):
         table.write_text(damaged)
         assert again() == [3, 4], damaged
+    table.write_text(first.decode()[:-90])
+    assert again() == [4]
+    lines = first.decode().splitlines()
+    for cell in ("", "50", "nan"):
+        table.write_text("\n".join([*lines[:4], f"half,4,{cell},{lines[4].split(',', 3)[3]}"]))
+        assert again() == [4], cell
+    (folder / "half4/model/model.keras").unlink()
+    with pytest.raises(UserError, match=r"half4/model: the model of a finished run is gone; remove \S+half4, and --re"):
+        again()
 
 
 @pytest.mark.nightly

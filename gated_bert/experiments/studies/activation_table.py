@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from gated_bert.compression.model_statistics import macs, measure_latency, parameter_counts
@@ -49,7 +50,14 @@ def write_tables(jobs: Sequence[Job], output: Path) -> int:
 
     Returns:
         The exit status 0.
+
+    Raises:
+        UserError: a finished run without its model.
     """
+    for job in jobs:
+        if not (job.folder / MODEL / WEIGHTS).is_file():
+            raise UserError(f"{job.folder / MODEL}: the model of a finished run is gone; remove {job.folder}, and "
+                            "--resume makes it again")  # fmt: skip
     by_seed: dict[int, dict[str, Job]] = {}
     for job in jobs:
         by_seed.setdefault(job.config.seed, {})[_variant(job)] = job
@@ -76,15 +84,19 @@ def _variant(job: Job) -> str:
 
 
 def _rows_there(path: Path, seed: int, jobs: dict[str, Job]) -> pd.DataFrame | None:
-    """The rows of a seed in an earlier table that was written after all of its models; None where there are none."""
+    """The rows of a seed in an earlier table that was written after all of its models; None where there are none, or
+    not all of what is measured."""
     try:
         table = read_csv(path, ("seed", *METRICS, "loss", *COSTS), ("variant", "layers"))
     except UserError:
         return None
     rows = table[table["seed"] == seed]
-    files = [job.folder / MODEL / WEIGHTS for job in jobs.values()]
-    older = path.stat().st_mtime_ns <= max(file.stat().st_mtime_ns for file in files)
-    return None if older or list(rows["variant"]) != list(jobs) else rows
+    measured = rows[[*METRICS, "loss", "parameters", "macs_per_token", "file_mb", "latency_ms"]]
+    whole = np.isfinite(measured).all(axis=None) and rows[list(METRICS)].le(1).all(axis=None)
+    stats = [(job.folder / MODEL / WEIGHTS).stat() for job in jobs.values()]
+    # A copy may be as old as what it is of.
+    older = path.stat().st_mtime_ns <= max(max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
+    return None if older or not whole or list(rows["variant"]) != list(jobs) else rows
 
 
 def _rows_of_seed(jobs: dict[str, Job]) -> list[dict]:

@@ -36,7 +36,7 @@ def configuration_rows(plan: Plan) -> list[tuple[str, str]]:
     # What a recipe sets for a criterion that is not here says nothing.
     others = frozenset.intersection(*(options_of_others(job.config.criterion) for job in plan.jobs))
     shown = {name for _, name in _ROWS} | (others - plan.settings.typed)
-    asked = plan.settings.typed | decided_elsewhere(plan.settings.values.get("recipe"), ())
+    asked = plan.settings.typed | decided_elsewhere(plan.settings.values, ())
     for name in sorted(asked & plan.settings.values.keys() - shown):
         if name not in ("pruning_start_epoch", "pruning_end_epoch", "sparsity_steps"):
             rows.append((name.replace("_", " "), ", ".join(dict.fromkeys(map(_text, _values(plan, name))))))

@@ -52,8 +52,7 @@ class Settings:
         Raises:
             FlagError: a value that the record refuses, named by its flag.
         """
-        recipe = self.values.get("recipe")
-        elsewhere = decided_elsewhere(recipe, self.typed)
+        elsewhere = decided_elsewhere(self.values, self.typed)
         usual = {name: value for name, value in self.values.items() if name not in elsewhere}
         values = {**usual, "pruning_method": method, "task": task, "seed": seed}
         if task in TASK_MAX_LEN and "max_len" not in self.typed:
