@@ -164,8 +164,9 @@ class ResumePoint(TypedDict):
     files: dict[str, StoredFile]
 
 
-class _Labels(TypedDict, total=False):
+class _OfLaterVersions(TypedDict, total=False):
     labels: list[str] | None
+    teacher_digest: str | None
 
 
 class Reached(TypedDict):
@@ -175,8 +176,8 @@ class Reached(TypedDict):
     batches: int
 
 
-class Place(Reached, _Labels):
-    """Where a checkpoint's run stood; those of earlier versions have no labels."""
+class Place(Reached, _OfLaterVersions):
+    """Where a checkpoint's run stood; those of earlier versions have no labels, and no digest of the teacher."""
 
     seconds: float
     rows: list[Object]

@@ -142,6 +142,21 @@ def test_a_run_stopped_inside_an_epoch_goes_on_as_if_it_had_not_been(dense, tmp_
     assert all(np.array_equal(*pair) for pair in zip(whole, broken, strict=True))
 
 
+def test_a_run_does_not_go_on_with_a_teacher_whose_files_have_changed(dense, tmp_path, stopped):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(dense / "sst2/model", teacher)
+    stopped(config_of(teacher=str(teacher), checkpoint_steps=1), tmp_path / "run", 1, 4)
+    kept = load_model(teacher)
+    kept.model.classifier.bias.assign([1.0, 0.0])
+    save_model(teacher, kept.model, kept.tokenizer, kept.task, {})
+    with pytest.raises(UserError, match="run: --resume with a teacher whose files have changed since"):
+        train(config_of(teacher=str(teacher), checkpoint_steps=1), tmp_path / "run", resume=True)
+    shutil.rmtree(teacher)
+    shutil.copytree(dense / "sst2/model", teacher)
+    train(config_of(teacher=str(teacher), checkpoint_steps=1), tmp_path / "run", resume=True)
+    assert "going on at epoch 2, step" in (tmp_path / "run/log.txt").read_text()
+
+
 @pytest.mark.nightly
 def test_it_compiles_with_the_layers_and_takes_16_bits_and_saved_models_hold_no_teacher(dense, tmp_path):
     policy, teacher = keras.config.dtype_policy(), str(dense / "sst2")

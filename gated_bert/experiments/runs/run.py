@@ -35,7 +35,7 @@ from gated_bert.experiments.runs.resource_log import ResourceCallback, ResourceL
 from gated_bert.experiments.runs.resume_store import kept_elsewhere
 from gated_bert.experiments.runs.run_folder import RunFolder
 from gated_bert.experiments.runs.run_state import is_finished, newest_metadata, read_status
-from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels
+from gated_bert.experiments.runs.same_record import refuse_other_config, refuse_other_labels, refuse_other_teacher
 from gated_bert.experiments.runs.status import Status, StatusCallback
 from gated_bert.experiments.runs.teacher import Teacher
 from gated_bert.experiments.runs.teacher_folder import find_teacher, model_of_teacher
@@ -235,7 +235,8 @@ class _Run:
             self.criterion.listener = self._tell_closing
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         same_as = model_of_teacher(config, self.teacher.folder) if self.teacher else None
-        self.folder.begin(self.data, tokenizer, self.model, schedule, same_as)
+        digest = self.teacher.folder.digest().hex() if self.teacher else None
+        self.folder.begin(self.data, tokenizer, self.model, schedule, same_as, digest)
         told = {name: value for name, value in self.folder.metadata["config"].items() if name != "track"}
         self.tracking.begin(told, self.folder.metadata, self.folder.rows)
 
@@ -280,6 +281,7 @@ class _Run:
         epoch, batches = place["epoch"], place["batches"]
         if self.checkpoint:
             refuse_other_labels(self.path, place.get("labels"), self.task.labels)
+            refuse_other_teacher(self.path, place.get("teacher_digest"), self.folder.metadata.get("teacher_digest"))
             self.checkpoint.check_within(self.config.epochs, self.steps)
             self.checkpoint.restore(self.model, self.criterion)
             if self.pruning:

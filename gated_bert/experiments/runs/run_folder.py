@@ -63,7 +63,7 @@ class RunFolder:
 
     def begin(
         self, data: TaskData, tokenizer: Tokenizer, model: EncoderClassifier, schedule: Mapping | None,
-        same_as: str | None = None,
+        same_as: str | None = None, teacher: str | None = None,
     ) -> None:  # fmt: skip
         """Writes how the run comes to be; from here on it has begun.
 
@@ -73,6 +73,7 @@ class RunFolder:
             model: the model before its first step.
             schedule: of its pruning, JSON values.
             same_as: what tables call its model where the record does not say it: as the teacher's that it starts from.
+            teacher: the digest of the teacher.
         """
         self.task: Task = data.task
         self.tokenizer = tokenizer
@@ -93,7 +94,8 @@ class RunFolder:
             "order": next_order(self.path, time.time()),
             "started": _now(),
         }
-        self.write(**({"model": same_as} if same_as else {}), status="running")
+        known = {"model": same_as, "teacher_digest": teacher}
+        self.write(**{name: value for name, value in known.items() if value}, status="running")
 
     def write(self, **fields: Any) -> None:
         """Adds to the metadata, and writes them."""
@@ -172,6 +174,7 @@ class RunFolder:
             "one_shot": self.one_shot,
             "stamp": self.stamp,
             "labels": self.task.labels,
+            "teacher_digest": self.metadata.get("teacher_digest"),
             "config": dataclasses.asdict(self.config),
         }
 

@@ -76,3 +76,14 @@ def refuse_other_labels(folder: Path, before: Collection[str] | None, labels: tu
 
         raise UserError(f"{folder}: --resume with the classes {shorten(labels)}, but the run was begun with "
                         f"{shorten(before)}; restore the data, or leave --resume out to start afresh")  # fmt: skip
+
+
+def refuse_other_teacher(folder: Path, before: str | None, digest: str | None) -> None:
+    """Refuses to go on with a run whose teacher's files are others than those that it was begun with.
+
+    Raises:
+        UserError: they are.
+    """
+    if before is not None and before != digest:
+        raise UserError(f"{folder}: --resume with a teacher whose files have changed since the run was begun; put them "
+                        "back, or leave --resume out to start afresh")  # fmt: skip
