@@ -91,6 +91,15 @@ def test_a_window_nobody_typed_begins_where_the_method_can(words, window):
         assert (config.pruning_start_epoch, config.pruning_end_epoch) == window
 
 
+def test_an_option_that_no_method_has_is_told():
+    note = "--sparsegpt-rank is no option of magnitude, movement, and changes nothing"
+    assert note in plan("-p magnitude,movement --sparsegpt-rank obs --movement-frequency 3").settings.notes
+    assert note not in plan("-p magnitude,movement").settings.notes
+    for words in ("-p magnitude,sparsegpt --sparsegpt-rank obs", "-p baseline --sparsegpt-rank obs",
+                  "--criterion sparsegpt --sparsegpt-rank obs"):  # fmt: skip
+        assert plan(words).settings.notes == ()
+
+
 def test_a_fitted_window_is_told():
     assert plan("-e 3").settings.notes == (
         "pruning ends at epoch 3 instead of 23, to fit -e 3",

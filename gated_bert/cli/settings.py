@@ -12,7 +12,7 @@ from gated_bert.config.distill_options import SELF
 from gated_bert.config.flag_table import DEFAULTS, LABELS, SWEEP_FLAGS, record_fields
 from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
-from gated_bert.config.parts import CRITERIA, calibrated
+from gated_bert.config.parts import CRITERIA, calibrated, options_of_others
 from gated_bert.config.presets import PRETRAINED_RATE
 from gated_bert.config.pruning_window import STEPS_INSTEAD
 from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere, recipe_values
@@ -58,7 +58,7 @@ def read_settings(
     _check_sources(values, environ, labels)
     notes += _take_task_of_folder(values, names, labels)
     methods, tasks, seeds = _methods(values, names, labels), _tasks(values, names, labels), _seeds(values)
-    notes += _calibration_notes(values, methods, labels)
+    notes += _calibration_notes(values, methods, labels) + _unread_notes(values, names, methods, labels)
     fields = record_fields() - {"seed"}
     return Settings(
         values={name: value for name, value in values.items() if name in fields},
@@ -221,6 +221,16 @@ def _calibration_notes(values: dict, methods: tuple[str, ...], labels: Mapping[s
         raise FlagError.refused(labels["calibration_file"], values["calibration_file"], allowed)
     others = [method for method, criterion in of.items() if criterion not in (*readers, None)]
     return tuple(f"{labels['calibration_file']}: {method} does not look at it" for method in others)
+
+
+def _unread_notes(
+    values: dict, typed: set[str], methods: tuple[str, ...], labels: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Which options of criteria were typed that no method has."""
+    criteria = [values.get("criterion") or METHODS[method].criterion for method in methods]
+    others = [options_of_others(criterion) for criterion in criteria if criterion is not None]
+    unread = frozenset.intersection(*others) & typed if others else ()
+    return tuple(f"{labels[name]} is no option of {', '.join(methods)}, and changes nothing" for name in sorted(unread))
 
 
 def _launcher(values: dict, labels: Mapping[str, str]) -> LauncherOptions:

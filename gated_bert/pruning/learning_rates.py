@@ -104,12 +104,15 @@ def cycle_bounds(config: GatedBertConfig, total_steps: int) -> tuple[int, ...]:
     """Steps at which the cycles of a run begin, and the number of its steps.
 
     A cycle begins with the run, with the first epoch in which pruning may close something, and from there every
-    `lr_cycle_epochs`; where these are not given, with every pruning event.
+    `lr_cycle_epochs`, but no more than one a step; where these are not given, with every pruning event. A run that
+    does not prune has its first one, and those of `lr_cycle_epochs` after that.
     """
     # A run of no epochs has an optimiser, too.
     per_epoch = total_steps / max(config.epochs, 1)
-    first, last = (math.ceil(time) for time in pruning_window(config, per_epoch))
-    length, end = config.lr_cycle_epochs or config.pruning_every, config.epochs + 1
+    first, last = 1, 1
+    if config.criterion is not None:
+        first, last = (math.ceil(time) for time in pruning_window(config, per_epoch))
+    length, end = max(config.lr_cycle_epochs or config.pruning_every, 1 / per_epoch), config.epochs + 1
     last = end if config.lr_cycle_epochs else min(last, config.epochs)
     times = [first + length * number for number in range(math.floor((last - first) / length) + 1)]
     starts = {0, *(round((time - 1) * per_epoch) for time in times if time < end)}

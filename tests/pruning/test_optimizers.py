@@ -8,7 +8,7 @@ from keras import ops
 from gated_bert.config import GatedBertConfig
 from gated_bert.models.build import build_model
 from gated_bert.pruning.callbacks import PruningCallback
-from gated_bert.pruning.learning_rates import WarmupLinearDecay, learning_rate
+from gated_bert.pruning.learning_rates import WarmupLinearDecay, cycle_bounds, learning_rate
 from gated_bert.pruning.optimizers import ScoreSGD, build_optimizer
 from gated_bert.support.backend import has_fused_adam
 from gated_bert.tasks.task import get_task
@@ -144,6 +144,17 @@ def test_a_cycle_may_be_given_and_the_warm_up_is_above_none():
     found = of_steps(config, 16)
     assert found[:4] == pytest.approx([0, 0.25, 0.5, 0.55])
     assert [found[6], found[12]] == pytest.approx([1, 1]) and found[11] == pytest.approx(1 - 0.9 * 5 / 6)
+
+
+def test_cycles_of_a_dense_model_begin_with_the_run_and_none_is_shorter_than_a_step():
+    def bounds(**options):
+        return cycle_bounds(config_of("baseline", lr_schedule="cyclic", **options), 24)
+
+    # Whatever the window says that nothing is pruned in.
+    assert bounds(epochs=3, lr_cycle_epochs=1) == (0, 8, 16, 24)
+    assert bounds(epochs=8, lr_cycle_epochs=4, pruning_start_epoch=4, pruning_end_epoch=8) == (0, 12, 24)
+    assert bounds(epochs=8) == (0, 24)
+    assert bounds(epochs=3, lr_cycle_epochs=1e-9) == tuple(range(25))
 
 
 def test_what_is_frozen_is_neither_trained_nor_in_the_optimizer():
