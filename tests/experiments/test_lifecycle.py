@@ -95,3 +95,19 @@ def test_a_run_is_the_same_but_for_what_decides_nothing_and_what_was_not_there_y
     with pytest.raises(UserError, match="--resume with seed=42, but the run was begun with 7"):
         refuse_other_config(tmp_path, before | {"seed": 7}, config)
     assert computed(config).keys() == dataclasses.asdict(config).keys() - NOT_COMPUTED
+
+
+def test_models_beside_a_run_move_with_the_folder_of_its_results(tmp_path):
+    run, dense = tmp_path / "now/results_magnitude_sst2", "dense/results_baseline_sst2/model"
+    config = GatedBertConfig(data="embedded", pretrained=str(tmp_path / "now" / dense), max_len=32)
+    for name in ("pretrained", "teacher"):
+        moved = config.replace(teacher=config.pretrained)
+        before = json.loads(moved.replace(**{name: f"/before/results/{dense}"}).to_json())
+        assert config_changes(before, moved, run) == {}
+        # Nowhere, elsewhere, of another name, or of the runs themselves.
+        assert list(config_changes(before, moved)) == [name]
+        assert list(config_changes(before, moved, tmp_path / "other/results_magnitude_sst2")) == [name]
+        before[name] = "/before/results/dense/results_baseline_mrpc/model"
+        assert list(config_changes(before, moved, run)) == [name]
+    alone = config.replace(pretrained=str(tmp_path / "now/model"))
+    assert list(config_changes({**json.loads(alone.to_json()), "pretrained": "/x/model"}, alone, run)) == ["pretrained"]

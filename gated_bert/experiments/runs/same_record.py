@@ -32,13 +32,14 @@ def computed(config: GatedBertConfig) -> dict[str, object]:
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_COMPUTED}
 
 
-def config_changes(before: Mapping, config: GatedBertConfig) -> Changes:
+def config_changes(before: Mapping, config: GatedBertConfig, folder: Path | None = None) -> Changes:
     """The fields that decide what is computed, and in which a run was begun otherwise than `config` says.
 
     Args:
         before: the written record, of an earlier version perhaps: what it does not say was as it is by default.
         config: the record now; what it leaves to the machine, `devices=all` and `precision=auto`, is nothing else than
             what the machine made of it.
+        folder: the run's. A model at the same place beside it is the same one, wherever the results have moved to.
     """
     if not before:
         return {}
@@ -50,7 +51,20 @@ def config_changes(before: Mapping, config: GatedBertConfig) -> Changes:
     left_to_machine = {"devices": "all", "precision": "auto"}
     left = (name for name, value in left_to_machine.items() if getattr(config, name) == value)
     apart = {*NOT_COMPUTED, *options_of_others(config.criterion), *left}
-    return changes(was, dataclasses.asdict(config), apart)
+    found = changes(was, dataclasses.asdict(config), apart)
+    same = [name for name in ("pretrained", "teacher") if name in found and _moved_along(folder, *found[name])]
+    return {name: pair for name, pair in found.items() if name not in same}
+
+
+def _moved_along(folder: Path | None, before: object, now: object) -> bool:
+    """Whether one path is to the results, in which `folder` is, what the other was to them."""
+    if folder is None or not isinstance(before, str) or not isinstance(now, str):
+        return False
+    results = folder.resolve().parent
+    if not Path(now).is_relative_to(results):
+        return False
+    inside = Path(now).relative_to(results).parts
+    return len(inside) > 1 and Path(before).parts[-len(inside) :] == inside
 
 
 def refuse_other_config(folder: Path, before: Mapping | None, config: GatedBertConfig) -> None:
@@ -59,7 +73,7 @@ def refuse_other_config(folder: Path, before: Mapping | None, config: GatedBertC
     Raises:
         UserError: names the first field.
     """
-    for name, (was, now) in config_changes(before or {}, config).items():
+    for name, (was, now) in config_changes(before or {}, config, folder).items():
         raise UserError(f"{folder}: --resume with {name}={now!r}, but the run was begun with {was!r}; give the same "
                         "value, or leave --resume out to start afresh")  # fmt: skip
 

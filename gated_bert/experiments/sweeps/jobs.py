@@ -231,7 +231,7 @@ def check_same_record(job: Job) -> None:
     """
     # A run that `gated-bert train` made by flags has no record but its metadata.
     before = read_record(job.folder / JOB_FILE, tolerant=True) or newest_metadata(job.folder).get("config") or {}
-    changed = list(config_changes(before, job.config).items())
+    changed = list(config_changes(before, job.config, job.folder).items())
     if changed:
         values = ", ".join(f"{name}={was} (now {now})" for name, (was, now) in changed[:3])
         raise UserError(f"--resume: {job.folder} was started with {values}; repeat these flags, choose another folder "
