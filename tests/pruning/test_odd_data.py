@@ -26,6 +26,7 @@ def closed_at_once(method, data, model=None, **options):
 
 @pytest.mark.parametrize("pattern", [{}, {"pattern": "vector", "vector_size": 4}], ids=["element", "n:m"])
 @pytest.mark.parametrize("method", RANKED)
+@pytest.mark.daily_every(3)
 def test_a_weight_that_is_nan_is_said_in_one_sentence(method, pattern):
     model = mlp()
     first = model.layers[0].get_weights()
