@@ -89,12 +89,16 @@ def test_a_window_nobody_typed_fits_the_epochs(words, window):
 def test_a_window_nobody_typed_begins_where_the_method_can(words, window):
     for config in by_method(words).values():
         assert (config.pruning_start_epoch, config.pruning_end_epoch) == window
+    script = plan(words, "pruning_start_epoch=1 pruning_end_epoch=3").jobs[0].config
+    assert script.pruning_start_epoch == (1 if window[0] == 1 else 2)
 
 
 def test_an_option_that_no_method_has_is_told():
     note = "--sparsegpt-rank is no option of magnitude, movement, and changes nothing"
     assert note in plan("-p magnitude,movement --sparsegpt-rank obs --movement-frequency 3").settings.notes
     assert note not in plan("-p magnitude,movement").settings.notes
+    said = plan("-p magnitude --recipe best --teacher none --movement-schedule linear -d embedded").settings.notes
+    assert not any("changes nothing" in each for each in said), "it takes the place of the recipe's schedule"
     for words in ("-p magnitude,sparsegpt --sparsegpt-rank obs", "-p baseline --sparsegpt-rank obs",
                   "--criterion sparsegpt --sparsegpt-rank obs"):  # fmt: skip
         assert plan(words).settings.notes == ()

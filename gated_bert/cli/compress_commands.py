@@ -6,7 +6,7 @@ import dataclasses
 import os
 
 from gated_bert.cli.common import prepare_environment, typed_flags
-from gated_bert.cli.oneshot_commands import AT_ONCE, SHARED, dense_epochs_of, fine_tuning_of, numbers
+from gated_bert.cli.oneshot_commands import AT_ONCE, SHARED, dense_epochs_of, numbers, prunes_alone
 from gated_bert.cli.settings import read_settings
 from gated_bert.cli.speedup_commands import SPEEDUPS, speedups_command
 from gated_bert.config.flag_table import DEFAULTS, Flag
@@ -35,7 +35,7 @@ def compress_command(words: list[str]) -> int:
     asked = typed.pop("levels", tuple(LEVELS.split(",")))
     levels = numbers("--levels", asked, "percentages from 1 to 99, e.g. 20,30,40", 1, 99)
     dense_epochs = dense_epochs_of(typed)
-    tuned = fine_tuning_of(typed, dense_epochs)
+    alone = prunes_alone(typed, dense_epochs, os.environ)
     own = {name: value for name, value in _OWN.items() if name in ("pattern", "scope", "pooling")}
     settings = read_settings({"methods": (_OWN["methods"],), **own, **typed, **AT_ONCE}, {}, os.environ)
     verbosity(os.environ)
@@ -56,7 +56,7 @@ def compress_command(words: list[str]) -> int:
         raise UserError(f"compress: KERAS_BACKEND={backend}: its ONNX files are made from TensorFlow's graphs; set "
                         "KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]')")  # fmt: skip
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    dense, pruned = oneshot_plans(plan, [Point(sparsity=level / 100) for level in levels], epochs, tuned)
+    dense, pruned = oneshot_plans(plan, [Point(sparsity=level / 100) for level in levels], epochs, not alone)
     print(describe(dense, pruned, with_jobs=bool(typed.get("dry_run"))), flush=True)
     if typed.get("dry_run"):
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 
 from gated_bert.cli.common import prepare_environment, typed_flags
 from gated_bert.cli.settings import read_settings
@@ -53,7 +54,7 @@ def oneshot_command(words: list[str]) -> int:
     typed = typed_flags("gated-bert oneshot", text, FLAGS, words, shown)
     points = _points(typed)
     dense_epochs = dense_epochs_of(typed)
-    tuned = fine_tuning_of(typed, dense_epochs)
+    alone = prunes_alone(typed, dense_epochs, os.environ)
     typed = {"methods": ("LayerMagWeight",), "prunable_roles": PRUNABLE_ROLES, **typed, **AT_ONCE}
     settings = read_settings(typed, {}, os.environ)
     verbosity(os.environ)
@@ -64,7 +65,7 @@ def oneshot_command(words: list[str]) -> int:
         return 0
     prepare_environment()
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    dense, pruned = oneshot_plans(plan, points, epochs, tuned)
+    dense, pruned = oneshot_plans(plan, points, epochs, tuned=not alone)
     print(describe(dense, pruned, with_jobs=bool(typed.get("dry_run"))), flush=True)
     if typed.get("dry_run"):
         return 0
@@ -88,15 +89,24 @@ def dense_epochs_of(typed: dict) -> int | None:
     return epochs
 
 
-def fine_tuning_of(typed: dict, dense_epochs: int | None) -> int | None:
-    """The epochs of fine-tuning where they are none and the settings' own are the dense model's, else None.
+def prunes_alone(typed: dict, dense_epochs: int | None, environ: Mapping[str, str]) -> bool:
+    """Whether a dense model is trained first, and what is pruned from it is not trained.
 
-    Without training a record has to name trained weights, which are not there yet.
+    A record without training names trained weights, which are not there yet; so the settings get the epochs of the
+    dense model.
+
+    Args:
+        typed: what was typed; its epochs are changed.
+        dense_epochs: those of the dense model.
+        environ: the environment, whose BENCHMARK_EPOCHS overrules `-e`.
     """
-    if "pretrained" in typed or typed.get("epochs") != 0:
-        return None
+    if "pretrained" in typed or typed.get("epochs") != 0 or environ.get("BENCHMARK_EPOCHS"):
+        return False
     typed["epochs"] = dense_epochs
-    return 0
+    if "recipe" in typed:
+        # Nothing would learn from a recipe's teacher.
+        typed.setdefault("teacher", None)
+    return True
 
 
 def _points(typed: dict) -> list[Point]:

@@ -14,8 +14,8 @@ from gated_bert.config.launcher_options import LauncherOptions
 from gated_bert.config.methods import METHODS
 from gated_bert.config.parts import CRITERIA, calibrated, options_of_others
 from gated_bert.config.presets import PRETRAINED_RATE
-from gated_bert.config.pruning_window import STEPS_INSTEAD
-from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere, recipe_values
+from gated_bert.config.pruning_window import STEPS_INSTEAD, closes_at_once
+from gated_bert.config.recipes import OF_PRETRAINED, RECIPES, decided_elsewhere, displaces, recipe_values
 from gated_bert.experiments.sweeps.request import Settings
 from gated_bert.support.checks import MOST, ConfigError, FlagError, as_number, did_you_mean
 from gated_bert.support.environ import check_backend
@@ -154,8 +154,7 @@ def _fit_pruning_window(values: dict, typed: set[str]) -> tuple[str, ...]:
     end = min(end, epochs)
     if "pruning_start_epoch" not in typed:
         first, steps = min(_first_epoch(values), end), values["sparsity_steps"]
-        if start >= end:
-            start = first
+        start = max(start, first) if start < end else first
         if isinstance(steps, tuple):
             start = min(start, max(first, epochs - len(steps) + 1))
     notes = []
@@ -174,8 +173,9 @@ def _first_epoch(values: Mapping[str, Any]) -> int:
     names = [values.get("criterion"), *(METHODS[name].criterion for name in values["methods"] if name in METHODS)]
     options = [CRITERIA[name].options for name in names if name in CRITERIA]
     start = values.get("start_sparsity")
-    at_once = isinstance(values["sparsity_steps"], tuple) or values.get("schedule") in ("one_shot", "steps", "auto")
-    at_once = at_once or (isinstance(start, int | float) and start > 0)
+    start = start if isinstance(start, int | float) else 0.0
+    schedule = "steps" if isinstance(values["sparsity_steps"], tuple) else values.get("schedule")
+    at_once = closes_at_once(schedule, start)
     return max((max(each.FIRST_EPOCH, 1 + (at_once and each.GATHERS)) for each in options), default=1)
 
 
@@ -230,7 +230,8 @@ def _unread_notes(
     criteria = [values.get("criterion") or METHODS[method].criterion for method in methods]
     others = [options_of_others(criterion) for criterion in criteria if criterion is not None]
     unread = frozenset.intersection(*others) & typed if others else ()
-    return tuple(f"{labels[name]} is no option of {', '.join(methods)}, and changes nothing" for name in sorted(unread))
+    return tuple(f"{labels[name]} is no option of {', '.join(methods)}, and changes nothing" for name in sorted(unread)
+                 if values.get("recipe") is None or not displaces(name))  # fmt: skip
 
 
 def _launcher(values: dict, labels: Mapping[str, str]) -> LauncherOptions:

@@ -15,6 +15,11 @@ STEPS_INSTEAD = {"pruning_start_epoch": "pruning_warmup", "pruning_end_epoch": "
 """Field in epochs → the field in steps, or a share of them, that takes its place where it is given."""
 
 
+def closes_at_once(schedule: str | None, start_sparsity: float) -> bool:
+    """Whether the first event of a schedule closes something, rather than rise from nothing."""
+    return start_sparsity > 0 or schedule in ("one_shot", "steps", "auto")
+
+
 def epochs_of_window(config: GatedBertConfig, given: dict[str, Any]) -> dict[str, int]:
     """The epochs in which a warm-up and a cool-down begin and end pruning, for what asks for whole epochs.
 
@@ -82,7 +87,7 @@ def pruning_window(
     if (config.pruning_warmup, config.pruning_cooldown) != (None, None) and first >= last:
         name = "pruning_cooldown" if config.pruning_warmup is None else "pruning_warmup"
         raise ConfigError(name, getattr(config, name), f"less: of {config.epochs} epochs warm-up and cool-down leave "
-                          "no steps for pruning; or more epochs")  # fmt: skip
+                          "no steps for pruning")  # fmt: skip
     if not inside_epochs and last > max(config.epochs, 1):
         last = float(config.epochs)
         if first > last:

@@ -106,6 +106,13 @@ _INSTEAD = {
     "spt_reward": ("spt_variant",), "spt_credit": ("spt_variant",), "spt_unit": ("spt_variant",),
 }  # fmt: skip
 """Field that is given → fields of a recipe that it takes the place of, beside itself."""
+
+
+def displaces(name: str) -> bool:
+    """Whether a field that is given takes the place of others of a recipe."""
+    return name in _INSTEAD
+
+
 OF_PRETRAINED = frozenset({"learning_rate", "freeze"})
 """Fields that a recipe sets of pretrained weights alone: random ones would learn nothing by them."""
 STEPS_INSTEAD_OF = {steps: epoch for epoch, steps in STEPS_INSTEAD.items()}

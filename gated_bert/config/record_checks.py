@@ -11,7 +11,7 @@ from gated_bert.config.input_options import check_stride
 from gated_bert.config.methods import method_of_criterion
 from gated_bert.config.parts import acts_inside_epochs, options_of, part_of, trained
 from gated_bert.config.presets import STEP_PRESETS, schedule_size
-from gated_bert.config.pruning_window import pruning_window
+from gated_bert.config.pruning_window import closes_at_once, pruning_window
 from gated_bert.config.space import ROLES, TIED_ROLES
 from gated_bert.support.checks import ConfigError, choose
 
@@ -180,7 +180,7 @@ def _check_pattern(config: GatedBertConfig):
         named, what = ("pruning_start_epoch", "") if warmup is None else ("pruning_warmup", "whole epochs, for epoch ")
         raise ConfigError(named, getattr(config, named),
                           f"{what}{first} up: {config.criterion} adds up gradients first")  # fmt: skip
-    at_once = config.start_sparsity > 0 or config.schedule in ("one_shot", "steps", "auto")
+    at_once = closes_at_once(config.schedule, config.start_sparsity)
     if criterion.GATHERS and config.pruning_start_epoch == 1 and not warmup and at_once:
         raise ConfigError("pruning_start_epoch", 1, f"2 up, or a schedule that rises from 0: {config.criterion} knows "
                           "nothing before the first steps")  # fmt: skip

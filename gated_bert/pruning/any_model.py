@@ -193,7 +193,7 @@ class Batches(keras.utils.PyDataset):
         self.rows = len(keras.tree.flatten(inputs)[0])
 
     def __len__(self):
-        return max(1, self.rows // self.batch_size)
+        return min(self.rows, max(1, self.rows // self.batch_size))
 
     def __getitem__(self, index):
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
@@ -208,19 +208,15 @@ def as_batches(data: Any, batch_size: int, method: str, needs_labels: bool) -> A
     """
     if isinstance(data, tuple) and len(data) == 2:
         if needs_labels and data[1] is None:
-            raise UserError(f"{method}: data without labels were given, but it looks at their loss: data=(x, y)")
-        batches = Batches(*data, batch_size)
-        return _with_rows(batches, batches.rows, method)
+            raise UserError(f"{method}: data without labels were given, but it looks at them: data=(x, y)")
+        data = Batches(*data, batch_size)
     # A bare array would be indexed by rows.
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not hasattr(data, "shape"):
-        return _with_rows(data, len(data), method)
+        if not len(data):
+            raise UserError(f"{method}: the data are empty, but it looks at batches of training data")
+        return data
     given = "no data" if data is None else f"data of class {type(data).__name__}"
     raise UserError(
         f"{method}: {given} was given, but it looks at batches of training data: data=(x, y), arrays, or a PyDataset"
     )
 
-
-def _with_rows(batches: Any, rows: int, method: str) -> Any:
-    if not rows:
-        raise UserError(f"{method}: the data are empty, but it looks at batches of training data")
-    return batches

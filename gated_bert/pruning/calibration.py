@@ -342,10 +342,7 @@ def small_batches(dataset: Any, size: int, count: int) -> Iterator[tuple[Any, An
                 return
             count -= 1
             own = slice(first, first + size)
-            # Labels may be None.
-            inputs, labels = (keras.tree.map_structure(lambda array, own=own: array[own], each) if each is not None
-                              else None for each in whole)  # fmt: skip
-            yield inputs, labels
+            yield keras.tree.map_structure(lambda array, own=own: None if array is None else array[own], whole)
 
 
 def first_batches(dataset: Any, texts: int) -> list[tuple]:

@@ -16,7 +16,6 @@ from gated_bert.pruning.check_parts import check_gate_rule
 from gated_bert.pruning.closed import OpenUnits, count_weights
 from gated_bert.pruning.criteria import Criterion, Loss, StepContext
 from gated_bert.pruning.criteria.base import class_of
-from gated_bert.pruning.criteria.calibrated import Calibrated
 from gated_bert.pruning.named_patterns import get_pattern
 from gated_bert.pruning.optimizers import score_aware
 from gated_bert.pruning.pruner import Pruner, sparsity
@@ -194,7 +193,7 @@ class PruningCallback(StepCallback):
         """
         pruner, method = pruner_of(model, method, pruning_end_epoch, loss, options)
         looks = pruner.criterion.needs_batch or pruner.criterion.needs_data
-        needs_labels = loss is None and not isinstance(pruner.criterion, Calibrated)
+        needs_labels = loss is None and pruner.criterion.needs_labels
         batches = as_batches(data, batch_size, method, needs_labels) if looks else None
         return cls(pruner, None, model, batches, steps_per_epoch, method)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gated_bert.support.errors import NanScoreError
+from gated_bert.pruning.selection import refuse_nan
 
 
 def choose_in_columns(
@@ -30,8 +30,7 @@ def choose_in_columns(
     Raises:
         NanScoreError: a score is NaN.
     """
-    if np.isnan(np.min(scores)):
-        raise NanScoreError(name)
+    refuse_nan(scores, name)
     rows = len(scores)
     count = _count(rows, sparsity, min_kept)
     if not count:

@@ -16,6 +16,17 @@ _SAMPLE = 200_000
 _STRIDE = 64
 
 
+def refuse_nan(scores: np.ndarray, name: str) -> None:
+    """Refuses to rank by scores of which one is NaN.
+
+    Raises:
+        NanScoreError: names what was to be ranked.
+    """
+    if np.isnan(np.min(scores)):
+        why = "a score is NaN, so nothing can be ranked"
+        raise NanScoreError(f"{name}: {why}; look for a loss or a weight that is NaN")
+
+
 @dataclass(frozen=True)
 class Pool:
     """Units that compete: all of one weight count.
@@ -40,8 +51,7 @@ class Pool:
     def scores(self) -> np.ndarray:
         """All scores; raises NanScoreError where one of them is NaN."""
         scores = self.read(1)
-        if np.isnan(np.min(scores)):
-            raise NanScoreError(self.name)
+        refuse_nan(scores, self.name)
         return scores
 
 

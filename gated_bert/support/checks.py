@@ -63,10 +63,9 @@ def number(name: str, value: object, low: float, high: float, open_low: bool = F
     """Raises ConfigError unless `value` is a finite number in [low, high], or (low, high] with `open_low`."""
     given = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not math.isfinite(given) or given > high or given < low or (open_low and given == low):
-        beyond = f"{'above' if open_low else 'from'} {low:g}"
-        bounded = math.isfinite(high)
-        allowed = f"a number {beyond} to {high:g}" if bounded else f"a finite number {beyond}" + " up" * (not open_low)
-        raise ConfigError(name, value, allowed)
+        if not math.isfinite(high):
+            raise ConfigError(name, value, f"a finite number {'above' if open_low else 'not below'} {low:g}")
+        raise ConfigError(name, value, f"a number {'above' if open_low else 'from'} {low:g} to {high:g}")
 
 
 class FlagError(UserError):

@@ -22,15 +22,7 @@ class UserError(Exception):
 
 
 class NanScoreError(UserError, ValueError):
-    """A score that is NaN, by which nothing can be ranked: of a diverged model, or of such data.
-
-    Args:
-        name: what was to be ranked.
-    """
-
-    def __init__(self, name: str):
-        why = "a score is NaN, so nothing can be ranked"
-        super().__init__(f"{name}: {why}; look for a loss or a weight that is NaN")
+    """A score that is NaN, by which nothing can be ranked: of a diverged model, or of such data."""
 
 
 def _shortened(text: str, longest: int) -> str:

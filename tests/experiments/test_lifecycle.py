@@ -97,6 +97,15 @@ def test_a_run_is_the_same_but_for_what_decides_nothing_and_what_was_not_there_y
     assert computed(config).keys() == dataclasses.asdict(config).keys() - NOT_COMPUTED
 
 
+def test_a_dense_run_is_the_same_whatever_window_others_prune_in():
+    dense = GatedBertConfig(data="embedded", pruning_method="baseline", epochs=5)
+    before = json.loads(dense.to_json())
+    assert config_changes(before, dense.replace(pruning_start_epoch=2, pruning_end_epoch=4)) == {}
+    pruned = dense.replace(pruning_method="magnitude", pruning_start_epoch=1, pruning_end_epoch=5)
+    other = pruned.replace(pruning_start_epoch=2)
+    assert list(config_changes(json.loads(pruned.to_json()), other)) == ["pruning_start_epoch"]
+
+
 def test_models_beside_a_run_move_with_the_folder_of_its_results(tmp_path):
     run, dense = tmp_path / "now/results_magnitude_sst2", "dense/results_baseline_sst2/model"
     config = GatedBertConfig(data="embedded", pretrained=str(tmp_path / "now" / dense), max_len=32)
@@ -109,5 +118,9 @@ def test_models_beside_a_run_move_with_the_folder_of_its_results(tmp_path):
         assert list(config_changes(before, moved, tmp_path / "other/results_magnitude_sst2")) == [name]
         before[name] = "/before/results/dense/results_baseline_mrpc/model"
         assert list(config_changes(before, moved, run)) == [name]
+    # Both are there: nothing has moved, and the other one is another model.
+    (tmp_path / "before" / dense).mkdir(parents=True)
+    before = json.loads(config.replace(pretrained=str(tmp_path / "before" / dense)).to_json())
+    assert list(config_changes(before, config, run)) == ["pretrained"]
     alone = config.replace(pretrained=str(tmp_path / "now/model"))
     assert list(config_changes({**json.loads(alone.to_json()), "pretrained": "/x/model"}, alone, run)) == ["pretrained"]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from gated_bert import GatedBertConfig, train
+from gated_bert.cli import compress_commands, oneshot_commands
 from gated_bert.cli.main import main
 from gated_bert.cli.oneshot_commands import AT_ONCE
 from gated_bert.cli.settings import read_settings
@@ -61,9 +62,9 @@ def test_a_point_is_read_again_from_the_folder_that_it_names(value):
         assert asked in ("compression", "sparsity") and float(number) == value
 
 
-def plans(output, points, dense_epochs=1, epochs=None):
+def plans(output, points, dense_epochs=1, tuned=True):
     typed = {"methods": ("random", "magnitude"), "data": "embedded", "output": str(output), **AT_ONCE}
-    return oneshot_plans(plan_jobs(read_settings(typed, {}, {})), points, dense_epochs, epochs)
+    return oneshot_plans(plan_jobs(read_settings(typed, {}, {})), points, dense_epochs, tuned)
 
 
 def test_points_that_differ_have_folders_of_their_own_or_are_refused(tmp_path):
@@ -74,7 +75,7 @@ def test_points_that_differ_have_folders_of_their_own_or_are_refused(tmp_path):
 
 
 def test_a_dense_model_that_is_not_trained_yet_is_pruned_without_training(tmp_path):
-    dense, pruned = plans(tmp_path, [Point(sparsity=0.5)], dense_epochs=3, epochs=0)
+    dense, pruned = plans(tmp_path, [Point(sparsity=0.5)], dense_epochs=3, tuned=False)
     assert [job.config.epochs for job in dense.jobs] == [3] and dense.jobs[0].config.pretrained is None
     assert [job.config.epochs for job in pruned.jobs] == [0, 0]
     assert {job.config.pretrained for job in pruned.jobs} == {str((dense.jobs[0].folder / "model").resolve())}
@@ -84,9 +85,25 @@ def test_a_dense_model_that_is_not_trained_yet_is_pruned_without_training(tmp_pa
 def test_the_command_line_asks_so(command, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     words = (*command, "-d", "embedded", "-t", "sst2", "-e", "0", "--dense-epochs", "3", "-o", str(tmp_path / "out"))
-    assert main([*words, "--dry-run"]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(r"^ +epochs +0$", shown, re.M) and "dense sst2 seed 42: " in shown
+    monkeypatch.delenv("BENCHMARK_EPOCHS", raising=False)
+    made = []
+
+    def kept(*args, **options):
+        made.append(oneshot_plans(*args, **options))
+        return made[-1]
+
+    for module in (oneshot_commands, compress_commands):
+        monkeypatch.setattr(module, "oneshot_plans", kept)
+
+    def epochs(*more):
+        assert main([*words, "--dry-run", *more]) == 0
+        return [{job.config.epochs for job in each.jobs} for each in made.pop()]
+
+    assert epochs() == [{3}, {0}]
+    assert re.search(r"^ +epochs +0$", capsys.readouterr().out, re.M)
+    assert epochs("--recipe", "best") == [{3}, {0}]
+    monkeypatch.setenv("BENCHMARK_EPOCHS", "2")
+    assert epochs() == [{3}, {2}]
 
 
 @pytest.mark.parametrize("span_head", [False, True])

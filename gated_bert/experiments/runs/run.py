@@ -235,7 +235,9 @@ class _Run:
             self.criterion.listener = self._tell_closing
         schedule = self.pruning.schedule.to_dict() if self.pruning else None
         same_as = model_of_teacher(config, self.teacher.folder) if self.teacher else None
-        digest = self.teacher.folder.digest().hex() if self.teacher else None
+        digest = self.teacher.folder.digest.hex() if self.teacher else None
+        if self.checkpoint:
+            refuse_other_teacher(self.path, self.checkpoint.place.get("teacher_digest"), digest)
         self.folder.begin(self.data, tokenizer, self.model, schedule, same_as, digest)
         told = {name: value for name, value in self.folder.metadata["config"].items() if name != "track"}
         self.tracking.begin(told, self.folder.metadata, self.folder.rows)
@@ -281,7 +283,6 @@ class _Run:
         epoch, batches = place["epoch"], place["batches"]
         if self.checkpoint:
             refuse_other_labels(self.path, place.get("labels"), self.task.labels)
-            refuse_other_teacher(self.path, place.get("teacher_digest"), self.folder.metadata.get("teacher_digest"))
             self.checkpoint.check_within(self.config.epochs, self.steps)
             self.checkpoint.restore(self.model, self.criterion)
             if self.pruning:

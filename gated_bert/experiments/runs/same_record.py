@@ -39,7 +39,8 @@ def config_changes(before: Mapping, config: GatedBertConfig, folder: Path | None
         before: the written record, of an earlier version perhaps: what it does not say was as it is by default.
         config: the record now; what it leaves to the machine, `devices=all` and `precision=auto`, is nothing else than
             what the machine made of it.
-        folder: the run's. A model at the same place beside it is the same one, wherever the results have moved to.
+        folder: the run's. A model beside it is the one that was at the same place of results that are no longer there:
+            they have moved.
     """
     if not before:
         return {}
@@ -50,7 +51,9 @@ def config_changes(before: Mapping, config: GatedBertConfig, folder: Path | None
         was = dataclasses.asdict(config) | dict(before)
     left_to_machine = {"devices": "all", "precision": "auto"}
     left = (name for name, value in left_to_machine.items() if getattr(config, name) == value)
-    apart = {*NOT_COMPUTED, *options_of_others(config.criterion), *left}
+    # A dense run has no window.
+    window = ("pruning_start_epoch", "pruning_end_epoch") if config.criterion is None else ()
+    apart = {*NOT_COMPUTED, *options_of_others(config.criterion), *left, *window}
     found = changes(was, dataclasses.asdict(config), apart)
     same = [name for name in ("pretrained", "teacher") if name in found and _moved_along(folder, *found[name])]
     return {name: pair for name, pair in found.items() if name not in same}
@@ -61,7 +64,7 @@ def _moved_along(folder: Path | None, before: object, now: object) -> bool:
     if folder is None or not isinstance(before, str) or not isinstance(now, str):
         return False
     results = folder.resolve().parent
-    if not Path(now).is_relative_to(results):
+    if not Path(now).is_relative_to(results) or Path(before).exists():
         return False
     inside = Path(now).relative_to(results).parts
     return len(inside) > 1 and Path(before).parts[-len(inside) :] == inside

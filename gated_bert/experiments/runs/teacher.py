@@ -92,7 +92,7 @@ class Teacher:
 
     def _digest(self, dataset: BucketedDataset) -> str:
         """Of the teacher and of the examples as token ids, which texts, tokeniser and length decide."""
-        found = hashlib.sha256(self.folder.digest())
+        found = hashlib.sha256(self.folder.digest)
         for name, array in (*sorted(dataset.encoded.inputs.items()), ("offsets", dataset.encoded.offsets)):
             found.update(f"{name} {array.dtype} {len(array)} ".encode())
             found.update(np.ascontiguousarray(array).data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zipfile
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class TeacherFolder:
         weights = find_weights(folder)
         return [folder / "config.json", *(parts_of(weights) if weights else ())]
 
+    @functools.cached_property
     def digest(self) -> bytes:
         """Of all that decides what it computes."""
         found = hashlib.sha256(repr(self.rows).encode())

@@ -61,11 +61,11 @@ def write_tables(jobs: Sequence[Job], output: Path) -> int:
     by_seed: dict[int, dict[str, Job]] = {}
     for job in jobs:
         by_seed.setdefault(job.config.seed, {})[_variant(job)] = job
-    tables = []
+    earlier, tables = _earlier(output / TABLE), []
     with progress_bar("measuring", len(by_seed)) as advance:
         for seed, of_seed in by_seed.items():
             advance(f"seed {seed}", 0)
-            kept = _rows_there(output / TABLE, seed, of_seed)
+            kept = _rows_there(earlier, output / TABLE, seed, of_seed)
             tables.append(pd.DataFrame(_rows_of_seed(of_seed)) if kept is None else kept)
             advance("", 1)
     table = pd.concat(tables, ignore_index=True)
@@ -83,16 +83,22 @@ def _variant(job: Job) -> str:
     return job.name.rpartition(" seed ")[0]
 
 
-def _rows_there(path: Path, seed: int, jobs: dict[str, Job]) -> pd.DataFrame | None:
-    """The rows of a seed in an earlier table that was written after all of its models; None where there are none, or
-    not all of what is measured."""
+def _earlier(path: Path) -> pd.DataFrame | None:
+    """The table of an earlier command; None where there is none that can be read."""
     try:
-        table = read_csv(path, ("seed", *METRICS, "loss", *COSTS), ("variant", "layers"))
+        return read_csv(path, ("seed", *METRICS, "loss", *COSTS), ("variant", "layers"))
     except UserError:
         return None
-    rows = table[table["seed"] == seed]
+
+
+def _rows_there(earlier: pd.DataFrame | None, path: Path, seed: int, jobs: dict[str, Job]) -> pd.DataFrame | None:
+    """The rows of a seed in the earlier table in `path`, where it was written after all of the seed's models; None
+    where there are none, or not all of what is measured."""
+    if earlier is None:
+        return None
+    rows = earlier[earlier["seed"] == seed]
     measured = rows[[*METRICS, "loss", "parameters", "macs_per_token", "file_mb", "latency_ms"]]
-    whole = np.isfinite(measured).all(axis=None) and rows[list(METRICS)].le(1).all(axis=None)
+    whole = np.isfinite(measured).all(axis=None)
     stats = [(job.folder / MODEL / WEIGHTS).stat() for job in jobs.values()]
     # A copy may be as old as what it is of.
     older = path.stat().st_mtime_ns <= max(max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)

@@ -78,7 +78,7 @@ class Point:
 
 
 def oneshot_plans(
-    plan: Plan, points: Sequence[Point], dense_epochs: int, epochs: int | None = None
+    plan: Plan, points: Sequence[Point], dense_epochs: int, tuned: bool = True
 ) -> tuple[Plan, Plan]:
     """The dense runs, none where nothing is trained before, and the runs that are pruned to each of `points`.
 
@@ -86,7 +86,7 @@ def oneshot_plans(
         plan: one job per strategy, task and seed; its epochs are those of the fine-tuning.
         points: how much each strategy prunes.
         dense_epochs: epochs of dense training; 0 prunes the `pretrained` weights as they are.
-        epochs: of fine-tuning, where they are not those of `plan`.
+        tuned: whether what is pruned is fine-tuned; else it has no epochs.
 
     Raises:
         UserError: a compression that no sparsity gives, or two points whose runs would share a folder.
@@ -95,7 +95,7 @@ def oneshot_plans(
     # Not looked up where no point asks.
     asked = any(point.compression is not None for point in points)
     sizes = {job.config.task: model_sizes(job.config) if asked else (0, 0, 0) for job in dense.jobs}
-    jobs = [_pruned_job(job, point, sizes[job.config.task], plan, dense_epochs > 0, epochs)
+    jobs = [_pruned_job(job, point, sizes[job.config.task], plan, dense_epochs > 0, tuned)
             for job in plan.jobs for point in points]  # fmt: skip
     refuse_shared_folders(jobs)
     if not dense_epochs:
@@ -149,14 +149,13 @@ def model_sizes(config: GatedBertConfig) -> tuple[int, int, int]:
 
 
 def _pruned_job(
-    job: Job, point: Point, sizes: tuple[int, int, int], plan: Plan, from_dense: bool, epochs: int | None
+    job: Job, point: Point, sizes: tuple[int, int, int], plan: Plan, from_dense: bool, tuned: bool
 ) -> Job:
     sparsity = point.sparsity_in(*sizes, per_dimension=job.config.sparsity_per_dim)
     config = job.config.replace(end_sparsity=sparsity)
     if from_dense:
         model = dense_folder(plan.output / DENSE, config) / MODEL
-        own = {} if epochs is None else {"epochs": epochs}
-        config = config.replace(pretrained=str(model.resolve()), **own)
+        config = config.replace(pretrained=str(model.resolve()), epochs=config.epochs if tuned else 0)
     several = len(plan.settings.seeds) > 1
     folder = plan.output / run_folder_name(config, several, (point.name,))
     return Job(f"{job.name} {point.name}", config, folder, job_command(folder))

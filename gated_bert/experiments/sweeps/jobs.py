@@ -20,7 +20,7 @@ from gated_bert.start import python_command
 from gated_bert.support.checks import FlagError
 from gated_bert.support.errors import UserError
 from gated_bert.support.files import write_json_atomic
-from gated_bert.support.paths import file_name
+from gated_bert.support.paths import file_name, number_name
 from gated_bert.support.records import read_record
 
 LONGEST_FOLDER = 180
@@ -168,7 +168,7 @@ def _point_part(name: str, value: object) -> str:
     if name == "model_size":
         return str(value)
     if name == "end_sparsity" and isinstance(value, float):
-        return f"sparsity{100 * value:g}"
+        return f"sparsity{number_name(100 * value)}"
     sides = value if isinstance(value, tuple) else (value,)
     text = "x".join(f"{side:g}" if isinstance(side, float) else str(side) for side in sides)
     return name + file_name(text.rstrip("/").rpartition("/")[2])

@@ -67,6 +67,7 @@ class Criterion:
         every_step: masks may change inside an epoch.
         needs_batch: `after_step` wants the step's batch.
         needs_data: `prepare` must be called before every mask update.
+        needs_labels: of these data it looks at labels, too, or at a loss of them.
         updates_weights: `new_kernel` is asked in every mask update; where its options are `WeightUpdateOptions`, they
             say it.
         columns: names of the columns that `report` adds to the results.
@@ -106,6 +107,7 @@ class Criterion:
     every_step = False
     needs_batch = False
     needs_data = False
+    needs_labels = True
     updates_weights = False
     columns: tuple[str, ...] = ()
     update_every = 1

@@ -31,6 +31,7 @@ class Calibrated(Criterion):
 
     Options: ClassVar[type[CriterionOptions]] = CalibrationOptions
     needs_data = True
+    needs_labels = False
     products = False
     reference = False
 

@@ -18,6 +18,7 @@ from gated_bert.pruning.criteria.calibrated import gated_kernel
 from gated_bert.pruning.criteria.observation import observer, variables_of
 from gated_bert.pruning.groups import Group, TiedGroup
 from gated_bert.pruning.mask_search import best_split, swapped, tuned_scales
+from gated_bert.pruning.selection import refuse_nan
 from gated_bert.support.backend import view
 
 _LAST = ("attention_output", "ffn_output")
@@ -79,6 +80,8 @@ class MaskTuning(Criterion):
     ) -> list[np.ndarray]:
         groups = [self.groups[number] for number in numbers]
         importance = [self.unit_scores(*each) for each in zip(numbers, groups, strict=True)]
+        for group, own in zip(groups, importance, strict=True):
+            refuse_nan(own, group.name)
         found = best_split(importance, gains, [group.role for group in groups], weights, floors)
         known = [self._gradients.get(group.layers[-1]) for group in groups]
         return [closing if gradients is None else swapped(closing, gradients, gain)

@@ -41,10 +41,9 @@ class _Quadratic:
     @classmethod
     def of(cls, hessian: np.ndarray) -> _Quadratic:
         """That of an undamped H; damped by more where rounding has left it without a factor."""
-        for damping in DAMPING * np.array([1, 10, 100]):
+        for damping in DAMPING * np.array([1, 10, 100] if np.isfinite(hessian).all() else []):
             found = damped(hessian, damping)
-            # SciPy says ValueError of what is not finite.
-            with contextlib.suppress(np.linalg.LinAlgError, ValueError):
+            with contextlib.suppress(np.linalg.LinAlgError):
                 return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian), np.diag(hessian) == 0)
         raise UserError("sparsegpt: what comes into a layer is no finite number; look for weights that are NaN")
 
