@@ -37,7 +37,8 @@ def test_a_weight_that_is_nan_is_said_in_one_sentence(method, pattern):
 
 
 def test_units_with_a_weight_that_is_nan_are_not_split_between_heads_and_neurons():
-    model = gated_bert.gate(vit(), "mask_tuning", exclude="head", roles={"ffn_intermediate": "up_*", "ffn_output": "down_*"})
+    network = {"ffn_intermediate": "up_*", "ffn_output": "down_*"}
+    model = gated_bert.gate(vit(), "mask_tuning", exclude="head", roles=network)
     kernel = model.get_layer("up_0")
     values = kernel.get_weights()
     values[0][1, 2] = np.nan
