@@ -284,6 +284,7 @@ def test_a_job_that_fails_is_not_run_again(two_nodes, monkeypatch, capfd):
     assert sum("resume" in line for line in Path("out/results_spt_sst2/log.txt").read_text().splitlines()) == 1
 
 
+@pytest.mark.nightly
 def test_ctrl_c_leaves_consistent_files_and_no_job(two_nodes, monkeypatch):
     """Without a shared disk: what the jobs had written is here, and a resumed sweep goes on from it."""
     monkeypatch.setattr(ray_backend.Path, "touch", lambda path: None)

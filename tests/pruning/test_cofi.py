@@ -251,6 +251,7 @@ def test_whoever_freezes_the_model_and_thaws_it_trains_what_was_trained_before()
     assert [variable.path for variable in model.trainable_variables] == before
 
 
+@pytest.mark.nightly
 def test_a_run_comes_to_the_sparsity_asked_for_and_says_how_near_it_is():
     model = gated_bert.gate(encoder(), "cofi", exclude="head")
     callback = PruningCallback.for_model(model, "cofi", pruning_end_epoch=9, end_sparsity=0.5)
