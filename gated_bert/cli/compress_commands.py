@@ -56,7 +56,7 @@ def compress_command(words: list[str]) -> int:
         raise UserError(f"compress: KERAS_BACKEND={backend}: its ONNX files are made from TensorFlow's graphs; set "
                         "KERAS_BACKEND=tensorflow (pip install 'gated_bert[tensorflow]')")  # fmt: skip
     epochs = settings.values["epochs"] if dense_epochs is None else dense_epochs
-    dense, pruned = oneshot_plans(plan, [Point(sparsity=level / 100) for level in levels], epochs, not alone)
+    dense, pruned = oneshot_plans(plan, [Point(sparsity=level / 100) for level in levels], epochs, tuned=not alone)
     print(describe(dense, pruned, with_jobs=bool(typed.get("dry_run"))), flush=True)
     if typed.get("dry_run"):
         return 0

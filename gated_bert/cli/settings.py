@@ -176,7 +176,7 @@ def _first_epoch(values: Mapping[str, Any]) -> int:
     start = start if isinstance(start, int | float) else 0.0
     schedule = "steps" if isinstance(values["sparsity_steps"], tuple) else values.get("schedule")
     at_once = closes_at_once(schedule, start)
-    return max((max(each.FIRST_EPOCH, 1 + (at_once and each.GATHERS)) for each in options), default=1)
+    return max((each.first_epoch(at_once) for each in options), default=1)
 
 
 def _check_sources(values: dict, environ: Mapping[str, str], labels: Mapping[str, str]):

@@ -54,6 +54,11 @@ class CriterionOptions:
     PLACE: ClassVar[int | None] = None
 
     @classmethod
+    def first_epoch(cls, at_once: bool) -> int:
+        """The first epoch, from 1, in which something can be closed; `at_once` says whether the first event closes."""
+        return max(cls.FIRST_EPOCH, 1 + (at_once and cls.GATHERS))
+
+    @classmethod
     def of(cls: type[_Own], **values: Any) -> _Own:
         """The options with `values`, whose names may lack the prefix.
 

@@ -106,13 +106,6 @@ _INSTEAD = {
     "spt_reward": ("spt_variant",), "spt_credit": ("spt_variant",), "spt_unit": ("spt_variant",),
 }  # fmt: skip
 """Field that is given → fields of a recipe that it takes the place of, beside itself."""
-
-
-def displaces(name: str) -> bool:
-    """Whether a field that is given takes the place of others of a recipe."""
-    return name in _INSTEAD
-
-
 OF_PRETRAINED = frozenset({"learning_rate", "freeze"})
 """Fields that a recipe sets of pretrained weights alone: random ones would learn nothing by them."""
 STEPS_INSTEAD_OF = {steps: epoch for epoch, steps in STEPS_INSTEAD.items()}
@@ -173,6 +166,11 @@ def _without_meaning(record: Mapping[str, Any]) -> set[str]:
     if criterion in CRITERIA and not CRITERIA[criterion].options.RANKS:
         dropped.add("scope")
     return dropped
+
+
+def displaces(name: str) -> bool:
+    """Whether a field that is given takes the place of others of a recipe."""
+    return name in _INSTEAD
 
 
 def decided_elsewhere(values: Mapping[str, Any], typed: Collection[str]) -> frozenset[str]:

@@ -82,7 +82,7 @@ def test_a_dense_model_that_is_not_trained_yet_is_pruned_without_training(tmp_pa
 
 
 @pytest.mark.parametrize("command", [("oneshot", "--sparsities", "50"), ("compress", "--levels", "50")])
-def test_the_command_line_asks_so(command, tmp_path, capsys, monkeypatch):
+def test_commands_prune_without_training_what_they_train_first(command, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     words = (*command, "-d", "embedded", "-t", "sst2", "-e", "0", "--dense-epochs", "3", "-o", str(tmp_path / "out"))
     monkeypatch.delenv("BENCHMARK_EPOCHS", raising=False)

@@ -73,7 +73,7 @@ class RunFolder:
             model: the model before its first step.
             schedule: of its pruning, JSON values.
             same_as: what tables call its model where the record does not say it: as the teacher's that it starts from.
-            teacher: the digest of the teacher.
+            teacher: the digest of its teacher's files, in hexadecimal digits; None without one.
         """
         self.task: Task = data.task
         self.tokenizer = tokenizer

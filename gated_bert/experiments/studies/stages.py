@@ -101,7 +101,7 @@ def print_stages(plans: Sequence[Plan], stages: Sequence[float]) -> int:
 def _stage_job(job: Job, stage: float, folder: Path, plan: Plan, done: Sequence[Plan]) -> Job:
     changes = {"schedule": "steps", "sparsity_steps": (stage,), "start_sparsity": 0.0, "end_sparsity": stage / 100}
     about = part_of(job.config).options if job.config.criterion else CriterionOptions
-    changes["pruning_start_epoch"] = max(about.FIRST_EPOCH, 1 + about.GATHERS)
+    changes["pruning_start_epoch"] = about.first_epoch(at_once=True)
     changes["pruning_end_epoch"] = job.config.epochs
     if done:
         before = done[-1].jobs[plan.jobs.index(job)]

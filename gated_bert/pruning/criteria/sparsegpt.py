@@ -41,10 +41,11 @@ class _Quadratic:
     @classmethod
     def of(cls, hessian: np.ndarray) -> _Quadratic:
         """That of an undamped H; damped by more where rounding has left it without a factor."""
-        for damping in DAMPING * np.array([1, 10, 100] if np.isfinite(hessian).all() else []):
-            found = damped(hessian, damping)
-            with contextlib.suppress(np.linalg.LinAlgError):
-                return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian), np.diag(hessian) == 0)
+        if np.isfinite(hessian).all():
+            for damping in DAMPING * np.array([1, 10, 100]):
+                found = damped(hessian, damping)
+                with contextlib.suppress(np.linalg.LinAlgError):
+                    return cls(found, inverse_factor(found), np.diag(found) - np.diag(hessian), np.diag(hessian) == 0)
         raise UserError("sparsegpt: what comes into a layer is no finite number; look for weights that are NaN")
 
     def solution(self, kernel: np.ndarray, cross: np.ndarray) -> np.ndarray:
